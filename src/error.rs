@@ -1,0 +1,223 @@
+//! The one error type of the library.
+//!
+//! Every message names what was expected and what came; where the user can do
+//! something about it, the message says what. Code that parses bytes uses
+//! [`crate::codec::FormatError`], which knows no paths; whoever knows the file
+//! turns it into [`Error::Corrupt`].
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// `std::result::Result` with this library's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong. New variants may be added.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused an operation on a file.
+    Io {
+        /// What was being done: "open", "sync", "rename", ...
+        action: &'static str,
+        /// The file or folder it was done to.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Bytes on disk are not what was written there.
+    Corrupt(Corruption),
+    /// A file is intact but was written by a version this one cannot read.
+    UnsupportedFormat {
+        /// The file that says so.
+        file: PathBuf,
+        /// What it asks for.
+        found: String,
+        /// What this build understands.
+        supported: String,
+    },
+    /// The path is not a matryo collection.
+    NotACollection {
+        /// The path that was opened.
+        path: PathBuf,
+        /// What was found instead.
+        found: String,
+    },
+    /// `create` was asked for a folder that already holds something.
+    AlreadyExists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another handle or process holds the collection.
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// An earlier write or sync failed, so nothing more is written through this
+    /// handle; reads go on. Reopen the collection to recover.
+    Poisoned {
+        /// The failure that poisoned the handle.
+        cause: String,
+    },
+    /// A vector cannot be stored or searched for.
+    Vector(VectorError),
+    /// A schema, batch, query or option makes no sense; nothing was changed.
+    Invalid {
+        /// Which argument.
+        what: &'static str,
+        /// What was expected and what came.
+        why: String,
+    },
+    /// A model directory cannot be used.
+    Model {
+        /// The file or directory at fault.
+        path: PathBuf,
+        /// What is wrong with it, and what would make it right.
+        why: String,
+    },
+    /// ONNX Runtime could not be loaded, or failed while running.
+    Runtime {
+        /// What failed.
+        why: String,
+        /// What the user can do about it.
+        cure: String,
+    },
+}
+
+/// Where bytes on disk differ from what was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Corruption {
+    /// The damaged file.
+    pub file: PathBuf,
+    /// Offset of the damaged structure in the file, in bytes.
+    pub offset: u64,
+    /// What is wrong there.
+    pub what: String,
+}
+
+/// Why a vector was refused.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum VectorError {
+    /// It has the wrong number of dimensions.
+    Dimension {
+        /// What the collection (or the asked-for prefix) needs.
+        expected: usize,
+        /// What came.
+        got: usize,
+        /// The granularities of the collection, for a caller who meant one of them.
+        granularities: Vec<usize>,
+    },
+    /// A component is NaN or infinite.
+    NotFinite {
+        /// Its index.
+        at: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// A component, finite as given, does not fit the stored precision.
+    OutOfRange {
+        /// Its index.
+        at: usize,
+        /// Its value.
+        value: f32,
+        /// The stored precision.
+        stored: &'static str,
+    },
+    /// All components are zero, which has no direction: cosine is undefined.
+    Zero,
+}
+
+impl Error {
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::Io { action, path: path.into(), source }
+    }
+
+    pub(crate) fn corrupt(file: impl Into<PathBuf>, offset: u64, what: impl fmt::Display) -> Self {
+        Self::Corrupt(Corruption { file: file.into(), offset, what: what.to_string() })
+    }
+
+    pub(crate) fn invalid(what: &'static str, why: impl fmt::Display) -> Self {
+        Self::Invalid { what, why: why.to_string() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { action, path, source } => {
+                write!(f, "cannot {action} {}: {source}", path.display())
+            }
+            Self::Corrupt(c) => c.fmt(f),
+            Self::UnsupportedFormat { file, found, supported } => write!(
+                f,
+                "{} has format {found}; this version reads {supported}: use a newer matryo",
+                file.display()
+            ),
+            Self::NotACollection { path, found } => {
+                write!(f, "{} is not a matryo collection: {found}", path.display())
+            }
+            Self::AlreadyExists { path } => write!(
+                f,
+                "{} already exists: open it instead, or choose another path",
+                path.display()
+            ),
+            Self::Locked { path } => write!(
+                f,
+                "{} is in use by another handle or process: only one may write at a time",
+                path.display()
+            ),
+            Self::Poisoned { cause } => write!(
+                f,
+                "an earlier write failed ({cause}), so this handle writes no more: reopen the collection"
+            ),
+            Self::Vector(v) => v.fmt(f),
+            Self::Invalid { what, why } => write!(f, "invalid {what}: {why}"),
+            Self::Model { path, why } => write!(f, "model {}: {why}", path.display()),
+            Self::Runtime { why, cure } => write!(f, "ONNX Runtime: {why}; {cure}"),
+        }
+    }
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is damaged at byte {}: {}", self.file.display(), self.offset, self.what)
+    }
+}
+
+impl fmt::Display for VectorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dimension { expected, got, granularities } => write!(
+                f,
+                "vector has {got} dimensions, expected {expected} (granularities {granularities:?}; \
+                 to search by a shorter prefix say so with `dims`)"
+            ),
+            Self::NotFinite { at, value } => {
+                write!(f, "vector component {at} is {value}, expected a finite number")
+            }
+            Self::OutOfRange { at, value, stored } => {
+                write!(f, "vector component {at} is {value:e}, too large to store as {stored}")
+            }
+            Self::Zero => f.write_str("vector is all zeros, which has no direction under cosine"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Vector(v) => Some(v),
+            _ => None,
+        }
+    }
+}
+
+impl std::error::Error for VectorError {}
+
+impl From<VectorError> for Error {
+    fn from(v: VectorError) -> Self {
+        Self::Vector(v)
+    }
+}

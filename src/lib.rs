@@ -1,0 +1,5 @@
+//! matryo: an embedded vector database for Matryoshka embeddings.
+
+pub mod error;
+
+pub use error::{Error, Result};
