@@ -1,0 +1,67 @@
+//! A query prepared for a stage: small integers in the kernel's shape.
+
+use super::stage::quantise;
+use super::{Bits, StageCode};
+use crate::kernel::{BitPlanes, ByteLanes, PLANE_BITS};
+
+/// The first dimensions of a query, quantised for one stage code.
+#[derive(Debug, Clone)]
+pub struct StageQuery {
+    pub(super) code: StageCode,
+    pub(super) dims: usize,
+    pub(super) lanes: Lanes,
+    /// One over the norm of the prefix in units of the integers: turns a dot
+    /// into a length along the query.
+    pub(super) scale: f32,
+}
+
+/// The integers, for the kernel that reads them.
+#[derive(Debug, Clone)]
+pub(super) enum Lanes {
+    Planes(BitPlanes),
+    Bytes(ByteLanes),
+}
+
+impl StageQuery {
+    /// Prepares the first `dims` dimensions of `query`, of which the code must
+    /// hold at least as many. Only the words or groups that contain them are read.
+    ///
+    /// # Panics
+    /// When `dims` is 0, or longer than the query or the code.
+    pub fn new(code: StageCode, query: &[f32], dims: usize) -> Self {
+        Self::with_plane_bits(code, query, dims, PLANE_BITS)
+    }
+
+    /// As [`StageQuery::new`], with `plane_bits` bits (2..=8) for a component
+    /// that meets a 1-bit code.
+    ///
+    /// # Panics
+    /// As [`StageQuery::new`].
+    pub fn with_plane_bits(code: StageCode, query: &[f32], dims: usize, plane_bits: u32) -> Self {
+        assert!((1..=code.dims).contains(&dims), "{dims} of {} dimensions", code.dims);
+        let prefix = &query[..dims];
+        let mut values = vec![0i8; dims];
+        let top = match code.bits {
+            Bits::One => ((1i16 << (plane_bits - 1)) - 1) as i8,
+            Bits::Eight => i8::MAX,
+        };
+        let step = quantise(prefix, top, &mut values);
+        let lanes = match code.bits {
+            Bits::One => Lanes::Planes(BitPlanes::new(&values, plane_bits)),
+            Bits::Eight => Lanes::Bytes(ByteLanes::new(&values)),
+        };
+        let norm = prefix.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+        let scale = if norm > 0.0 { (step / norm) as f32 } else { 0.0 };
+        Self { code, dims, lanes, scale }
+    }
+
+    /// The code it was prepared for.
+    pub fn code(&self) -> StageCode {
+        self.code
+    }
+
+    /// Dimensions it ranks by.
+    pub fn dims(&self) -> usize {
+        self.dims
+    }
+}

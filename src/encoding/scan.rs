@@ -1,0 +1,129 @@
+//! One query over all rows of a stage.
+//!
+//! ```text
+//!   for each row: dot = <code, query>          kernel, integers
+//!                 est = factor * dot * scale   the cosine of the prefixes
+//!                 offer(score(est, norm))
+//! ```
+//!
+//! done for [`RUN`] blocks at a time, so that dots and scores stay in the
+//! nearest cache while codes stream past, and skipping blocks with no row alive.
+
+use super::query::Lanes;
+use super::{StageQuery, StageView};
+use crate::kernel::topk::TopK;
+use crate::kernel::{BLOCK, Isa, bit_dots, byte_dots};
+use std::ops::Range;
+
+/// Blocks scored between two visits to the collector.
+const RUN: usize = 16;
+
+/// How an estimated cosine becomes a score (higher is better).
+#[derive(Debug, Clone, Copy)]
+pub enum Scoring<'a> {
+    /// The cosine itself.
+    Cosine,
+    /// The dot product: cosine times both norms.
+    Dot {
+        /// Norm of each row.
+        norms: &'a [f32],
+        /// Norm of the query.
+        query_norm: f32,
+    },
+    /// The squared distance, negated.
+    L2 {
+        /// Norm of each row.
+        norms: &'a [f32],
+        /// Norm of the query.
+        query_norm: f32,
+    },
+}
+
+/// Buffers of a scan, to be used again.
+#[derive(Debug, Clone)]
+pub struct ScanScratch {
+    dots: Vec<i32>,
+    scores: Vec<f32>,
+}
+
+impl Default for ScanScratch {
+    fn default() -> Self {
+        Self { dots: vec![0; RUN * BLOCK], scores: vec![0.0; RUN * BLOCK] }
+    }
+}
+
+/// One query over the rows of one stage.
+#[derive(Debug, Clone, Copy)]
+pub struct Scan<'a> {
+    /// The rows.
+    pub view: StageView<'a>,
+    /// The query, prepared for the same code.
+    pub query: &'a StageQuery,
+    /// What is ranked by.
+    pub scoring: Scoring<'a>,
+    /// One bit for each row, 64 rows to a word; without it all rows take part.
+    pub alive: Option<&'a [u64]>,
+    /// Ordinal of the first row.
+    pub base: u32,
+}
+
+impl Scan<'_> {
+    /// Offers the score of every row that takes part to `top`.
+    ///
+    /// # Panics
+    /// When query and view are of different codes, or `alive` or the norms are too short.
+    pub fn run(&self, isa: Isa, scratch: &mut ScanScratch, top: &mut TopK) {
+        assert_eq!(self.view.code, self.query.code, "the query was prepared for another code");
+        let blocks = self.view.code.blocks(self.view.rows());
+        let mask = |block: usize| self.alive.map_or(!0, |words| words[block]);
+        let mut start = 0;
+        while start < blocks {
+            let len = (start..blocks).take(RUN).take_while(|&b| mask(b) != 0).count();
+            if len > 0 {
+                let scores = self.score(isa, start..start + len, scratch);
+                for (block, scores) in (start..).zip(scores.chunks(BLOCK)) {
+                    top.offer_block(self.base + (block * BLOCK) as u32, scores, mask(block));
+                }
+            }
+            // A dead block is skipped alone: it is what ended the run, or began none.
+            start += len.max(1);
+        }
+    }
+
+    /// Scores of the rows of some blocks.
+    fn score<'s>(&self, isa: Isa, blocks: Range<usize>, scratch: &'s mut ScanScratch) -> &'s [f32] {
+        let StageView { code, blocks: codes, factors } = self.view;
+        let rows = blocks.start * BLOCK..(blocks.end * BLOCK).min(factors.len());
+        let codes = &codes[blocks.start * code.block_bytes()..blocks.end * code.block_bytes()];
+        let dots = &mut scratch.dots[..blocks.len() * BLOCK];
+        match &self.query.lanes {
+            Lanes::Planes(planes) => bit_dots(isa, codes, code.units(code.dims), planes, dots),
+            Lanes::Bytes(lanes) => byte_dots(isa, codes, code.units(code.dims), lanes, dots),
+        }
+        let scores = &mut scratch.scores[..rows.len()];
+        for ((score, &dot), &factor) in scores.iter_mut().zip(&*dots).zip(&factors[rows.clone()]) {
+            *score = factor * (dot as f32 * self.query.scale);
+        }
+        self.scoring.apply(rows, scores);
+        scores
+    }
+}
+
+impl Scoring<'_> {
+    /// Turns estimated cosines of `rows` into scores.
+    fn apply(&self, rows: Range<usize>, scores: &mut [f32]) {
+        match *self {
+            Self::Cosine => {}
+            Self::Dot { norms, query_norm } => {
+                for (score, &norm) in scores.iter_mut().zip(&norms[rows]) {
+                    *score *= norm * query_norm;
+                }
+            }
+            Self::L2 { norms, query_norm } => {
+                for (score, &norm) in scores.iter_mut().zip(&norms[rows]) {
+                    *score = norm * (2.0 * query_norm * *score - norm) - query_norm * query_norm;
+                }
+            }
+        }
+    }
+}

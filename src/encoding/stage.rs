@@ -1,0 +1,279 @@
+//! The code of a stage: its layout, its size, and how rows are written in it.
+//!
+//! Rows stand in blocks of 64, dimension-major; all numbers are little-endian:
+//!
+//! ```text
+//!   1 bit    words  = ceil(dims / 64), block = words x 64 lanes x u64
+//!            bit j of word w of a lane is 1 iff component 64 w + j is > 0;
+//!            bits past the last dimension are 0
+//!   8 bits   groups = ceil(dims / 4), block = groups x 64 lanes x 4 bytes
+//!            byte j of group g of a lane is 128 + round(x / step), x being component
+//!            4 g + j and step the row's max |x| over 127; 128 past the last dimension
+//! ```
+//!
+//! Lanes of the last block past the last row are coded as rows of zeros: zero
+//! bits, bytes of 128.
+//!
+//! Beside the blocks stands one `f32` **factor** for each row. Let `c` be the row's signed
+//! code (+-1 for a bit, the byte less 128) and `x` the prefix it codes. A query `q` has
+//! `cos(x, q) = <x, q> / |x||q|`, and `c` points almost the way of `x`: the part of `c`
+//! across `x` is nearly orthogonal to any `q` that does not know the code. So
+//! `<c, q> ~ <c, x> <x, q> / |x|^2`, and
+//!
+//! ```text
+//!   cos(x, q) ~ factor <c, q> / |q|     with  factor = |x| / <x, c>
+//! ```
+//!
+//! which is the unbiased estimator of Gao and Long, `RaBitQ` (SIGMOD 2024, section
+//! 3), without their rotation. A row of zeros has factor 0 and scores 0.
+//!
+//! The same rows give the same bytes on every machine: sums are `f64` in
+//! ascending order, and nothing fuses.
+
+use crate::kernel::{BLOCK, GROUP_BYTES, WORD_BYTES};
+
+/// Bits of each dimension in a stage code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Bits {
+    /// The sign.
+    One,
+    /// A signed byte, scaled row by row.
+    Eight,
+}
+
+impl Bits {
+    /// How many.
+    pub const fn count(self) -> u32 {
+        match self {
+            Self::One => 1,
+            Self::Eight => 8,
+        }
+    }
+
+    /// The code with that many bits a dimension.
+    pub const fn from_count(count: u32) -> Option<Self> {
+        match count {
+            1 => Some(Self::One),
+            8 => Some(Self::Eight),
+            _ => None,
+        }
+    }
+
+    /// Dimensions a block interleaves: what a unit of a lane holds.
+    const fn unit_dims(self) -> usize {
+        match self {
+            Self::One => 64,
+            Self::Eight => 4,
+        }
+    }
+
+    /// Bytes of that unit for all lanes of a block.
+    const fn unit_bytes(self) -> usize {
+        match self {
+            Self::One => WORD_BYTES,
+            Self::Eight => GROUP_BYTES,
+        }
+    }
+}
+
+/// A prefix and the bits each of its dimensions is coded with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StageCode {
+    /// Dimensions coded: the prefix.
+    pub dims: usize,
+    /// Bits of each.
+    pub bits: Bits,
+}
+
+impl StageCode {
+    /// The code of the first `dims` dimensions with `bits` bits each.
+    ///
+    /// # Panics
+    /// When `dims` is 0 or above 65535.
+    pub fn new(dims: usize, bits: Bits) -> Self {
+        assert!((1..=usize::from(u16::MAX)).contains(&dims), "{dims} dimensions");
+        Self { dims, bits }
+    }
+
+    /// Words or groups of a block that hold the first `dims` dimensions.
+    pub(super) fn units(self, dims: usize) -> usize {
+        dims.div_ceil(self.bits.unit_dims())
+    }
+
+    /// Bytes of a block.
+    pub fn block_bytes(self) -> usize {
+        self.units(self.dims) * self.bits.unit_bytes()
+    }
+
+    /// Blocks that hold `rows` rows.
+    pub fn blocks(self, rows: usize) -> usize {
+        rows.div_ceil(BLOCK)
+    }
+
+    /// Bytes of the code of `rows` rows, without factors.
+    pub fn code_bytes(self, rows: usize) -> usize {
+        self.blocks(rows) * self.block_bytes()
+    }
+
+    /// Bytes of code and factor a scan of the first `dims` dimensions reads for each row.
+    pub fn scanned_bytes_per_row(self, dims: usize) -> usize {
+        self.units(dims) * self.bits.unit_bytes() / BLOCK + size_of::<f32>()
+    }
+
+    /// Bytes of code and factor each row takes.
+    pub fn bytes_per_row(self) -> usize {
+        self.scanned_bytes_per_row(self.dims)
+    }
+}
+
+/// Codes rows one at a time, in order.
+#[derive(Debug, Clone)]
+pub struct StageBuilder {
+    code: StageCode,
+    blocks: Vec<u8>,
+    factors: Vec<f32>,
+    /// Signed codes of the row at hand.
+    signed: Vec<i8>,
+}
+
+impl StageBuilder {
+    /// No rows yet.
+    pub fn new(code: StageCode) -> Self {
+        Self { code, blocks: Vec::new(), factors: Vec::new(), signed: vec![0; code.dims] }
+    }
+
+    /// Makes room for `rows` more rows.
+    pub fn reserve(&mut self, rows: usize) {
+        self.blocks.reserve(self.code.code_bytes(rows));
+        self.factors.reserve(rows);
+    }
+
+    /// Rows coded so far.
+    pub fn rows(&self) -> usize {
+        self.factors.len()
+    }
+
+    /// Codes the first dimensions of `row`.
+    ///
+    /// # Panics
+    /// When `row` is shorter than the prefix.
+    pub fn push(&mut self, row: &[f32]) {
+        let prefix = &row[..self.code.dims];
+        debug_assert!(prefix.iter().all(|v| v.is_finite()), "rows are checked before");
+        let lane = self.rows() % BLOCK;
+        if lane == 0 {
+            let blank = if self.code.bits == Bits::Eight { 128 } else { 0 };
+            self.blocks.resize(self.blocks.len() + self.code.block_bytes(), blank);
+        }
+        let start = self.blocks.len() - self.code.block_bytes();
+        let block = &mut self.blocks[start..];
+        match self.code.bits {
+            Bits::One => put_signs(prefix, &mut self.signed, block, lane),
+            Bits::Eight => put_bytes(prefix, &mut self.signed, block, lane),
+        }
+        self.factors.push(factor(prefix, &self.signed));
+    }
+
+    /// The rows coded so far.
+    pub fn view(&self) -> StageView<'_> {
+        StageView { code: self.code, blocks: &self.blocks, factors: &self.factors }
+    }
+
+    /// Blocks and factors.
+    pub fn finish(self) -> (Vec<u8>, Vec<f32>) {
+        (self.blocks, self.factors)
+    }
+}
+
+fn put_signs(prefix: &[f32], signed: &mut [i8], block: &mut [u8], lane: usize) {
+    for (w, components) in prefix.chunks(64).enumerate() {
+        let word = components.iter().rev().fold(0u64, |word, &x| word << 1 | u64::from(x > 0.0));
+        let at = w * WORD_BYTES + lane * 8;
+        block[at..at + 8].copy_from_slice(&word.to_le_bytes());
+    }
+    for (sign, &x) in signed.iter_mut().zip(prefix) {
+        *sign = if x > 0.0 { 1 } else { -1 };
+    }
+}
+
+fn put_bytes(prefix: &[f32], signed: &mut [i8], block: &mut [u8], lane: usize) {
+    quantise(prefix, 127, signed);
+    for (g, codes) in signed.chunks(4).enumerate() {
+        let at = g * GROUP_BYTES + lane * 4;
+        for (byte, &code) in block[at..at + 4].iter_mut().zip(codes) {
+            *byte = code.cast_unsigned() ^ 0x80;
+        }
+    }
+}
+
+/// Rounds `values` to `-top..=top`, the largest magnitude becoming `top`.
+/// Returns the step, in `f64` because that of tiny values is no `f32`.
+pub(super) fn quantise(values: &[f32], top: i8, out: &mut [i8]) -> f64 {
+    let largest = values.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let step = f64::from(largest) / f64::from(top);
+    if largest == 0.0 {
+        out.fill(0);
+        return 0.0;
+    }
+    for (code, &value) in out.iter_mut().zip(values) {
+        *code = (f64::from(value) / step).round_ties_even() as i8;
+    }
+    step
+}
+
+/// `|x| / <x, c>`, or 0 for a row of zeros.
+fn factor(prefix: &[f32], signed: &[i8]) -> f32 {
+    let (mut square, mut dot) = (0f64, 0f64);
+    for (&x, &c) in prefix.iter().zip(signed) {
+        let x = f64::from(x);
+        square += x * x;
+        dot += x * f64::from(c);
+    }
+    if dot > 0.0 { (square.sqrt() / dot) as f32 } else { 0.0 }
+}
+
+/// Coded rows, wherever their bytes live.
+#[derive(Debug, Clone, Copy)]
+pub struct StageView<'a> {
+    pub(super) code: StageCode,
+    pub(super) blocks: &'a [u8],
+    pub(super) factors: &'a [f32],
+}
+
+impl<'a> StageView<'a> {
+    /// One factor for each row, and the blocks that hold them; `None` when the
+    /// lengths do not fit.
+    pub fn new(code: StageCode, blocks: &'a [u8], factors: &'a [f32]) -> Option<Self> {
+        let fits = blocks.len() == code.code_bytes(factors.len());
+        fits.then_some(Self { code, blocks, factors })
+    }
+
+    /// The code.
+    pub fn code(&self) -> StageCode {
+        self.code
+    }
+
+    /// Rows coded.
+    pub fn rows(&self) -> usize {
+        self.factors.len()
+    }
+
+    /// Signed code of component `dim` of `row`: +-1, or -127..=127.
+    pub fn signed(&self, row: usize, dim: usize) -> i32 {
+        let block = &self.blocks[row / BLOCK * self.code.block_bytes()..];
+        let lane = row % BLOCK;
+        match self.code.bits {
+            Bits::One => {
+                let byte = block[dim / 64 * WORD_BYTES + lane * 8 + dim % 64 / 8];
+                i32::from(byte >> (dim % 8) & 1) * 2 - 1
+            }
+            Bits::Eight => i32::from(block[dim / 4 * GROUP_BYTES + lane * 4 + dim % 4]) - 128,
+        }
+    }
+
+    /// The factor of `row`.
+    pub fn factor(&self, row: usize) -> f32 {
+        self.factors[row]
+    }
+}

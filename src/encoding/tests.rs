@@ -1,0 +1,254 @@
+//! Codes, estimates and scans against the naive forms.
+
+use super::*;
+use crate::kernel::topk::TopK;
+use crate::kernel::{BLOCK, Isa};
+use proptest::prelude::*;
+
+const ALL_BITS: [Bits; 2] = [Bits::One, Bits::Eight];
+
+/// Repeatable noise, roughly normal.
+struct Noise(u64);
+
+impl Noise {
+    fn uniform(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.0 >> 40) as f32 / (1u32 << 24) as f32 - 0.5
+    }
+
+    fn normal(&mut self) -> f32 {
+        (0..4).map(|_| self.uniform()).sum::<f32>() * 3f32.sqrt()
+    }
+
+    fn vector(&mut self, dims: usize) -> Vec<f32> {
+        (0..dims).map(|_| self.normal()).collect()
+    }
+
+    /// `count` vectors scattered about a few centres, with norms that differ.
+    fn clusters(&mut self, count: usize, dims: usize) -> Vec<Vec<f32>> {
+        let centres: Vec<_> = (0..12).map(|_| self.vector(dims)).collect();
+        let row = |i: usize| {
+            let length = 1.0 + 3.0 * (self.uniform() + 0.5);
+            centres[i % 12].iter().map(|c| (c + 0.8 * self.normal()) * length).collect()
+        };
+        (0..count).map(row).collect()
+    }
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+fn coded(code: StageCode, rows: &[Vec<f32>]) -> StageBuilder {
+    let mut builder = StageBuilder::new(code);
+    for row in rows {
+        builder.push(row);
+    }
+    builder
+}
+
+/// Ordinals and scores of the best `k`.
+fn run(scan: &Scan<'_>, k: usize) -> Vec<(u32, f32)> {
+    let mut top = TopK::new(k);
+    scan.run(Isa::detect(), &mut ScanScratch::default(), &mut top);
+    top.sorted().iter().map(|s| (s.ordinal, s.score)).collect()
+}
+
+/// What a scan must score `row`: the estimator, component by component.
+fn naive(view: StageView<'_>, query: &[f32], row: usize, top: f32) -> f32 {
+    let largest = query.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let step = largest / top;
+    let integer = |q: f32| (q / step).round_ties_even();
+    let dot: f32 =
+        query.iter().enumerate().map(|(j, &q)| view.signed(row, j) as f32 * integer(q)).sum();
+    let norm = query.iter().map(|q| q * q).sum::<f32>().sqrt();
+    view.factor(row) * dot * step / norm
+}
+
+proptest! {
+    #[test]
+    fn scan_equals_the_naive_estimate(
+        seed: u64, count in 1usize..300, dims in 1usize..150, short in 0usize..150, filtered: bool,
+    ) {
+        let mut noise = Noise(seed);
+        let rows = noise.clusters(count, dims);
+        let query = noise.vector(dims);
+        let used = dims.saturating_sub(short).max(1);
+        let alive: Vec<u64> = (0..count.div_ceil(64)).map(|b| {
+            if filtered { if b % 2 == 0 { 0 } else { seed } } else { !0 }
+        }).collect();
+        for bits in ALL_BITS {
+            let code = StageCode::new(dims, bits);
+            let builder = coded(code, &rows);
+            let view = builder.view();
+            let scan = Scan {
+                view,
+                query: &StageQuery::with_plane_bits(code, &query, used, 5),
+                scoring: Scoring::Cosine,
+                alive: filtered.then_some(&alive),
+                base: 1000,
+            };
+            let got = run(&scan, usize::MAX);
+            let top = if bits == Bits::One { 15.0 } else { 127.0 };
+            let live: Vec<usize> = (0..count).filter(|i| alive[i / 64] >> (i % 64) & 1 == 1).collect();
+            prop_assert_eq!(got.len(), live.len());
+            let mut by_row: Vec<_> = got.iter().map(|s| (s.0 as usize - 1000, s.1)).collect();
+            by_row.sort_by_key(|s| s.0);
+            for (row, (got_row, score)) in live.into_iter().zip(by_row) {
+                prop_assert_eq!(row, got_row);
+                let expected = naive(view, &query[..used], row, top);
+                prop_assert!((score - expected).abs() < 1e-4 * (1.0 + expected.abs()), "{score} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn codes_hold_what_the_layout_says(seed: u64, count in 1usize..130, dims in 1usize..140) {
+        let rows = Noise(seed).clusters(count, dims);
+        for bits in ALL_BITS {
+            let code = StageCode::new(dims, bits);
+            let (blocks, factors) = coded(code, &rows).finish();
+            prop_assert_eq!(blocks.len(), code.code_bytes(count));
+            let view = StageView::new(code, &blocks, &factors).unwrap();
+            prop_assert!(StageView::new(code, &blocks[1..], &factors).is_none());
+            for (i, row) in rows.iter().enumerate() {
+                let largest = row.iter().fold(0f32, |m, v| m.max(v.abs()));
+                for (j, &x) in row.iter().enumerate() {
+                    let signed = view.signed(i, j);
+                    match bits {
+                        Bits::One => prop_assert_eq!(signed, if x > 0.0 { 1 } else { -1 }),
+                        Bits::Eight => prop_assert!((x / largest * 127.0 - signed as f32).abs() < 0.501),
+                    }
+                }
+            }
+            // Past the last dimension and the last row: zeros, whatever that is coded as.
+            let blank = if bits == Bits::One { 0 } else { 128 };
+            let unit = if bits == Bits::One { 8 } else { 4 };
+            for (at, &byte) in blocks.iter().enumerate().skip((count - 1) / BLOCK * code.block_bytes()) {
+                if at % (BLOCK * unit) / unit > (count - 1) % BLOCK {
+                    prop_assert_eq!(byte, blank);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_estimate_is_unbiased_on_independent_queries() {
+    let mut noise = Noise(11);
+    let rows = noise.clusters(400, 256);
+    for (bits, spread) in [(Bits::One, 0.06), (Bits::Eight, 0.002)] {
+        let code = StageCode::new(256, bits);
+        let builder = coded(code, &rows);
+        let (mut sum, mut square, mut count) = (0f64, 0f64, 0f64);
+        for _ in 0..50 {
+            let query = noise.vector(256);
+            let prepared = StageQuery::new(code, &query, 256);
+            let scan = Scan {
+                view: builder.view(),
+                query: &prepared,
+                scoring: Scoring::Cosine,
+                alive: None,
+                base: 0,
+            };
+            for (row, estimate) in run(&scan, 400) {
+                let error = f64::from(estimate - cosine(&query, &rows[row as usize]));
+                sum += error;
+                square += error * error;
+                count += 1.0;
+            }
+        }
+        let deviation = (square / count).sqrt();
+        assert!(deviation < spread, "{bits:?}: {deviation}");
+        assert!((sum / count).abs() < deviation / 20.0, "{bits:?}: bias {}", sum / count);
+    }
+}
+
+#[test]
+fn shortlists_hold_the_true_neighbours() {
+    let mut noise = Noise(5);
+    let rows = noise.clusters(2000, 256);
+    for (bits, dims, wanted) in
+        [(Bits::One, 256, 0.9), (Bits::Eight, 256, 0.999), (Bits::Eight, 96, 0.6)]
+    {
+        let code = StageCode::new(256, bits);
+        let builder = coded(code, &rows);
+        let (mut found, mut asked) = (0, 0);
+        for q in 0..20 {
+            let query: Vec<f32> = rows[q * 97].iter().map(|x| x + 0.5 * noise.normal()).collect();
+            let mut exact: Vec<u32> = (0..2000).collect();
+            exact.sort_by(|&a, &b| {
+                let score = |i: u32| cosine(&query, &rows[i as usize]);
+                score(b).total_cmp(&score(a))
+            });
+            let prepared = StageQuery::new(code, &query, dims);
+            let scan = Scan {
+                view: builder.view(),
+                query: &prepared,
+                scoring: Scoring::Cosine,
+                alive: None,
+                base: 0,
+            };
+            let shortlist = run(&scan, 100);
+            asked += 10;
+            found += exact[..10].iter().filter(|e| shortlist.iter().any(|s| s.0 == **e)).count();
+        }
+        let recall = found as f32 / asked as f32;
+        assert!(recall >= wanted, "{bits:?} x {dims}: {recall}");
+    }
+}
+
+#[test]
+fn dot_and_l2_follow_from_cosine_and_norms() {
+    let mut noise = Noise(3);
+    let rows = noise.clusters(200, 64);
+    let query = noise.vector(64);
+    let norm = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let norms: Vec<f32> = rows.iter().map(|r| norm(r)).collect();
+    let code = StageCode::new(64, Bits::Eight);
+    let builder = coded(code, &rows);
+    let query_norm = norm(&query);
+    let prepared = StageQuery::new(code, &query, 64);
+    let all = |scoring| {
+        let scan = Scan { view: builder.view(), query: &prepared, scoring, alive: None, base: 0 };
+        run(&scan, 200)
+    };
+    for (row, score) in all(Scoring::Dot { norms: &norms, query_norm }) {
+        let exact: f32 = rows[row as usize].iter().zip(&query).map(|(x, q)| x * q).sum();
+        assert!((score - exact).abs() < 0.01 * norms[row as usize] * query_norm);
+    }
+    for (row, score) in all(Scoring::L2 { norms: &norms, query_norm }) {
+        let exact: f32 = rows[row as usize].iter().zip(&query).map(|(x, q)| (x - q).powi(2)).sum();
+        assert!((score + exact).abs() < 0.02 * norms[row as usize] * query_norm, "{score} {exact}");
+    }
+}
+
+#[test]
+fn a_row_of_zeros_scores_zero_and_so_does_every_row_for_a_zero_query() {
+    for bits in ALL_BITS {
+        let code = StageCode::new(70, bits);
+        let builder = coded(code, &[vec![0.0; 70], vec![1.0; 70], vec![1e-45; 70]]);
+        let scan = |query: &[f32]| {
+            let query = StageQuery::new(code, query, 70);
+            let (view, scoring) = (builder.view(), Scoring::Cosine);
+            run(&Scan { view, query: &query, scoring, alive: None, base: 0 }, 3)
+        };
+        let ones = scan(&[1.0; 70]);
+        assert_eq!(ones[2], (0, 0.0), "{bits:?}");
+        assert!((ones[0].1 - 1.0).abs() < 1e-3 && (ones[1].1 - 1.0).abs() < 1e-3, "{ones:?}");
+        assert!(scan(&[0.0; 70]).iter().all(|s| s.1 == 0.0));
+    }
+}
+
+#[test]
+fn sizes_count_what_is_read() {
+    let code = StageCode::new(512, Bits::One);
+    assert_eq!((code.block_bytes(), code.bytes_per_row()), (4096, 64 + 4));
+    assert_eq!((code.scanned_bytes_per_row(96), code.scanned_bytes_per_row(17)), (16 + 4, 8 + 4));
+    let code = StageCode::new(64, Bits::Eight);
+    assert_eq!((code.block_bytes(), code.code_bytes(65)), (4096, 8192));
+    assert_eq!(code.scanned_bytes_per_row(17), 20 + 4);
+    assert_eq!(Bits::from_count(8), Some(Bits::Eight));
+    assert_eq!(Bits::from_count(3), None);
+}

@@ -1,0 +1,101 @@
+//! Integer queries in the shape the scan kernels read them.
+
+/// Bits a component of a query has when it meets a 1-bit code, by default.
+///
+/// Measured in `benches/codes.rs`; see [`BitPlanes`].
+pub const PLANE_BITS: u32 = 6;
+
+/// A query of small signed integers as bit planes, 64 dimensions to a word.
+///
+/// Plane `p` of word `w` is at `w * bits + p`: the kernel reads them in that
+/// order. The numbers are two's complement, so the last plane weighs
+/// `-(1 << (bits - 1))` and plane `p` before it `1 << p`.
+#[derive(Debug, Clone, Default)]
+pub struct BitPlanes {
+    planes: Vec<u64>,
+    bits: u32,
+    sum: i32,
+}
+
+impl BitPlanes {
+    /// Splits `values`, each of which must fit `bits` bits (2..=8), into planes.
+    ///
+    /// # Panics
+    /// When `bits` is out of range or a value does not fit.
+    pub fn new(values: &[i8], bits: u32) -> Self {
+        assert!((2..=8).contains(&bits), "{bits} planes");
+        let limit = 1i16 << (bits - 1);
+        let mut planes = vec![0u64; values.len().div_ceil(64) * bits as usize];
+        for (i, &value) in values.iter().enumerate() {
+            assert!((-limit..limit).contains(&i16::from(value)), "{value} in {bits} bits");
+            for p in 0..bits {
+                let bit = u64::from((value >> p) & 1 != 0);
+                planes[i / 64 * bits as usize + p as usize] |= bit << (i % 64);
+            }
+        }
+        Self { planes, bits, sum: values.iter().map(|&v| i32::from(v)).sum() }
+    }
+
+    /// The planes, word by word.
+    pub fn planes(&self) -> &[u64] {
+        &self.planes
+    }
+
+    /// Planes per word.
+    pub fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// Words of a block the query reads.
+    pub fn words(&self) -> usize {
+        self.planes.len() / (self.bits as usize).max(1)
+    }
+
+    /// Sum of the components: what the dot with an all-zero code is minus of.
+    pub fn sum(&self) -> i32 {
+        self.sum
+    }
+
+    /// Weight of plane `p`.
+    pub fn weight(&self, p: usize) -> i32 {
+        let magnitude = 1 << p;
+        if p + 1 == self.bits as usize { -magnitude } else { magnitude }
+    }
+}
+
+/// A query of bytes, four dimensions to a group, zero beyond its last.
+#[derive(Debug, Clone, Default)]
+pub struct ByteLanes {
+    groups: Vec<[i8; 4]>,
+    sum: i32,
+}
+
+impl ByteLanes {
+    /// Groups `values`, none of which may be -128.
+    ///
+    /// # Panics
+    /// When a value is -128: codes and queries are symmetric.
+    pub fn new(values: &[i8]) -> Self {
+        let mut groups = vec![[0; 4]; values.len().div_ceil(4)];
+        for (i, &value) in values.iter().enumerate() {
+            assert!(value != i8::MIN, "-128 in a query");
+            groups[i / 4][i % 4] = value;
+        }
+        Self { groups, sum: values.iter().map(|&v| i32::from(v)).sum() }
+    }
+
+    /// The groups, in order.
+    pub fn as_slice(&self) -> &[[i8; 4]] {
+        &self.groups
+    }
+
+    /// Groups of a block the query reads.
+    pub fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Sum of the components, 128 times which the stored offset adds to a dot.
+    pub fn sum(&self) -> i32 {
+        self.sum
+    }
+}

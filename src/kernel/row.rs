@@ -1,0 +1,132 @@
+//! Exact scores: one query against one full row as it is stored.
+//!
+//! This defines what a score *is*, on every machine:
+//!
+//! 1. Components widen to `f64`, where the product of two `f32` is exact; a
+//!    fused multiply-add and a multiply followed by an add are therefore equal.
+//!    (The square of a difference is not exact; no implementation fuses it.)
+//! 2. Term `i` is added to lane `i % LANES`, in ascending order.
+//! 3. Lanes are added pairwise: lane `i` and `i + 8`, then `+ 4`, `+ 2`, `+ 1`.
+//!
+//! A prefix of `k` dimensions is the first `k` components of both, and has the
+//! same bits whatever follows it.
+//!
+//! [`rerank_dot`] is the quick relative: `f32` arithmetic in no fixed order,
+//! for shortlists whose survivors are scored again by the definition.
+
+use super::{Isa, Precision, scalar};
+use simsimd::SpatialSimilarity;
+
+/// Running sums of the definition: two AVX-512 registers of `f64`.
+pub const LANES: usize = 16;
+
+/// Dot product of `query` with the first `query.len()` components of `row`.
+///
+/// # Panics
+/// When `row` is shorter than that.
+pub fn dot(isa: Isa, precision: Precision, query: &[f32], row: &[u8]) -> f64 {
+    let row = &row[..query.len() * precision.bytes()];
+    match isa {
+        Isa::Scalar => scalar::dot(precision, query, row),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(cpu) => cpu.dot(precision, query, row),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(cpu) => cpu.dot(precision, query, row),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(_) => scalar::dot(precision, query, row),
+    }
+}
+
+/// Squared norm of all of `row`.
+pub fn norm_squared(isa: Isa, precision: Precision, row: &[u8]) -> f64 {
+    match isa {
+        Isa::Scalar => scalar::norm_squared(precision, row),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(cpu) => cpu.norm_squared(precision, row),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(cpu) => cpu.norm_squared(precision, row),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(_) => scalar::norm_squared(precision, row),
+    }
+}
+
+/// Squared distance of `query` from the first `query.len()` components of `row`.
+///
+/// # Panics
+/// When `row` is shorter than that.
+pub fn l2_squared(isa: Isa, precision: Precision, query: &[f32], row: &[u8]) -> f64 {
+    let row = &row[..query.len() * precision.bytes()];
+    match isa {
+        Isa::Scalar => scalar::l2_squared(precision, query, row),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(cpu) => cpu.l2_squared(precision, query, row),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(cpu) => cpu.l2_squared(precision, query, row),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(_) => scalar::l2_squared(precision, query, row),
+    }
+}
+
+/// Adds the lanes in the order the definition fixes.
+pub(super) fn reduce(mut lanes: [f64; LANES]) -> f64 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// A query in a stored precision, for quick re-ranking.
+#[derive(Debug, Clone)]
+pub enum RerankQuery {
+    /// As given.
+    F32(Vec<f32>),
+    /// Rounded to half precision.
+    F16(Vec<simsimd::f16>),
+    /// Rounded to bfloat16.
+    BF16(Vec<simsimd::bf16>),
+}
+
+impl RerankQuery {
+    /// Rounds `query` to `precision`, as the quick kernels want both sides alike.
+    pub fn new(precision: Precision, query: &[f32]) -> Self {
+        match precision {
+            Precision::F32 => Self::F32(query.to_vec()),
+            Precision::F16 => Self::F16(
+                query.iter().map(|&v| simsimd::f16(half::f16::from_f32(v).to_bits())).collect(),
+            ),
+            Precision::BF16 => Self::BF16(
+                query.iter().map(|&v| simsimd::bf16(half::bf16::from_f32(v).to_bits())).collect(),
+            ),
+        }
+    }
+}
+
+/// Dot product in no fixed order and single precision: for shortlists only.
+///
+/// # Panics
+/// When `row` is shorter than the query.
+pub fn rerank_dot(query: &RerankQuery, row: &[u8]) -> f64 {
+    let found = match query {
+        RerankQuery::F32(q) => match bytemuck::try_cast_slice(&row[..q.len() * 4]) {
+            Ok(row) => f32::dot(q, row),
+            Err(_) => f32::dot(q, &words(&row[..q.len() * 4], f32::from_le_bytes)),
+        },
+        RerankQuery::F16(q) => simsimd::f16::dot(
+            q,
+            &words(&row[..q.len() * 2], |b| simsimd::f16(u16::from_le_bytes(b))),
+        ),
+        RerankQuery::BF16(q) => simsimd::bf16::dot(
+            q,
+            &words(&row[..q.len() * 2], |b| simsimd::bf16(u16::from_le_bytes(b))),
+        ),
+    };
+    found.expect("both sides have one length")
+}
+
+fn words<const N: usize, T>(row: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
+    row.as_chunks().0.iter().map(|&b| read(b)).collect()
+}

@@ -1,0 +1,165 @@
+//! Every instruction set against the definition, bit for bit.
+//!
+//! A CPU that lacks one skips it, unless `MATRYO_TEST_ARCH=all` forbids skipping.
+
+use super::*;
+use proptest::prelude::*;
+
+/// The instruction sets under test: all but the definition itself.
+fn others() -> Vec<Isa> {
+    Isa::available().into_iter().filter(|&isa| isa != Isa::Scalar).collect()
+}
+
+/// A word of pseudo-random bits for each index: sizes are what proptest varies.
+fn noise(seed: u64, i: usize) -> u64 {
+    let mut x = seed ^ (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+fn bytes(seed: u64, len: usize) -> Vec<u8> {
+    (0..len).map(|i| noise(seed, i) as u8).collect()
+}
+
+/// Finite components over many magnitudes, some of them exactly zero or subnormal.
+fn components(seed: u64, len: usize) -> Vec<f32> {
+    let component = |i| {
+        let bits = noise(seed, i) as u32;
+        match bits % 16 {
+            0 => 0.0,
+            1 => f32::from_bits(bits & 0x807f_ffff),
+            2 => f32::from_bits(bits) % 1e30,
+            _ => (bits as i32) as f32 * 2f32.powi(-31),
+        }
+    };
+    (0..len).map(component).map(|v: f32| if v.is_finite() { v } else { 1.0 }).collect()
+}
+
+#[test]
+fn no_instruction_set_is_skipped_when_all_are_asked_for() {
+    let have: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
+    if std::env::var("MATRYO_TEST_ARCH").as_deref() == Ok("all") {
+        assert_eq!(have, Isa::NAMES, "this CPU cannot test all kernels");
+    }
+    assert!(have.contains(&"scalar"));
+    assert!(Isa::NAMES.contains(&Isa::detect().name()));
+}
+
+proptest! {
+    #[test]
+    fn bit_dots_are_the_same_integers(
+        seed: u64, blocks in 0usize..6, words in 1usize..9, bits in 2u32..9, short in 0usize..200,
+    ) {
+        let dims = (words * 64).saturating_sub(short).max(1);
+        let codes = bytes(seed, blocks * words * WORD_BYTES);
+        let shift = 8 - bits;
+        let values: Vec<i8> = (0..dims).map(|i| (noise(!seed, i) as i8) >> shift).collect();
+        let query = BitPlanes::new(&values, bits);
+        let mut expected = vec![0; blocks * BLOCK];
+        bit_dots(Isa::Scalar, &codes, words, &query, &mut expected);
+        for isa in others() {
+            let mut got = vec![-1; blocks * BLOCK];
+            bit_dots(isa, &codes, words, &query, &mut got);
+            prop_assert_eq!(&got, &expected, "{}", isa);
+        }
+    }
+
+    #[test]
+    fn the_bit_definition_is_a_signed_dot(
+        seed: u64, words in 1usize..4, bits in 2u32..9, short in 0usize..64,
+    ) {
+        let dims = words * 64 - short;
+        let codes = bytes(seed, words * WORD_BYTES);
+        let values: Vec<i8> = (0..dims).map(|i| (noise(!seed, i) as i8) >> (8 - bits)).collect();
+        let mut dots = vec![0; BLOCK];
+        bit_dots(Isa::Scalar, &codes, words, &BitPlanes::new(&values, bits), &mut dots);
+        for (lane, &dot) in dots.iter().enumerate() {
+            let bit = |i: usize| codes[i / 64 * WORD_BYTES + lane * 8 + i % 64 / 8] >> (i % 8) & 1;
+            let signed = |i: usize| if bit(i) == 1 { 1 } else { -1 };
+            let naive: i32 = values.iter().enumerate().map(|(i, &q)| signed(i) * i32::from(q)).sum();
+            prop_assert_eq!(dot, naive);
+        }
+    }
+
+    #[test]
+    fn byte_dots_are_the_same_integers(
+        seed: u64, blocks in 0usize..6, groups in 1usize..40, short in 0usize..100, extreme: bool,
+    ) {
+        let dims = (groups * 4).saturating_sub(short).max(1);
+        let codes = bytes(seed, blocks * groups * GROUP_BYTES);
+        // The extremes are where an instruction that saturates would show.
+        let codes: Vec<u8> = codes.iter().map(|&c| if extreme { 255 * (c & 1) } else { c }).collect();
+        let value = |i| match noise(!seed, i) as i8 {
+            v if extreme => 127 * ((v & 1) * 2 - 1),
+            v => v.max(-127),
+        };
+        let values: Vec<i8> = (0..dims).map(value).collect();
+        let query = ByteLanes::new(&values);
+        let mut expected = vec![0; blocks * BLOCK];
+        byte_dots(Isa::Scalar, &codes, groups, &query, &mut expected);
+        let naive = |block: &[u8], lane: usize| -> i32 {
+            let code = |i: usize| i32::from(block[i / 4 * GROUP_BYTES + lane * 4 + i % 4]) - 128;
+            values.iter().enumerate().map(|(i, &q)| code(i) * i32::from(q)).sum()
+        };
+        for (block, dots) in codes.chunks(groups * GROUP_BYTES).zip(expected.chunks(BLOCK)) {
+            prop_assert_eq!(naive(block, 17), dots[17]);
+        }
+        for isa in others() {
+            let mut got = vec![-1; blocks * BLOCK];
+            byte_dots(isa, &codes, groups, &query, &mut got);
+            prop_assert_eq!(&got, &expected, "{}", isa);
+        }
+    }
+
+    #[test]
+    fn row_scores_have_the_same_bits(seed: u64, dims in 0usize..200, extra in 0usize..9) {
+        let query = components(seed, dims);
+        for precision in [Precision::F32, Precision::F16, Precision::BF16] {
+            let mut row = Vec::new();
+            let stored = components(!seed, dims + extra);
+            match precision {
+                Precision::F32 => stored.iter().for_each(|v| row.extend(v.to_le_bytes())),
+                // Any finite half, subnormal ones among them: the top exponent is avoided.
+                Precision::F16 => row.extend((0..dims + extra)
+                    .flat_map(|i| ((noise(!seed, i) as u16) & 0xbbff).to_le_bytes())),
+                Precision::BF16 => stored.iter()
+                    .for_each(|v| row.extend((((v.to_bits() & 0xff7f_ffff) >> 16) as u16).to_le_bytes())),
+            }
+            let scalar = [
+                scalar::dot(precision, &query, &row),
+                scalar::l2_squared(precision, &query, &row),
+                scalar::norm_squared(precision, &row),
+            ];
+            prop_assert!(scalar.iter().all(|v| v.is_finite()));
+            for isa in others() {
+                let got = [
+                    row::dot(isa, precision, &query, &row),
+                    row::l2_squared(isa, precision, &query, &row),
+                    row::norm_squared(isa, precision, &row),
+                ];
+                prop_assert_eq!(got.map(f64::to_bits), scalar.map(f64::to_bits), "{} {:?}", isa, precision);
+            }
+        }
+    }
+}
+
+#[test]
+fn rerank_comes_close_to_the_definition() {
+    let query: Vec<f32> = (0..777).map(|i| (i as f32 * 0.37).sin()).collect();
+    for precision in Precision::ALL {
+        let stored: Vec<f32> = (0..777).map(|i| (i as f32 * 0.37).sin() + 0.25).collect();
+        let mut row = Vec::new();
+        precision.encode(&stored, &mut row).unwrap();
+        let exact = row::dot(Isa::detect(), precision, &query, &row);
+        let quick = row::rerank_dot(&row::RerankQuery::new(precision, &query), &row);
+        assert!((quick - exact).abs() < 0.01 * exact, "{precision}: {quick} {exact}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "whole number of blocks")]
+fn a_cut_block_is_refused() {
+    let query = ByteLanes::new(&[1, 2, 3]);
+    byte_dots(Isa::detect(), &[0; 300], 1, &query, &mut [0; 64]);
+}

@@ -1,0 +1,235 @@
+//! Keeps the best `k` of a stream of scores.
+//!
+//! A candidate is one `u64`: the score's bits, made to sort as integers do,
+//! above the complement of the ordinal. Comparing two candidates is then one
+//! integer comparison, and of equal scores the smaller ordinal wins whatever
+//! the order they came in.
+//!
+//! Candidates above the threshold go to a buffer of about `2k`; when it is full the
+//! best `k` are selected and the worst of them becomes the threshold. A block
+//! none of whose scores reaches it costs one vectorised comparison: over a
+//! million rows that is nearly every block.
+
+use super::BLOCK;
+
+/// A row and its score; higher is better.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scored {
+    /// The row's ordinal.
+    pub ordinal: u32,
+    /// Its score.
+    pub score: f32,
+}
+
+/// The best `k` rows offered so far, in a buffer that is reused.
+#[derive(Debug, Clone)]
+pub struct TopK {
+    k: usize,
+    kept: Vec<u64>,
+    /// Candidates must exceed this; 0 admits all but NaN.
+    floor: u64,
+    /// The score of `floor`: the coarse test, where equal still passes.
+    floor_score: f32,
+}
+
+impl TopK {
+    /// Room for the best `k`; 0 keeps nothing.
+    pub fn new(k: usize) -> Self {
+        let mut top = Self { k, kept: Vec::new(), floor: 0, floor_score: 0.0 };
+        top.reset(k);
+        top
+    }
+
+    /// Forgets all rows and keeps the buffer, for the next query.
+    pub fn reset(&mut self, k: usize) {
+        self.k = k;
+        self.kept.clear();
+        self.floor = 0;
+        // Nothing passes a threshold of NaN.
+        self.floor_score = if k == 0 { f32::NAN } else { f32::NEG_INFINITY };
+    }
+
+    /// How many rows are wanted.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Offers one row. NaN is never taken.
+    pub fn offer(&mut self, ordinal: u32, score: f32) {
+        if score >= self.floor_score {
+            self.admit(key(score, ordinal));
+        }
+    }
+
+    /// Offers up to [`BLOCK`] rows with consecutive ordinals; bit `i` of
+    /// `alive` says whether row `first + i` takes part.
+    ///
+    /// # Panics
+    /// When there are more scores than a block has lanes.
+    pub fn offer_block(&mut self, first: u32, scores: &[f32], alive: u64) {
+        assert!(scores.len() <= BLOCK, "{} scores in a block", scores.len());
+        let floor = self.floor_score;
+        // No early exit, so that the comparison vectorises.
+        if scores.iter().fold(0, |any, &s| any | u32::from(s >= floor)) == 0 {
+            return;
+        }
+        for (i, &score) in scores.iter().enumerate() {
+            if alive >> i & 1 == 1 {
+                self.offer(first + i as u32, score);
+            }
+        }
+    }
+
+    /// Offers everything another collector kept.
+    pub fn merge(&mut self, other: &Self) {
+        for &key in &other.kept {
+            if self.k > 0 {
+                self.admit(key);
+            }
+        }
+    }
+
+    /// The score a row must reach to be kept; `None` until `k` are known.
+    pub fn threshold(&mut self) -> Option<f32> {
+        if self.k == 0 || self.kept.len() < self.k {
+            return None;
+        }
+        self.select();
+        Some(self.floor_score)
+    }
+
+    /// Appends the best rows to `out`, best first. Offers may go on after.
+    pub fn sorted_into(&mut self, out: &mut Vec<Scored>) {
+        self.select();
+        self.kept.sort_unstable_by(|a, b| b.cmp(a));
+        out.extend(self.kept.iter().map(|&key| scored(key)));
+    }
+
+    /// The best rows, best first.
+    pub fn sorted(&mut self) -> Vec<Scored> {
+        let mut out = Vec::with_capacity(self.k.min(self.kept.len()));
+        self.sorted_into(&mut out);
+        out
+    }
+
+    fn admit(&mut self, key: u64) {
+        if key <= self.floor {
+            return;
+        }
+        self.kept.push(key);
+        if self.kept.len() >= self.k.saturating_mul(2).max(BLOCK) {
+            self.select();
+        }
+    }
+
+    /// Drops all but the best `k`, and raises the floor to the worst of them.
+    fn select(&mut self) {
+        if self.kept.len() > self.k {
+            self.kept.select_nth_unstable_by(self.k, |a, b| b.cmp(a));
+            self.kept.truncate(self.k);
+        }
+        if self.kept.len() == self.k && self.k > 0 {
+            let worst = *self.kept.iter().min().expect("k > 0");
+            self.floor = worst;
+            self.floor_score = scored(worst).score;
+        }
+    }
+}
+
+const SIGN: u32 = 1 << 31;
+
+/// Sorts by score, then by smaller ordinal. Never 0 for a number: the smallest,
+/// minus infinity, has a high half of `0x007f_ffff`.
+fn key(score: f32, ordinal: u32) -> u64 {
+    // Adding zero turns -0 into 0, which must be one score.
+    let bits = (score + 0.0).to_bits();
+    let ordered = if bits & SIGN == 0 { bits | SIGN } else { !bits };
+    u64::from(ordered) << 32 | u64::from(!ordinal)
+}
+
+fn scored(key: u64) -> Scored {
+    let ordered = (key >> 32) as u32;
+    let bits = if ordered & SIGN == 0 { !ordered } else { ordered & !SIGN };
+    Scored { ordinal: !(key as u32), score: f32::from_bits(bits) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn best(mut rows: Vec<(u32, f32)>, k: usize) -> Vec<(u32, f32)> {
+        rows.retain(|r| !r.1.is_nan());
+        rows.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap().then(a.0.cmp(&b.0)));
+        rows.truncate(k);
+        rows
+    }
+
+    fn pairs(top: &mut TopK) -> Vec<(u32, f32)> {
+        top.sorted().iter().map(|s| (s.ordinal, s.score)).collect()
+    }
+
+    /// Few distinct values, so that ties are common; and the odd ones out.
+    fn scores() -> impl Strategy<Value = Vec<f32>> {
+        let odd = prop::sample::select(vec![
+            0.0,
+            -0.0,
+            f32::NAN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::MIN_POSITIVE,
+        ]);
+        prop::collection::vec(prop_oneof![8 => (-20i8..20).prop_map(f32::from), 1 => odd], 0..700)
+    }
+
+    proptest! {
+        #[test]
+        fn equals_a_full_sort_in_any_order(scores in scores(), k in 0usize..300, seed: u64) {
+            let rows: Vec<_> = scores.iter().enumerate().map(|(i, &s)| (i as u32, s)).collect();
+            let mut shuffled = rows.clone();
+            shuffled.sort_by_key(|r| (u64::from(r.0) ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let mut one = TopK::new(k);
+            for &(ordinal, score) in &shuffled {
+                one.offer(ordinal, score);
+            }
+            prop_assert_eq!(pairs(&mut one), best(rows, k));
+        }
+
+        #[test]
+        fn blocks_equal_single_offers(scores in scores(), alive: u64, k in 0usize..100) {
+            let (mut blocks, mut single) = (TopK::new(k), TopK::new(k));
+            for (b, block) in scores.chunks(BLOCK).enumerate() {
+                let first = (b * BLOCK) as u32;
+                blocks.offer_block(first, block, alive);
+                for (i, &s) in block.iter().enumerate().filter(|(i, _)| alive >> i & 1 == 1) {
+                    single.offer(first + i as u32, s);
+                }
+            }
+            prop_assert_eq!(pairs(&mut blocks), pairs(&mut single));
+        }
+
+        #[test]
+        fn merged_halves_equal_the_whole(scores in scores(), k in 0usize..100) {
+            let rows: Vec<_> = scores.iter().enumerate().map(|(i, &s)| (i as u32, s)).collect();
+            let (mut left, mut right) = (TopK::new(k), TopK::new(k));
+            for &(ordinal, score) in &rows {
+                if ordinal % 3 == 0 { &mut left } else { &mut right }.offer(ordinal, score);
+            }
+            left.merge(&right);
+            prop_assert_eq!(pairs(&mut left), best(rows, k));
+        }
+    }
+
+    #[test]
+    fn threshold_is_the_kth_score_once_known() {
+        let mut top = TopK::new(3);
+        for (i, score) in [5.0, 1.0, 4.0, 2.0, 3.0].into_iter().enumerate() {
+            assert_eq!(top.threshold().is_some(), i >= 3, "after {i}");
+            top.offer(i as u32, score);
+        }
+        assert_eq!(top.threshold(), Some(3.0));
+        top.reset(1);
+        assert_eq!(top.threshold(), None);
+        assert!(top.sorted().is_empty());
+    }
+}
