@@ -1,11 +1,35 @@
 //! matryo: an embedded vector database for Matryoshka embeddings.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
-pub(crate) mod encoding;
-pub mod error;
-pub(crate) mod kernel;
+mod codec;
+mod collection;
+mod encoding;
+mod error;
+mod kernel;
+mod manifest;
+mod memtable;
+mod payload;
+mod query;
+mod rows;
+mod schema;
+mod segment;
+mod types;
+mod vfs;
+mod view;
+mod wal;
+
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing;
 
-pub use encoding::Precision;
-pub use error::{Error, Result};
+pub use collection::{Batch, Collection, Durability, Info, Options, Row, Verified};
+pub use encoding::{Bits, Precision, StageCode};
+pub use error::{Corruption, Error, Result, VectorError};
+pub use payload::Payload;
+pub use query::{
+    DEFAULT_LIMIT, DEFAULT_RECALL, Explain, Funnel, FunnelStage, Hit, Search, SearchResult,
+    StageReport,
+};
+pub use schema::{MAX_DIMS, MAX_TIERS, Metric, Schema, SchemaBuilder};
+pub use serde_json::{Value, json};
+pub use types::{IdKind, MAX_ID_BYTES, RowId};

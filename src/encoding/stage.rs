@@ -30,6 +30,8 @@
 //! The same rows give the same bytes on every machine: sums are `f64` in
 //! ascending order, and nothing fuses.
 
+use std::fmt;
+
 use crate::kernel::{BLOCK, GROUP_BYTES, WORD_BYTES};
 
 /// Bits of each dimension in a stage code.
@@ -124,6 +126,12 @@ impl StageCode {
     /// Bytes of code and factor each row takes.
     pub fn bytes_per_row(self) -> usize {
         self.scanned_bytes_per_row(self.dims)
+    }
+}
+
+impl fmt::Display for StageCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bit x {}", self.bits.count(), self.dims)
     }
 }
 

@@ -1,0 +1,83 @@
+//! A commit's operations become the next view. Recovery goes the same way.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use crate::codec::FormatError;
+use crate::error::{Error, Result};
+use crate::memtable::RunBuilder;
+use crate::types::{Lsn, RowId};
+use crate::view::{Part, View};
+use crate::wal::ops::{self, Operation};
+
+/// The view after one commit.
+pub(super) fn commit(view: &View, lsn: Lsn, operations: u32, body: &[u8]) -> Result<View> {
+    let schema = &view.schema;
+    let operations = ops::parse(body, operations, schema.ids(), schema.vector_bytes())
+        .map_err(|e: FormatError| Error::invalid("batch", e))?;
+    apply(view, lsn, &operations)
+}
+
+/// The view after operations that end at `lsn`; of several on one id the last
+/// counts.
+pub(super) fn apply(view: &View, lsn: Lsn, operations: &[Operation]) -> Result<View> {
+    let mut last: HashMap<&RowId, usize> = HashMap::with_capacity(operations.len());
+    for (at, operation) in operations.iter().enumerate() {
+        last.insert(id_of(operation), at);
+    }
+    let mut dead: HashMap<usize, RoaringBitmap> = HashMap::new();
+    let mut new = RunBuilder::new(&view.schema);
+    for (at, operation) in operations.iter().enumerate() {
+        let id = id_of(operation);
+        if last.get(id) != Some(&at) {
+            continue;
+        }
+        if let Some((part, row)) = view.find(id)? {
+            let before = &view.parts[part].dead;
+            dead.entry(part).or_insert_with(|| (**before).clone()).insert(row.0);
+        }
+        if let Operation::Upsert { id, vector, payload } = operation {
+            new.push(id, vector, payload);
+        }
+    }
+    let mut parts = view.parts.clone();
+    for (at, rows) in dead {
+        parts[at] = Arc::new(parts[at].with_dead(rows));
+    }
+    if new.len() > 0 {
+        parts.push(run(new));
+    }
+    merge_runs(view, &mut parts)?;
+    Ok(View { schema: view.schema.clone(), lsn, parts })
+}
+
+fn id_of<'a>(operation: &'a Operation) -> &'a RowId {
+    match operation {
+        Operation::Upsert { id, .. } | Operation::Delete { id } => id,
+    }
+}
+
+fn run(builder: RunBuilder) -> Arc<Part> {
+    Arc::new(Part::new(Arc::new(builder.finish()), Arc::default(), None))
+}
+
+/// Merges the last two runs while the newer has at least half the rows of the
+/// older: a row is copied O(log n) times, and O(log n) runs remain.
+fn merge_runs(view: &View, parts: &mut Vec<Arc<Part>>) -> Result<()> {
+    parts.retain(|part| part.segment.is_some() || part.live_rows() > 0);
+    while let [.., older, newer] = parts.as_slice() {
+        let runs = older.segment.is_none() && newer.segment.is_none();
+        if !runs || newer.live_rows() * 2 < older.live_rows() {
+            break;
+        }
+        let mut merged = RunBuilder::new(&view.schema);
+        for part in [older, newer] {
+            merged.push_rows(&*part.rows, |row| part.dead.contains(row))?;
+        }
+        parts.truncate(parts.len() - 2);
+        parts.push(run(merged));
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! A batch of changes that is committed as one.
+
+use serde_json::Value;
+
+use super::Collection;
+use crate::error::{Error, Result, VectorError};
+use crate::payload;
+use crate::schema::Metric;
+use crate::types::RowId;
+use crate::wal::format::MAX_BODY;
+use crate::wal::ops;
+
+/// Changes that become visible and durable together, or not at all. Dropping a
+/// batch without [`Batch::commit`] forgets it.
+///
+/// Of several changes to one id the last one counts.
+#[must_use = "a batch does nothing until it is committed"]
+pub struct Batch<'c> {
+    collection: &'c Collection,
+    /// The operations, as the log will hold them.
+    body: Vec<u8>,
+    operations: u32,
+    /// The vector at hand, in stored precision.
+    stored: Vec<u8>,
+}
+
+impl<'c> Batch<'c> {
+    pub(super) fn new(collection: &'c Collection) -> Self {
+        Self { collection, body: Vec::new(), operations: 0, stored: Vec::new() }
+    }
+
+    /// Number of changes so far.
+    pub fn len(&self) -> usize {
+        self.operations as usize
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.operations == 0
+    }
+
+    /// Inserts a row, or replaces the one with this id.
+    ///
+    /// `vector` has all dimensions of the schema; `payload` is a JSON object or
+    /// `null` for none.
+    ///
+    /// # Errors
+    /// [`Error::Vector`] for a vector that cannot be stored, [`Error::Invalid`]
+    /// for an id of the wrong kind, a payload that is no object, or a batch that
+    /// outgrows 64 MiB. The batch stays as it was.
+    pub fn upsert(
+        &mut self,
+        id: impl Into<RowId>,
+        vector: &[f32],
+        payload: impl Into<Value>,
+    ) -> Result<&mut Self> {
+        let schema = self.collection.schema();
+        let id = id.into();
+        id.check(schema.ids())?;
+        schema.check_vector(vector, schema.dims())?;
+        let text = payload::to_text(payload.into(), ops::MAX_PAYLOAD)?;
+        self.stored.clear();
+        let stored = schema.stored();
+        stored.encode(vector, &mut self.stored).map_err(|at| VectorError::OutOfRange {
+            at,
+            value: vector[at],
+            stored: stored.name(),
+        })?;
+        // Tiny components can round to zero; what counts is the row that is kept.
+        if schema.metric() == Metric::Cosine && all_zero(&self.stored, stored.bytes()) {
+            return Err(VectorError::Zero.into());
+        }
+        self.room(self.stored.len() + text.len() + crate::types::MAX_ID_BYTES)?;
+        ops::put_upsert(&mut self.body, &id, &self.stored, &text);
+        self.operations += 1;
+        Ok(self)
+    }
+
+    /// Deletes a row; an id that is not there is no error.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an id of the wrong kind, or a batch that outgrows
+    /// 64 MiB. The batch stays as it was.
+    pub fn delete(&mut self, id: impl Into<RowId>) -> Result<&mut Self> {
+        let id = id.into();
+        id.check(self.collection.schema().ids())?;
+        self.room(crate::types::MAX_ID_BYTES)?;
+        ops::put_delete(&mut self.body, &id);
+        self.operations += 1;
+        Ok(self)
+    }
+
+    /// Makes the changes durable (as far as the [`Durability`](super::Durability)
+    /// asks) and then visible to new searches.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the log could not be written: nothing of the batch is
+    /// visible then, and the handle refuses further writes ([`Error::Poisoned`]).
+    pub fn commit(self) -> Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        self.collection.commit(self.operations, &self.body)
+    }
+
+    /// Whether `more` bytes fit (16 cover the fixed fields of an operation).
+    fn room(&self, more: usize) -> Result<()> {
+        if self.body.len() + more + 16 <= MAX_BODY {
+            return Ok(());
+        }
+        let why = format!(
+            "at most {MAX_BODY} bytes in one batch, got {} with {} changes: commit it in parts",
+            self.body.len() + more,
+            self.operations
+        );
+        Err(Error::invalid("batch", why))
+    }
+}
+
+/// Whether all components are zero; their sign, the top bit, does not matter.
+fn all_zero(stored: &[u8], bytes: usize) -> bool {
+    stored.chunks(bytes).all(|c| {
+        let (top, rest) = c.split_last().expect("components have bytes");
+        top & 0x7f == 0 && rest.iter().all(|b| *b == 0)
+    })
+}

@@ -1,0 +1,123 @@
+//! Sizes of a collection, and checking all of it.
+
+use std::collections::BTreeMap;
+
+use parking_lot::MutexGuard;
+
+use super::Collection;
+use super::open::{check_logs, read_tombstones};
+use super::writer::Writer;
+use crate::error::Result;
+use crate::manifest;
+use crate::schema::Schema;
+use crate::segment::format::RegionKind;
+use crate::segment::reader::Segment;
+
+/// What a collection holds and what it takes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Info {
+    /// What it stores.
+    pub schema: Schema,
+    /// Rows that can be found.
+    pub rows: u64,
+    /// Rows that were deleted or replaced and still take space.
+    pub dead_rows: u64,
+    /// Segments on disk.
+    pub segments: usize,
+    /// Rows not in a segment yet.
+    pub memtable_rows: u64,
+    /// Bytes of all files.
+    pub disk_bytes: u64,
+    /// Bytes on disk by what they hold.
+    pub regions: BTreeMap<&'static str, u64>,
+    /// Bytes of stage codes, factors and norms kept in RAM for the rows in segments.
+    pub ram_bytes: u64,
+}
+
+/// What [`Collection::verify`] read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verified {
+    /// Files.
+    pub files: usize,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Collection {
+    /// What the collection holds and what it takes.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`], [`crate::Error::Corrupt`] if the files cannot be read.
+    pub fn info(&self) -> Result<Info> {
+        let vfs = &*self.shared.vfs;
+        let _quiet = self.quiet();
+        let view = self.view();
+        let manifest = manifest::load_installed(vfs)?;
+        let mut info = Info {
+            schema: (*view.schema).clone(),
+            rows: view.live_rows(),
+            dead_rows: view.parts.iter().map(|p| p.dead.len()).sum(),
+            segments: manifest.segments.len(),
+            memtable_rows: 0,
+            disk_bytes: 0,
+            regions: BTreeMap::new(),
+            ram_bytes: 0,
+        };
+        for part in &view.parts {
+            match part.segment {
+                None => info.memtable_rows += part.live_rows(),
+                Some(_) => info.ram_bytes += part.rows.ram_bytes() as u64,
+            }
+        }
+        for entry in &manifest.segments {
+            let segment = Segment::open(vfs, &manifest.collection, &view.schema, entry)?;
+            for (kind, bytes) in segment.sizes() {
+                *info.regions.entry(region_name(kind)).or_default() += bytes;
+            }
+        }
+        for name in manifest.files().iter().map(String::as_str).chain([manifest::NAME]) {
+            info.disk_bytes += vfs.open(name)?.map_or(0, |file| file.len());
+        }
+        Ok(info)
+    }
+
+    /// Reads every file of the collection from disk and compares every byte that
+    /// can change an answer with its checksum.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] for the first damage found.
+    pub fn verify(&self) -> Result<Verified> {
+        let vfs = &*self.shared.vfs;
+        let _quiet = self.quiet();
+        let manifest = manifest::load_installed(vfs)?;
+        let mut verified = Verified { files: 0, bytes: 0 };
+        for entry in &manifest.segments {
+            Segment::open(vfs, &manifest.collection, &manifest.schema, entry)?.verify()?;
+            read_tombstones(vfs, &manifest, entry)?;
+        }
+        check_logs(vfs, &manifest)?;
+        for name in manifest.files().iter().map(String::as_str).chain([manifest::NAME]) {
+            if let Some(file) = vfs.open(name)? {
+                verified.files += 1;
+                verified.bytes += file.len();
+            }
+        }
+        Ok(verified)
+    }
+
+    /// Keeps the writer from replacing files while they are read.
+    fn quiet(&self) -> Option<MutexGuard<'_, Writer>> {
+        self.shared.writer.as_ref().map(|writer| writer.lock())
+    }
+}
+
+fn region_name(kind: RegionKind) -> &'static str {
+    match kind {
+        RegionKind::Ids | RegionKind::IdOrder => "ids",
+        RegionKind::Norms | RegionKind::Codes | RegionKind::Factors => "stage codes",
+        RegionKind::Vectors => "full vectors",
+        RegionKind::Payload | RegionKind::PayloadIndex => "payloads",
+    }
+}

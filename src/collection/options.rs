@@ -1,0 +1,63 @@
+//! How a collection is opened.
+
+/// When a commit counts as done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// When it survives power loss, on a drive that honours a flush.
+    #[default]
+    Full,
+    /// When it survives the death of the process. Power loss may take the last
+    /// commits, never one from the middle.
+    Buffered,
+}
+
+/// Options of [`Collection::open_with`](super::Collection::open_with).
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub(crate) durability: Durability,
+    pub(crate) memtable_bytes: usize,
+    pub(crate) read_only: bool,
+}
+
+impl Options {
+    /// RAM for rows that are not in a segment yet, unless told otherwise.
+    pub const MEMTABLE_BYTES: usize = 64 << 20;
+
+    /// The defaults: full durability, [`Self::MEMTABLE_BYTES`], read and write.
+    pub fn new() -> Self {
+        Self {
+            durability: Durability::default(),
+            memtable_bytes: Self::MEMTABLE_BYTES,
+            read_only: false,
+        }
+    }
+
+    /// When a commit counts as done.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// RAM for rows that are not in a segment yet. When it is used up they are
+    /// written as a segment, so larger means fewer, larger segments.
+    #[must_use]
+    pub fn memtable_bytes(mut self, bytes: usize) -> Self {
+        self.memtable_bytes = bytes;
+        self
+    }
+
+    /// Opens for reading only. Any number of processes may do so at once, while
+    /// none has the collection open for writing; nothing on disk is changed.
+    #[must_use]
+    pub fn read_only(mut self, yes: bool) -> Self {
+        self.read_only = yes;
+        self
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}

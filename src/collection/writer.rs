@@ -1,0 +1,201 @@
+//! The one writer of a collection: log, flush, clean close.
+
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use super::{Durability, Options};
+use crate::codec::header::{FileHeader, FileKind};
+use crate::error::{Error, Result};
+use crate::manifest::{LogEntry, Manifest, SegmentEntry};
+use crate::memtable::RunBuilder;
+use crate::segment::{reader::Segment, writer as segment_writer};
+use crate::types::{FileNumber, Lsn};
+use crate::vfs::Vfs;
+use crate::view::{Part, View};
+use crate::wal::format::LogName;
+use crate::wal::writer::LogWriter;
+
+/// Logs that may pile up over clean closes before they are flushed away.
+const MAX_LOGS: usize = 8;
+
+/// What is installed, and the log that is open.
+pub(super) struct Writer {
+    manifest: Manifest,
+    /// Opened with the first commit: a handle that only reads writes nothing.
+    log: Option<LogWriter>,
+    poisoned: Option<String>,
+}
+
+impl Writer {
+    pub(super) fn new(manifest: Manifest, log: Option<LogWriter>) -> Self {
+        Self { manifest, log, poisoned: None }
+    }
+
+    /// Fails if an earlier write did.
+    pub(super) fn healthy(&self) -> Result<()> {
+        match &self.poisoned {
+            None => Ok(()),
+            Some(cause) => Err(Error::Poisoned { cause: cause.clone() }),
+        }
+    }
+
+    /// Refuses all further writes. After a failed sync nobody knows what is on
+    /// disk (Rebello et al., "Can Applications Recover from fsync Failures?",
+    /// USENIX ATC 2020): only a new recovery can tell.
+    pub(super) fn poison(&mut self, cause: &Error) {
+        self.poisoned.get_or_insert_with(|| cause.to_string());
+    }
+
+    /// Whether rows in RAM, or logs, should become a segment first.
+    pub(super) fn wants_flush(&self, view: &View, options: &Options) -> bool {
+        let runs = view.parts.iter().filter(|p| p.segment.is_none());
+        let bytes: usize = runs.map(|p| p.rows.ram_bytes()).sum();
+        let log = self.log.as_ref().map_or(0, LogWriter::len);
+        let logs = self.manifest.logs.len();
+        bytes >= options.memtable_bytes
+            || log >= 2 * options.memtable_bytes as u64
+            || (self.log.is_none() && logs >= MAX_LOGS)
+    }
+
+    /// Writes one commit to the log and returns its LSN.
+    pub(super) fn log(
+        &mut self,
+        vfs: &dyn Vfs,
+        last: Lsn,
+        operations: u32,
+        body: &[u8],
+        durability: Durability,
+    ) -> Result<Lsn> {
+        if self.log.is_none() {
+            let started = self.start_log(vfs);
+            started.inspect_err(|e| self.poison(e))?;
+        }
+        let log = self.log.as_mut().expect("started above");
+        let written = log.append(last.next(), operations, body).and_then(|()| match durability {
+            Durability::Full => log.sync(),
+            Durability::Buffered => Ok(()),
+        });
+        written.inspect_err(|e| self.poison(e))?;
+        Ok(last.next())
+    }
+
+    /// Creates a log and installs a manifest that names it.
+    fn start_log(&mut self, vfs: &dyn Vfs) -> Result<()> {
+        let number = self.manifest.take_number();
+        let name = LogName { collection: self.manifest.collection, number };
+        let log = LogWriter::create(vfs, name)?;
+        self.manifest.logs.push(LogEntry { number, sealed: None });
+        self.manifest.install(vfs)?;
+        self.log = Some(log);
+        Ok(())
+    }
+
+    /// Writes the runs of `view` as one segment and the new tombstones of older
+    /// segments, installs them, and returns the view that stands on them.
+    ///
+    /// A failure before the manifest is installed leaves everything as it was,
+    /// but for files that no manifest names; the next open removes those.
+    pub(super) fn flush(&mut self, vfs: &dyn Vfs, view: &View) -> Result<View> {
+        let mut next = self.manifest.clone();
+        next.lsn = view.lsn;
+        next.logs.clear();
+        let mut parts = flush_tombstones(vfs, view, &mut next)?;
+        // The number is spent even if writing fails: names are never reused.
+        let number = next.take_number();
+        self.manifest.next_file = next.next_file;
+        if let Some(entry) = flush_runs(vfs, view, number, &next)? {
+            next.segments.push(entry);
+            let segment = Segment::open(vfs, &next.collection, &view.schema, &entry)?;
+            parts.push(Arc::new(Part::new(Arc::new(segment), Arc::default(), Some(number))));
+        }
+        if next == self.manifest {
+            return Ok(View { schema: view.schema.clone(), lsn: view.lsn, parts });
+        }
+        vfs.sync_dir()?;
+        next.install(vfs).inspect_err(|e| self.poison(e))?;
+        let old = std::mem::replace(&mut self.manifest, next);
+        self.log = None;
+        remove_unnamed(vfs, &old, &self.manifest);
+        Ok(View { schema: view.schema.clone(), lsn: view.lsn, parts })
+    }
+
+    /// Records the log's length, so that damage to its end can be told from a
+    /// torn write.
+    pub(super) fn close(&mut self, vfs: &dyn Vfs) -> Result<()> {
+        let (None, Some(mut log)) = (&self.poisoned, self.log.take()) else { return Ok(()) };
+        log.sync()?;
+        if let Some(entry) = self.manifest.logs.last_mut() {
+            entry.sealed = Some(log.len());
+        }
+        self.manifest.install(vfs)
+    }
+}
+
+/// Writes the living rows of all runs to segment `number`; `None` if there are none.
+fn flush_runs(
+    vfs: &dyn Vfs,
+    view: &View,
+    number: FileNumber,
+    manifest: &Manifest,
+) -> Result<Option<SegmentEntry>> {
+    let mut rows = RunBuilder::new(&view.schema);
+    for part in view.parts.iter().filter(|p| p.segment.is_none()) {
+        rows.push_rows(&*part.rows, |row| part.dead.contains(row))?;
+    }
+    if rows.len() == 0 {
+        return Ok(None);
+    }
+    segment_writer::write(vfs, manifest.collection, number, &rows.finish()).map(Some)
+}
+
+/// Writes the tombstones of segments that lost rows since the last flush, drops
+/// segments that lost all, and returns the parts that remain.
+fn flush_tombstones(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<Vec<Arc<Part>>> {
+    let mut kept = Vec::new();
+    let mut entries = Vec::new();
+    for entry in std::mem::take(&mut next.segments) {
+        let part = view.parts.iter().find(|p| p.segment == Some(entry.number));
+        let part = part.expect("a view has all segments of its manifest");
+        if part.live_rows() == 0 {
+            continue;
+        }
+        let mut entry = entry;
+        let dead = part.dead.len() as u32;
+        if entry.tombstones.map_or(0, |(_, dead)| dead) != dead {
+            let number = next.take_number();
+            write_tombstones(vfs, next, number, &part.dead)?;
+            entry.tombstones = Some((number, dead));
+        }
+        entries.push(entry);
+        kept.push(part.clone());
+    }
+    next.segments = entries;
+    Ok(kept)
+}
+
+fn write_tombstones(
+    vfs: &dyn Vfs,
+    manifest: &Manifest,
+    number: FileNumber,
+    dead: &RoaringBitmap,
+) -> Result<()> {
+    let mut body = Vec::with_capacity(dead.serialized_size());
+    dead.serialize_into(&mut body).expect("writing to a Vec does not fail");
+    let header = FileHeader::new(FileKind::Tombstones, number, manifest.collection).over(&body);
+    let mut file = vfs.create(&FileKind::Tombstones.name(number))?;
+    file.write(&header.encode())?;
+    file.write(&body)?;
+    file.sync()
+}
+
+/// Removes what the new manifest does not name any more. A failure leaves a
+/// stray file, which the next open removes.
+fn remove_unnamed(vfs: &dyn Vfs, old: &Manifest, new: &Manifest) {
+    let needed = new.files();
+    for name in old.files() {
+        if !needed.contains(&name) {
+            let _ = vfs.remove(&name);
+        }
+    }
+}

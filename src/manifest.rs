@@ -1,0 +1,340 @@
+//! The manifest: which files make up the collection, and how far they reach.
+//!
+//! One file, replaced whole; replacing it is the one atomic step of every
+//! flush, compaction and clean close. FORMAT.md, section "Manifest".
+#![deny(clippy::indexing_slicing, clippy::unwrap_used)]
+
+use crate::codec::header::{CollectionId, FileHeader, FileKind};
+use crate::codec::{Fields, FormatError, Reader, layout, put};
+use crate::error::{Error, Result};
+use crate::schema::Schema;
+use crate::types::{FileNumber, Lsn};
+use crate::vfs::{self, Vfs};
+
+/// Name of the manifest file.
+pub(crate) const NAME: &str = "MANIFEST";
+/// Longest manifest that is read.
+pub(crate) const MAX_LEN: u64 = 16 << 20;
+
+layout!(
+    /// FORMAT.md, section "Manifest": the fixed part of the body.
+    manifest_body, 40, {
+    GENERATION: 0, 8;
+    NEXT_FILE: 8, 8;
+    LSN: 16, 8;
+    SCHEMA_LEN: 24, 4;
+    SEGMENTS: 28, 4;
+    LOGS: 32, 4;
+    RESERVED: 36, 4;
+});
+
+layout!(
+    /// FORMAT.md, section "Segment entry".
+    segment_entry, 40, {
+    FILE: 0, 8;
+    FILE_LEN: 8, 8;
+    ROWS: 16, 4;
+    TABLE_CRC: 20, 4;
+    TOMBSTONES: 24, 8;
+    DEAD: 32, 4;
+    RESERVED: 36, 4;
+});
+
+layout!(
+    /// FORMAT.md, section "Log entry".
+    log_entry, 16, {
+    FILE: 0, 8;
+    SEALED_LEN: 8, 8;
+});
+
+/// The state of a collection on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    pub(crate) collection: CollectionId,
+    pub(crate) schema: Schema,
+    /// Counts installs.
+    pub(crate) generation: u64,
+    /// The next file number; no file has it or a higher one.
+    pub(crate) next_file: FileNumber,
+    /// Commits up to here are in the segments; later ones are in the logs.
+    pub(crate) lsn: Lsn,
+    /// Oldest first.
+    pub(crate) segments: Vec<SegmentEntry>,
+    /// Oldest first; only the last can be unsealed.
+    pub(crate) logs: Vec<LogEntry>,
+}
+
+/// A segment, and which of its rows are dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentEntry {
+    pub(crate) number: FileNumber,
+    pub(crate) len: u64,
+    pub(crate) rows: u32,
+    /// Checksum of the segment's region table and checksums: ties the manifest
+    /// to these very bytes.
+    pub(crate) table_crc: u32,
+    /// File of the dead rows and how many they are.
+    pub(crate) tombstones: Option<(FileNumber, u32)>,
+}
+
+/// A log, and its length if it was closed cleanly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LogEntry {
+    pub(crate) number: FileNumber,
+    pub(crate) sealed: Option<u64>,
+}
+
+impl Manifest {
+    /// The manifest of an empty collection.
+    pub(crate) fn new(collection: CollectionId, schema: Schema) -> Self {
+        Self {
+            collection,
+            schema,
+            generation: 0,
+            next_file: FileNumber(1),
+            lsn: Lsn(0),
+            segments: Vec::new(),
+            logs: Vec::new(),
+        }
+    }
+
+    /// Takes the next file number.
+    pub(crate) fn take_number(&mut self) -> FileNumber {
+        let n = self.next_file;
+        self.next_file = FileNumber(n.0 + 1);
+        n
+    }
+
+    /// Names of all files this manifest needs.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let segments = self.segments.iter().map(|s| FileKind::Segment.name(s.number));
+        let tombstones = self.segments.iter().filter_map(|s| s.tombstones);
+        let tombstones = tombstones.map(|(n, _)| FileKind::Tombstones.name(n));
+        let logs = self.logs.iter().map(|l| FileKind::Wal.name(l.number));
+        segments.chain(tombstones).chain(logs).collect()
+    }
+
+    /// Makes this the state of the collection, atomically and durably. Every file
+    /// it names must be durable already.
+    pub(crate) fn install(&mut self, vfs: &dyn Vfs) -> Result<()> {
+        self.generation += 1;
+        vfs::replace(vfs, NAME, &self.encode())
+    }
+
+    /// Reads the installed manifest; `None` if there is none.
+    pub(crate) fn load(vfs: &dyn Vfs) -> Result<Option<Self>> {
+        let Some(file) = vfs.open(NAME)? else { return Ok(None) };
+        let bytes = vfs::read_all(&*file, MAX_LEN)?;
+        let header = FileHeader::decode(&bytes, FileKind::Manifest, file.path())?;
+        header.expect(FileNumber(0), &header.collection, file.path())?;
+        let body = header.body(&bytes, file.path())?;
+        decode(body, header.collection)
+            .map(Some)
+            .map_err(|e| e.in_file(file.path(), FileHeader::LEN as u64))
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        use manifest_body as f;
+        let schema = self.schema.encode();
+        let mut fixed = [0; f::LEN];
+        put(&mut fixed, f::GENERATION, &self.generation.to_le_bytes());
+        put(&mut fixed, f::NEXT_FILE, &self.next_file.0.to_le_bytes());
+        put(&mut fixed, f::LSN, &self.lsn.0.to_le_bytes());
+        put(&mut fixed, f::SCHEMA_LEN, &(schema.len() as u32).to_le_bytes());
+        put(&mut fixed, f::SEGMENTS, &(self.segments.len() as u32).to_le_bytes());
+        put(&mut fixed, f::LOGS, &(self.logs.len() as u32).to_le_bytes());
+        let mut body = [fixed.as_slice(), &schema].concat();
+        self.segments.iter().for_each(|s| body.extend(s.encode()));
+        self.logs.iter().for_each(|l| body.extend(l.encode()));
+        let header = FileHeader::new(FileKind::Manifest, FileNumber(0), self.collection);
+        [header.over(&body).encode().as_slice(), &body].concat()
+    }
+}
+
+fn decode(body: &[u8], collection: CollectionId) -> Result<Manifest, FormatError> {
+    use manifest_body as f;
+    let mut r = Reader::new(body);
+    let fixed = r.take(f::LEN)?;
+    let schema_at = r.at();
+    let schema = Schema::decode(r.take(fixed.u32(f::SCHEMA_LEN) as usize)?)
+        .map_err(|e| FormatError { at: schema_at + e.at, ..e })?;
+    let segments = entries(&mut r, fixed.u32(f::SEGMENTS), SegmentEntry::decode)?;
+    let logs = entries(&mut r, fixed.u32(f::LOGS), LogEntry::decode)?;
+    r.finish()?;
+    let manifest = Manifest {
+        collection,
+        schema,
+        generation: fixed.u64(f::GENERATION),
+        next_file: FileNumber(fixed.u64(f::NEXT_FILE)),
+        lsn: Lsn(fixed.u64(f::LSN)),
+        segments,
+        logs,
+    };
+    if fixed.u32(f::RESERVED) != 0 {
+        return Err(FormatError::new(f::RESERVED.start, "reserved field is not zero"));
+    }
+    check(&manifest)?;
+    Ok(manifest)
+}
+
+/// Reads `count` entries; grows with the bytes that are there, so a count that
+/// lies allocates nothing.
+fn entries<T>(
+    r: &mut Reader,
+    count: u32,
+    one: fn(&mut Reader) -> Result<T, FormatError>,
+) -> Result<Vec<T>, FormatError> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        all.push(one(r)?);
+    }
+    Ok(all)
+}
+
+/// File numbers are below the next one and none is used twice; logs but the
+/// last are sealed.
+fn check(m: &Manifest) -> Result<(), FormatError> {
+    let tombstones = m.segments.iter().filter_map(|s| s.tombstones.map(|t| t.0));
+    let segments = m.segments.iter().map(|s| s.number);
+    let mut all: Vec<_> = segments.chain(tombstones).chain(m.logs.iter().map(|l| l.number)).collect();
+    let count = all.len();
+    all.sort_unstable();
+    all.dedup();
+    if all.len() != count || all.last().is_some_and(|last| *last >= m.next_file) {
+        return Err(FormatError::new(0, "file numbers contradict each other"));
+    }
+    let sealed_but_last = m.logs.iter().rev().skip(1).all(|l| l.sealed.is_some());
+    if !sealed_but_last {
+        return Err(FormatError::new(0, "a log before the last one is not sealed"));
+    }
+    Ok(())
+}
+
+impl SegmentEntry {
+    fn encode(&self) -> [u8; segment_entry::LEN] {
+        use segment_entry as f;
+        let mut out = [0; f::LEN];
+        let (tombstones, dead) = self.tombstones.map_or((0, 0), |(n, dead)| (n.0, dead));
+        put(&mut out, f::FILE, &self.number.0.to_le_bytes());
+        put(&mut out, f::FILE_LEN, &self.len.to_le_bytes());
+        put(&mut out, f::ROWS, &self.rows.to_le_bytes());
+        put(&mut out, f::TABLE_CRC, &self.table_crc.to_le_bytes());
+        put(&mut out, f::TOMBSTONES, &tombstones.to_le_bytes());
+        put(&mut out, f::DEAD, &dead.to_le_bytes());
+        out
+    }
+
+    fn decode(r: &mut Reader) -> Result<Self, FormatError> {
+        use segment_entry as f;
+        let at = r.at();
+        let b = r.take(f::LEN)?;
+        let (tombstones, dead) = (b.u64(f::TOMBSTONES), b.u32(f::DEAD));
+        let consistent = (tombstones == 0) == (dead == 0) && dead <= b.u32(f::ROWS);
+        if !consistent || b.u32(f::RESERVED) != 0 {
+            return Err(FormatError::new(at, "segment entry contradicts itself"));
+        }
+        Ok(Self {
+            number: FileNumber(b.u64(f::FILE)),
+            len: b.u64(f::FILE_LEN),
+            rows: b.u32(f::ROWS),
+            table_crc: b.u32(f::TABLE_CRC),
+            tombstones: (dead > 0).then_some((FileNumber(tombstones), dead)),
+        })
+    }
+}
+
+impl LogEntry {
+    fn encode(&self) -> [u8; log_entry::LEN] {
+        let mut out = [0; log_entry::LEN];
+        put(&mut out, log_entry::FILE, &self.number.0.to_le_bytes());
+        put(&mut out, log_entry::SEALED_LEN, &self.sealed.unwrap_or(0).to_le_bytes());
+        out
+    }
+
+    fn decode(r: &mut Reader) -> Result<Self, FormatError> {
+        let b = r.take(log_entry::LEN)?;
+        let sealed = b.u64(log_entry::SEALED_LEN);
+        let number = FileNumber(b.u64(log_entry::FILE));
+        Ok(Self { number, sealed: (sealed > 0).then_some(sealed) })
+    }
+}
+
+/// The installed manifest, or the error that says what is there instead.
+pub(crate) fn load_installed(vfs: &dyn Vfs) -> Result<Manifest> {
+    if let Some(manifest) = Manifest::load(vfs)? {
+        return Ok(manifest);
+    }
+    let names = vfs.list()?;
+    let files = names.iter().filter_map(|n| FileKind::parse(n));
+    if files.count() > 0 {
+        return Err(Error::corrupt(vfs.path(NAME), 0, "is missing, but other files are there"));
+    }
+    let found = match names.len() {
+        0 => "the folder is empty".to_owned(),
+        n => format!("it has no {NAME}, but {n} other files or folders"),
+    };
+    Err(Error::NotACollection { path: vfs.path(""), found })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::mem::Mem;
+
+    fn sample() -> Manifest {
+        let schema = Schema::builder(96).granularities([32]).build().expect("valid");
+        let mut m = Manifest::new([9; 16], schema);
+        m.next_file = FileNumber(12);
+        m.lsn = Lsn(77);
+        let clean =
+            SegmentEntry { number: FileNumber(3), len: 8192, rows: 10, table_crc: 5, tombstones: None };
+        m.segments = vec![
+            clean,
+            SegmentEntry { number: FileNumber(4), tombstones: Some((FileNumber(7), 2)), ..clean },
+        ];
+        m.logs = vec![
+            LogEntry { number: FileNumber(8), sealed: Some(640) },
+            LogEntry { number: FileNumber(11), sealed: None },
+        ];
+        m
+    }
+
+    #[test]
+    fn manifests_round_trip() {
+        let vfs = Mem::default();
+        let mut m = sample();
+        m.install(&vfs).expect("install");
+        assert_eq!(Manifest::load(&vfs).expect("load"), Some(m));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        let good = sample().encode();
+        for bit in 0..good.len() * 8 {
+            let vfs = Mem::default();
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            vfs.set(NAME, bad);
+            assert!(Manifest::load(&vfs).is_err(), "bit {bit}");
+        }
+        for len in 0..good.len() {
+            let vfs = Mem::default();
+            vfs.set(NAME, good[..len].to_vec());
+            assert!(Manifest::load(&vfs).is_err(), "cut at {len}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_contradicts_itself_is_refused_even_with_right_checksums() {
+        let wrong = |change: fn(&mut Manifest)| {
+            let mut m = sample();
+            change(&mut m);
+            let vfs = Mem::default();
+            vfs.set(NAME, m.encode());
+            Manifest::load(&vfs).is_err()
+        };
+        assert!(wrong(|m| m.next_file = FileNumber(11)), "number not below the next one");
+        assert!(wrong(|m| m.logs.reverse()), "unsealed log before the last");
+        assert!(wrong(|m| m.segments[1].number = FileNumber(3)), "number used twice");
+    }
+}

@@ -1,0 +1,287 @@
+//! Runs a plan.
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use super::explain::{Explain, StageReport};
+use super::funnel::{Entry, FunnelStage, Plan};
+use super::score::{Best, Found, Scorer};
+use super::Hit;
+use crate::encoding::{Scan, ScanScratch, Scoring, StageQuery};
+use crate::error::{Error, Result};
+use crate::kernel::topk::{Scored, TopK};
+use crate::kernel::{BLOCK, Isa, row};
+use crate::payload;
+use crate::schema::Metric;
+use crate::types::Ordinal;
+use crate::view::{Part, View};
+
+/// Buffers that are kept between the searches of a thread.
+#[derive(Default)]
+struct Scratch {
+    scan: ScanScratch,
+    top: Option<TopK>,
+    shortlist: Vec<Scored>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// The best `limit` rows over the first `dims` dimensions, and how they were found.
+pub(super) fn run(
+    view: &View,
+    query: &[f32],
+    dims: usize,
+    limit: usize,
+    plan: &Plan,
+) -> Result<(Vec<Found>, Explain)> {
+    let run = Run { view, query, dims, limit, bases: view.bases() };
+    match plan {
+        Plan::Exact => run.exact(),
+        Plan::Funnel { entry, keep, reranks } => {
+            SCRATCH.with_borrow_mut(|scratch| run.funnel(entry, *keep, reranks, scratch))
+        }
+    }
+}
+
+/// Looks up what a hit shows of a row.
+pub(super) fn hit(view: &View, found: Found, payloads: bool) -> Result<Hit> {
+    let (part, row) = locate(view, &view.bases(), found.position);
+    let text = if payloads { Some(part.rows.payload(row)?) } else { None };
+    let payload = text.map(|t| payload::from_text(&t)).transpose().map_err(|e| {
+        Error::invalid("payload", format!("stored text of row {} is not JSON: {e}", found.id))
+    })?;
+    Ok(Hit { id: found.id, score: found.score, payload })
+}
+
+/// Which row stands at a position of the view.
+fn locate<'v>(view: &'v View, bases: &[u32], position: u32) -> (&'v Part, Ordinal) {
+    let at = bases.partition_point(|base| *base <= position) - 1;
+    // Parts without rows share their base with the next one: the last wins, and
+    // it is the one that has the row.
+    (&view.parts[at], Ordinal(position - bases[at]))
+}
+
+struct Run<'a> {
+    view: &'a View,
+    query: &'a [f32],
+    dims: usize,
+    limit: usize,
+    bases: Vec<u32>,
+}
+
+impl Run<'_> {
+    /// Compares every living row.
+    fn exact(&self) -> Result<(Vec<Found>, Explain)> {
+        let start = Instant::now();
+        let scorer = self.scorer(self.dims);
+        let mut best = Best::new(self.limit);
+        let mut rows = 0;
+        if self.limit > 0 {
+            for (part, base) in self.view.parts.iter().zip(&self.bases) {
+                rows += part.live_rows();
+                score_all(part, *base, &scorer, self.view.schema.vector_bytes(), &mut best)?;
+            }
+        }
+        let found = best.into_sorted();
+        let stage = StageReport {
+            name: format!("all vectors, {}", self.view.schema.stored()),
+            dims: self.dims,
+            rows_in: rows,
+            rows_out: found.len() as u64,
+            bytes: rows * scorer.row_bytes() as u64,
+            time: start.elapsed(),
+        };
+        Ok((found, Explain { stages: vec![stage], exact: true }))
+    }
+
+    fn funnel(
+        &self,
+        entry: &Entry,
+        keep: usize,
+        reranks: &[FunnelStage],
+        scratch: &mut Scratch,
+    ) -> Result<(Vec<Found>, Explain)> {
+        if self.limit == 0 {
+            return Ok((Vec::new(), Explain { stages: Vec::new(), exact: true }));
+        }
+        let mut explain = Explain::default();
+        explain.stages.push(self.scan(entry, keep, scratch));
+        for stage in reranks {
+            explain.stages.push(self.rerank(*stage, &mut scratch.shortlist)?);
+        }
+        let (found, last) = self.finish(&mut scratch.shortlist)?;
+        explain.stages.push(last);
+        Ok((found, explain))
+    }
+
+    fn scorer(&self, dims: usize) -> Scorer<'_> {
+        let schema = &self.view.schema;
+        Scorer::new(schema.metric(), schema.stored(), &self.query[..dims])
+    }
+
+    /// Stage 0: estimates the score of every living row from its code.
+    fn scan(&self, plan: &Entry, keep: usize, scratch: &mut Scratch) -> StageReport {
+        let start = Instant::now();
+        let query = StageQuery::new(plan.code, self.query, plan.dims);
+        let top = scratch.top.get_or_insert_with(|| TopK::new(keep));
+        top.reset(keep);
+        let query_norm = self.reference_norm();
+        let mut rows = 0;
+        for (part, base) in self.view.parts.iter().zip(&self.bases) {
+            let norms = part.rows.norms();
+            let scoring = match self.view.schema.metric() {
+                Metric::Cosine => Scoring::Cosine,
+                Metric::Dot => Scoring::Dot { norms, query_norm },
+                Metric::L2 => Scoring::L2 { norms, query_norm },
+            };
+            let view = part.rows.codes()[plan.stage].view();
+            let scan = Scan { view, query: &query, scoring, alive: part.alive(), base: *base };
+            scan.run(Isa::detect(), &mut scratch.scan, top);
+            rows += u64::from(part.rows.len());
+        }
+        scratch.shortlist.clear();
+        top.sorted_into(&mut scratch.shortlist);
+        StageReport {
+            name: format!("scan {}", plan.code),
+            dims: plan.dims,
+            rows_in: rows,
+            rows_out: scratch.shortlist.len() as u64,
+            bytes: rows * plan.code.scanned_bytes_per_row(plan.dims) as u64,
+            time: start.elapsed(),
+        }
+    }
+
+    /// Norm to estimate dot products and distances with.
+    ///
+    /// Row norms are those of full vectors. Over a prefix both sides shrink; we
+    /// take the rows to shrink as the query does (or, if only its prefix is
+    /// known, as the number of dimensions), and since `|x|^2 s^2 - 2 |x| s |q| c`
+    /// ranks as `|x|^2 - 2 |x| (|q| / s) c`, it is the query that is stretched.
+    fn reference_norm(&self) -> f32 {
+        let square = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+        let prefix = square(&self.query[..self.dims]);
+        let all = self.view.schema.dims();
+        let share = match square(self.query) {
+            whole if self.query.len() == all && whole > 0.0 => prefix / whole,
+            _ => self.dims as f64 / all as f64,
+        };
+        (prefix / share.max(f64::MIN_POSITIVE)).sqrt() as f32
+    }
+
+    /// A middle stage: ranks the shortlist by a longer prefix.
+    fn rerank(&self, stage: FunnelStage, shortlist: &mut Vec<Scored>) -> Result<StageReport> {
+        let start = Instant::now();
+        let scorer = self.scorer(stage.dims);
+        self.request(shortlist);
+        let rows_in = shortlist.len() as u64;
+        for candidate in shortlist.iter_mut() {
+            let (part, row) = locate(self.view, &self.bases, candidate.ordinal);
+            candidate.score = scorer.score(part.rows.vectors(row, 1)?);
+        }
+        shortlist.sort_unstable_by(|a, b| {
+            b.score.total_cmp(&a.score).then(a.ordinal.cmp(&b.ordinal))
+        });
+        shortlist.truncate(stage.keep);
+        Ok(StageReport {
+            name: "re-rank by prefix".into(),
+            dims: stage.dims,
+            rows_in,
+            rows_out: shortlist.len() as u64,
+            bytes: rows_in * scorer.row_bytes() as u64,
+            time: start.elapsed(),
+        })
+    }
+
+    /// The last stage: full vectors. A quick pass in `f32` finds who can be
+    /// among the best; those are scored by the definition.
+    fn finish(&self, shortlist: &mut Vec<Scored>) -> Result<(Vec<Found>, StageReport)> {
+        let start = Instant::now();
+        let scorer = self.scorer(self.dims);
+        let rows_in = shortlist.len() as u64;
+        self.request(shortlist);
+        if self.dims == self.view.schema.dims() {
+            self.quick_pass(shortlist)?;
+        }
+        let mut best = Best::new(self.limit);
+        for candidate in shortlist.iter() {
+            let (part, row) = locate(self.view, &self.bases, candidate.ordinal);
+            let score = scorer.score(part.rows.vectors(row, 1)?);
+            best.offer(score, candidate.ordinal, || part.rows.id(row))?;
+        }
+        let found = best.into_sorted();
+        let report = StageReport {
+            name: format!("re-rank full, {}", self.view.schema.stored()),
+            dims: self.dims,
+            rows_in,
+            rows_out: found.len() as u64,
+            bytes: rows_in * scorer.row_bytes() as u64,
+            time: start.elapsed(),
+        };
+        Ok((found, report))
+    }
+
+    /// Cuts the shortlist to twice the hits wanted, and some, by simsimd's dot
+    /// products. Their error is far below the gap that this margin spans.
+    fn quick_pass(&self, shortlist: &mut Vec<Scored>) -> Result<()> {
+        let keep = self.limit.saturating_mul(2).saturating_add(16);
+        if shortlist.len() <= keep {
+            return Ok(());
+        }
+        let schema = &self.view.schema;
+        let query = row::RerankQuery::new(schema.stored(), self.query);
+        let query2 = self.query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+        for candidate in shortlist.iter_mut() {
+            let (part, row) = locate(self.view, &self.bases, candidate.ordinal);
+            let dot = row::rerank_dot(&query, part.rows.vectors(row, 1)?);
+            let norm = f64::from(part.rows.norms()[row.index()]);
+            let score = match schema.metric() {
+                Metric::Cosine if norm == 0.0 => 0.0,
+                Metric::Cosine => dot / norm,
+                Metric::Dot => dot,
+                Metric::L2 => 2.0 * dot - norm * norm - query2,
+            };
+            candidate.score = score as f32;
+        }
+        shortlist.select_nth_unstable_by(keep, |a, b| b.score.total_cmp(&a.score));
+        shortlist.truncate(keep);
+        Ok(())
+    }
+
+    /// Asks for all rows of a shortlist before the first is touched, in the
+    /// order they lie on disk.
+    fn request(&self, shortlist: &mut [Scored]) {
+        shortlist.sort_unstable_by_key(|c| c.ordinal);
+        for candidate in shortlist {
+            let (part, row) = locate(self.view, &self.bases, candidate.ordinal);
+            part.rows.will_need(row);
+        }
+    }
+}
+
+/// Offers the score of every living row of a part.
+fn score_all(
+    part: &Part,
+    base: u32,
+    scorer: &Scorer,
+    vector_bytes: usize,
+    best: &mut Best,
+) -> Result<()> {
+    let rows = part.rows.len();
+    for first in (0..rows).step_by(BLOCK) {
+        let count = (rows - first).min(BLOCK as u32);
+        let alive = part.alive().map_or(u64::MAX, |words| words[first as usize / BLOCK]);
+        if alive == 0 {
+            continue;
+        }
+        let vectors = part.rows.vectors(Ordinal(first), count)?;
+        for (lane, vector) in vectors.chunks_exact(vector_bytes).enumerate() {
+            if alive >> lane & 1 == 1 {
+                let row = Ordinal(first + lane as u32);
+                best.offer(scorer.score(vector), base + row.0, || part.rows.id(row))?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! What a search did: rows, bytes and time of each stage.
+
+use std::fmt;
+use std::time::Duration;
+
+/// How an answer was found, stage by stage. Its `Display` is a small table.
+#[derive(Debug, Clone, Default)]
+pub struct Explain {
+    /// In the order they ran.
+    pub stages: Vec<StageReport>,
+    /// Whether the answer is certain to hold the true nearest rows.
+    pub exact: bool,
+}
+
+/// One stage of a funnel.
+#[derive(Debug, Clone)]
+pub struct StageReport {
+    /// What it did.
+    pub name: String,
+    /// Dimensions it compared.
+    pub dims: usize,
+    /// Rows it scored.
+    pub rows_in: u64,
+    /// Rows it handed on.
+    pub rows_out: u64,
+    /// Bytes of codes or vectors it read.
+    pub bytes: u64,
+    /// How long it took.
+    pub time: Duration,
+}
+
+impl Explain {
+    /// Bytes read by all stages.
+    pub fn bytes(&self) -> u64 {
+        self.stages.iter().map(|s| s.bytes).sum()
+    }
+
+    /// Time of all stages.
+    pub fn time(&self) -> Duration {
+        self.stages.iter().map(|s| s.time).sum()
+    }
+}
+
+impl fmt::Display for Explain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = ["stage", "dims", "rows in", "rows out", "bytes read", "time"];
+        writeln!(
+            f,
+            "{:<28} {:>5} {:>10} {:>9} {:>12} {:>10}",
+            head[0], head[1], head[2], head[3], head[4], head[5]
+        )?;
+        for s in &self.stages {
+            let time = format!("{} us", s.time.as_micros());
+            writeln!(
+                f,
+                "{:<28} {:>5} {:>10} {:>9} {:>12} {time:>10}",
+                s.name, s.dims, s.rows_in, s.rows_out, s.bytes
+            )?;
+        }
+        Ok(())
+    }
+}

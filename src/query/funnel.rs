@@ -1,0 +1,228 @@
+//! What the caller asks for, and the plan made of it.
+
+use crate::encoding::{Bits, StageCode};
+use crate::error::{Error, Result};
+use crate::schema::Schema;
+
+/// Recall a search aims at where the caller does not say.
+pub const DEFAULT_RECALL: f64 = 0.95;
+
+/// How a search goes about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Funnel(Kind);
+
+#[derive(Debug, Clone, PartialEq)]
+enum Kind {
+    Recall(f64),
+    Exact,
+    Stages(Vec<FunnelStage>),
+}
+
+/// One stage of a hand-written funnel: rank by the first `dims` dimensions and
+/// keep the best `keep` rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FunnelStage {
+    /// Dimensions to rank by.
+    pub dims: usize,
+    /// Rows to keep.
+    pub keep: usize,
+}
+
+impl Funnel {
+    /// Aims at this share of the true nearest rows, 0 to 1; 1 is
+    /// [`Funnel::exact`]. In this version the share chooses a fixed shortlist
+    /// (ARCHITECTURE.md, "Shortlists"); it is not calibrated on the collection.
+    pub fn recall(share: f64) -> Self {
+        Self(Kind::Recall(share))
+    }
+
+    /// Compares the query with every stored vector: always the true nearest rows.
+    pub fn exact() -> Self {
+        Self(Kind::Exact)
+    }
+
+    /// A hand-written funnel: the first stage scans all rows, the others rank
+    /// what the one before kept. The result is always ranked by all dimensions
+    /// searched. `[(16, 200)]` is adaptive retrieval with a shortlist of 200 from
+    /// 16 dimensions, `[(8, 200), (16, 100), (32, 50)]` the cascade of Kusupati
+    /// et al., "Matryoshka Representation Learning" (NeurIPS 2022), section 4.3.
+    pub fn stages(stages: impl IntoIterator<Item = (usize, usize)>) -> Self {
+        let stages = stages.into_iter().map(|(dims, keep)| FunnelStage { dims, keep });
+        Self(Kind::Stages(stages.collect()))
+    }
+
+    /// The plan for a search over `dims` dimensions for `limit` of `rows` rows.
+    pub(super) fn plan(
+        &self,
+        schema: &Schema,
+        dims: usize,
+        limit: usize,
+        rows: u64,
+    ) -> Result<Plan> {
+        match &self.0 {
+            Kind::Exact => Ok(Plan::Exact),
+            Kind::Recall(1.0) => Ok(Plan::Exact),
+            Kind::Recall(share) if !(0.0..=1.0).contains(share) => {
+                Err(Error::invalid("recall", format!("expected 0 to 1, got {share}")))
+            }
+            Kind::Recall(share) => {
+                let entry = Entry::choose(schema, dims);
+                let keep = shortlist(*share, limit, rows, entry, dims);
+                // A shortlist of most rows costs more than comparing all of them.
+                let all = keep as u64 >= rows / 2;
+                Ok(if all { Plan::Exact } else { Plan::Funnel { entry, keep, reranks: Vec::new() } })
+            }
+            Kind::Stages(stages) => by_hand(stages, schema, dims, limit),
+        }
+    }
+}
+
+impl Default for Funnel {
+    fn default() -> Self {
+        Self::recall(DEFAULT_RECALL)
+    }
+}
+
+/// What a search does.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Plan {
+    /// Compares every full vector.
+    Exact,
+    /// Scans a stage code, keeps the best, ranks them by longer prefixes, and at
+    /// last by all dimensions searched.
+    Funnel { entry: Entry, keep: usize, reranks: Vec<FunnelStage> },
+}
+
+/// Where a funnel begins: a scan over one stage code.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Entry {
+    /// Which of the schema's stages.
+    pub(super) stage: usize,
+    pub(super) code: StageCode,
+    /// Dimensions of the code that are compared.
+    pub(super) dims: usize,
+}
+
+impl Entry {
+    /// The code to shortlist with for a search over `dims` dimensions: the
+    /// shortest that holds them all, else the longest. Shorter codes have more
+    /// bits, so the first that suffices is also the sharpest.
+    fn choose(schema: &Schema, dims: usize) -> Self {
+        let stages = schema.stages();
+        let holds = stages.iter().position(|code| code.dims >= dims);
+        let stage = holds.unwrap_or(stages.len() - 1);
+        Self { stage, code: stages[stage], dims: stages[stage].dims.min(dims) }
+    }
+}
+
+/// Rows to keep at k = 10 of 100 000 rows, by the share of the true top 10 that
+/// is then among them, for 1 bit x 256 dimensions (measured: `benches/codes.rs`).
+const SHORTLISTS: [(f64, f64); 6] =
+    [(0.80, 30.0), (0.90, 60.0), (0.95, 120.0), (0.98, 250.0), (0.99, 500.0), (0.999, 2500.0)];
+
+/// How many rows a scan keeps: the table above, stretched by what is known to
+/// matter, and never fewer than twice the hits asked for.
+fn shortlist(share: f64, limit: usize, rows: u64, entry: Entry, dims: usize) -> usize {
+    let covers = entry.dims == dims;
+    let base = match entry.code.bits {
+        // The code says the score to within a percent: only near ties can move.
+        Bits::Eight if covers => 30.0,
+        // A short prefix of many bits: as 1 bit of four times its dimensions.
+        Bits::Eight => interpolate(share) * (64.0 / entry.dims as f64).max(1.0) * 3.0,
+        Bits::One => interpolate(share) * (256.0 / entry.dims as f64).max(1.0),
+        #[allow(unreachable_patterns, reason = "`Bits` will grow; unknown codes keep more")]
+        _ => interpolate(share) * 4.0,
+    };
+    // More rows crowd the neighbourhood of the k-th one: slowly.
+    let crowd = (rows as f64 / 100_000.0).max(1.0).powf(0.35);
+    let more_hits = (limit as f64 / 10.0).max(1.0).powf(0.8);
+    ((base * crowd * more_hits).ceil() as usize).max(limit.saturating_mul(2))
+}
+
+/// Straight lines between the table's points, on logarithmic axes.
+fn interpolate(share: f64) -> f64 {
+    let first = SHORTLISTS[0];
+    if share <= first.0 {
+        return first.1;
+    }
+    let x = |share: f64| -(1.0 - share.min(0.9999)).ln();
+    let at = SHORTLISTS.windows(2).find(|w| share <= w[1].0);
+    let [(s0, k0), (s1, k1)] = at.map_or([SHORTLISTS[4], SHORTLISTS[5]], |w| [w[0], w[1]]);
+    let t = (x(share) - x(s0)) / (x(s1) - x(s0));
+    (k0.ln() + t * (k1 / k0).ln()).exp()
+}
+
+fn by_hand(stages: &[FunnelStage], schema: &Schema, dims: usize, limit: usize) -> Result<Plan> {
+    let Some((first, rest)) = stages.split_first() else {
+        return Err(Error::invalid("funnel", "expected at least one stage"));
+    };
+    let rising = stages.windows(2).all(|w| w[0].dims < w[1].dims && w[0].keep >= w[1].keep);
+    let fits = stages.iter().all(|s| (1..=dims).contains(&s.dims) && s.keep >= limit);
+    if !rising || !fits {
+        let why = format!(
+            "stages rank by ascending dimensions up to {dims} and keep ever fewer rows, at least \
+             the {limit} asked for: {stages:?}"
+        );
+        return Err(Error::invalid("funnel", why));
+    }
+    let entry = Entry::choose(schema, first.dims);
+    Ok(Plan::Funnel { entry, keep: first.keep, reranks: rest.to_vec() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema() -> Schema {
+        Schema::builder(1024).granularities([32, 64, 256]).build().expect("valid")
+    }
+
+    fn kept(share: f64, limit: usize, rows: u64, dims: usize) -> usize {
+        match Funnel::recall(share).plan(&schema(), dims, limit, rows).expect("plan") {
+            Plan::Exact => rows as usize,
+            Plan::Funnel { keep, .. } => keep,
+        }
+    }
+
+    #[test]
+    fn more_recall_more_hits_and_more_rows_keep_more() {
+        let shares = [0.5, 0.8, 0.9, 0.95, 0.97, 0.99, 0.995, 0.999, 0.9999];
+        let keeps: Vec<_> = shares.iter().map(|s| kept(*s, 10, 1_000_000, 1024)).collect();
+        assert!(keeps.windows(2).all(|w| w[0] <= w[1]), "{keeps:?}");
+        assert!(kept(0.95, 100, 1_000_000, 1024) > kept(0.95, 10, 1_000_000, 1024));
+        assert!(kept(0.95, 10, 1_000_000, 1024) > kept(0.95, 10, 100_000, 1024));
+        assert_eq!(kept(0.95, 10, 100_000, 1024), 120);
+    }
+
+    #[test]
+    fn recall_of_one_and_tiny_collections_are_exact() {
+        let plan = Funnel::recall(1.0).plan(&schema(), 1024, 10, 1 << 20);
+        assert_eq!(plan.expect("plan"), Plan::Exact);
+        assert_eq!(kept(0.9, 10, 50, 1024), 50);
+    }
+
+    #[test]
+    fn short_searches_scan_the_sharp_code() {
+        let entry = |dims| Entry::choose(&schema(), dims);
+        assert_eq!((entry(17).stage, entry(17).dims), (0, 17));
+        assert_eq!((entry(64).stage, entry(64).dims), (0, 64));
+        assert_eq!((entry(65).stage, entry(65).dims), (1, 65));
+        assert_eq!((entry(1024).stage, entry(1024).dims), (1, 256));
+    }
+
+    #[test]
+    fn funnels_that_make_no_sense_are_refused() {
+        let plan = |stages: &[(usize, usize)]| {
+            Funnel::stages(stages.iter().copied()).plan(&schema(), 1024, 10, 1 << 20)
+        };
+        assert!(plan(&[(8, 200), (16, 100), (32, 50)]).is_ok());
+        assert!(plan(&[]).is_err(), "no stage");
+        assert!(plan(&[(8, 200), (8, 100)]).is_err(), "dimensions must rise");
+        assert!(plan(&[(8, 200), (16, 300)]).is_err(), "cannot keep more than came");
+        assert!(plan(&[(8, 5)]).is_err(), "keeps fewer than asked for");
+        assert!(plan(&[(2048, 200)]).is_err(), "more dimensions than there are");
+        for share in [-0.1, 1.1, f64::NAN] {
+            assert!(Funnel::recall(share).plan(&schema(), 8, 10, 1).is_err(), "{share}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What a score is, and the best of many.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use crate::encoding::Precision;
+use crate::error::Result;
+use crate::kernel::{Isa, row};
+use crate::schema::Metric;
+use crate::types::RowId;
+
+/// Scores stored rows against a query by the definition: sums in `f64` in the
+/// order [`row`] fixes, so that every machine gives the same score.
+pub(super) struct Scorer<'a> {
+    isa: Isa,
+    metric: Metric,
+    stored: Precision,
+    /// The dimensions compared.
+    query: &'a [f32],
+    query_norm: f64,
+}
+
+impl<'a> Scorer<'a> {
+    pub(super) fn new(metric: Metric, stored: Precision, query: &'a [f32]) -> Self {
+        let isa = Isa::detect();
+        let query_norm = query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        Self { isa, metric, stored, query, query_norm }
+    }
+
+    /// Bytes of a row that are read.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.query.len() * self.stored.bytes()
+    }
+
+    /// The score of a row from its stored bytes. A row whose compared prefix is
+    /// all zeros has no direction: its cosine is 0.
+    pub(super) fn score(&self, bytes: &[u8]) -> f32 {
+        let bytes = &bytes[..self.row_bytes()];
+        let dot = || row::dot(self.isa, self.stored, self.query, bytes);
+        let score = match self.metric {
+            Metric::Dot => dot(),
+            Metric::L2 => -row::l2_squared(self.isa, self.stored, self.query, bytes),
+            Metric::Cosine => {
+                let norm = row::norm_squared(self.isa, self.stored, bytes).sqrt();
+                if norm == 0.0 { 0.0 } else { dot() / (self.query_norm * norm) }
+            }
+        };
+        // Sums of huge components leave the range of f32; an infinite score
+        // would tie with others it should not tie with, a NaN would be lost.
+        score.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32
+    }
+}
+
+/// A row that was scored.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Found {
+    pub(super) score: f32,
+    pub(super) id: RowId,
+    /// Its position in the view.
+    pub(super) position: u32,
+}
+
+impl Eq for Found {}
+
+impl Ord for Found {
+    /// Greater is worse, so that a max-heap has the worst on top, and sorting
+    /// gives the best first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.score.total_cmp(&self.score).then_with(|| self.id.cmp(&other.id))
+    }
+}
+
+impl PartialOrd for Found {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The best `limit` rows seen, equal scores by ascending id.
+pub(super) struct Best {
+    limit: usize,
+    heap: BinaryHeap<Found>,
+}
+
+impl Best {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, heap: BinaryHeap::new() }
+    }
+
+    /// Offers a row. Its id is only looked up if the row can be among the best.
+    pub(super) fn offer(
+        &mut self,
+        score: f32,
+        position: u32,
+        id: impl FnOnce() -> Result<RowId>,
+    ) -> Result<()> {
+        if self.limit == 0 {
+            return Ok(());
+        }
+        let full = self.heap.len() >= self.limit;
+        if full && self.heap.peek().is_some_and(|worst| score.total_cmp(&worst.score).is_lt()) {
+            return Ok(());
+        }
+        let found = Found { score, id: id()?, position };
+        if !full {
+            self.heap.push(found);
+        } else if let Some(mut worst) = self.heap.peek_mut()
+            && found < *worst
+        {
+            *worst = found;
+        }
+        Ok(())
+    }
+
+    /// The best rows, best first.
+    pub(super) fn into_sorted(self) -> Vec<Found> {
+        self.heap.into_sorted_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_scores_are_ranked_by_id_in_any_order_of_offers() {
+        let offers = [(0.5, 9), (0.7, 8), (0.5, 1), (0.5, 4), (0.2, 0), (0.7, 3)];
+        for turn in 0..offers.len() {
+            let mut best = Best::new(4);
+            for (score, id) in offers.iter().cycle().skip(turn).take(offers.len()) {
+                best.offer(*score, 0, || Ok(RowId::U64(*id))).expect("offer");
+            }
+            let ids: Vec<_> = best.into_sorted().into_iter().map(|f| f.id).collect();
+            assert_eq!(ids, [3u64, 8, 1, 4].map(RowId::U64), "turn {turn}");
+        }
+    }
+
+    #[test]
+    fn huge_components_give_finite_scores() {
+        let query = [f32::MAX, f32::MAX];
+        let mut row = Vec::new();
+        Precision::F32.encode(&query, &mut row).expect("in range");
+        for metric in Metric::ALL {
+            let score = Scorer::new(metric, Precision::F32, &query).score(&row);
+            assert!(score.is_finite(), "{metric}: {score}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What a search needs of a set of rows, wherever they are: the trait [`Rows`],
+//! implemented by the memtable's runs and by segments.
+
+use crate::encoding::{StageCode, StageView};
+use crate::error::Result;
+use crate::types::{Ordinal, RowId};
+
+/// One stage code of a set of rows, in RAM.
+pub(crate) struct CodeColumn {
+    code: StageCode,
+    blocks: Vec<u8>,
+    factors: Vec<f32>,
+}
+
+impl CodeColumn {
+    /// Blocks and factors that belong together; `None` if their lengths do not fit.
+    pub(crate) fn new(code: StageCode, blocks: Vec<u8>, factors: Vec<f32>) -> Option<Self> {
+        let fits = StageView::new(code, &blocks, &factors).is_some();
+        fits.then_some(Self { code, blocks, factors })
+    }
+
+    /// The rows as the scan wants them.
+    pub(crate) fn view(&self) -> StageView<'_> {
+        StageView::new(self.code, &self.blocks, &self.factors).expect("checked by new")
+    }
+
+    pub(crate) fn blocks(&self) -> &[u8] {
+        &self.blocks
+    }
+
+    pub(crate) fn factors(&self) -> &[f32] {
+        &self.factors
+    }
+
+    pub(crate) fn ram_bytes(&self) -> usize {
+        self.blocks.len() + self.factors.len() * 4
+    }
+}
+
+/// An immutable set of rows. Which of them are dead is kept beside it.
+pub(crate) trait Rows: Send + Sync {
+    /// Number of rows; ordinals run from 0.
+    fn len(&self) -> u32;
+
+    /// The id of a row.
+    fn id(&self, row: Ordinal) -> Result<RowId>;
+
+    /// The row at `rank` when rows are sorted by id.
+    fn by_id(&self, rank: u32) -> Result<Ordinal>;
+
+    /// Stored bytes of `count` rows from `first`, one after another.
+    fn vectors(&self, first: Ordinal, count: u32) -> Result<&[u8]>;
+
+    /// Says that a row's vector will be read soon.
+    fn will_need(&self, row: Ordinal);
+
+    /// The payload of a row as JSON text, empty if it has none.
+    fn payload(&self, row: Ordinal) -> Result<String>;
+
+    /// Norm of each row's full vector, as stored.
+    fn norms(&self) -> &[f32];
+
+    /// The rows' stage codes, in the order of the schema.
+    fn codes(&self) -> &[CodeColumn];
+
+    /// Bytes of RAM the rows take.
+    fn ram_bytes(&self) -> usize;
+
+    /// The row with this id, dead or alive: O(log n).
+    fn find(&self, id: &RowId) -> Result<Option<Ordinal>> {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let row = self.by_id(middle)?;
+            match self.id(row)?.cmp(id) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Equal => return Ok(Some(row)),
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,254 @@
+//! What a collection stores, fixed when it is created.
+
+mod format;
+mod metric;
+
+pub use metric::Metric;
+
+use crate::encoding::{Bits, Precision, StageCode};
+use crate::error::{Error, Result, VectorError};
+use crate::types::IdKind;
+
+/// Most dimensions a vector can have.
+pub const MAX_DIMS: usize = 65_535;
+/// Most granularities, and most stage codes, a schema can name.
+pub const MAX_TIERS: usize = 16;
+
+/// What a collection stores: dimensions, metric, granularities, stored
+/// precision, kind of ids and the stage codes kept in RAM.
+///
+/// ```
+/// use matryo::{Metric, Precision, Schema};
+/// let schema = Schema::builder(768)
+///     .granularities([64, 256, 768])
+///     .metric(Metric::Cosine)
+///     .stored(Precision::F16)
+///     .build()?;
+/// assert_eq!(schema.granularities(), [64, 256, 768]);
+/// # Ok::<(), matryo::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schema {
+    dims: usize,
+    metric: Metric,
+    granularities: Vec<usize>,
+    stored: Precision,
+    ids: IdKind,
+    stages: Vec<StageCode>,
+}
+
+/// Builds a [`Schema`]; made by [`Schema::builder`].
+#[derive(Debug, Clone)]
+pub struct SchemaBuilder {
+    schema: Schema,
+    stages: Option<Vec<StageCode>>,
+}
+
+impl Schema {
+    /// A schema for vectors of `dims` dimensions: cosine, stored as `f32`, with
+    /// `u64` ids, unless the builder is told otherwise.
+    pub fn builder(dims: usize) -> SchemaBuilder {
+        let schema = Self {
+            dims,
+            metric: Metric::Cosine,
+            granularities: Vec::new(),
+            stored: Precision::F32,
+            ids: IdKind::U64,
+            stages: Vec::new(),
+        };
+        SchemaBuilder { schema, stages: None }
+    }
+
+    /// Dimensions of a full vector.
+    pub fn dims(&self) -> usize {
+        self.dims
+    }
+
+    /// How vectors are compared.
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// Prefix lengths the model was trained at, ascending; the last is
+    /// [`Self::dims`].
+    pub fn granularities(&self) -> &[usize] {
+        &self.granularities
+    }
+
+    /// Precision of the full vectors.
+    pub fn stored(&self) -> Precision {
+        self.stored
+    }
+
+    /// Kind of the row ids.
+    pub fn ids(&self) -> IdKind {
+        self.ids
+    }
+
+    /// Stage codes kept in RAM, by ascending number of dimensions.
+    pub fn stages(&self) -> &[StageCode] {
+        &self.stages
+    }
+
+    /// Bytes of one full vector as stored.
+    pub fn vector_bytes(&self) -> usize {
+        self.dims * self.stored.bytes()
+    }
+
+    /// Checks a vector of `expected` dimensions that is to be stored or searched.
+    pub(crate) fn check_vector(&self, vector: &[f32], expected: usize) -> Result<()> {
+        if vector.len() != expected {
+            let granularities = self.granularities.clone();
+            let got = vector.len();
+            return Err(VectorError::Dimension { expected, got, granularities }.into());
+        }
+        if let Some(at) = vector.iter().position(|v| !v.is_finite()) {
+            return Err(VectorError::NotFinite { at, value: vector[at] }.into());
+        }
+        if self.metric == Metric::Cosine && vector.iter().all(|v| *v == 0.0) {
+            return Err(VectorError::Zero.into());
+        }
+        Ok(())
+    }
+
+    fn validate(&self) -> Result<()> {
+        if !(1..=MAX_DIMS).contains(&self.dims) {
+            let why = format!("expected 1 to {MAX_DIMS} dimensions, got {}", self.dims);
+            return Err(Error::invalid("schema", why));
+        }
+        let g = &self.granularities;
+        let ascending = g.windows(2).all(|w| w[0] < w[1]);
+        if g.is_empty() || g.len() > MAX_TIERS || g[0] == 0 || !ascending {
+            let why = format!("granularities are 1 to {MAX_TIERS} ascending numbers, got {g:?}");
+            return Err(Error::invalid("schema", why));
+        }
+        if g[g.len() - 1] != self.dims {
+            let why = format!("the last granularity must be all {} dimensions: {g:?}", self.dims);
+            return Err(Error::invalid("schema", why));
+        }
+        self.validate_stages()
+    }
+
+    fn validate_stages(&self) -> Result<()> {
+        let stages = &self.stages;
+        if stages.is_empty() || stages.len() > MAX_TIERS {
+            let why = format!("expected 1 to {MAX_TIERS} stage codes, got {}", stages.len());
+            return Err(Error::invalid("schema", why));
+        }
+        if let Some(bad) = stages.iter().find(|s| !(1..=self.dims).contains(&s.dims)) {
+            let why = format!("stage code {bad} must cover 1 to {} dimensions", self.dims);
+            return Err(Error::invalid("schema", why));
+        }
+        if !stages.windows(2).all(|w| w[0].dims < w[1].dims) {
+            let why = "stage codes must be ordered by ascending dimensions, each once";
+            return Err(Error::invalid("schema", why));
+        }
+        Ok(())
+    }
+}
+
+impl SchemaBuilder {
+    /// How vectors are compared. Default: [`Metric::Cosine`].
+    pub fn metric(mut self, metric: Metric) -> Self {
+        self.schema.metric = metric;
+        self
+    }
+
+    /// The model's nesting dimensions (its granularities), ascending. The full
+    /// dimension may be left out. Default: the full dimension alone.
+    pub fn granularities(mut self, dims: impl IntoIterator<Item = usize>) -> Self {
+        self.schema.granularities = dims.into_iter().collect();
+        self
+    }
+
+    /// Precision of the full vectors. Default: [`Precision::F32`].
+    pub fn stored(mut self, precision: Precision) -> Self {
+        self.schema.stored = precision;
+        self
+    }
+
+    /// Kind of the row ids. Default: [`IdKind::U64`].
+    pub fn ids(mut self, kind: IdKind) -> Self {
+        self.schema.ids = kind;
+        self
+    }
+
+    /// Stage codes kept in RAM, instead of those chosen from the granularities.
+    pub fn stages(mut self, stages: impl IntoIterator<Item = StageCode>) -> Self {
+        self.stages = Some(stages.into_iter().collect());
+        self
+    }
+
+    /// Checks and makes the schema.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for dimensions outside 1 to [`MAX_DIMS`], granularities
+    /// that are not ascending up to the full dimension, or impossible stages.
+    pub fn build(self) -> Result<Schema> {
+        let mut schema = self.schema;
+        if schema.granularities.last() != Some(&schema.dims)
+            && schema.granularities.last().is_none_or(|last| *last < schema.dims)
+        {
+            schema.granularities.push(schema.dims);
+        }
+        schema.stages =
+            self.stages.unwrap_or_else(|| default_stages(schema.dims, &schema.granularities));
+        schema.validate()?;
+        Ok(schema)
+    }
+}
+
+/// Two codes by default, along the two axes of the funnel (ARCHITECTURE.md,
+/// "Dimensions and bits"): 8 bits of the first dimensions, for short prefixes,
+/// and 1 bit of about 256, which shortlists best per byte.
+fn default_stages(dims: usize, granularities: &[usize]) -> Vec<StageCode> {
+    let short = granularities.iter().copied().rfind(|g| (16..=64).contains(g));
+    let short = short.unwrap_or(dims.min(64));
+    let long = granularities.iter().copied().find(|g| *g >= 256).unwrap_or(dims);
+    // A granularity far above 256 (say 2048) would double the scan for little.
+    let long = if long > 512 { 256 } else { long };
+    let mut stages = vec![StageCode { dims: short, bits: Bits::Eight }];
+    if long > short {
+        stages.push(StageCode { dims: long, bits: Bits::One });
+    }
+    stages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stages_of(dims: usize, granularities: &[usize]) -> Vec<(usize, Bits)> {
+        let schema = Schema::builder(dims).granularities(granularities.iter().copied());
+        schema.build().expect("valid").stages().iter().map(|s| (s.dims, s.bits)).collect()
+    }
+
+    #[test]
+    fn stage_codes_follow_the_granularities() {
+        assert_eq!(stages_of(1024, &[32, 64, 256]), [(64, Bits::Eight), (256, Bits::One)]);
+        assert_eq!(stages_of(512, &[32, 512]), [(32, Bits::Eight), (512, Bits::One)]);
+        assert_eq!(stages_of(2048, &[8, 16, 2048]), [(16, Bits::Eight), (256, Bits::One)]);
+        assert_eq!(stages_of(48, &[]), [(48, Bits::Eight)]);
+        assert_eq!(stages_of(1, &[]), [(1, Bits::Eight)]);
+    }
+
+    #[test]
+    fn the_full_dimension_is_always_a_granularity() {
+        let schema = Schema::builder(100).granularities([10, 50]).build().expect("valid");
+        assert_eq!(schema.granularities(), [10, 50, 100]);
+    }
+
+    #[test]
+    fn impossible_schemas_are_refused() {
+        let refused = |b: SchemaBuilder| b.build().expect_err("must be refused").to_string();
+        assert!(refused(Schema::builder(0)).contains("dimensions"));
+        assert!(refused(Schema::builder(65_536)).contains("65535"));
+        assert!(refused(Schema::builder(8).granularities([4, 4])).contains("ascending"));
+        assert!(refused(Schema::builder(8).granularities([4, 16])).contains("last granularity"));
+        assert!(refused(Schema::builder(8).granularities([0, 8])).contains("ascending"));
+        assert!(refused(Schema::builder(64).granularities(1..=17)).contains("16"));
+        let wide = StageCode { dims: 9, bits: Bits::One };
+        assert!(refused(Schema::builder(8).stages([wide])).contains("stage code"));
+        assert!(refused(Schema::builder(8).stages([])).contains("stage codes"));
+    }
+}

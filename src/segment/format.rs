@@ -1,0 +1,218 @@
+//! Region table and footer of a segment: FORMAT.md, section "Segment".
+#![deny(clippy::indexing_slicing, clippy::unwrap_used)]
+
+use crate::codec::{Fields, FormatError, Reader, crc32, layout, put};
+
+/// Regions begin at multiples of this: a page.
+pub(crate) const PAGE: usize = 4096;
+/// Checksum block of regions that are read a row at a time.
+pub(crate) const SMALL_BLOCK: u32 = 4096;
+/// Checksum block of regions that are read whole.
+pub(crate) const LARGE_BLOCK: u32 = 65_536;
+
+layout!(
+    /// FORMAT.md, section "Region entry".
+    region_entry, 32, {
+    KIND: 0, 2;
+    STAGE: 2, 2;
+    BLOCK_LEN: 4, 4;
+    OFFSET: 8, 8;
+    REGION_LEN: 16, 8;
+    FIRST_CHECKSUM: 24, 4;
+    RESERVED: 28, 4;
+});
+
+layout!(
+    /// FORMAT.md, section "Footer".
+    segment_footer, 64, {
+    TABLE_AT: 0, 8;
+    FILE_LEN: 8, 8;
+    REGIONS: 16, 4;
+    CHECKSUMS: 20, 4;
+    ROWS: 24, 4;
+    TABLE_CRC: 28, 4;
+    RESERVED: 32, 24;
+    FOOTER_CRC: 56, 4;
+    MAGIC: 60, 4;
+});
+
+const MAGIC: &[u8; 4] = b"MTRY";
+
+/// What a region holds; the number on disk is the discriminant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub(crate) enum RegionKind {
+    Ids = 1,
+    IdOrder = 2,
+    Norms = 3,
+    Codes = 4,
+    Factors = 5,
+    Vectors = 6,
+    Payload = 7,
+    PayloadIndex = 8,
+}
+
+impl RegionKind {
+    const ALL: [Self; 8] = [
+        Self::Ids,
+        Self::IdOrder,
+        Self::Norms,
+        Self::Codes,
+        Self::Factors,
+        Self::Vectors,
+        Self::Payload,
+        Self::PayloadIndex,
+    ];
+
+    /// Bytes covered by one checksum.
+    pub(crate) fn block_len(self) -> u32 {
+        match self {
+            Self::Norms | Self::Codes | Self::Factors => LARGE_BLOCK,
+            _ => SMALL_BLOCK,
+        }
+    }
+}
+
+/// Where a region is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RegionEntry {
+    pub(crate) kind: RegionKind,
+    /// Which stage, for codes and factors; else 0.
+    pub(crate) stage: u16,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    /// Index of its first block's checksum.
+    pub(crate) first_checksum: u32,
+}
+
+impl RegionEntry {
+    /// Number of its checksums.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.len.div_ceil(u64::from(self.kind.block_len()))
+    }
+
+    fn encode(&self) -> [u8; region_entry::LEN] {
+        use region_entry as f;
+        let mut out = [0; f::LEN];
+        put(&mut out, f::KIND, &(self.kind as u16).to_le_bytes());
+        put(&mut out, f::STAGE, &self.stage.to_le_bytes());
+        put(&mut out, f::BLOCK_LEN, &self.kind.block_len().to_le_bytes());
+        put(&mut out, f::OFFSET, &self.offset.to_le_bytes());
+        put(&mut out, f::REGION_LEN, &self.len.to_le_bytes());
+        put(&mut out, f::FIRST_CHECKSUM, &self.first_checksum.to_le_bytes());
+        out
+    }
+
+    fn decode(r: &mut Reader) -> Result<Self, FormatError> {
+        use region_entry as f;
+        let at = r.at();
+        let b = r.take(f::LEN)?;
+        let number = b.u16(f::KIND);
+        let kind = RegionKind::ALL.into_iter().find(|k| *k as u16 == number);
+        let kind = kind.ok_or(FormatError::mismatch(at, "kind of region", 8, u64::from(number)))?;
+        if b.u32(f::BLOCK_LEN) != kind.block_len() || b.u32(f::RESERVED) != 0 {
+            return Err(FormatError::new(at, "region entry contradicts itself"));
+        }
+        Ok(Self {
+            kind,
+            stage: b.u16(f::STAGE),
+            offset: b.u64(f::OFFSET),
+            len: b.u64(f::REGION_LEN),
+            first_checksum: b.u32(f::FIRST_CHECKSUM),
+        })
+    }
+}
+
+/// The last 64 bytes of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Footer {
+    pub(crate) table_at: u64,
+    pub(crate) file_len: u64,
+    pub(crate) regions: u32,
+    pub(crate) checksums: u32,
+    pub(crate) rows: u32,
+    pub(crate) table_crc: u32,
+}
+
+impl Footer {
+    pub(crate) const LEN: usize = segment_footer::LEN;
+
+    pub(crate) fn encode(&self) -> [u8; Self::LEN] {
+        use segment_footer as f;
+        let mut out = [0; Self::LEN];
+        put(&mut out, f::TABLE_AT, &self.table_at.to_le_bytes());
+        put(&mut out, f::FILE_LEN, &self.file_len.to_le_bytes());
+        put(&mut out, f::REGIONS, &self.regions.to_le_bytes());
+        put(&mut out, f::CHECKSUMS, &self.checksums.to_le_bytes());
+        put(&mut out, f::ROWS, &self.rows.to_le_bytes());
+        put(&mut out, f::TABLE_CRC, &self.table_crc.to_le_bytes());
+        let crc = crc32(out.field(0..f::FOOTER_CRC.start));
+        put(&mut out, f::FOOTER_CRC, &crc.to_le_bytes());
+        put(&mut out, f::MAGIC, MAGIC);
+        out
+    }
+
+    /// Magic first, then the checksum: the first failure names the damage best.
+    pub(crate) fn decode(bytes: &[u8; Self::LEN]) -> Result<Self, FormatError> {
+        use segment_footer as f;
+        let fail = |range: std::ops::Range<usize>, what| Err(FormatError::new(range.start, what));
+        if bytes.field(f::MAGIC) != MAGIC {
+            return fail(f::MAGIC, "does not end with MTRY: the file is cut or foreign");
+        }
+        if crc32(bytes.field(0..f::FOOTER_CRC.start)) != bytes.u32(f::FOOTER_CRC) {
+            return fail(f::FOOTER_CRC, "checksum of the footer does not match");
+        }
+        if bytes.field(f::RESERVED).iter().any(|b| *b != 0) {
+            return fail(f::RESERVED, "reserved bytes are not zero");
+        }
+        Ok(Self {
+            table_at: bytes.u64(f::TABLE_AT),
+            file_len: bytes.u64(f::FILE_LEN),
+            regions: bytes.u32(f::REGIONS),
+            checksums: bytes.u32(f::CHECKSUMS),
+            rows: bytes.u32(f::ROWS),
+            table_crc: bytes.u32(f::TABLE_CRC),
+        })
+    }
+
+    /// Bytes of region table and checksums together; `None` if it overflows.
+    pub(crate) fn table_len(&self) -> Option<u64> {
+        let regions = u64::from(self.regions).checked_mul(region_entry::LEN as u64)?;
+        regions.checked_add(u64::from(self.checksums) * 4)
+    }
+}
+
+/// Bytes of region table and checksums.
+pub(crate) fn encode_table(regions: &[RegionEntry], checksums: &[u32]) -> Vec<u8> {
+    let regions = regions.iter().flat_map(|r| r.encode());
+    regions.chain(checksums.iter().flat_map(|c| c.to_le_bytes())).collect()
+}
+
+/// Reads region table and checksums, whose own checksum has been compared.
+/// Regions must stand one after another with nothing but padding between.
+pub(crate) fn decode_table(
+    bytes: &[u8],
+    footer: &Footer,
+) -> Result<(Vec<RegionEntry>, Vec<u32>), FormatError> {
+    let mut r = Reader::new(bytes);
+    let mut regions: Vec<RegionEntry> = Vec::new();
+    let (mut offset, mut checksums) = (PAGE as u64, 0);
+    for _ in 0..footer.regions {
+        let at = r.at();
+        let region = RegionEntry::decode(&mut r)?;
+        let in_order = region.offset == offset && u64::from(region.first_checksum) == checksums;
+        let end = region.offset.checked_add(region.len).filter(|end| *end <= footer.table_at);
+        let (true, Some(end)) = (in_order, end) else {
+            return Err(FormatError::new(at, "region lies where none can be"));
+        };
+        offset = end.next_multiple_of(PAGE as u64);
+        checksums += region.blocks();
+        regions.push(region);
+    }
+    if checksums != u64::from(footer.checksums) || offset != footer.table_at {
+        return Err(FormatError::new(0, "regions, checksums and footer contradict each other"));
+    }
+    let checksums = (0..footer.checksums).map(|_| r.u32()).collect::<Result<_, _>>()?;
+    r.finish()?;
+    Ok((regions, checksums))
+}

@@ -1,0 +1,15 @@
+//! Segments: immutable files of rows. FORMAT.md, section "Segment".
+//!
+//! ```text
+//!   header | ids | id order | norms | codes, factors (each stage) | vectors | payload
+//!          | payload index | region table | checksums | footer
+//! ```
+//!
+//! [`writer`] makes a segment from a run of the memtable, [`reader`] opens one:
+//! codes, factors and norms are read into RAM, the rest is paged from disk.
+//! Every byte is checked against its block's checksum before its first use.
+
+pub(crate) mod format;
+pub(crate) mod reader;
+pub(crate) mod region;
+pub(crate) mod writer;

@@ -1,0 +1,318 @@
+//! Opens a segment and reads its rows.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::format::{Footer, PAGE, RegionEntry, RegionKind, decode_table};
+use super::region::Region;
+use crate::codec::header::{CollectionId, FileHeader, FileKind};
+use crate::codec::{FormatError, Reader, crc32, f32s};
+use crate::error::{Error, Result};
+use crate::manifest::SegmentEntry;
+use crate::payload::block::{self, BlockEntry};
+use crate::rows::{CodeColumn, Rows};
+use crate::schema::Schema;
+use crate::types::{IdKind, Ordinal, RowId};
+use crate::vfs::map::Bytes;
+use crate::vfs::{ReadFile, Vfs};
+
+/// An open segment: norms and stage codes in RAM, the rest paged from disk.
+pub(crate) struct Segment {
+    file: PathBuf,
+    bytes: Bytes,
+    rows: u32,
+    id_kind: IdKind,
+    vector_bytes: usize,
+    entries: Vec<RegionEntry>,
+    ids: Region,
+    id_order: Region,
+    vectors: Region,
+    payload: Option<PayloadRegion>,
+    norms: Vec<f32>,
+    codes: Vec<CodeColumn>,
+}
+
+struct PayloadRegion {
+    blocks: Region,
+    index: Vec<BlockEntry>,
+}
+
+impl Segment {
+    /// Opens the segment the manifest names: footer, region table and the
+    /// regions kept in RAM are read and checked, the others are mapped.
+    pub(crate) fn open(
+        vfs: &dyn Vfs,
+        collection: &CollectionId,
+        schema: &Schema,
+        entry: &SegmentEntry,
+    ) -> Result<Self> {
+        let name = FileKind::Segment.name(entry.number);
+        let Some(file) = vfs.open(&name)? else {
+            return Err(Error::corrupt(vfs.path(&name), 0, "is missing"));
+        };
+        check_header(&*file, collection, entry)?;
+        let footer = read_footer(&*file, entry)?;
+        let parts = Parts::open(&*file, &footer)?;
+        parts.build(schema, entry.rows)
+    }
+
+    /// Reads everything again and compares it with its checksum, padding too.
+    pub(crate) fn verify(&self) -> Result<()> {
+        for region in [&self.ids, &self.id_order, &self.vectors] {
+            region.verify()?;
+        }
+        if let Some(payload) = &self.payload {
+            payload.blocks.verify()?;
+        }
+        let mut end = FileHeader::LEN as u64;
+        for entry in &self.entries {
+            self.zero(end, entry.offset)?;
+            end = entry.offset + entry.len;
+        }
+        self.zero(end, end.next_multiple_of(PAGE as u64))
+    }
+
+    /// Bytes between regions must be zero.
+    fn zero(&self, from: u64, to: u64) -> Result<()> {
+        match self.bytes[from as usize..to as usize].iter().position(|b| *b != 0) {
+            None => Ok(()),
+            Some(at) => Err(Error::corrupt(&self.file, from + at as u64, "padding is not zero")),
+        }
+    }
+
+    /// (what, bytes) of each region, for `info`.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = (RegionKind, u64)> {
+        self.entries.iter().map(|e| (e.kind, e.len))
+    }
+
+    fn id_text(&self, row: usize) -> Result<RowId> {
+        let end_of = |row: usize| -> Result<usize> {
+            let bytes = self.ids.get(row * 8, 8)?;
+            let end = Reader::new(bytes).u64().map_err(|e| e.in_file(&self.file, 0))?;
+            Ok(usize::try_from(end).unwrap_or(usize::MAX))
+        };
+        let start = if row == 0 { 0 } else { end_of(row - 1)? };
+        let len = end_of(row)?.checked_sub(start);
+        let text_at = (self.rows as usize * 8).checked_add(start);
+        let (Some(len), Some(text_at)) = (len, text_at) else {
+            return Err(Error::corrupt(&self.file, 0, format!("id of row {row} ends before it begins")));
+        };
+        let text = std::str::from_utf8(self.ids.get(text_at, len)?);
+        let text = text.map_err(|_| {
+            Error::corrupt(&self.file, 0, format!("id of row {row} is not UTF-8"))
+        })?;
+        Ok(RowId::from(text))
+    }
+}
+
+fn check_header(file: &dyn ReadFile, collection: &CollectionId, entry: &SegmentEntry) -> Result<()> {
+    if file.len() != entry.len {
+        let what = format!("has {} bytes, the manifest says {}", file.len(), entry.len);
+        return Err(Error::corrupt(file.path(), file.len().min(entry.len), what));
+    }
+    let mut header = [0; FileHeader::LEN];
+    if file.len() >= header.len() as u64 {
+        file.read_at(&mut header, 0)?;
+    }
+    let header = FileHeader::decode(&header, FileKind::Segment, file.path())?;
+    header.expect(entry.number, collection, file.path())?;
+    if (header.body_len, header.body_crc) != (0, 0) {
+        return Err(Error::corrupt(file.path(), 48, "unused fields of the header are not zero"));
+    }
+    Ok(())
+}
+
+fn read_footer(file: &dyn ReadFile, entry: &SegmentEntry) -> Result<Footer> {
+    let at = file.len().saturating_sub(Footer::LEN as u64);
+    let mut bytes = [0; Footer::LEN];
+    file.read_at(&mut bytes, at)?;
+    let footer = Footer::decode(&bytes).map_err(|e| e.in_file(file.path(), at))?;
+    let table_end = footer.table_len().and_then(|len| footer.table_at.checked_add(len));
+    let agrees = footer.file_len == file.len()
+        && table_end == Some(at)
+        && footer.table_at >= PAGE as u64
+        && (footer.rows, footer.table_crc) == (entry.rows, entry.table_crc);
+    if !agrees {
+        return Err(Error::corrupt(file.path(), at, "footer and manifest contradict each other"));
+    }
+    Ok(footer)
+}
+
+/// A segment whose table is read: what the regions are built from.
+struct Parts<'a> {
+    file: &'a dyn ReadFile,
+    bytes: Bytes,
+    entries: Vec<RegionEntry>,
+    checksums: Arc<[u32]>,
+}
+
+impl<'a> Parts<'a> {
+    fn open(file: &'a dyn ReadFile, footer: &Footer) -> Result<Self> {
+        let len = footer.table_len().and_then(|len| usize::try_from(len).ok()).unwrap_or(usize::MAX);
+        let mut table = vec![0; len];
+        file.read_at(&mut table, footer.table_at)?;
+        if crc32(&table) != footer.table_crc {
+            let what = "checksum of the region table does not match";
+            return Err(Error::corrupt(file.path(), footer.table_at, what));
+        }
+        let (entries, checksums) =
+            decode_table(&table, footer).map_err(|e| e.in_file(file.path(), footer.table_at))?;
+        let bytes = file.map()?;
+        bytes.random_access();
+        Ok(Self { file, bytes, entries, checksums: checksums.into() })
+    }
+
+    fn build(self, schema: &Schema, rows: u32) -> Result<Segment> {
+        let count = rows as usize;
+        let expect = |kind, len: usize| self.mapped(kind, Some(len));
+        let ids = match schema.ids() {
+            IdKind::U64 => expect(RegionKind::Ids, count * 8)?,
+            IdKind::Str => self.mapped(RegionKind::Ids, None)?,
+        };
+        let norms = f32s(&self.pinned(RegionKind::Norms, 0, count * 4)?);
+        let codes = self.codes(schema, count)?;
+        Ok(Segment {
+            ids,
+            id_order: expect(RegionKind::IdOrder, count * 4)?,
+            vectors: expect(RegionKind::Vectors, count * schema.vector_bytes())?,
+            payload: self.payload()?,
+            norms,
+            codes,
+            rows,
+            id_kind: schema.ids(),
+            vector_bytes: schema.vector_bytes(),
+            file: self.file.path().to_owned(),
+            bytes: self.bytes,
+            entries: self.entries,
+        })
+    }
+
+    fn entry(&self, kind: RegionKind, stage: u16) -> Option<&RegionEntry> {
+        self.entries.iter().find(|e| e.kind == kind && e.stage == stage)
+    }
+
+    /// The entry of a region that must be there, of `len` bytes where known.
+    fn required(&self, kind: RegionKind, stage: u16, len: Option<usize>) -> Result<&RegionEntry> {
+        let wrong = |what: String| Error::corrupt(self.file.path(), 0, what);
+        let entry = self.entry(kind, stage);
+        let entry = entry.ok_or_else(|| wrong(format!("region {kind:?} {stage} is missing")))?;
+        match len {
+            Some(len) if entry.len != len as u64 => Err(wrong(format!(
+                "region {kind:?} {stage} has {} bytes, expected {len}",
+                entry.len
+            ))),
+            _ => Ok(entry),
+        }
+    }
+
+    fn region(&self, entry: &RegionEntry) -> Region {
+        Region::new(self.file.path(), self.bytes.clone(), self.checksums.clone(), entry)
+    }
+
+    fn mapped(&self, kind: RegionKind, len: Option<usize>) -> Result<Region> {
+        Ok(self.region(self.required(kind, 0, len)?))
+    }
+
+    /// A region read into RAM and checked.
+    fn pinned(&self, kind: RegionKind, stage: u16, len: usize) -> Result<Vec<u8>> {
+        let entry = self.required(kind, stage, Some(len))?;
+        let mut bytes = vec![0; len];
+        self.file.read_at(&mut bytes, entry.offset)?;
+        let block_len = kind.block_len() as usize;
+        let checksums = &self.checksums[entry.first_checksum as usize..];
+        let bad = bytes.chunks(block_len).zip(checksums).position(|(b, crc)| crc32(b) != *crc);
+        match bad {
+            None => Ok(bytes),
+            Some(block) => {
+                let at = entry.offset + (block * block_len) as u64;
+                let what = format!("checksum of region {kind:?} {stage} does not match");
+                Err(Error::corrupt(self.file.path(), at, what))
+            }
+        }
+    }
+
+    fn codes(&self, schema: &Schema, rows: usize) -> Result<Vec<CodeColumn>> {
+        let stages = schema.stages().iter().zip(0..);
+        let column = |(code, stage): (&crate::encoding::StageCode, u16)| {
+            let blocks = self.pinned(RegionKind::Codes, stage, code.code_bytes(rows))?;
+            let factors = f32s(&self.pinned(RegionKind::Factors, stage, rows * 4)?);
+            Ok(CodeColumn::new(*code, blocks, factors).expect("lengths were checked"))
+        };
+        stages.map(column).collect()
+    }
+
+    fn payload(&self) -> Result<Option<PayloadRegion>> {
+        if self.entry(RegionKind::Payload, 0).is_none() {
+            return Ok(None);
+        }
+        let index = self.mapped(RegionKind::PayloadIndex, None)?;
+        let bytes = index.get(0, index.len())?;
+        let mut r = Reader::new(bytes);
+        let entries = (0..bytes.len() / BlockEntry::LEN).map(|_| BlockEntry::decode(&mut r));
+        let in_file = |e: FormatError| e.in_file(self.file.path(), 0);
+        let entries = entries.collect::<Result<Vec<_>, _>>().map_err(in_file)?;
+        Ok(Some(PayloadRegion { blocks: self.mapped(RegionKind::Payload, None)?, index: entries }))
+    }
+}
+
+impl PayloadRegion {
+    fn text(&self, row: Ordinal, file: &Path) -> Result<String> {
+        let missing = || Error::corrupt(file, 0, format!("payload of row {} is missing", row.0));
+        let at = self.index.partition_point(|e| e.first_row <= row.0);
+        let entry = at.checked_sub(1).map(|at| self.index[at]).ok_or_else(missing)?;
+        let offset = usize::try_from(entry.offset).unwrap_or(usize::MAX);
+        let bytes = self.blocks.get(offset, entry.len as usize)?;
+        let text = block::text(bytes, (row.0 - entry.first_row) as usize);
+        text.map(str::to_owned).map_err(|e| e.in_file(file, entry.offset))
+    }
+}
+
+impl Rows for Segment {
+    fn len(&self) -> u32 {
+        self.rows
+    }
+
+    fn id(&self, row: Ordinal) -> Result<RowId> {
+        match self.id_kind {
+            IdKind::Str => self.id_text(row.index()),
+            IdKind::U64 => {
+                let bytes = self.ids.get(row.index() * 8, 8)?;
+                Reader::new(bytes).u64().map(RowId::U64).map_err(|e| e.in_file(&self.file, 0))
+            }
+        }
+    }
+
+    fn by_id(&self, rank: u32) -> Result<Ordinal> {
+        let bytes = self.id_order.get(rank as usize * 4, 4)?;
+        let row = Reader::new(bytes).u32().map_err(|e| e.in_file(&self.file, 0))?;
+        if row >= self.rows {
+            return Err(Error::corrupt(&self.file, 0, format!("id order names row {row}")));
+        }
+        Ok(Ordinal(row))
+    }
+
+    fn vectors(&self, first: Ordinal, count: u32) -> Result<&[u8]> {
+        self.vectors.get(first.index() * self.vector_bytes, count as usize * self.vector_bytes)
+    }
+
+    fn will_need(&self, row: Ordinal) {
+        self.vectors.will_need(row.index() * self.vector_bytes, self.vector_bytes);
+    }
+
+    fn payload(&self, row: Ordinal) -> Result<String> {
+        self.payload.as_ref().map_or(Ok(String::new()), |p| p.text(row, &self.file))
+    }
+
+    fn norms(&self) -> &[f32] {
+        &self.norms
+    }
+
+    fn codes(&self) -> &[CodeColumn] {
+        &self.codes
+    }
+
+    fn ram_bytes(&self) -> usize {
+        let codes: usize = self.codes.iter().map(CodeColumn::ram_bytes).sum();
+        codes + self.norms.len() * 4
+    }
+}

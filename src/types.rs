@@ -1,0 +1,120 @@
+//! Small types every layer shares: row ids, ordinals, file numbers, LSNs.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// Longest string id, in bytes.
+pub const MAX_ID_BYTES: usize = 512;
+
+/// The user's key of a row: one kind per collection, fixed by its schema.
+///
+/// Ids order as numbers or as bytes; equal scores are ranked by it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RowId {
+    /// A number; all of `u64` is allowed.
+    U64(u64),
+    /// UTF-8 text of 1 to [`MAX_ID_BYTES`] bytes.
+    Str(Box<str>),
+}
+
+/// Which kind of [`RowId`] a collection uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdKind {
+    /// [`RowId::U64`], 8 bytes a row.
+    U64,
+    /// [`RowId::Str`].
+    Str,
+}
+
+impl RowId {
+    /// The kind of this id.
+    pub fn kind(&self) -> IdKind {
+        match self {
+            Self::U64(_) => IdKind::U64,
+            Self::Str(_) => IdKind::Str,
+        }
+    }
+
+    /// Checks the id against a collection's kind and the length limit.
+    pub(crate) fn check(&self, kind: IdKind) -> Result<()> {
+        if self.kind() != kind {
+            let why = format!("this collection has {kind} ids, got {self:?}");
+            return Err(Error::invalid("id", why));
+        }
+        match self {
+            Self::Str(s) if s.is_empty() || s.len() > MAX_ID_BYTES => {
+                let why = format!("a string id has 1 to {MAX_ID_BYTES} bytes, got {}", s.len());
+                Err(Error::invalid("id", why))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for RowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::U64(n) => n.fmt(f),
+            Self::Str(s) => s.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for IdKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::U64 => "u64",
+            Self::Str => "string",
+        })
+    }
+}
+
+impl From<u64> for RowId {
+    fn from(n: u64) -> Self {
+        Self::U64(n)
+    }
+}
+
+impl From<&str> for RowId {
+    fn from(s: &str) -> Self {
+        Self::Str(s.into())
+    }
+}
+
+impl From<String> for RowId {
+    fn from(s: String) -> Self {
+        Self::Str(s.into())
+    }
+}
+
+impl From<&RowId> for RowId {
+    fn from(id: &RowId) -> Self {
+        id.clone()
+    }
+}
+
+/// Position of a row in its segment (or in its run of the memtable).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Ordinal(pub(crate) u32);
+
+impl Ordinal {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Number in a file's name. One counter serves all kinds and never repeats, so
+/// that a name once seen in a manifest always means the same bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct FileNumber(pub(crate) u64);
+
+/// Log sequence number: one per commit, ascending, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(crate) struct Lsn(pub(crate) u64);
+
+impl Lsn {
+    pub(crate) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}

@@ -1,0 +1,117 @@
+//! The only door to files: one collection folder behind the trait [`Vfs`].
+//!
+//! The engine names files by plain names inside its folder, so no path that
+//! comes from a file can lead outside. [`disk`] is the real thing, [`mem`] keeps
+//! everything in RAM for tests.
+//!
+//! # Durability contract
+//!
+//! * Bytes written are durable after [`WriteFile::sync`] returns.
+//! * A created, renamed or removed *name* is durable after [`Vfs::sync_dir`].
+//! * [`TempFile::persist`] replaces a name atomically: after a crash the name
+//!   means the old file or the new one, never a mixture. It does not sync.
+//! * Sealed files are read through [`ReadFile`], which never writes.
+
+pub(crate) mod disk;
+pub(crate) mod map;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod mem;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::Result;
+
+/// Whether a lock lets others in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LockMode {
+    /// One writer, nobody else.
+    Exclusive,
+    /// Any number of readers, no writer.
+    Shared,
+}
+
+/// A folder of files. See the module documentation for what is durable when.
+pub(crate) trait Vfs: Send + Sync {
+    /// Where a file is, for messages only.
+    fn path(&self, name: &str) -> PathBuf;
+
+    /// Names of all files in the folder, in no order.
+    fn list(&self) -> Result<Vec<String>>;
+
+    /// Opens a file that is not written any more; `None` if there is none.
+    fn open(&self, name: &str) -> Result<Option<Arc<dyn ReadFile>>>;
+
+    /// Creates a file that must not exist yet.
+    fn create(&self, name: &str) -> Result<Box<dyn WriteFile>>;
+
+    /// Creates a nameless-to-be file: it takes a name with
+    /// [`TempFile::persist`], or disappears when dropped.
+    fn create_temp(&self) -> Result<Box<dyn TempFile>>;
+
+    /// Removes a file; one that is not there is no error.
+    fn remove(&self, name: &str) -> Result<()>;
+
+    /// Makes creations, renames and removals so far durable.
+    fn sync_dir(&self) -> Result<()>;
+
+    /// Takes the folder's lock or fails with [`crate::Error::Locked`] at once.
+    /// Dropping the guard releases it, as does the death of the process.
+    fn lock(&self, mode: LockMode) -> Result<Box<dyn Send + Sync>>;
+
+    /// Random bytes that name a new collection.
+    fn entropy(&self) -> Result<[u8; 16]>;
+}
+
+/// A sealed file, open for reading.
+pub(crate) trait ReadFile: Send + Sync {
+    /// Its path, for messages.
+    fn path(&self) -> &Path;
+
+    /// Its length in bytes when it was opened.
+    fn len(&self) -> u64;
+
+    /// Fills `buf` from `offset`, which must lie inside the file with all of
+    /// `buf`; a shorter file is reported as damaged.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// All of the file as memory, paged in as it is touched.
+    fn map(&self) -> Result<map::Bytes>;
+}
+
+/// A file being written from its beginning to its end.
+pub(crate) trait WriteFile: Send + Sync {
+    /// Appends bytes.
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// Makes everything written so far durable.
+    fn sync(&mut self) -> Result<()>;
+}
+
+/// A file without a lasting name yet.
+pub(crate) trait TempFile: WriteFile {
+    /// Gives the file its name, replacing any other file of that name.
+    fn persist(self: Box<Self>, name: &str) -> Result<()>;
+}
+
+/// Reads all of a file of at most `limit` bytes.
+pub(crate) fn read_all(file: &dyn ReadFile, limit: u64) -> Result<Vec<u8>> {
+    let len = file.len();
+    if len > limit {
+        let what = format!("is {len} bytes long; a file of its kind has at most {limit}");
+        return Err(crate::Error::corrupt(file.path(), limit, what));
+    }
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+    file.read_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Replaces `name` by `bytes`, atomically and durably: temporary file, sync,
+/// rename, sync of the folder.
+pub(crate) fn replace(vfs: &dyn Vfs, name: &str, bytes: &[u8]) -> Result<()> {
+    let mut temp = vfs.create_temp()?;
+    temp.write(bytes)?;
+    temp.sync()?;
+    temp.persist(name)?;
+    vfs.sync_dir()
+}

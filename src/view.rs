@@ -1,0 +1,97 @@
+//! An immutable view of a collection at one LSN: sets of rows, and which of
+//! their rows are dead. Searches and snapshots hold one; commits make new ones.
+
+use std::sync::{Arc, OnceLock};
+
+use roaring::RoaringBitmap;
+
+use crate::error::Result;
+use crate::kernel::BLOCK;
+use crate::rows::Rows;
+use crate::schema::Schema;
+use crate::types::{FileNumber, Lsn, Ordinal, RowId};
+
+/// Rows of one segment or run, and the dead among them.
+pub(crate) struct Part {
+    pub(crate) rows: Arc<dyn Rows>,
+    pub(crate) dead: Arc<RoaringBitmap>,
+    /// The segment's file; none for a run of the memtable.
+    pub(crate) segment: Option<FileNumber>,
+    /// `dead` inverted, one word per block, made when first asked for.
+    alive: OnceLock<Vec<u64>>,
+}
+
+impl Part {
+    pub(crate) fn new(
+        rows: Arc<dyn Rows>,
+        dead: Arc<RoaringBitmap>,
+        segment: Option<FileNumber>,
+    ) -> Self {
+        Self { rows, dead, segment, alive: OnceLock::new() }
+    }
+
+    /// The same rows, with other dead ones.
+    pub(crate) fn with_dead(&self, dead: RoaringBitmap) -> Self {
+        Self::new(self.rows.clone(), Arc::new(dead), self.segment)
+    }
+
+    pub(crate) fn live_rows(&self) -> u64 {
+        u64::from(self.rows.len()) - self.dead.len()
+    }
+
+    /// One bit per row, 64 rows a word; `None` where all rows live.
+    pub(crate) fn alive(&self) -> Option<&[u64]> {
+        if self.dead.is_empty() {
+            return None;
+        }
+        let alive = self.alive.get_or_init(|| {
+            let mut words = vec![u64::MAX; (self.rows.len() as usize).div_ceil(BLOCK)];
+            for row in &*self.dead {
+                words[row as usize / BLOCK] &= !(1 << (row as usize % BLOCK));
+            }
+            words
+        });
+        Some(alive)
+    }
+
+    /// The living row with this id.
+    pub(crate) fn find(&self, id: &RowId) -> Result<Option<Ordinal>> {
+        Ok(self.rows.find(id)?.filter(|row| !self.dead.contains(row.0)))
+    }
+}
+
+/// All rows of a collection at one LSN.
+pub(crate) struct View {
+    pub(crate) schema: Arc<Schema>,
+    pub(crate) lsn: Lsn,
+    /// Segments, then runs; oldest first. At most one living row has an id.
+    pub(crate) parts: Vec<Arc<Part>>,
+}
+
+impl View {
+    pub(crate) fn live_rows(&self) -> u64 {
+        self.parts.iter().map(|p| p.live_rows()).sum()
+    }
+
+    /// Position of the first row of each part, when rows of all parts are
+    /// numbered through.
+    pub(crate) fn bases(&self) -> Vec<u32> {
+        let starts = self.parts.iter().scan(0, |next, part| {
+            let start = *next;
+            *next += part.rows.len();
+            Some(start)
+        });
+        starts.collect()
+    }
+
+    /// The living row with this id. Newer parts are looked at first: what was
+    /// written last is read most.
+    pub(crate) fn find(&self, id: &RowId) -> Result<Option<(usize, Ordinal)>> {
+        for (at, part) in self.parts.iter().enumerate().rev() {
+            if let Some(row) = part.find(id)? {
+                return Ok(Some((at, row)));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,134 @@
+//! The operations of a commit: FORMAT.md, section "Operations".
+//!
+//! A batch is built directly in this form; what is applied to the memtable is
+//! always what the log holds, in normal running and in recovery alike.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used)]
+
+use crate::codec::{FormatError, Reader};
+use crate::types::{IdKind, MAX_ID_BYTES, RowId};
+
+const UPSERT: u8 = 1;
+const DELETE: u8 = 2;
+
+/// Longest payload, as JSON text.
+pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
+
+/// One change to one row.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Operation<'a> {
+    /// The row now is this: vector in stored precision, payload as JSON text
+    /// (empty: none).
+    Upsert { id: RowId, vector: &'a [u8], payload: &'a str },
+    /// The row is gone.
+    Delete { id: RowId },
+}
+
+/// Appends an upsert.
+pub(crate) fn put_upsert(out: &mut Vec<u8>, id: &RowId, vector: &[u8], payload: &str) {
+    out.push(UPSERT);
+    put_id(out, id);
+    out.extend_from_slice(vector);
+    out.extend((payload.len() as u32).to_le_bytes());
+    out.extend_from_slice(payload.as_bytes());
+}
+
+/// Appends a delete.
+pub(crate) fn put_delete(out: &mut Vec<u8>, id: &RowId) {
+    out.push(DELETE);
+    put_id(out, id);
+}
+
+fn put_id(out: &mut Vec<u8>, id: &RowId) {
+    match id {
+        RowId::U64(n) => out.extend(n.to_le_bytes()),
+        RowId::Str(s) => {
+            out.extend((s.len() as u16).to_le_bytes());
+            out.extend_from_slice(s.as_bytes());
+        }
+    }
+}
+
+/// Reads the `count` operations of a commit, whose vectors have `vector_bytes`.
+pub(crate) fn parse(
+    body: &[u8],
+    count: u32,
+    ids: IdKind,
+    vector_bytes: usize,
+) -> Result<Vec<Operation<'_>>, FormatError> {
+    let mut r = Reader::new(body);
+    let mut operations = Vec::new();
+    for _ in 0..count {
+        operations.push(operation(&mut r, ids, vector_bytes)?);
+    }
+    r.finish()?;
+    Ok(operations)
+}
+
+fn operation<'a>(
+    r: &mut Reader<'a>,
+    ids: IdKind,
+    vector_bytes: usize,
+) -> Result<Operation<'a>, FormatError> {
+    let at = r.at();
+    match r.u8()? {
+        UPSERT => {
+            let id = row_id(r, ids)?;
+            let vector = r.take(vector_bytes)?;
+            let len = r.count(1)?;
+            let payload = utf8(r, len)?;
+            Ok(Operation::Upsert { id, vector, payload })
+        }
+        DELETE => Ok(Operation::Delete { id: row_id(r, ids)? }),
+        other => Err(FormatError::mismatch(at, "kind of operation", 1, u64::from(other))),
+    }
+}
+
+fn row_id(r: &mut Reader, ids: IdKind) -> Result<RowId, FormatError> {
+    match ids {
+        IdKind::U64 => r.u64().map(RowId::U64),
+        IdKind::Str => {
+            let at = r.at();
+            let len = usize::from(r.u16()?);
+            if !(1..=MAX_ID_BYTES).contains(&len) {
+                return Err(FormatError::mismatch(at, "id length", 512, len as u64));
+            }
+            utf8(r, len).map(RowId::from)
+        }
+    }
+}
+
+fn utf8<'a>(r: &mut Reader<'a>, len: usize) -> Result<&'a str, FormatError> {
+    let at = r.at();
+    std::str::from_utf8(r.take(len)?).map_err(|_| FormatError::new(at, "text is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_round_trip() {
+        let mut body = Vec::new();
+        put_upsert(&mut body, &RowId::from("a"), &[1, 2, 3, 4], "{\"x\":1}");
+        put_delete(&mut body, &RowId::from("some id"));
+        let back = parse(&body, 2, IdKind::Str, 4).expect("parses");
+        let first = Operation::Upsert {
+            id: "a".into(),
+            vector: &[1, 2, 3, 4],
+            payload: "{\"x\":1}",
+        };
+        assert_eq!(back, [first, Operation::Delete { id: "some id".into() }]);
+    }
+
+    #[test]
+    fn wrong_counts_and_cut_bodies_are_refused() {
+        let mut body = Vec::new();
+        put_upsert(&mut body, &RowId::U64(1), &[0; 8], "");
+        assert!(parse(&body, 2, IdKind::U64, 8).is_err());
+        assert!(parse(&body, 0, IdKind::U64, 8).is_err());
+        assert!(parse(&body, 1, IdKind::U64, 4).is_err());
+        for len in 0..body.len() {
+            assert!(parse(&body[..len], 1, IdKind::U64, 8).is_err(), "cut at {len}");
+        }
+    }
+}
