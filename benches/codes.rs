@@ -3,8 +3,6 @@
 //! `MATRYO_DATA` names a folder with `base_f16.npy` (rows), `queries.npy` and
 //! `gt100.npy` (for each query the best rows by full score, best first).
 
-#![expect(missing_docs, reason = "a program")]
-
 mod support;
 
 use matryo::testing::encoding::{
@@ -33,7 +31,9 @@ fn main() {
     };
     println!("share of the true top 10 in the top K; {} rows", data.base.rows().len());
     print!("{:<34}", "code, dimensions ranked by, query");
-    SHORTLISTS.iter().for_each(|k| print!(" {k:>6}"));
+    for k in SHORTLISTS {
+        print!(" {k:>6}");
+    }
     println!();
     for (dims, bits) in [(256, 1), (512, 1), (1024, 1), (64, 8), (128, 8)] {
         let code = StageCode::new(dims, Bits::from_count(bits).expect("1 or 8"));
@@ -62,7 +62,9 @@ fn measure(data: &Data, code: StageCode) {
                     code.bits.count(),
                     code.dims
                 );
-                shares.iter().for_each(|s| print!(" {s:>6.3}"));
+                for s in shares {
+                    print!(" {s:>6.3}");
+                }
                 println!();
             }
         }

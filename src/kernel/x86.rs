@@ -31,7 +31,7 @@
 //!    array of the vector's size. No alignment is asked for.
 //! 3. An address is prefetched: none, prefetching never faults.
 #![expect(unsafe_code, reason = "std::arch; preconditions above")]
-#![expect(clippy::wildcard_imports, reason = "the names of std::arch are prefixed already")]
+#![allow(clippy::wildcard_imports, reason = "the names of std::arch are prefixed already")]
 
 use super::row::{LANES, reduce};
 use super::{BLOCK, BitPlanes, ByteLanes, GROUP_BYTES, Precision, WORD_BYTES};
