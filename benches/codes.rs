@@ -48,11 +48,10 @@ fn measure(data: &Data, code: StageCode) {
     let plain = vec![1.0; builder.rows()];
     let (blocks, factors) = builder.finish();
     let view = |factors| StageView::new(code, &blocks, factors).expect("lengths fit");
-    // What a byte code would rank by if steps alone were kept.
     let queries: &[u32] = if code.bits == Bits::One { &[2, 3, 4, 5, 6, 7, 8] } else { &[8] };
     for used in [code.dims, code.dims * 3 / 4, code.dims / 2, code.dims / 4] {
         for &plane_bits in queries {
-            if used < code.dims && plane_bits != 6 && code.bits == Bits::One {
+            if used < code.dims && plane_bits != 5 && code.bits == Bits::One {
                 continue;
             }
             for (name, factors) in [("factor", &factors), ("plain", &plain)] {

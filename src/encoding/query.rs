@@ -51,7 +51,12 @@ impl StageQuery {
             Bits::Eight => Lanes::Bytes(ByteLanes::new(&values)),
         };
         let norm = prefix.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
-        let scale = if norm > 0.0 { (step / norm) as f32 } else { 0.0 };
+        // See `scan` for what stands in for the factor of a shorter prefix.
+        let longer = match code.bits {
+            Bits::One => (code.dims as f64 / dims as f64).sqrt(),
+            Bits::Eight => 1.0,
+        };
+        let scale = if norm > 0.0 { (step * longer / norm) as f32 } else { 0.0 };
         Self { code, dims, lanes, scale }
     }
 

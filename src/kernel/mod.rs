@@ -205,6 +205,31 @@ pub fn byte_dots(isa: Isa, blocks: &[u8], block_groups: usize, query: &ByteLanes
     }
 }
 
+/// Squared norms, over the query's dimensions, of every row of 8-bit `blocks`.
+///
+/// Stored bytes must not be 0: codes are -127..=127, kept as 1..=255.
+///
+/// # Panics
+/// As [`byte_dots`].
+pub fn byte_squares(
+    isa: Isa,
+    blocks: &[u8],
+    block_groups: usize,
+    query: &ByteLanes,
+    out: &mut [i32],
+) {
+    check(blocks, block_groups * GROUP_BYTES, query.groups() * GROUP_BYTES, out);
+    match isa {
+        Isa::Scalar => scalar::byte_squares(blocks, block_groups, query, out),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(cpu) => cpu.byte_squares(blocks, block_groups, query, out),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(cpu) => cpu.byte_squares(blocks, block_groups, query, out),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(cpu) => cpu.byte_squares(blocks, block_groups, query, out),
+    }
+}
+
 fn check(blocks: &[u8], block_bytes: usize, used_bytes: usize, out: &[i32]) {
     assert!(used_bytes <= block_bytes, "the query is longer than the code");
     let count = blocks.len().checked_div(block_bytes).unwrap_or(0);

@@ -110,6 +110,17 @@ proptest! {
             byte_dots(isa, &codes, groups, &query, &mut got);
             prop_assert_eq!(&got, &expected, "{}", isa);
         }
+        let codes: Vec<u8> = codes.into_iter().map(|c| c.max(1)).collect();
+        byte_squares(Isa::Scalar, &codes, groups, &query, &mut expected);
+        for (block, squares) in codes.chunks(groups * GROUP_BYTES).zip(expected.chunks(BLOCK)) {
+            let code = |i: usize| i32::from(block[i / 4 * GROUP_BYTES + 17 * 4 + i % 4]) - 128;
+            prop_assert_eq!((0..dims).map(|i| code(i).pow(2)).sum::<i32>(), squares[17]);
+        }
+        for isa in others() {
+            let mut got = vec![-1; blocks * BLOCK];
+            byte_squares(isa, &codes, groups, &query, &mut got);
+            prop_assert_eq!(&got, &expected, "squares, {}", isa);
+        }
     }
 
     #[test]

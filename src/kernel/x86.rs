@@ -109,6 +109,17 @@ macro_rules! methods {
                 unsafe { $isa::byte_dots(blocks, groups, q, out) }
             }
 
+            pub(super) fn byte_squares(
+                self,
+                blocks: &[u8],
+                groups: usize,
+                q: &ByteLanes,
+                out: &mut [i32],
+            ) {
+                // SAFETY: 1, by the token.
+                unsafe { $isa::byte_squares(blocks, groups, q, out) }
+            }
+
             pub(super) fn dot(self, precision: Precision, query: &[f32], row: &[u8]) -> f64 {
                 // SAFETY: 1, by the token.
                 unsafe { $isa::row::<DOT>(precision, query, row) }
@@ -292,6 +303,28 @@ mod avx512 {
         }
     }
 
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bitalg")]
+    pub(super) fn byte_squares(blocks: &[u8], groups: usize, query: &ByteLanes, out: &mut [i32]) {
+        let used = query.groups() * GROUP_BYTES;
+        let dots = out.as_chunks_mut::<BLOCK>().0;
+        let offset = _mm512_set1_epi8(i8::MIN);
+        for ((block, _), dots) in with_ahead(blocks, groups * GROUP_BYTES, used).zip(dots) {
+            let mut sums = [_mm512_setzero_si512(); 4];
+            for (g, group) in block.as_chunks::<GROUP_BYTES>().0.iter().enumerate() {
+                let mask = _mm512_set1_epi32(query.mask(g).cast_signed());
+                for (code, sum) in group.as_chunks::<64>().0.iter().zip(&mut sums) {
+                    let signed = _mm512_and_si512(_mm512_xor_si512(load(code), offset), mask);
+                    // Magnitudes are below 128, so they are the same signed and unsigned.
+                    let size = _mm512_abs_epi8(signed);
+                    *sum = _mm512_dpbusd_epi32(*sum, size, size);
+                }
+            }
+            for (sum, dots) in sums.into_iter().zip(dots.as_chunks_mut::<16>().0) {
+                store(sum, dots);
+            }
+        }
+    }
+
     /// Running sums: lanes 0..8 and 8..16.
     type Sums = [__m512d; 2];
 
@@ -453,6 +486,31 @@ mod avx2 {
                     let evens = _mm256_madd_epi16(_mm256_and_si256(code, even_bytes), even);
                     let odds = _mm256_madd_epi16(_mm256_srli_epi16::<8>(code), odd);
                     *sum = _mm256_add_epi32(*sum, _mm256_add_epi32(evens, odds));
+                }
+            }
+            for (sum, dots) in sums.into_iter().zip(dots.as_chunks_mut::<8>().0) {
+                // SAFETY: 2.
+                unsafe { _mm256_storeu_si256(dots.as_mut_ptr().cast(), sum) }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn byte_squares(blocks: &[u8], groups: usize, query: &ByteLanes, out: &mut [i32]) {
+        let used = query.groups() * GROUP_BYTES;
+        let dots = out.as_chunks_mut::<BLOCK>().0;
+        let offset = _mm256_set1_epi8(i8::MIN);
+        for ((block, _), dots) in with_ahead(blocks, groups * GROUP_BYTES, used).zip(dots) {
+            let mut sums = [_mm256_setzero_si256(); 8];
+            for (g, group) in block.as_chunks::<GROUP_BYTES>().0.iter().enumerate() {
+                let mask = _mm256_set1_epi32(query.mask(g).cast_signed());
+                for (code, sum) in group.as_chunks::<32>().0.iter().zip(&mut sums) {
+                    let signed = _mm256_and_si256(_mm256_xor_si256(load(code), offset), mask);
+                    // Two squares of at most 127 do fit 16 bits: nothing saturates.
+                    let size = _mm256_abs_epi8(signed);
+                    let pairs = _mm256_maddubs_epi16(size, size);
+                    let squares = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+                    *sum = _mm256_add_epi32(*sum, squares);
                 }
             }
             for (sum, dots) in sums.into_iter().zip(dots.as_chunks_mut::<8>().0) {
