@@ -104,7 +104,7 @@ fn collect_speed(k: usize, scores: &[f32]) {
     };
     let mut sorted = scores.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
-    assert!(collect().iter().zip(&sorted).all(|(a, b)| a.score == *b));
+    assert!(collect().iter().zip(&sorted).all(|(a, b)| a.score.to_bits() == b.to_bits()));
     let timing = time(RUNS, &mut collect);
     report(&format!("k = {k}"), scores.len(), 1, timing);
 }

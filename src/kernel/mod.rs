@@ -44,7 +44,7 @@ mod x86;
 use std::fmt;
 use std::sync::OnceLock;
 
-pub use query::{BitPlanes, ByteLanes, PLANE_BITS};
+pub use query::{BitPlanes, ByteLanes};
 
 /// Rows in a block.
 pub const BLOCK: usize = 64;

@@ -156,6 +156,20 @@ proptest! {
 }
 
 #[test]
+fn sums_of_long_codes_do_not_overflow() {
+    // 70 words: more than 16-bit sums hold, all bits set, all components at an extreme.
+    let codes = vec![0xff; 70 * WORD_BYTES];
+    for (value, bits) in [(15, 5), (-16, 5), (127, 8), (-128, 8)] {
+        let query = BitPlanes::new(&vec![value; 70 * 64], bits);
+        for isa in Isa::available() {
+            let mut dots = vec![0; BLOCK];
+            bit_dots(isa, &codes, 70, &query, &mut dots);
+            assert_eq!(dots, vec![i32::from(value) * 70 * 64; BLOCK], "{isa}, {bits} bits");
+        }
+    }
+}
+
+#[test]
 fn rerank_comes_close_to_the_definition() {
     let query: Vec<f32> = (0..777).map(|i| (i as f32 * 0.37).sin()).collect();
     for precision in Precision::ALL {

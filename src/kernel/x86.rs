@@ -10,8 +10,10 @@
 //!    (`vpopcntb`), multiply by the plane's weight and add four bytes into an `i32`
 //!    (`vpdpbusd`): three instructions for 64 bytes of code and a plane, no carry between
 //!    planes, and a block is read strictly in order. Each lane ends as two `i32`.
-//! 2. *1 bit, AVX2*: bytes are counted by looking up their nibbles (`vpshufb`);
-//!    weights as in 1. by `vpmaddubsw`, whose 16-bit sums stay below 2^12 for a word.
+//! 2. *1 bit, AVX2*: bytes of 32 lanes are brought together, and each nibble looks up
+//!    the sum of the query over its four dimensions (`vpshufb`), all planes at once. Queries
+//!    of more bits than such a table holds are counted plane by plane: bytes by looking up
+//!    nibbles, weights as in 1. by `vpmaddubsw`, whose sums stay below 2^12 for a word.
 //! 3. *8 bits, AVX-512*: `vpdpbusd` of the stored byte (code + 128) with the
 //!    query, less 128 times the sum of the query.
 //! 4. *8 bits, AVX2*: `vpmaddubsw` would saturate (255 x 127 x 2 exceeds 16
@@ -72,31 +74,45 @@ impl Avx512 {
     }
 }
 
+/// Calls a bit-plane kernel made for the query's number of planes.
+macro_rules! by_planes {
+    ($isa:ident, $blocks:ident, $words:ident, $query:ident, $out:ident) => {
+        match $query.bits() {
+            2 => $isa::bit_dots::<2>($blocks, $words, $query, $out),
+            3 => $isa::bit_dots::<3>($blocks, $words, $query, $out),
+            4 => $isa::bit_dots::<4>($blocks, $words, $query, $out),
+            5 => $isa::bit_dots::<5>($blocks, $words, $query, $out),
+            6 => $isa::bit_dots::<6>($blocks, $words, $query, $out),
+            7 => $isa::bit_dots::<7>($blocks, $words, $query, $out),
+            _ => $isa::bit_dots::<8>($blocks, $words, $query, $out),
+        }
+    };
+}
+
+impl Avx2 {
+    pub(super) fn bit_dots(self, blocks: &[u8], words: usize, q: &BitPlanes, out: &mut [i32]) {
+        // SAFETY: 1, by the token.
+        unsafe {
+            if q.bits() <= BitPlanes::TABLE_BITS {
+                avx2::bit_dots_by_table(blocks, words, q, out);
+            } else {
+                by_planes!(avx2, blocks, words, q, out);
+            }
+        }
+    }
+}
+
+impl Avx512 {
+    pub(super) fn bit_dots(self, blocks: &[u8], words: usize, q: &BitPlanes, out: &mut [i32]) {
+        // SAFETY: 1, by the token.
+        unsafe { by_planes!(avx512, blocks, words, q, out) }
+    }
+}
+
 /// The safe methods of a token, each the call of a function with its features.
 macro_rules! methods {
     ($token:ident, $isa:ident) => {
         impl $token {
-            pub(super) fn bit_dots(
-                self,
-                blocks: &[u8],
-                words: usize,
-                q: &BitPlanes,
-                out: &mut [i32],
-            ) {
-                // SAFETY: 1, by the token.
-                unsafe {
-                    match q.bits() {
-                        2 => $isa::bit_dots::<2>(blocks, words, q, out),
-                        3 => $isa::bit_dots::<3>(blocks, words, q, out),
-                        4 => $isa::bit_dots::<4>(blocks, words, q, out),
-                        5 => $isa::bit_dots::<5>(blocks, words, q, out),
-                        6 => $isa::bit_dots::<6>(blocks, words, q, out),
-                        7 => $isa::bit_dots::<7>(blocks, words, q, out),
-                        _ => $isa::bit_dots::<8>(blocks, words, q, out),
-                    }
-                }
-            }
-
             pub(super) fn byte_dots(
                 self,
                 blocks: &[u8],

@@ -23,6 +23,104 @@ fn count_bytes(v: __m256i) -> __m256i {
     _mm256_add_epi8(_mm256_shuffle_epi8(counts, low), _mm256_shuffle_epi8(counts, high))
 }
 
+/// Byte `k` of 32 lanes to vector `k`, from vectors that hold four lanes each.
+/// Lane `4 i + j` comes to stand at byte `2 i + j` for `j` of 0 and 1, at `2 i + j + 14` for
+/// 2 and 3, as no step crosses the halves of a vector.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transpose(mut v: [__m256i; 8]) -> [__m256i; 8] {
+    let pairs = _mm256_setr_epi8(
+        0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15, //
+        0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15,
+    );
+    for v in &mut v {
+        *v = _mm256_shuffle_epi8(*v, pairs);
+    }
+    // Thrice the same perfect shuffle of 16-bit units: its cube is the transposition.
+    for _ in 0..3 {
+        let from = v;
+        for i in 0..4 {
+            v[2 * i] = _mm256_unpacklo_epi16(from[i], from[i + 4]);
+            v[2 * i + 1] = _mm256_unpackhi_epi16(from[i], from[i + 4]);
+        }
+    }
+    v
+}
+
+/// Words whose table sums fit 16 bits: 16 entries of at most 124 each.
+const TABLE_WORDS: usize = 32;
+
+/// Looks up the sum of each four dimensions, whatever the number of planes.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn bit_dots_by_table(blocks: &[u8], words: usize, query: &BitPlanes, out: &mut [i32]) {
+    let used = query.words() * WORD_BYTES;
+    let offset = 16 * query.words() as i32 * BitPlanes::TABLE_OFFSET;
+    let dots = out.as_chunks_mut::<BLOCK>().0;
+    for ((block, ahead), dots) in with_ahead(blocks, words * WORD_BYTES, used).zip(dots) {
+        dots.fill(-query.sum() - 2 * offset);
+        let runs = block.chunks(TABLE_WORDS * WORD_BYTES);
+        for (r, (run, tables)) in runs.zip(query.tables().chunks(TABLE_WORDS * 16)).enumerate() {
+            let ahead = ahead.wrapping_add(r * TABLE_WORDS * WORD_BYTES);
+            for (half, dots) in dots.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                add_table_sums(run, half, tables, ahead, dots);
+            }
+        }
+    }
+}
+
+/// Adds twice the sums over the words of `run` to the dots of half a block.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_table_sums(
+    run: &[u8],
+    half: usize,
+    tables: &[[u8; 16]],
+    ahead: *const u8,
+    dots: &mut [i32; 32],
+) {
+    let nibble = _mm256_set1_epi8(15);
+    // Even bytes plus 256 times the odd ones, and the odd ones alone: the even ones are
+    // had by subtraction at the end, which saves masking them every time.
+    let (mut both, mut odd) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+    let tables = tables.as_chunks::<16>().0;
+    for (w, (word, tables)) in run.as_chunks::<WORD_BYTES>().0.iter().zip(tables).enumerate() {
+        prefetch::<4>(ahead, w * WORD_BYTES + half * WORD_BYTES / 2);
+        let mut codes = [_mm256_setzero_si256(); 8];
+        for (code, bytes) in codes.iter_mut().zip(&word.as_chunks::<32>().0[half * 8..]) {
+            *code = load(bytes);
+        }
+        for (code, tables) in transpose(codes).into_iter().zip(tables.as_chunks::<2>().0) {
+            let low = _mm256_shuffle_epi8(table(&tables[0]), _mm256_and_si256(code, nibble));
+            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(code), nibble);
+            let sum = _mm256_add_epi8(low, _mm256_shuffle_epi8(table(&tables[1]), high));
+            both = _mm256_add_epi16(both, sum);
+            odd = _mm256_add_epi16(odd, _mm256_srli_epi16::<8>(sum));
+        }
+    }
+    let even = _mm256_sub_epi16(both, _mm256_slli_epi16::<8>(odd));
+    let (mut evens, mut odds) = ([0u16; 16], [0u16; 16]);
+    // SAFETY: 2, twice.
+    unsafe {
+        _mm256_storeu_si256(evens.as_mut_ptr().cast(), even);
+        _mm256_storeu_si256(odds.as_mut_ptr().cast(), odd);
+    }
+    for (i, four) in dots.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let sums = [evens[i], odds[i], evens[i + 8], odds[i + 8]];
+        for (dot, sum) in four.iter_mut().zip(sums) {
+            *dot += 2 * i32::from(sum);
+        }
+    }
+}
+
+/// A table in both halves of a vector.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn table(entries: &[u8; 16]) -> __m256i {
+    // SAFETY: 2.
+    _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(entries.as_ptr().cast()) })
+}
+
+/// Counts bits plane by plane, for queries of more bits than tables hold.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn bit_dots<const BITS: usize>(
     blocks: &[u8],
