@@ -3,8 +3,6 @@
 //! `MATRYO_DATA` names a folder with `base_f16.npy` (rows), `queries.npy` and
 //! `gt100.npy` (for each query the best rows by full score, best first).
 
-#![expect(missing_docs, reason = "a program")]
-
 mod support;
 
 use matryo::testing::encoding::{
@@ -33,7 +31,9 @@ fn main() {
     };
     println!("share of the true top 10 in the top K; {} rows", data.base.rows().len());
     print!("{:<34}", "code, dimensions ranked by, query");
-    SHORTLISTS.iter().for_each(|k| print!(" {k:>6}"));
+    for k in SHORTLISTS {
+        print!(" {k:>6}");
+    }
     println!();
     for (dims, bits) in [(256, 1), (512, 1), (1024, 1), (64, 8), (128, 8)] {
         let code = StageCode::new(dims, Bits::from_count(bits).expect("1 or 8"));
@@ -48,11 +48,10 @@ fn measure(data: &Data, code: StageCode) {
     let plain = vec![1.0; builder.rows()];
     let (blocks, factors) = builder.finish();
     let view = |factors| StageView::new(code, &blocks, factors).expect("lengths fit");
-    // What a byte code would rank by if steps alone were kept.
     let queries: &[u32] = if code.bits == Bits::One { &[2, 3, 4, 5, 6, 7, 8] } else { &[8] };
     for used in [code.dims, code.dims * 3 / 4, code.dims / 2, code.dims / 4] {
         for &plane_bits in queries {
-            if used < code.dims && plane_bits != 6 && code.bits == Bits::One {
+            if used < code.dims && plane_bits != 5 && code.bits == Bits::One {
                 continue;
             }
             for (name, factors) in [("factor", &factors), ("plain", &plain)] {
@@ -62,7 +61,9 @@ fn measure(data: &Data, code: StageCode) {
                     code.bits.count(),
                     code.dims
                 );
-                shares.iter().for_each(|s| print!(" {s:>6.3}"));
+                for s in shares {
+                    print!(" {s:>6.3}");
+                }
                 println!();
             }
         }

@@ -1,1 +1,110 @@
-fn main() {}
+//! Each kernel on each instruction set, on data that fits the second-level cache.
+
+mod support;
+
+use matryo::Precision;
+use matryo::testing::kernel::{BLOCK, BitPlanes, ByteLanes, Isa, TopK, bit_dots, byte_dots, row};
+use std::hint::black_box;
+use support::{Noise, Timing, time};
+
+const BLOCKS: usize = 64;
+const RUNS: usize = 20;
+
+fn main() {
+    let mut noise = Noise(7);
+    let codes = noise.bytes(BLOCKS * 4096);
+    println!("64 bytes of code a row, {BLOCKS} blocks");
+    for isa in Isa::available() {
+        for bits in [4, 5, 6, 8] {
+            bits_speed(isa, &codes, bits, 8, &mut noise);
+        }
+        bits_speed(isa, &codes, 5, 4, &mut noise);
+        bytes_speed(isa, &codes, &mut noise);
+    }
+    println!("shortlists of 200 rows of 1024 dimensions");
+    for precision in Precision::ALL {
+        rows_speed(precision, &mut noise);
+    }
+    println!("collecting the best k of 1,000,000 scores");
+    let scores: Vec<f32> = (0..1_000_000).map(|_| noise.component()).collect();
+    for k in [10, 100, 1000] {
+        collect_speed(k, &scores);
+    }
+}
+
+fn report(name: &str, rows: usize, passes: usize, timing: Timing) {
+    let each = timing.seconds / (rows * passes) as f64 * 1e9;
+    println!("  {name:<44} {each:9.3} ns a row (A/A {:.1} %)", timing.noise * 100.0);
+}
+
+fn bits_speed(isa: Isa, codes: &[u8], bits: u32, words: usize, noise: &mut Noise) {
+    let values: Vec<i8> = (0..words * 64).map(|_| (noise.word() as i8) >> (8 - bits)).collect();
+    let query = BitPlanes::new(&values, bits);
+    let mut dots = vec![0; BLOCKS * BLOCK];
+    bit_dots(isa, codes, 8, &query, &mut dots);
+    let mut expected = vec![0; BLOCKS * BLOCK];
+    bit_dots(Isa::Scalar, codes, 8, &query, &mut expected);
+    assert_eq!(dots, expected);
+    let timing = time(RUNS, || {
+        for _ in 0..20 {
+            bit_dots(isa, black_box(codes), 8, &query, black_box(&mut dots));
+        }
+    });
+    let name = format!("{isa}: 1 bit x {} of 512, query of {bits} bits", words * 64);
+    report(&name, BLOCKS * BLOCK, 20, timing);
+}
+
+fn bytes_speed(isa: Isa, codes: &[u8], noise: &mut Noise) {
+    let values: Vec<i8> = (0..64).map(|_| (noise.word() as i8).max(-127)).collect();
+    let query = ByteLanes::new(&values);
+    let mut dots = vec![0; BLOCKS * BLOCK];
+    byte_dots(isa, codes, 16, &query, &mut dots);
+    let mut expected = vec![0; BLOCKS * BLOCK];
+    byte_dots(Isa::Scalar, codes, 16, &query, &mut expected);
+    assert_eq!(dots, expected);
+    let timing = time(RUNS, || {
+        for _ in 0..20 {
+            byte_dots(isa, black_box(codes), 16, &query, black_box(&mut dots));
+        }
+    });
+    report(&format!("{isa}: 8 bits x 64"), BLOCKS * BLOCK, 20, timing);
+}
+
+fn rows_speed(precision: Precision, noise: &mut Noise) {
+    let query = noise.vector(1024);
+    let mut rows = Vec::new();
+    for _ in 0..200 {
+        precision.encode(&noise.vector(1024), &mut rows).expect("small components");
+    }
+    let rows: Vec<&[u8]> = rows.chunks_exact(1024 * precision.bytes()).collect();
+    for isa in Isa::available() {
+        let exact = row::dot(Isa::Scalar, precision, &query, rows[7]);
+        assert_eq!(exact.to_bits(), row::dot(isa, precision, &query, rows[7]).to_bits());
+        let sum = |score: &dyn Fn(&[u8]) -> f64| rows.iter().map(|r| score(r)).sum::<f64>();
+        let dot = time(RUNS, || sum(&|r| row::dot(isa, precision, &query, r)));
+        report(&format!("{isa}: {precision} dot, by the definition"), 200, 1, dot);
+        let l2 = time(RUNS, || sum(&|r| row::l2_squared(isa, precision, &query, r)));
+        report(&format!("{isa}: {precision} squared distance"), 200, 1, l2);
+        let norm = time(RUNS, || sum(&|r| row::norm_squared(isa, precision, r)));
+        report(&format!("{isa}: {precision} squared norm"), 200, 1, norm);
+    }
+    let quick = row::RerankQuery::new(precision, &query);
+    let timing = time(RUNS, || rows.iter().map(|r| row::rerank_dot(&quick, r)).sum::<f64>());
+    report(&format!("simsimd: {precision} dot"), 200, 1, timing);
+}
+
+fn collect_speed(k: usize, scores: &[f32]) {
+    let mut top = TopK::new(k);
+    let mut collect = || {
+        top.reset(k);
+        for (b, block) in scores.chunks(BLOCK).enumerate() {
+            top.offer_block((b * BLOCK) as u32, block, !0);
+        }
+        top.sorted()
+    };
+    let mut sorted = scores.to_vec();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    assert!(collect().iter().zip(&sorted).all(|(a, b)| a.score.to_bits() == b.to_bits()));
+    let timing = time(RUNS, &mut collect);
+    report(&format!("k = {k}"), scores.len(), 1, timing);
+}

@@ -58,7 +58,7 @@ impl Folder {
 pub mod kernel {
     pub use crate::kernel::row;
     pub use crate::kernel::topk::{Scored, TopK};
-    pub use crate::kernel::{BLOCK, BitPlanes, ByteLanes, Isa, PLANE_BITS, bit_dots, byte_dots};
+    pub use crate::kernel::{BLOCK, BitPlanes, ByteLanes, Isa, bit_dots, byte_dots, byte_squares};
 }
 
 /// Stage codes and stored precisions.

@@ -1,5 +1,5 @@
 //! What the benches share: timing with its noise, made-up rows, `.npy` files.
-#![allow(dead_code, reason = "each bench uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each bench uses a part")]
 
 use std::hint::black_box;
 use std::time::Instant;

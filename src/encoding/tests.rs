@@ -63,7 +63,16 @@ fn naive(view: StageView<'_>, query: &[f32], row: usize, top: f32) -> f32 {
     let dot: f32 =
         query.iter().enumerate().map(|(j, &q)| view.signed(row, j) as f32 * integer(q)).sum();
     let norm = query.iter().map(|q| q * q).sum::<f32>().sqrt();
-    view.factor(row) * dot * step / norm
+    let (all, used) = (view.code().dims, query.len());
+    let factor = if view.code().bits == Bits::One {
+        view.factor(row) * (all as f32 / used as f32).sqrt()
+    } else if used == all {
+        view.factor(row)
+    } else {
+        let square: i32 = (0..used).map(|j| view.signed(row, j).pow(2)).sum();
+        1.0 / (square.max(1) as f32).sqrt()
+    };
+    factor * dot * step / norm
 }
 
 proptest! {

@@ -44,7 +44,7 @@ mod x86;
 use std::fmt;
 use std::sync::OnceLock;
 
-pub use query::{BitPlanes, ByteLanes, PLANE_BITS};
+pub use query::{BitPlanes, ByteLanes};
 
 /// Rows in a block.
 pub const BLOCK: usize = 64;
@@ -202,6 +202,31 @@ pub fn byte_dots(isa: Isa, blocks: &[u8], block_groups: usize, query: &ByteLanes
         Isa::Avx512(cpu) => cpu.byte_dots(blocks, block_groups, query, out),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon(cpu) => cpu.byte_dots(blocks, block_groups, query, out),
+    }
+}
+
+/// Squared norms, over the query's dimensions, of every row of 8-bit `blocks`.
+///
+/// Stored bytes must not be 0: codes are -127..=127, kept as 1..=255.
+///
+/// # Panics
+/// As [`byte_dots`].
+pub fn byte_squares(
+    isa: Isa,
+    blocks: &[u8],
+    block_groups: usize,
+    query: &ByteLanes,
+    out: &mut [i32],
+) {
+    check(blocks, block_groups * GROUP_BYTES, query.groups() * GROUP_BYTES, out);
+    match isa {
+        Isa::Scalar => scalar::byte_squares(blocks, block_groups, query, out),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(cpu) => cpu.byte_squares(blocks, block_groups, query, out),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(cpu) => cpu.byte_squares(blocks, block_groups, query, out),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(cpu) => cpu.byte_squares(blocks, block_groups, query, out),
     }
 }
 

@@ -1,10 +1,5 @@
 //! Integer queries in the shape the scan kernels read them.
 
-/// Bits a component of a query has when it meets a 1-bit code, by default.
-///
-/// Measured in `benches/codes.rs`; see [`BitPlanes`].
-pub const PLANE_BITS: u32 = 6;
-
 /// A query of small signed integers as bit planes, 64 dimensions to a word.
 ///
 /// Plane `p` of word `w` is at `w * bits + p`: the kernel reads them in that
@@ -13,11 +8,18 @@ pub const PLANE_BITS: u32 = 6;
 #[derive(Debug, Clone, Default)]
 pub struct BitPlanes {
     planes: Vec<u64>,
+    tables: Vec<[u8; 16]>,
     bits: u32,
     sum: i32,
 }
 
 impl BitPlanes {
+    /// The most bits for which there are tables: the sum of two entries fits a byte.
+    pub const TABLE_BITS: u32 = 5;
+
+    /// What every table entry is too large by, so that none is negative.
+    pub const TABLE_OFFSET: i32 = 64;
+
     /// Splits `values`, each of which must fit `bits` bits (2..=8), into planes.
     ///
     /// # Panics
@@ -33,7 +35,14 @@ impl BitPlanes {
                 planes[i / 64 * bits as usize + p as usize] |= bit << (i % 64);
             }
         }
-        Self { planes, bits, sum: values.iter().map(|&v| i32::from(v)).sum() }
+        let tables = if bits <= Self::TABLE_BITS { tables(values) } else { Vec::new() };
+        Self { planes, tables, bits, sum: values.iter().map(|&v| i32::from(v)).sum() }
+    }
+
+    /// For each four dimensions the sum of the components of every subset of
+    /// them, plus [`Self::TABLE_OFFSET`]; 16 to a word. Empty above [`Self::TABLE_BITS`].
+    pub fn tables(&self) -> &[[u8; 16]] {
+        &self.tables
     }
 
     /// The planes, word by word.
@@ -63,10 +72,24 @@ impl BitPlanes {
     }
 }
 
+fn tables(values: &[i8]) -> Vec<[u8; 16]> {
+    let mut tables = vec![[0; 16]; values.len().div_ceil(64) * 16];
+    for (g, table) in tables.iter_mut().enumerate() {
+        let component = |j: usize| i32::from(values.get(g * 4 + j).copied().unwrap_or(0));
+        let components = [component(0), component(1), component(2), component(3)];
+        for (subset, entry) in table.iter_mut().enumerate() {
+            let sum: i32 = (0..4).filter(|j| subset >> j & 1 == 1).map(|j| components[j]).sum();
+            *entry = (sum + BitPlanes::TABLE_OFFSET) as u8;
+        }
+    }
+    tables
+}
+
 /// A query of bytes, four dimensions to a group, zero beyond its last.
 #[derive(Debug, Clone, Default)]
 pub struct ByteLanes {
     groups: Vec<[i8; 4]>,
+    dims: usize,
     sum: i32,
 }
 
@@ -81,7 +104,17 @@ impl ByteLanes {
             assert!(value != i8::MIN, "-128 in a query");
             groups[i / 4][i % 4] = value;
         }
-        Self { groups, sum: values.iter().map(|&v| i32::from(v)).sum() }
+        Self { groups, dims: values.len(), sum: values.iter().map(|&v| i32::from(v)).sum() }
+    }
+
+    /// All ones in the bytes of group `g` that are dimensions of the query.
+    pub fn mask(&self, g: usize) -> u32 {
+        match self.dims - g * 4 {
+            1 => 0xff,
+            2 => 0xffff,
+            3 => 0x00ff_ffff,
+            _ => u32::MAX,
+        }
     }
 
     /// The groups, in order.

@@ -33,7 +33,7 @@ pub fn dot(isa: Isa, precision: Precision, query: &[f32], row: &[u8]) -> f64 {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(cpu) => cpu.dot(precision, query, row),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon(_) => scalar::dot(precision, query, row),
+        Isa::Neon(cpu) => cpu.dot(precision, query, row),
     }
 }
 
@@ -46,7 +46,7 @@ pub fn norm_squared(isa: Isa, precision: Precision, row: &[u8]) -> f64 {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(cpu) => cpu.norm_squared(precision, row),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon(_) => scalar::norm_squared(precision, row),
+        Isa::Neon(cpu) => cpu.norm_squared(precision, row),
     }
 }
 
@@ -63,7 +63,7 @@ pub fn l2_squared(isa: Isa, precision: Precision, query: &[f32], row: &[u8]) -> 
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(cpu) => cpu.l2_squared(precision, query, row),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon(_) => scalar::l2_squared(precision, query, row),
+        Isa::Neon(cpu) => cpu.l2_squared(precision, query, row),
     }
 }
 
@@ -130,3 +130,73 @@ pub fn rerank_dot(query: &RerankQuery, row: &[u8]) -> f64 {
 fn words<const N: usize, T>(row: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
     row.as_chunks().0.iter().map(|&b| read(b)).collect()
 }
+
+/// What a walk over rows adds up: products.
+pub(super) const DOT: u8 = 0;
+/// What a walk over rows adds up: squared differences.
+pub(super) const L2: u8 = 1;
+
+/// Copies a cut last piece into zeros, which add nothing to a sum.
+pub(super) fn padded<T: Copy + Default, const N: usize>(rest: &[T]) -> [T; N] {
+    let mut whole = [T::default(); N];
+    whole[..rest.len()].copy_from_slice(rest);
+    whole
+}
+
+/// Walks over rows, given a module's `step`, `floats`, `f32s`, `f16s`, `bf16s` and `finish`.
+macro_rules! rows {
+    ($features:literal, $floats:ty, $zero:expr) => {
+        #[target_feature(enable = $features)]
+        pub(super) fn row<const OP: u8>(precision: Precision, query: &[f32], row: &[u8]) -> f64 {
+            match precision {
+                Precision::F32 => pairs::<OP, 64>(query, row, |b| f32s(b)),
+                Precision::F16 => pairs::<OP, 32>(query, row, |b| f16s(b)),
+                Precision::BF16 => pairs::<OP, 32>(query, row, |b| bf16s(b)),
+            }
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn pairs<const OP: u8, const BYTES: usize>(
+            query: &[f32],
+            row: &[u8],
+            widen: impl Fn(&[u8; BYTES]) -> $floats,
+        ) -> f64 {
+            let mut sums = $zero;
+            let (queries, query_rest) = query.as_chunks::<LANES>();
+            let (rows, row_rest) = row.as_chunks::<BYTES>();
+            for (q, x) in queries.iter().zip(rows) {
+                step::<OP>(&mut sums, floats(q), widen(x));
+            }
+            if !query_rest.is_empty() {
+                step::<OP>(&mut sums, floats(&padded(query_rest)), widen(&padded(row_rest)));
+            }
+            finish(sums)
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn norm(precision: Precision, row: &[u8]) -> f64 {
+            match precision {
+                Precision::F32 => squares::<64>(row, |b| f32s(b)),
+                Precision::F16 => squares::<32>(row, |b| f16s(b)),
+                Precision::BF16 => squares::<32>(row, |b| bf16s(b)),
+            }
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn squares<const BYTES: usize>(row: &[u8], widen: impl Fn(&[u8; BYTES]) -> $floats) -> f64 {
+            let mut sums = $zero;
+            let (rows, rest) = row.as_chunks::<BYTES>();
+            for x in rows {
+                step::<DOT>(&mut sums, widen(x), widen(x));
+            }
+            if !rest.is_empty() {
+                let x = widen(&padded(rest));
+                step::<DOT>(&mut sums, x, x);
+            }
+            finish(sums)
+        }
+    };
+}
+pub(super) use rows;

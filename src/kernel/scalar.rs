@@ -35,6 +35,23 @@ pub(crate) fn byte_dots(blocks: &[u8], block_groups: usize, query: &ByteLanes, o
     }
 }
 
+/// See [`super::byte_squares`].
+pub(crate) fn byte_squares(blocks: &[u8], block_groups: usize, query: &ByteLanes, out: &mut [i32]) {
+    for (block, squares) in
+        blocks.chunks_exact(block_groups * GROUP_BYTES).zip(out.chunks_mut(BLOCK))
+    {
+        squares.fill(0);
+        for (g, group) in block.chunks_exact(GROUP_BYTES).take(query.groups()).enumerate() {
+            let mask = query.mask(g).to_le_bytes();
+            for (code, square) in group.as_chunks::<4>().0.iter().zip(&mut *squares) {
+                for (c, mask) in code.iter().zip(mask) {
+                    *square += i32::from(((c ^ 0x80) & mask).cast_signed()).pow(2);
+                }
+            }
+        }
+    }
+}
+
 /// Component `i` of a stored row.
 pub(crate) fn component(precision: Precision, row: &[u8], i: usize) -> f32 {
     match precision {

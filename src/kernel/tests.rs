@@ -110,6 +110,17 @@ proptest! {
             byte_dots(isa, &codes, groups, &query, &mut got);
             prop_assert_eq!(&got, &expected, "{}", isa);
         }
+        let codes: Vec<u8> = codes.into_iter().map(|c| c.max(1)).collect();
+        byte_squares(Isa::Scalar, &codes, groups, &query, &mut expected);
+        for (block, squares) in codes.chunks(groups * GROUP_BYTES).zip(expected.chunks(BLOCK)) {
+            let code = |i: usize| i32::from(block[i / 4 * GROUP_BYTES + 17 * 4 + i % 4]) - 128;
+            prop_assert_eq!((0..dims).map(|i| code(i).pow(2)).sum::<i32>(), squares[17]);
+        }
+        for isa in others() {
+            let mut got = vec![-1; blocks * BLOCK];
+            byte_squares(isa, &codes, groups, &query, &mut got);
+            prop_assert_eq!(&got, &expected, "squares, {}", isa);
+        }
     }
 
     #[test]
@@ -140,6 +151,20 @@ proptest! {
                 ];
                 prop_assert_eq!(got.map(f64::to_bits), scalar.map(f64::to_bits), "{} {:?}", isa, precision);
             }
+        }
+    }
+}
+
+#[test]
+fn sums_of_long_codes_do_not_overflow() {
+    // 70 words: more than 16-bit sums hold, all bits set, all components at an extreme.
+    let codes = vec![0xff; 70 * WORD_BYTES];
+    for (value, bits) in [(15, 5), (-16, 5), (127, 8), (-128, 8)] {
+        let query = BitPlanes::new(&vec![value; 70 * 64], bits);
+        for isa in Isa::available() {
+            let mut dots = vec![0; BLOCK];
+            bit_dots(isa, &codes, 70, &query, &mut dots);
+            assert_eq!(dots, vec![i32::from(value) * 70 * 64; BLOCK], "{isa}, {bits} bits");
         }
     }
 }

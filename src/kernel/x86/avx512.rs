@@ -1,0 +1,168 @@
+//! The kernels with AVX-512: F, BW, DQ, VL, VNNI and BITALG. See the parent for how.
+
+use super::*;
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(bytes: &[u8; 64]) -> __m512i {
+    // SAFETY: 2.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(vector: __m512i, out: &mut [i32; 16]) {
+    // SAFETY: 2.
+    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), vector) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bitalg")]
+pub(super) fn bit_dots<const BITS: usize>(
+    blocks: &[u8],
+    words: usize,
+    query: &BitPlanes,
+    out: &mut [i32],
+) {
+    let planes = query.planes().as_chunks::<BITS>().0;
+    let mut weights = [_mm512_setzero_si512(); BITS];
+    for (p, weight) in weights.iter_mut().enumerate() {
+        *weight = _mm512_set1_epi8(query.weight(p) as i8);
+    }
+    let all = _mm256_set1_epi32(query.sum());
+    let dots = out.as_chunks_mut::<BLOCK>().0;
+    let blocks = with_ahead(blocks, words * WORD_BYTES, planes.len() * WORD_BYTES);
+    for ((block, ahead), dots) in blocks.zip(dots) {
+        // A vector holds one word of eight lanes.
+        let mut sums = [_mm512_setzero_si512(); 8];
+        for (w, (word, planes)) in block.as_chunks::<WORD_BYTES>().0.iter().zip(planes).enumerate()
+        {
+            prefetch::<8>(ahead, w * WORD_BYTES);
+            for (code, sum) in word.as_chunks::<64>().0.iter().zip(&mut sums) {
+                let code = load(code);
+                for (plane, weight) in planes.iter().zip(weights) {
+                    let common = _mm512_and_si512(code, _mm512_set1_epi64(plane.cast_signed()));
+                    *sum = _mm512_dpbusd_epi32(*sum, _mm512_popcnt_epi8(common), weight);
+                }
+            }
+        }
+        for (sum, dots) in sums.into_iter().zip(dots.as_chunks_mut::<8>().0) {
+            let lane = _mm512_add_epi32(sum, _mm512_srli_epi64::<32>(sum));
+            let set = _mm512_cvtepi64_epi32(lane);
+            let dot = _mm256_sub_epi32(_mm256_add_epi32(set, set), all);
+            // SAFETY: 2.
+            unsafe { _mm256_storeu_si256(dots.as_mut_ptr().cast(), dot) }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bitalg")]
+pub(super) fn byte_dots(blocks: &[u8], groups: usize, query: &ByteLanes, out: &mut [i32]) {
+    let used = query.groups() * GROUP_BYTES;
+    let dots = out.as_chunks_mut::<BLOCK>().0;
+    // The stored offset of 128 is taken back before the first group.
+    let start = _mm512_set1_epi32(-128 * query.sum());
+    for ((block, ahead), dots) in with_ahead(blocks, groups * GROUP_BYTES, used).zip(dots) {
+        let mut sums = [start; 4];
+        let groups = block.as_chunks::<GROUP_BYTES>().0.iter().zip(query.as_slice());
+        for (g, (group, q)) in groups.enumerate() {
+            prefetch::<4>(ahead, g * GROUP_BYTES);
+            let q = _mm512_set1_epi32(i32::from_le_bytes(q.map(i8::cast_unsigned)));
+            for (code, sum) in group.as_chunks::<64>().0.iter().zip(&mut sums) {
+                *sum = _mm512_dpbusd_epi32(*sum, load(code), q);
+            }
+        }
+        for (sum, dots) in sums.into_iter().zip(dots.as_chunks_mut::<16>().0) {
+            store(sum, dots);
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bitalg")]
+pub(super) fn byte_squares(blocks: &[u8], groups: usize, query: &ByteLanes, out: &mut [i32]) {
+    let used = query.groups() * GROUP_BYTES;
+    let dots = out.as_chunks_mut::<BLOCK>().0;
+    let offset = _mm512_set1_epi8(i8::MIN);
+    for ((block, _), dots) in with_ahead(blocks, groups * GROUP_BYTES, used).zip(dots) {
+        let mut sums = [_mm512_setzero_si512(); 4];
+        for (g, group) in block.as_chunks::<GROUP_BYTES>().0.iter().enumerate() {
+            let mask = _mm512_set1_epi32(query.mask(g).cast_signed());
+            for (code, sum) in group.as_chunks::<64>().0.iter().zip(&mut sums) {
+                let signed = _mm512_and_si512(_mm512_xor_si512(load(code), offset), mask);
+                // Magnitudes are below 128, so they are the same signed and unsigned.
+                let size = _mm512_abs_epi8(signed);
+                *sum = _mm512_dpbusd_epi32(*sum, size, size);
+            }
+        }
+        for (sum, dots) in sums.into_iter().zip(dots.as_chunks_mut::<16>().0) {
+            store(sum, dots);
+        }
+    }
+}
+
+/// Running sums: lanes 0..8 and 8..16.
+type Sums = [__m512d; 2];
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn halves(v: __m512) -> Sums {
+    [_mm512_cvtps_pd(_mm512_castps512_ps256(v)), _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(v))]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn step<const OP: u8>(sums: &mut Sums, query: __m512, row: __m512) {
+    for ((sum, q), x) in sums.iter_mut().zip(halves(query)).zip(halves(row)) {
+        if OP == DOT {
+            *sum = _mm512_fmadd_pd(q, x, *sum);
+        } else {
+            let d = _mm512_sub_pd(q, x);
+            // Not fused: the square of a difference rounds.
+            *sum = _mm512_add_pd(*sum, _mm512_mul_pd(d, d));
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn floats(v: &[f32; LANES]) -> __m512 {
+    // SAFETY: 2.
+    unsafe { _mm512_loadu_ps(v.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn f32s(bytes: &[u8; 64]) -> __m512 {
+    _mm512_castsi512_ps(load(bytes))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn f16s(bytes: &[u8; 32]) -> __m512 {
+    // SAFETY: 2.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn bf16s(bytes: &[u8; 32]) -> __m512 {
+    // SAFETY: 2.
+    let halves = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn finish(sums: Sums) -> f64 {
+    let mut lanes = [0.0; LANES];
+    for (sum, lanes) in sums.into_iter().zip(lanes.as_chunks_mut::<8>().0) {
+        // SAFETY: 2.
+        unsafe { _mm512_storeu_pd(lanes.as_mut_ptr(), sum) }
+    }
+    reduce(lanes)
+}
+
+rows!(
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bitalg",
+    __m512,
+    [_mm512_setzero_pd(); 2]
+);
