@@ -200,13 +200,12 @@ impl SchemaBuilder {
 
 /// Two codes by default, along the two axes of the funnel (ARCHITECTURE.md,
 /// "Dimensions and bits"): 8 bits of the first dimensions, for short prefixes,
-/// and 1 bit of about 256, which shortlists best per byte.
+/// and 1 bit of about 512, which shortlists best per byte (`benches/codes.rs`).
 fn default_stages(dims: usize, granularities: &[usize]) -> Vec<StageCode> {
     let short = granularities.iter().copied().rfind(|g| (16..=64).contains(g));
     let short = short.unwrap_or(dims.min(64));
-    let long = granularities.iter().copied().find(|g| *g >= 256).unwrap_or(dims);
-    // A granularity far above 256 (say 2048) would double the scan for little.
-    let long = if long > 512 { 256 } else { long };
+    let long = granularities.iter().copied().find(|g| (384..=768).contains(g));
+    let long = long.unwrap_or(dims.min(512));
     let mut stages = vec![StageCode { dims: short, bits: Bits::Eight }];
     if long > short {
         stages.push(StageCode { dims: long, bits: Bits::One });
@@ -225,9 +224,10 @@ mod tests {
 
     #[test]
     fn stage_codes_follow_the_granularities() {
-        assert_eq!(stages_of(1024, &[32, 64, 256]), [(64, Bits::Eight), (256, Bits::One)]);
-        assert_eq!(stages_of(512, &[32, 512]), [(32, Bits::Eight), (512, Bits::One)]);
-        assert_eq!(stages_of(2048, &[8, 16, 2048]), [(16, Bits::Eight), (256, Bits::One)]);
+        assert_eq!(stages_of(1024, &[32, 64, 256]), [(64, Bits::Eight), (512, Bits::One)]);
+        assert_eq!(stages_of(768, &[32, 256]), [(32, Bits::Eight), (768, Bits::One)]);
+        assert_eq!(stages_of(2048, &[8, 16, 2048]), [(16, Bits::Eight), (512, Bits::One)]);
+        assert_eq!(stages_of(256, &[8, 64]), [(64, Bits::Eight), (256, Bits::One)]);
         assert_eq!(stages_of(48, &[]), [(48, Bits::Eight)]);
         assert_eq!(stages_of(1, &[]), [(1, Bits::Eight)]);
     }

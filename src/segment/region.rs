@@ -68,12 +68,10 @@ impl Region {
     }
 
     fn check(&self, block: usize) -> Result<()> {
-        let (word, bit) = (&self.seen[block / 64], 1 << (block % 64));
-        if word.load(Ordering::Relaxed) & bit != 0 {
-            return Ok(());
+        if !self.seen(block) {
+            self.compare(block)?;
+            self.seen[block / 64].fetch_or(1 << (block % 64), Ordering::Relaxed);
         }
-        self.compare(block)?;
-        word.fetch_or(bit, Ordering::Relaxed);
         Ok(())
     }
 
@@ -92,10 +90,18 @@ impl Region {
         (0..self.len.div_ceil(self.block_len)).try_for_each(|block| self.compare(block))
     }
 
-    /// Says that bytes `[at, at + len)` will be read soon.
+    /// Says that bytes `[at, at + len)` will be read soon. Blocks that were read
+    /// in this open are taken to be in memory still: asking for a page that is
+    /// there costs as much as scoring it.
     pub(crate) fn will_need(&self, at: usize, len: usize) {
-        if at.checked_add(len).is_some_and(|end| end <= self.len) {
+        let inside = len > 0 && at.checked_add(len).is_some_and(|end| end <= self.len);
+        if inside && !(self.seen(at / self.block_len) && self.seen((at + len - 1) / self.block_len))
+        {
             self.bytes.will_need(self.offset + at, len);
         }
+    }
+
+    fn seen(&self, block: usize) -> bool {
+        self.seen[block / 64].load(Ordering::Relaxed) & (1 << (block % 64)) != 0
     }
 }
