@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Everything a change must pass. CONTRIBUTING.md, "Before a change lands".
+set -euo pipefail
+cd "$(dirname "$0")"
+
+step() { printf '\n== %s\n' "$*"; "$@"; }
+
+step cargo fmt --check
+step cargo clippy --locked --all-targets -- -D warnings
+step cargo clippy --locked --no-default-features --all-targets -- -D warnings
+step cargo check --locked --features cuda
+RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps
+# The store alone: no ONNX Runtime, no tokenizer, no command line.
+step cargo test --locked --no-default-features
+# The README's command, last, so that its closing lines are what one sees.
+step cargo test --locked
