@@ -33,7 +33,7 @@ const LIBRARY: &str = "libonnxruntime.so.1.31.1";
 const LIBRARY_CAP: u64 = 256 << 20;
 
 /// The Python the wheel is made for. Any would do: the library in the wheels for
-/// CPython 3.11, 3.12, 3.13 and 3.14 was compared and is the same file, byte for
+/// `CPython` 3.11, 3.12, 3.13 and 3.14 was compared and is the same file, byte for
 /// byte, on both machines below. Naming one makes the choice independent of the
 /// Python that happens to be installed.
 const WHEEL_PYTHON: &str = "3.12";

@@ -97,7 +97,11 @@ impl ModelDir {
         for folder in ["", "onnx/"] {
             let Ok(entries) = fs::read_dir(self.root.join(folder)) else { continue };
             let names = entries.flatten().filter_map(|e| e.file_name().into_string().ok());
-            found.extend(names.filter(|n| n.ends_with(".onnx")).map(|n| format!("{folder}{n}")));
+            found.extend(
+                names
+                    .filter(|n| Path::new(n).extension() == Some("onnx".as_ref()))
+                    .map(|n| format!("{folder}{n}")),
+            );
         }
         found.sort();
         found

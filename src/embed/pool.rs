@@ -71,7 +71,9 @@ impl Pooling {
                 }
                 let total = total.max(LEAST_COUNT);
                 let by = if self == Self::MeanSqrtLength { total.sqrt() } else { total };
-                out.iter_mut().for_each(|o| *o /= by);
+                for o in out {
+                    *o /= by;
+                }
             }
         }
     }
@@ -94,10 +96,13 @@ impl fmt::Display for Pooling {
 pub(super) fn normalize(vector: &mut [f32]) {
     let squared: f64 = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     let norm = (squared.sqrt() as f32).max(LEAST_NORM);
-    vector.iter_mut().for_each(|x| *x /= norm);
+    for x in vector {
+        *x /= norm;
+    }
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the values are exact in f32")]
 mod tests {
     use super::*;
 
