@@ -120,14 +120,13 @@ impl EmbedderBuilder {
         let dir = ModelDir::open(&self.dir)?;
         let mut config = Config::read(&dir)?;
         self.set_pooling(&mut config)?;
-        let (tokenizer, tokenizer_file) = Tokenizer::load(&dir, &config, self.max_tokens)?;
+        let (tokenizer, tokenizer_hash) = Tokenizer::load(&dir, &config, self.max_tokens)?;
         let graph = Graph::read(&dir, self.graph.as_deref())?;
-        let threads = self.threads.unwrap_or_else(available);
         // Last, so that a broken directory is reported as such on any machine.
         let cuda = matches!(self.provider, Provider::Cuda { .. }) && cfg!(feature = "cuda");
         let loaded = runtime::load(self.runtime.as_deref(), cuda)?;
-        let output = self.output.as_deref();
-        let session = Model::open(&graph, loaded, self.provider, threads, output)?;
+        let threads = self.threads.unwrap_or_else(available);
+        let session = Model::open(&graph, loaded, self.provider, threads, self.output.as_deref())?;
         let width = probe(&session, &tokenizer, &graph.path)?;
         let mut modules = Hasher::new("modules");
         let finish = Finish::new(&dir, &config, &session, width, &mut modules)?;
@@ -136,10 +135,7 @@ impl EmbedderBuilder {
         }
         let granularities = granularities(&dir, &config, finish.dims)?;
         describe_modules(&mut modules, &config, &session, &tokenizer);
-        let mut file = Hasher::new("tokenizer");
-        file.bytes(&tokenizer_file);
-        let prompts = prompts_hash(&config);
-        let fingerprint = Fingerprint::new(graph.hash, file.finish(), modules.finish(), prompts);
+        let hashes = (modules.finish(), prompts_hash(&config));
         Ok(Embedder {
             alone: graph.dynamic_quantization || !session.masks(),
             graph: graph.path,
@@ -149,7 +145,7 @@ impl EmbedderBuilder {
             granularities,
             prompts: config.prompts,
             default_prompt: config.default_prompt,
-            fingerprint,
+            fingerprint: Fingerprint::new(graph.hash, tokenizer_hash, hashes.0, hashes.1),
             threads,
             batch_tokens: self.batch_tokens.max(1),
             provider: self.provider,
@@ -272,7 +268,8 @@ impl Finish {
                 graph,
                 format!(
                     "output {output} gives vectors of {} components, and the configuration says \
-                     {expected}: if it is the embedding nevertheless, say so with output({output:?})",
+                     {expected}: if it is the embedding all the same, say so with \
+                     output({output:?})",
                     self.dims
                 ),
             )),

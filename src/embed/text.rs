@@ -17,6 +17,7 @@ use tokenizers::{Tokenizer as HfTokenizer, TruncationParams};
 
 use super::config::{Backbone, Config};
 use super::files::{ModelDir, damaged, model};
+use super::fingerprint::{Hash, Hasher};
 use crate::error::{Error, Result};
 
 pub(super) const FILE: &str = "tokenizer.json";
@@ -68,12 +69,12 @@ impl Tokens {
 }
 
 impl Tokenizer {
-    /// Loads `tokenizer.json`; also returns its bytes' hash input for the fingerprint.
+    /// Loads `tokenizer.json`; also returns its hash, for the fingerprint.
     pub(super) fn load(
         dir: &ModelDir,
         config: &Config,
         max_tokens: Option<usize>,
-    ) -> Result<(Self, Vec<u8>)> {
+    ) -> Result<(Self, Hash)> {
         let path = dir.root().join(FILE);
         let bytes = dir.read(FILE, FILE_CAP)?.ok_or_else(|| {
             let why = "there is no such file: save the model's fast tokenizer into this directory \
@@ -93,7 +94,9 @@ impl Tokenizer {
             max_tokens: None,
         };
         tokenizer.limit(&path, config, max_tokens)?;
-        Ok((tokenizer, bytes))
+        let mut hasher = Hasher::new("tokenizer");
+        hasher.bytes(&bytes);
+        Ok((tokenizer, hasher.finish()))
     }
 
     /// Applies the token limit; padding is ours, so the tokenizer's is turned off.
