@@ -15,9 +15,14 @@ use super::text::Tokenizer;
 use super::{Embedder, Finish, Provider, runtime};
 use crate::error::{Error, Result};
 
-/// Tokens in a batch, padding included, unless [`EmbedderBuilder::batch_tokens`]
-/// says otherwise.
-pub const DEFAULT_BATCH_TOKENS: usize = 4096;
+/// Tokens in a batch on the processor, padding included, unless
+/// [`EmbedderBuilder::batch_tokens`] says otherwise. What the graph makes of such a
+/// batch stays in the processor's caches: a static model of 1024 dimensions ran
+/// twice as fast with it as with 4096.
+pub const CPU_BATCH_TOKENS: usize = 1024;
+
+/// The same on a GPU, which wants more to do at once. Not measured yet.
+pub const CUDA_BATCH_TOKENS: usize = 16_384;
 
 /// Options for opening an [`Embedder`]; made by [`Embedder::builder`].
 #[derive(Debug, Clone)]
@@ -29,7 +34,7 @@ pub struct EmbedderBuilder {
     output: Option<String>,
     pooling: Option<Pooling>,
     max_tokens: Option<usize>,
-    batch_tokens: usize,
+    batch_tokens: Option<usize>,
     provider: Provider,
 }
 
@@ -43,7 +48,7 @@ impl EmbedderBuilder {
             output: None,
             pooling: None,
             max_tokens: None,
-            batch_tokens: DEFAULT_BATCH_TOKENS,
+            batch_tokens: None,
             provider: Provider::Cpu,
         }
     }
@@ -96,10 +101,11 @@ impl EmbedderBuilder {
     }
 
     /// Tokens in a batch, padding included; a longer text is a batch by itself.
-    /// More takes more memory and is not always faster. Does not change vectors.
+    /// More takes more memory and is not always faster; vectors stay the same. By
+    /// default [`CPU_BATCH_TOKENS`] or [`CUDA_BATCH_TOKENS`].
     #[must_use]
     pub fn batch_tokens(mut self, tokens: usize) -> Self {
-        self.batch_tokens = tokens;
+        self.batch_tokens = Some(tokens);
         self
     }
 
@@ -126,6 +132,10 @@ impl EmbedderBuilder {
         let cuda = matches!(self.provider, Provider::Cuda { .. }) && cfg!(feature = "cuda");
         let loaded = runtime::load(self.runtime.as_deref(), cuda)?;
         let threads = self.threads.unwrap_or_else(available);
+        let usual = match self.provider {
+            Provider::Cpu => CPU_BATCH_TOKENS,
+            Provider::Cuda { .. } => CUDA_BATCH_TOKENS,
+        };
         let session = Model::open(&graph, loaded, self.provider, threads, self.output.as_deref())?;
         let width = probe(&session, &tokenizer, &graph.path)?;
         let mut modules = Hasher::new("modules");
@@ -147,7 +157,7 @@ impl EmbedderBuilder {
             default_prompt: config.default_prompt,
             fingerprint: Fingerprint::new(graph.hash, tokenizer_hash, hashes.0, hashes.1),
             threads,
-            batch_tokens: self.batch_tokens.max(1),
+            batch_tokens: self.batch_tokens.unwrap_or(usual).max(1),
             provider: self.provider,
             loaded,
         })

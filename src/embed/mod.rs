@@ -32,8 +32,9 @@ mod pool;
 pub mod runtime;
 mod session;
 mod text;
+mod words;
 
-pub use builder::{DEFAULT_BATCH_TOKENS, EmbedderBuilder};
+pub use builder::{CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS, EmbedderBuilder};
 pub use describe::Description;
 pub use fingerprint::{Fingerprint, Hash};
 pub use pool::Pooling;

@@ -8,16 +8,19 @@
 //! makes. Batches hold texts of similar length, so that little is padding, and
 //! are bounded by their padded size, so that memory does not depend on the input.
 
+use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
+use parking_lot::Mutex;
 use tokenizers::{Tokenizer as HfTokenizer, TruncationParams};
 
 use super::config::{Backbone, Config};
 use super::files::{ModelDir, damaged, model};
 use super::fingerprint::{Hash, Hasher};
+use super::words::{self, Cache};
 use crate::error::{Error, Result};
 
 pub(super) const FILE: &str = "tokenizer.json";
@@ -37,6 +40,15 @@ pub(super) struct Tokenizer {
     pub(super) pad_id: u32,
     /// Where a text is cut, special tokens included.
     pub(super) max_tokens: Option<usize>,
+    /// Set when texts may be tokenized word by word.
+    by_words: Option<ByWords>,
+}
+
+/// What surrounds the words' ids, and caches for as many threads as ever ran.
+struct ByWords {
+    before: Vec<u32>,
+    after: Vec<u32>,
+    caches: Mutex<Vec<Cache>>,
 }
 
 /// Token ids of some texts, back to back.
@@ -92,8 +104,12 @@ impl Tokenizer {
             lower_case: config.lower_case,
             pad_id,
             max_tokens: None,
+            by_words: None,
         };
         tokenizer.limit(&path, config, max_tokens)?;
+        if words::separable(&bytes) {
+            tokenizer.by_words = tokenizer.surroundings();
+        }
         let mut hasher = Hasher::new("tokenizer");
         hasher.bytes(&bytes);
         Ok((tokenizer, hasher.finish()))
@@ -135,10 +151,28 @@ impl Tokenizer {
         if self.special_tokens { added } else { 0 }
     }
 
+    /// The special tokens put around every text, found by looking at a short one.
+    fn surroundings(&self) -> Option<ByWords> {
+        let encode = |special| guarded(|| self.inner.encode_fast("a", special)).ok();
+        let (bare, full) = (encode(false)?, encode(self.special_tokens)?);
+        let (bare, full) = (bare.get_ids(), full.get_ids());
+        let added = full.len().checked_sub(bare.len()).filter(|_| !bare.is_empty())?;
+        if added != self.added_tokens() {
+            return None;
+        }
+        let mut starts = (0..=added).filter(|&at| full[at..].starts_with(bare));
+        let at = starts.next()?;
+        // Found twice, it cannot be told which is the text.
+        if starts.next().is_some() {
+            return None;
+        }
+        let (before, after) = (full[..at].to_vec(), full[at + bare.len()..].to_vec());
+        Some(ByWords { before, after, caches: Mutex::default() })
+    }
+
     /// How many leading tokens of a text come from `prompt`.
     pub(super) fn prompt_tokens(&self, prompt: &str) -> Result<usize> {
-        let mut tokens = Tokens::default();
-        self.encode_into(prompt, &mut tokens)?;
+        let tokens = self.encode_some("", &[prompt])?;
         let ids = tokens.ids(0);
         // An end-of-text token follows the text, not the prompt.
         let specials = self.inner.get_added_tokens_decoder();
@@ -146,15 +180,53 @@ impl Tokenizer {
         Ok(ids.len() - usize::from(ends))
     }
 
-    fn encode_into(&self, text: &str, into: &mut Tokens) -> Result<()> {
-        let encode = |text: &str| guarded(|| self.inner.encode_fast(text, self.special_tokens));
-        let encoding = if self.lower_case { encode(&text.to_lowercase()) } else { encode(text) };
-        let encoding = encoding.map_err(|why| {
-            let start: String = text.chars().take(40).collect();
-            Error::invalid("text", format!("the tokenizer refuses {start:?}: {why}"))
-        })?;
-        into.push(encoding.get_ids());
+    fn encode_whole(&self, text: &str, into: &mut Tokens) -> Result<()> {
+        let encoding = guarded(|| self.inner.encode_fast(text, self.special_tokens));
+        into.push(encoding.map_err(|why| refused(text, &why))?.get_ids());
         Ok(())
+    }
+
+    fn encode_words(
+        &self,
+        words: &ByWords,
+        cache: &mut Cache,
+        text: &str,
+        into: &mut Tokens,
+    ) -> Result<()> {
+        let encode = |word: &str, ids: &mut Vec<u32>| {
+            let encoding = guarded(|| self.inner.encode_fast(word, false));
+            ids.extend_from_slice(encoding.map_err(|why| refused(word, &why))?.get_ids());
+            Ok::<(), Error>(())
+        };
+        let added = words.before.len() + words.after.len();
+        let limit = self.max_tokens.map_or(usize::MAX, |n| n - added);
+        into.ids.extend_from_slice(&words.before);
+        cache.encode(text, limit, &mut into.ids, encode)?;
+        into.push(&words.after);
+        Ok(())
+    }
+
+    fn encode_some<S: AsRef<str>>(&self, prompt: &str, texts: &[S]) -> Result<Tokens> {
+        let mut tokens = Tokens::default();
+        let words = self.by_words.as_ref();
+        let mut cache = words.and_then(|w| w.caches.lock().pop()).unwrap_or_default();
+        for text in texts {
+            let mut text = Cow::Borrowed(text.as_ref());
+            if !prompt.is_empty() {
+                text = Cow::Owned(format!("{prompt}{text}"));
+            }
+            if self.lower_case {
+                text = Cow::Owned(text.to_lowercase());
+            }
+            match words {
+                Some(words) => self.encode_words(words, &mut cache, &text, &mut tokens)?,
+                None => self.encode_whole(&text, &mut tokens)?,
+            }
+        }
+        if let Some(words) = words {
+            words.caches.lock().push(cache);
+        }
+        Ok(tokens)
     }
 
     /// Encodes `prompt` + each text, on up to `threads` threads.
@@ -164,17 +236,7 @@ impl Tokenizer {
         texts: &[S],
         threads: NonZeroUsize,
     ) -> Result<Tokens> {
-        let run = |texts: &[S]| {
-            let mut tokens = Tokens::default();
-            for text in texts {
-                if prompt.is_empty() {
-                    self.encode_into(text.as_ref(), &mut tokens)?;
-                } else {
-                    self.encode_into(&format!("{prompt}{}", text.as_ref()), &mut tokens)?;
-                }
-            }
-            Ok(tokens)
-        };
+        let run = |texts: &[S]| self.encode_some(prompt, texts);
         let wanted = texts.len().div_ceil(TEXTS_PER_THREAD).min(threads.get());
         if wanted <= 1 {
             return run(texts);
@@ -191,6 +253,11 @@ impl Tokenizer {
         }
         Ok(all)
     }
+}
+
+fn refused(text: &str, why: &str) -> Error {
+    let start: String = text.chars().take(40).collect();
+    Error::invalid("text", format!("the tokenizer refuses {start:?}: {why}"))
 }
 
 fn lost_thread() -> Error {
