@@ -129,7 +129,8 @@ impl EmbedderBuilder {
         let (tokenizer, tokenizer_hash) = Tokenizer::load(&dir, &config, self.max_tokens)?;
         let graph = Graph::read(&dir, self.graph.as_deref())?;
         // Last, so that a broken directory is reported as such on any machine.
-        let cuda = matches!(self.provider, Provider::Cuda { .. }) && cfg!(feature = "cuda");
+        self.provider.check()?;
+        let cuda = matches!(self.provider, Provider::Cuda { .. });
         let loaded = runtime::load(self.runtime.as_deref(), cuda)?;
         let threads = self.threads.unwrap_or_else(available);
         let usual = match self.provider {

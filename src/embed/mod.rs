@@ -70,6 +70,21 @@ pub enum Provider {
     },
 }
 
+impl Provider {
+    /// Whether this build can ask for it at all.
+    fn check(self) -> Result<()> {
+        match self {
+            Self::Cuda { device } if cfg!(not(feature = "cuda")) => Err(Error::Runtime {
+                why: format!(
+                    "CUDA device {device} was asked for, and this build has no CUDA in it"
+                ),
+                cure: "build matryo with the feature `cuda`, or ask for Provider::Cpu".into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What is put before each text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prompt<'a> {

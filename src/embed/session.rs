@@ -253,10 +253,7 @@ fn with_provider(builder: SessionBuilder, provider: Provider) -> Result<SessionB
             })
         }
         #[cfg(not(feature = "cuda"))]
-        Provider::Cuda { device } => Err(Error::Runtime {
-            why: format!("CUDA device {device} was asked for, and this build has no CUDA in it"),
-            cure: "build matryo with the feature `cuda`, or ask for Provider::Cpu".into(),
-        }),
+        Provider::Cuda { .. } => provider.check().map(|()| builder),
     }
 }
 

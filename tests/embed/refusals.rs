@@ -104,6 +104,30 @@ fn a_cut_graph_is_an_error_at_every_length() {
     }
 }
 
+/// Whatever a byte of it is changed to, a tokenizer file gives vectors or an error.
+#[test]
+fn a_changed_tokenizer_never_panics() {
+    if !ready() {
+        return;
+    }
+    let copy = Copy::of("tokens");
+    let whole = fs::read(copy.path("tokenizer.json")).unwrap();
+    let mut opened = 0;
+    for at in (0..whole.len()).step_by(11) {
+        let mut changed = whole.clone();
+        changed[at] = if changed[at] == b'9' { b'"' } else { b'9' };
+        copy.write("tokenizer.json", changed);
+        match Embedder::open(copy.dir.path()) {
+            Ok(embedder) => {
+                let _ = embedder.embed_documents(&["the river", "", "\u{1f30a} sea 99"]);
+                opened += 1;
+            }
+            Err(e) => assert!(!e.to_string().is_empty()),
+        }
+    }
+    assert!(opened > 0, "the change should often be harmless");
+}
+
 #[test]
 fn wrong_configurations_are_explained() {
     let cases = [
