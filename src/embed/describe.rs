@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::{DOCUMENT_PROMPTS, Embedder, Pooling, Provider, QUERY_PROMPTS};
+use super::{DOCUMENT_PROMPTS, Embedder, Pooling, Provider, QUERY_PROMPTS, runtime};
 
 /// What was chosen when a model was opened; displays as a few lines.
 #[derive(Debug, Clone)]
@@ -44,9 +44,11 @@ pub struct Description {
     pub threads: usize,
     /// The ONNX Runtime library.
     pub runtime: PathBuf,
+    /// Its version, where its file name tells.
+    pub runtime_version: Option<String>,
     /// How the library was found.
     pub runtime_source: &'static str,
-    /// What the library says about its build, version included.
+    /// What the library says about its build.
     pub runtime_build: &'static str,
     /// Hash over everything the vectors depend on, in hex.
     pub fingerprint: String,
@@ -73,6 +75,7 @@ impl Embedder {
             provider: self.provider,
             threads: self.threads.get(),
             runtime: self.loaded.found.path.clone(),
+            runtime_version: runtime::version_text(&self.loaded.found.path),
             runtime_source: self.loaded.found.source,
             runtime_build: self.loaded.build,
             fingerprint: self.fingerprint.to_string(),
@@ -105,7 +108,8 @@ impl fmt::Display for Description {
         writeln!(f, "batches       up to {} tokens{alone}", self.batch_tokens)?;
         writeln!(f, "provider      {provider}")?;
         writeln!(f, "runtime       {} ({})", self.runtime.display(), self.runtime_source)?;
-        writeln!(f, "              {}", self.runtime_build)?;
+        let version = self.runtime_version.as_deref().unwrap_or("of unknown version");
+        writeln!(f, "              {version}, {}", self.runtime_build)?;
         write!(f, "fingerprint   {}", self.fingerprint)
     }
 }

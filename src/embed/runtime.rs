@@ -243,6 +243,15 @@ fn version(path: &Path) -> Option<(u32, u32)> {
     Some((numbers.next()?, numbers.next()?))
 }
 
+/// The whole version, as the name of the library or of what it links to carries it:
+/// the library does not tell it through `ort`.
+pub(super) fn version_text(library: &Path) -> Option<String> {
+    let real = library.canonicalize().ok()?;
+    let name = real.file_name()?.to_str()?;
+    let numbers: Vec<&str> = name.split('.').filter(|part| part.parse::<u32>().is_ok()).collect();
+    if numbers.is_empty() { None } else { Some(numbers.join(".")) }
+}
+
 /// The folder of the library in Python's `onnxruntime`, without importing it.
 fn python_package() -> Option<PathBuf> {
     // The working directory is on Python's path under -c, and must not be: a folder

@@ -20,6 +20,9 @@ fn the_description_names_every_choice() {
         (told.query_prompt.as_str(), told.document_prompt.as_str()),
         ("query: ", "passage: ")
     );
+    if told.runtime_source == "matryo's cache" {
+        assert_eq!(told.runtime_version.as_deref(), Some("1.31.1"));
+    }
     let text = told.to_string();
     assert!(text.contains(&told.fingerprint) && text.contains("libonnxruntime"), "{text}");
 }
