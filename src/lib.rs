@@ -1,8 +1,9 @@
 //! matryo: an embedded vector database for Matryoshka embeddings.
-#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod codec;
 mod collection;
+#[cfg(feature = "embed")]
+pub mod embed;
 mod encoding;
 mod error;
 mod kernel;

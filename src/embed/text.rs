@@ -1,0 +1,368 @@
+//! Texts to token ids, and token ids to batches.
+//!
+//! The tokenizer comes from the model directory and runs code paths chosen by
+//! its file, some of which have panicked on odd input before; so loading and
+//! encoding are fenced with `catch_unwind` and a panic becomes an error.
+//!
+//! Token ids are kept flat, without the strings and offsets a tokenizer also
+//! makes. Batches hold texts of similar length, so that little is padding, and
+//! are bounded by their padded size, so that memory does not depend on the input.
+
+use std::borrow::Cow;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+
+use parking_lot::Mutex;
+use tokenizers::{Tokenizer as HfTokenizer, TruncationParams};
+
+use super::config::{Backbone, Config};
+use super::files::{ModelDir, damaged, model};
+use super::fingerprint::{Hash, Hasher};
+use super::words::{self, Cache};
+use crate::error::{Error, Result};
+
+pub(super) const FILE: &str = "tokenizer.json";
+
+/// Largest `tokenizer.json` read; the largest in use have about 40 MB.
+const FILE_CAP: u64 = 64 << 20;
+
+/// Fewer texts than this are not worth a thread.
+const TEXTS_PER_THREAD: usize = 64;
+
+/// A loaded tokenizer with the model's limits applied.
+pub(super) struct Tokenizer {
+    inner: HfTokenizer,
+    pub(super) special_tokens: bool,
+    lower_case: bool,
+    /// What fills the short rows of a batch; masked, so that it changes nothing.
+    pub(super) pad_id: u32,
+    /// Where a text is cut, special tokens included.
+    pub(super) max_tokens: Option<usize>,
+    /// Set when texts may be tokenized word by word.
+    by_words: Option<ByWords>,
+}
+
+/// What surrounds the words' ids, and caches for as many threads as ever ran.
+struct ByWords {
+    before: Vec<u32>,
+    after: Vec<u32>,
+    caches: Mutex<Vec<Cache>>,
+}
+
+/// Token ids of some texts, back to back.
+#[derive(Debug, Default)]
+pub(super) struct Tokens {
+    ids: Vec<u32>,
+    ends: Vec<usize>,
+}
+
+impl Tokens {
+    pub(super) fn texts(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(super) fn ids(&self, text: usize) -> &[u32] {
+        let start = if text == 0 { 0 } else { self.ends[text - 1] };
+        &self.ids[start..self.ends[text]]
+    }
+
+    pub(super) fn push(&mut self, ids: &[u32]) {
+        self.ids.extend_from_slice(ids);
+        self.ends.push(self.ids.len());
+    }
+
+    fn append(&mut self, other: &Self) {
+        let base = self.ids.len();
+        self.ids.extend_from_slice(&other.ids);
+        self.ends.extend(other.ends.iter().map(|end| base + end));
+    }
+}
+
+impl Tokenizer {
+    /// Loads `tokenizer.json`; also returns its hash, for the fingerprint.
+    pub(super) fn load(
+        dir: &ModelDir,
+        config: &Config,
+        max_tokens: Option<usize>,
+    ) -> Result<(Self, Hash)> {
+        let path = dir.root().join(FILE);
+        let bytes = dir.read(FILE, FILE_CAP)?.ok_or_else(|| {
+            let why = "there is no such file: save the model's fast tokenizer into this directory \
+                       (in Python: AutoTokenizer.from_pretrained(NAME).save_pretrained(DIR))";
+            model(&path, why)
+        })?;
+        let loaded = guarded(|| HfTokenizer::from_bytes(&bytes));
+        let inner = loaded.map_err(|why| {
+            model(&path, format!("cannot be loaded ({why}): {}", damaged(&bytes)))
+        })?;
+        let pad_id = pad_id(&inner, config);
+        let mut tokenizer = Self {
+            inner,
+            special_tokens: config.special_tokens,
+            lower_case: config.lower_case,
+            pad_id,
+            max_tokens: None,
+            by_words: None,
+        };
+        tokenizer.limit(&path, config, max_tokens)?;
+        if words::separable(&bytes) {
+            tokenizer.by_words = tokenizer.surroundings();
+        }
+        let mut hasher = Hasher::new("tokenizer");
+        hasher.bytes(&bytes);
+        Ok((tokenizer, hasher.finish()))
+    }
+
+    /// Applies the token limit; padding is ours, so the tokenizer's is turned off.
+    fn limit(
+        &mut self,
+        path: &std::path::Path,
+        config: &Config,
+        asked: Option<usize>,
+    ) -> Result<()> {
+        let own = self.inner.get_truncation().cloned();
+        let limit = asked.or(config.max_tokens).or(own.as_ref().map(|t| t.max_length));
+        if limit.is_none() && config.backbone != Backbone::Static {
+            let why = "and the configuration beside it name no limit of tokens per text: add \
+                       {\"max_seq_length\": N} as sentence_bert_config.json, or call max_tokens(N)";
+            return Err(model(path, why));
+        }
+        let least = 1 + self.added_tokens();
+        if let Some(n) = limit.filter(|&n| n < least) {
+            let why = format!("adds {} tokens to each text, and the limit is {n}", least - 1);
+            return Err(model(path, why));
+        }
+        let params = limit.map(|max_length| TruncationParams {
+            max_length,
+            direction: own.map(|t| t.direction).unwrap_or_default(),
+            ..TruncationParams::default()
+        });
+        self.inner.with_padding(None);
+        self.inner.with_truncation(params).map_err(|e| model(path, e.to_string()))?;
+        self.max_tokens = limit;
+        Ok(())
+    }
+
+    fn added_tokens(&self) -> usize {
+        use tokenizers::PostProcessor;
+        let added = self.inner.get_post_processor().map_or(0, |p| p.added_tokens(false));
+        if self.special_tokens { added } else { 0 }
+    }
+
+    /// The special tokens put around every text, found by looking at a short one.
+    fn surroundings(&self) -> Option<ByWords> {
+        let encode = |special| guarded(|| self.inner.encode_fast("a", special)).ok();
+        let (bare, full) = (encode(false)?, encode(self.special_tokens)?);
+        let (bare, full) = (bare.get_ids(), full.get_ids());
+        let added = full.len().checked_sub(bare.len()).filter(|_| !bare.is_empty())?;
+        if added != self.added_tokens() {
+            return None;
+        }
+        let mut starts = (0..=added).filter(|&at| full[at..].starts_with(bare));
+        let at = starts.next()?;
+        // Found twice, it cannot be told which is the text.
+        if starts.next().is_some() {
+            return None;
+        }
+        let (before, after) = (full[..at].to_vec(), full[at + bare.len()..].to_vec());
+        Some(ByWords { before, after, caches: Mutex::default() })
+    }
+
+    /// How many leading tokens of a text come from `prompt`.
+    pub(super) fn prompt_tokens(&self, prompt: &str) -> Result<usize> {
+        let tokens = self.encode_some("", &[prompt])?;
+        let ids = tokens.ids(0);
+        // An end-of-text token follows the text, not the prompt.
+        let specials = self.inner.get_added_tokens_decoder();
+        let ends = ids.last().is_some_and(|id| specials.get(id).is_some_and(|t| t.special));
+        Ok(ids.len() - usize::from(ends))
+    }
+
+    fn encode_whole(&self, text: &str, into: &mut Tokens) -> Result<()> {
+        let encoding = guarded(|| self.inner.encode_fast(text, self.special_tokens));
+        into.push(encoding.map_err(|why| refused(text, &why))?.get_ids());
+        Ok(())
+    }
+
+    fn encode_words(
+        &self,
+        words: &ByWords,
+        cache: &mut Cache,
+        text: &str,
+        into: &mut Tokens,
+    ) -> Result<()> {
+        let encode = |word: &str, ids: &mut Vec<u32>| {
+            let encoding = guarded(|| self.inner.encode_fast(word, false));
+            ids.extend_from_slice(encoding.map_err(|why| refused(word, &why))?.get_ids());
+            Ok::<(), Error>(())
+        };
+        let added = words.before.len() + words.after.len();
+        let limit = self.max_tokens.map_or(usize::MAX, |n| n - added);
+        into.ids.extend_from_slice(&words.before);
+        cache.encode(text, limit, &mut into.ids, encode)?;
+        into.push(&words.after);
+        Ok(())
+    }
+
+    fn encode_some<S: AsRef<str>>(&self, prompt: &str, texts: &[S]) -> Result<Tokens> {
+        let mut tokens = Tokens::default();
+        let words = self.by_words.as_ref();
+        let mut cache = words.and_then(|w| w.caches.lock().pop()).unwrap_or_default();
+        for text in texts {
+            let mut text = Cow::Borrowed(text.as_ref());
+            if !prompt.is_empty() {
+                text = Cow::Owned(format!("{prompt}{text}"));
+            }
+            if self.lower_case {
+                text = Cow::Owned(text.to_lowercase());
+            }
+            match words {
+                Some(words) => self.encode_words(words, &mut cache, &text, &mut tokens)?,
+                None => self.encode_whole(&text, &mut tokens)?,
+            }
+        }
+        if let Some(words) = words {
+            words.caches.lock().push(cache);
+        }
+        Ok(tokens)
+    }
+
+    /// Encodes `prompt` + each text, on up to `threads` threads.
+    pub(super) fn encode<S: AsRef<str> + Sync>(
+        &self,
+        prompt: &str,
+        texts: &[S],
+        threads: NonZeroUsize,
+    ) -> Result<Tokens> {
+        let run = |texts: &[S]| self.encode_some(prompt, texts);
+        let wanted = texts.len().div_ceil(TEXTS_PER_THREAD).min(threads.get());
+        if wanted <= 1 {
+            return run(texts);
+        }
+        let share = texts.len().div_ceil(wanted);
+        let parts: Vec<Result<Tokens>> = thread::scope(|scope| {
+            let tasks: Vec<_> =
+                texts.chunks(share).map(|part| scope.spawn(move || run(part))).collect();
+            tasks.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(lost_thread()))).collect()
+        });
+        let mut all = Tokens::default();
+        for part in parts {
+            all.append(&part?);
+        }
+        Ok(all)
+    }
+}
+
+fn refused(text: &str, why: &str) -> Error {
+    let start: String = text.chars().take(40).collect();
+    Error::invalid("text", format!("the tokenizer refuses {start:?}: {why}"))
+}
+
+fn lost_thread() -> Error {
+    Error::invalid("text", "a thread of the tokenizer panicked")
+}
+
+fn pad_id(inner: &HfTokenizer, config: &Config) -> u32 {
+    let own = inner.get_padding().map(|p| p.pad_id);
+    let named = || config.pad_token.as_deref().and_then(|t| inner.token_to_id(t));
+    own.or(config.pad_id).or_else(named).unwrap_or(0)
+}
+
+/// Runs tokenizer code: its errors and its panics come back as text.
+fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(e)) => Err(e.to_string()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(format!("it panicked: {}", text.unwrap_or("no message")))
+        }
+    }
+}
+
+/// Which texts go to the model together.
+#[derive(Debug)]
+pub(super) struct Batches {
+    /// Texts, shortest first.
+    order: Vec<u32>,
+    /// Ranges of `order`.
+    ranges: Vec<Range<usize>>,
+}
+
+impl Batches {
+    /// Sorts by length and cuts where texts times longest would pass `max_tokens`.
+    /// `alone` puts each text in a batch of its own.
+    pub(super) fn plan(tokens: &Tokens, max_tokens: usize, alone: bool) -> Self {
+        let length = |text: u32| tokens.ids(text as usize).len().max(1);
+        let mut order: Vec<u32> = (0..tokens.texts() as u32).collect();
+        order.sort_by_key(|&text| length(text));
+        let mut ranges = Vec::new();
+        let mut start = 0;
+        for (at, &text) in order.iter().enumerate() {
+            let full = (at + 1 - start) * length(text) > max_tokens;
+            if at > start && (alone || full) {
+                ranges.push(start..at);
+                start = at;
+            }
+        }
+        if start < order.len() {
+            ranges.push(start..order.len());
+        }
+        Self { order, ranges }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[u32]> {
+        self.ranges.iter().map(|range| &self.order[range.clone()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(lengths: &[usize]) -> Tokens {
+        let mut tokens = Tokens::default();
+        for &n in lengths {
+            tokens.push(&vec![7; n]);
+        }
+        tokens
+    }
+
+    fn batches(lengths: &[usize], max: usize, alone: bool) -> Vec<Vec<u32>> {
+        let tokens = tokens(lengths);
+        Batches::plan(&tokens, max, alone).iter().map(<[u32]>::to_vec).collect()
+    }
+
+    #[test]
+    fn batches_are_sorted_and_bounded_by_padded_tokens() {
+        assert_eq!(batches(&[5, 1, 0, 2], 6, false), [vec![1, 2, 3], vec![0]]);
+        assert_eq!(batches(&[5, 1, 0, 2], 5, false), [vec![1, 2], vec![3], vec![0]]);
+    }
+
+    #[test]
+    fn a_text_longer_than_the_bound_still_gets_its_batch() {
+        assert_eq!(batches(&[9, 9], 4, false), [vec![0], vec![1]]);
+        assert!(batches(&[], 4, false).is_empty());
+    }
+
+    #[test]
+    fn alone_means_alone() {
+        assert_eq!(batches(&[1, 1, 1], 100, true), [vec![0], vec![1], vec![2]]);
+    }
+
+    #[test]
+    fn flat_ids_come_back_by_text() {
+        let mut all = tokens(&[2, 0]);
+        all.append(&tokens(&[3]));
+        assert_eq!([0, 1, 2].map(|t| all.ids(t).len()), [2, 0, 3]);
+    }
+
+    #[test]
+    fn a_panic_becomes_text() {
+        let caught = guarded::<()>(|| panic!("at {}", 7));
+        assert_eq!(caught.unwrap_err(), "it panicked: at 7");
+    }
+}

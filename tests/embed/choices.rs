@@ -1,0 +1,58 @@
+//! What an embedder tells about itself.
+
+use std::fs;
+
+use matryo::embed::{Embedder, Fingerprint, Pooling};
+
+use crate::support::{Copy, fixtures, ready, set_pooling};
+
+#[test]
+fn the_description_names_every_choice() {
+    if !ready() {
+        return;
+    }
+    let embedder = Embedder::open(fixtures().join("tokens")).unwrap();
+    let told = embedder.describe();
+    assert_eq!(told.inputs, ["token_type_ids", "input_ids", "attention_mask", "position_ids"]);
+    assert_eq!((told.output.as_str(), told.pooling), ("last_hidden_state", Some(Pooling::Mean)));
+    assert_eq!((told.max_tokens, told.normalize), (Some(12), true));
+    assert_eq!(
+        (told.query_prompt.as_str(), told.document_prompt.as_str()),
+        ("query: ", "passage: ")
+    );
+    if told.runtime_source == "matryo's cache" {
+        assert_eq!(told.runtime_version.as_deref(), Some("1.31.1"));
+    }
+    let text = told.to_string();
+    assert!(text.contains(&told.fingerprint) && text.contains("libonnxruntime"), "{text}");
+}
+
+#[test]
+fn the_fingerprint_names_the_part_that_differs() {
+    if !ready() {
+        return;
+    }
+    let open = |copy: &Copy| *Embedder::open(copy.dir.path()).unwrap().fingerprint();
+    let original = *Embedder::open(fixtures().join("tokens")).unwrap().fingerprint();
+    assert_eq!(open(&Copy::of("tokens")), original);
+    assert_eq!(original.to_record().parse::<Fingerprint>().unwrap(), original);
+
+    let copy = Copy::of("tokens");
+    set_pooling(&copy, "cls_token");
+    assert_eq!(original.differing_parts(&open(&copy)), ["modules"]);
+
+    let copy = Copy::of("tokens");
+    copy.write("config_sentence_transformers.json", r#"{"prompts": {"query": "q: "}}"#);
+    assert_eq!(original.differing_parts(&open(&copy)), ["prompts"]);
+
+    let copy = Copy::of("tokens");
+    let mut weights = fs::read(copy.path("onnx/model.onnx_data")).unwrap();
+    weights[1] ^= 1;
+    copy.write("onnx/model.onnx_data", weights);
+    assert_eq!(original.differing_parts(&open(&copy)), ["graph"]);
+
+    let copy = Copy::of("tokens");
+    let tokenizer = fs::read_to_string(copy.path("tokenizer.json")).unwrap();
+    copy.write("tokenizer.json", tokenizer + "\n");
+    assert_eq!(original.differing_parts(&open(&copy)), ["tokenizer"]);
+}
