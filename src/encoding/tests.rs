@@ -76,6 +76,8 @@ fn naive(view: StageView<'_>, query: &[f32], row: usize, top: f32) -> f32 {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
     #[test]
     fn scan_equals_the_naive_estimate(
         seed: u64, count in 1usize..300, dims in 1usize..150, short in 0usize..150, filtered: bool,
@@ -186,11 +188,9 @@ fn shortlists_hold_the_true_neighbours() {
         let (mut found, mut asked) = (0, 0);
         for q in 0..20 {
             let query: Vec<f32> = rows[q * 97].iter().map(|x| x + 0.5 * noise.normal()).collect();
+            let scores: Vec<f32> = rows.iter().map(|row| cosine(&query, row)).collect();
             let mut exact: Vec<u32> = (0..2000).collect();
-            exact.sort_by(|&a, &b| {
-                let score = |i: u32| cosine(&query, &rows[i as usize]);
-                score(b).total_cmp(&score(a))
-            });
+            exact.sort_by(|&a, &b| scores[b as usize].total_cmp(&scores[a as usize]));
             let prepared = StageQuery::new(code, &query, dims);
             let scan = Scan {
                 view: builder.view(),
@@ -248,6 +248,42 @@ fn a_row_of_zeros_scores_zero_and_so_does_every_row_for_a_zero_query() {
         assert!((ones[0].1 - 1.0).abs() < 1e-3 && (ones[1].1 - 1.0).abs() < 1e-3, "{ones:?}");
         assert!(scan(&[0.0; 70]).iter().all(|s| s.1 == 0.0));
     }
+}
+
+/// What a segment written today holds: if this fails, old files read differently.
+#[test]
+fn codes_are_these_bytes() {
+    let rows = [[1.0, -2.0, 0.5, -0.0, 3.0], [0.0, 0.0, -1e-3, 1e-3, 7e-4]];
+    let coded = |bits| {
+        let mut builder = StageBuilder::new(StageCode::new(5, bits));
+        for row in &rows {
+            builder.push(row);
+        }
+        builder.finish()
+    };
+    let (blocks, factors) = coded(Bits::One);
+    let words: Vec<u64> = blocks.as_chunks().0.iter().map(|&b| u64::from_le_bytes(b)).collect();
+    assert_eq!(words[..3], [0b10101, 0b11000, 0]);
+    assert_eq!(factors.iter().map(|f| f.to_bits()).collect::<Vec<_>>(), [0x3f14_ac75, 0x3f15_9d81]);
+    let (blocks, factors) = coded(Bits::Eight);
+    assert_eq!(blocks[..12], [170, 43, 149, 128, 128, 128, 1, 255, 128, 128, 128, 128]);
+    assert_eq!(blocks[256..268], [255, 128, 128, 128, 217, 128, 128, 128, 128, 128, 128, 128]);
+    assert_eq!(factors.iter().map(|f| f.to_bits()).collect::<Vec<_>>(), [0x3bcc_f716, 0x3ba3_7983]);
+}
+
+#[test]
+fn more_bits_go_to_queries_with_a_few_large_components() {
+    let code = StageCode::new(128, Bits::One);
+    let bits = |query: &[f32]| match StageQuery::new(code, query, query.len()).lanes {
+        query::Lanes::Planes(planes) => planes.bits(),
+        query::Lanes::Bytes(_) => unreachable!("a 1-bit code"),
+    };
+    let mut query = Noise(9).vector(128);
+    assert_eq!(bits(&query), 5);
+    query[17] = 9.0;
+    assert_eq!(bits(&query), 6);
+    query[17] = 1e9;
+    assert_eq!((bits(&query), bits(&[0.0; 128]), bits(&[1.0, -1.0])), (7, 4, 4));
 }
 
 #[test]
