@@ -4,7 +4,7 @@ mod support;
 
 use matryo::Precision;
 use matryo::testing::encoding::{
-    Bits, Scan, ScanScratch, Scoring, StageCode, StageQuery, StageView,
+    Bits, Scan, ScanScratch, Scoring, StageBuilder, StageCode, StageQuery, StageView,
 };
 use matryo::testing::kernel::{BLOCK, BitPlanes, ByteLanes, Isa, TopK, bit_dots, byte_dots, row};
 use simsimd::SpatialSimilarity;
@@ -34,6 +34,34 @@ fn main() {
     println!("shortlists of 200 rows of 1024 dimensions");
     for precision in Precision::ALL {
         rows_speed(precision, &mut noise);
+    }
+    println!("coding rows of 1024 dimensions");
+    let vectors: Vec<Vec<f32>> = (0..640).map(|_| noise.vector(1024)).collect();
+    for code in [StageCode::new(512, Bits::One), StageCode::new(128, Bits::Eight)] {
+        let timing = time(RUNS, || {
+            let mut builder = StageBuilder::new(code);
+            for vector in &vectors {
+                builder.push(vector);
+            }
+            builder
+        });
+        let name = format!("{} bits x {}", code.bits.count(), code.dims);
+        report(&name, vectors.len(), 1, timing);
+    }
+    for precision in Precision::ALL {
+        let mut out = Vec::new();
+        let timing = time(RUNS, || {
+            out.clear();
+            vectors.iter().try_for_each(|v| precision.encode(v, &mut out))
+        });
+        report(&format!("to {precision}"), vectors.len(), 1, timing);
+        let mut back = vec![0.0; 1024];
+        let timing = time(RUNS, || {
+            for row in out.chunks_exact(1024 * precision.bytes()) {
+                precision.decode(row, black_box(&mut back));
+            }
+        });
+        report(&format!("from {precision}"), vectors.len(), 1, timing);
     }
     println!("collecting the best k of 1,000,000 scores");
     let scores: Vec<f32> = (0..1_000_000).map(|_| noise.component()).collect();

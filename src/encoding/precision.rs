@@ -45,8 +45,11 @@ impl Precision {
                     halves.iter().zip(run).position(|(h, v)| h.is_infinite() && v.is_finite())
                 }
                 Self::BF16 => {
-                    out.extend(run.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()));
-                    run.iter().position(|&v| v.is_finite() && bf16::from_f32(v).is_infinite())
+                    let mut halves = [bf16::ZERO; RUN];
+                    let halves = &mut halves[..run.len()];
+                    halves.convert_from_f32_slice(run);
+                    out.extend(halves.iter().flat_map(|v| v.to_le_bytes()));
+                    halves.iter().zip(run).position(|(h, v)| h.is_infinite() && v.is_finite())
                 }
             };
             if let Some(i) = infinite {

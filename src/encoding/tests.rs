@@ -297,3 +297,15 @@ fn sizes_count_what_is_read() {
     assert_eq!(Bits::from_count(8), Some(Bits::Eight));
     assert_eq!(Bits::from_count(3), None);
 }
+
+#[test]
+fn codes_round_to_nearest_ties_to_even() {
+    // With a largest component of 127 the step is 1.
+    let values = [127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 2.4999, -126.7, -127.0, -0.0, 64.2];
+    let mut codes = [0; 12];
+    assert!((stage::quantise(&values, 127, &mut codes) - 1.0).abs() < 1e-12);
+    assert_eq!(codes, [127, 0, 2, 2, 0, -2, -2, 2, -127, -127, 0, 64]);
+    let tiny = [f32::from_bits(1), -f32::from_bits(1), 0.0];
+    stage::quantise(&tiny, 15, &mut codes[..3]);
+    assert_eq!(codes[..3], [15, -15, 0]);
+}
