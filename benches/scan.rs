@@ -95,7 +95,8 @@ fn scan_speed(isa: Isa, view: StageView<'_>, query: &[f32], read: Timing) -> Tim
     assert_eq!(best(isa), best(Isa::Scalar), "the answer, before its time");
     let timing = time(RUNS, || best(isa));
     println!(
-        "(b) {}-bit x {:<4} scan         {:6.2} GB/s (A/A {:.1} %), {:6.1} M rows/s   (b)/(a) {:.2}",
+        "(b) {}-bit x {:<4} scan         {:6.2} GB/s (A/A {:.1} %), {:6.1} M rows/s   \
+         (b)/(a) {:.2}",
         view.code().bits.count(),
         view.code().dims,
         (view.rows() * view.code().bytes_per_row()) as f64 / timing.seconds / 1e9,

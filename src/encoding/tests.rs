@@ -102,14 +102,16 @@ proptest! {
             };
             let got = run(&scan, usize::MAX);
             let top = if bits == Bits::One { 15.0 } else { 127.0 };
-            let live: Vec<usize> = (0..count).filter(|i| alive[i / 64] >> (i % 64) & 1 == 1).collect();
+            let lives = |i: &usize| alive[i / 64] >> (i % 64) & 1 == 1;
+            let live: Vec<usize> = (0..count).filter(lives).collect();
             prop_assert_eq!(got.len(), live.len());
             let mut by_row: Vec<_> = got.iter().map(|s| (s.0 as usize - 1000, s.1)).collect();
             by_row.sort_by_key(|s| s.0);
             for (row, (got_row, score)) in live.into_iter().zip(by_row) {
                 prop_assert_eq!(row, got_row);
                 let expected = naive(view, &query[..used], row, top);
-                prop_assert!((score - expected).abs() < 1e-4 * (1.0 + expected.abs()), "{score} {expected}");
+                let error = (score - expected).abs();
+                prop_assert!(error < 1e-4 * (1.0 + expected.abs()), "{score} {expected}");
             }
         }
     }
@@ -127,16 +129,18 @@ proptest! {
                 let largest = row.iter().fold(0f32, |m, v| m.max(v.abs()));
                 for (j, &x) in row.iter().enumerate() {
                     let signed = view.signed(i, j);
+                    let error = (x / largest * 127.0 - signed as f32).abs();
                     match bits {
                         Bits::One => prop_assert_eq!(signed, if x > 0.0 { 1 } else { -1 }),
-                        Bits::Eight => prop_assert!((x / largest * 127.0 - signed as f32).abs() < 0.501),
+                        Bits::Eight => prop_assert!(error < 0.501),
                     }
                 }
             }
             // Past the last dimension and the last row: zeros, whatever that is coded as.
             let blank = if bits == Bits::One { 0 } else { 128 };
             let unit = if bits == Bits::One { 8 } else { 4 };
-            for (at, &byte) in blocks.iter().enumerate().skip((count - 1) / BLOCK * code.block_bytes()) {
+            let last = (count - 1) / BLOCK * code.block_bytes();
+            for (at, &byte) in blocks.iter().enumerate().skip(last) {
                 if at % (BLOCK * unit) / unit > (count - 1) % BLOCK {
                     prop_assert_eq!(byte, blank);
                 }
