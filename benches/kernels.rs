@@ -3,7 +3,11 @@
 mod support;
 
 use matryo::Precision;
+use matryo::testing::encoding::{
+    Bits, Scan, ScanScratch, Scoring, StageBuilder, StageCode, StageQuery, StageView,
+};
 use matryo::testing::kernel::{BLOCK, BitPlanes, ByteLanes, Isa, TopK, bit_dots, byte_dots, row};
+use simsimd::SpatialSimilarity;
 use std::hint::black_box;
 use support::{Noise, Timing, time};
 
@@ -21,9 +25,43 @@ fn main() {
         bits_speed(isa, &codes, 5, 4, &mut noise);
         bytes_speed(isa, &codes, &mut noise);
     }
+    println!("the same with scores and collection of 100: a scan, in cache");
+    let factors = vec![1.0; BLOCKS * BLOCK];
+    for isa in Isa::available() {
+        scan_speed(isa, StageCode::new(512, Bits::One), &codes, &factors, &mut noise);
+        scan_speed(isa, StageCode::new(64, Bits::Eight), &codes, &factors, &mut noise);
+    }
     println!("shortlists of 200 rows of 1024 dimensions");
     for precision in Precision::ALL {
         rows_speed(precision, &mut noise);
+    }
+    println!("coding rows of 1024 dimensions");
+    let vectors: Vec<Vec<f32>> = (0..640).map(|_| noise.vector(1024)).collect();
+    for code in [StageCode::new(512, Bits::One), StageCode::new(128, Bits::Eight)] {
+        let timing = time(RUNS, || {
+            let mut builder = StageBuilder::new(code);
+            for vector in &vectors {
+                builder.push(vector);
+            }
+            builder
+        });
+        let name = format!("{} bits x {}", code.bits.count(), code.dims);
+        report(&name, vectors.len(), 1, timing);
+    }
+    for precision in Precision::ALL {
+        let mut out = Vec::new();
+        let timing = time(RUNS, || {
+            out.clear();
+            vectors.iter().try_for_each(|v| precision.encode(v, &mut out))
+        });
+        report(&format!("to {precision}"), vectors.len(), 1, timing);
+        let mut back = vec![0.0; 1024];
+        let timing = time(RUNS, || {
+            for row in out.chunks_exact(1024 * precision.bytes()) {
+                precision.decode(row, black_box(&mut back));
+            }
+        });
+        report(&format!("from {precision}"), vectors.len(), 1, timing);
     }
     println!("collecting the best k of 1,000,000 scores");
     let scores: Vec<f32> = (0..1_000_000).map(|_| noise.component()).collect();
@@ -70,6 +108,22 @@ fn bytes_speed(isa: Isa, codes: &[u8], noise: &mut Noise) {
     report(&format!("{isa}: 8 bits x 64"), BLOCKS * BLOCK, 20, timing);
 }
 
+fn scan_speed(isa: Isa, code: StageCode, codes: &[u8], factors: &[f32], noise: &mut Noise) {
+    let view = StageView::new(code, codes, factors).expect("lengths fit");
+    let query = StageQuery::new(code, &noise.vector(code.dims), code.dims);
+    let scan = Scan { view, query: &query, scoring: Scoring::Cosine, alive: None, base: 0 };
+    let (mut scratch, mut top) = (ScanScratch::default(), TopK::new(100));
+    let timing = time(RUNS, || {
+        top.reset(100);
+        // Later passes find the threshold in place, as most of a long scan does.
+        for _ in 0..20 {
+            scan.run(isa, &mut scratch, &mut top);
+        }
+    });
+    let name = format!("{isa}: {} bits x {}", code.bits.count(), code.dims);
+    report(&name, BLOCKS * BLOCK, 20, timing);
+}
+
 fn rows_speed(precision: Precision, noise: &mut Noise) {
     let query = noise.vector(1024);
     let mut rows = Vec::new();
@@ -91,6 +145,19 @@ fn rows_speed(precision: Precision, noise: &mut Noise) {
     let quick = row::RerankQuery::new(precision, &query);
     let timing = time(RUNS, || rows.iter().map(|r| row::rerank_dot(&quick, r)).sum::<f64>());
     report(&format!("simsimd: {precision} dot"), 200, 1, timing);
+    if precision == Precision::F16 {
+        let halves = |bytes: &[u8]| -> Vec<simsimd::f16> {
+            let halves = bytes.as_chunks().0.iter();
+            halves.map(|&b| simsimd::f16(u16::from_le_bytes(b))).collect()
+        };
+        let mut stored = Vec::new();
+        precision.encode(&query, &mut stored).expect("small components");
+        let query = halves(&stored);
+        let rows: Vec<_> = rows.iter().map(|r| halves(r)).collect();
+        let dot = |row: &Vec<simsimd::f16>| simsimd::f16::dot(&query, row).expect("one length");
+        let timing = time(RUNS, || rows.iter().map(dot).sum::<f64>());
+        report("simsimd: f16 dot, rows already of its type", 200, 1, timing);
+    }
 }
 
 fn collect_speed(k: usize, scores: &[f32]) {

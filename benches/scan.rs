@@ -12,11 +12,11 @@ use matryo::testing::encoding::{
 use matryo::testing::kernel::{BLOCK, Isa, Scored, TopK};
 use simsimd::{BinarySimilarity, SpatialSimilarity};
 use std::hint::black_box;
-use support::{Noise, Timing, time};
+use support::{Noise, Timing, time_in_turns};
 
 const ROW: usize = 4096;
 const CODE: usize = 64;
-const RUNS: usize = 14;
+const RUNS: usize = 20;
 
 fn main() {
     let rows = std::env::var("MATRYO_ROWS").map_or(1_000_000, |n| n.parse().expect("a number"));
@@ -24,95 +24,108 @@ fn main() {
     println!("{rows} rows, {CODE} bytes of code and 4 of factor a row, top 100, {isa}, one core");
     let mut noise = Noise(1);
     let factors: Vec<f32> = (0..rows).map(|_| 1.0 + 0.1 * noise.component()).collect();
-    let query = noise.vector(1024);
-
+    let query = noise.vector(512);
     let codes = [StageCode::new(512, Bits::One), StageCode::new(64, Bits::Eight)];
     let blocks = noise.bytes(codes[0].code_bytes(rows));
-    assert_eq!(codes[0].block_bytes(), codes[1].block_bytes());
-    let read = read_speed(&blocks, &factors);
-    let scans = codes.map(|code| {
+    let [bit, byte] = codes.map(|code| {
         let view = StageView::new(code, &blocks, &factors).expect("lengths fit");
-        (code, scan_speed(isa, view, &query, read))
+        (view, StageQuery::new(code, &query, code.dims))
     });
-    drop(blocks);
-
+    for (view, query) in [&bit, &byte] {
+        assert_eq!(scan(isa, *view, query), scan(Isa::Scalar, *view, query), "the answers agree");
+    }
     // Of each row only the first bytes are looked at; the rest is there to be skipped.
     let mut full = vec![0u8; rows * ROW];
     for row in full.chunks_exact_mut(ROW) {
         row[..CODE].copy_from_slice(&noise.bytes(CODE));
     }
-    let query = noise.bytes(CODE);
-    for (code, scan) in scans {
-        let (name, wise) = row_wise(code.bits, &full, &factors, &query);
-        println!(
-            "(c) {}-bit out of 4 KiB rows, {name}: {:6.1} M rows/s (A/A {:.1} %)   (b)/(c) {:.1}",
-            code.bits.count(),
-            rows as f64 / wise.seconds / 1e6,
-            wise.noise * 100.0,
-            wise.seconds / scan.seconds
-        );
+    let bytes: [u8; CODE] = noise.bytes(CODE).try_into().expect("of that length");
+    let wise = |bits, copied| row_wise(bits, copied, &full, &factors, &bytes);
+    assert_eq!(wise(Bits::One, true), wise(Bits::One, false));
+    assert_eq!(wise(Bits::Eight, true), wise(Bits::Eight, false));
+
+    let [one, four, bit, byte, bit_in, bit_copied, byte_in, byte_copied] = time_in_turns(
+        RUNS,
+        [
+            &mut || _ = black_box(read_one(&blocks, &factors)),
+            &mut || _ = black_box(read_four(&blocks, &factors)),
+            &mut || drop(black_box(scan(isa, bit.0, &bit.1))),
+            &mut || drop(black_box(scan(isa, byte.0, &byte.1))),
+            &mut || drop(black_box(wise(Bits::One, false))),
+            &mut || drop(black_box(wise(Bits::One, true))),
+            &mut || drop(black_box(wise(Bits::Eight, false))),
+            &mut || drop(black_box(wise(Bits::Eight, true))),
+        ],
+    );
+    let read = faster(one, four);
+    report("(a) sequential read", rows, read, "");
+    let name = ["(b) 1 bit x 512", "(b) 8 bits x 64"];
+    for (name, scan) in name.into_iter().zip([bit, byte]) {
+        report(name, rows, scan, &format!("(b)/(a) {:.2}", read.seconds / scan.seconds));
+    }
+    let wise = [faster(bit_in, bit_copied), faster(byte_in, byte_copied)];
+    let name = ["(c) 1 bit x 512 out of 4 KiB rows", "(c) 8 bits x 64 out of 4 KiB rows"];
+    for ((name, scan), wise) in name.into_iter().zip([bit, byte]).zip(wise) {
+        report(name, rows, wise, &format!("(b)/(c) {:.1}", wise.seconds / scan.seconds));
     }
 }
 
-/// Reads codes and factors in order and adds them up: as one stream, or as
-/// four at once, whichever is faster.
-fn read_speed(blocks: &[u8], factors: &[f32]) -> Timing {
-    let add = |sum: u64, bytes: &[u8; 8]| sum.wrapping_add(u64::from_le_bytes(*bytes));
-    let factor_sum = || factors.iter().fold(0, |sum: u64, f| sum.wrapping_add(f.to_bits().into()));
+fn faster(a: Timing, b: Timing) -> Timing {
+    if a.seconds < b.seconds { a } else { b }
+}
+
+fn report(name: &str, rows: usize, timing: Timing, ratio: &str) {
+    println!(
+        "{name:<36} {:6.2} GB/s {:7.1} M rows/s (A/A {:4.1} %)  {ratio}",
+        (rows * (CODE + 4)) as f64 / timing.seconds / 1e9,
+        rows as f64 / timing.seconds / 1e6,
+        timing.noise * 100.0
+    );
+}
+
+fn sum(words: &[[u8; 8]]) -> u64 {
+    words.iter().fold(0, |sum, word| sum.wrapping_add(u64::from_le_bytes(*word)))
+}
+
+/// Reads codes and factors in order and adds them up.
+fn read_one(blocks: &[u8], factors: &[f32]) -> u64 {
+    let sum = sum(blocks.as_chunks().0);
+    factors.iter().fold(sum, |sum, f| sum.wrapping_add(f.to_bits().into()))
+}
+
+/// The same as four streams at once, in case that is faster.
+fn read_four(blocks: &[u8], factors: &[f32]) -> u64 {
     let words = blocks.as_chunks::<8>().0;
-    let one = time(RUNS, || words.iter().fold(0, add) ^ factor_sum());
     let quarter = words.len() / 4;
-    let four = time(RUNS, || {
-        let mut sums = [0u64; 4];
-        for at in (0..quarter).step_by(8) {
-            for (stream, sum) in sums.iter_mut().enumerate() {
-                let start = stream * quarter + at;
-                *sum = words[start..(start + 8).min(words.len())].iter().fold(*sum, add);
-            }
+    let mut sums = [0u64; 4];
+    for at in (0..quarter).step_by(8) {
+        for (stream, total) in sums.iter_mut().enumerate() {
+            let start = stream * quarter + at;
+            *total = total.wrapping_add(sum(&words[start..(start + 8).min(words.len())]));
         }
-        black_box(sums);
-        factor_sum()
-    });
-    let (name, read) = if one.seconds < four.seconds { ("one", one) } else { ("four", four) };
-    let bytes = blocks.len() + size_of_val(factors);
-    println!(
-        "(a) sequential read, {name:<4}     {:6.2} GB/s (A/A {:.1} %)",
-        bytes as f64 / read.seconds / 1e9,
-        read.noise * 100.0
-    );
-    read
+    }
+    read_one(&[], factors) ^ sums.iter().fold(0, |all, s| all ^ s)
 }
 
-fn scan_speed(isa: Isa, view: StageView<'_>, query: &[f32], read: Timing) -> Timing {
-    let query = StageQuery::new(view.code(), query, view.code().dims);
-    let scan = Scan { view, query: &query, scoring: Scoring::Cosine, alive: None, base: 0 };
-    let (mut scratch, mut top) = (ScanScratch::default(), TopK::new(100));
-    let mut best = |isa| {
-        top.reset(100);
-        scan.run(isa, &mut scratch, &mut top);
-        top.sorted()
-    };
-    assert_eq!(best(isa), best(Isa::Scalar), "the answer, before its time");
-    let timing = time(RUNS, || best(isa));
-    println!(
-        "(b) {}-bit x {:<4} scan         {:6.2} GB/s (A/A {:.1} %), {:6.1} M rows/s   (b)/(a) {:.2}",
-        view.code().bits.count(),
-        view.code().dims,
-        (view.rows() * view.code().bytes_per_row()) as f64 / timing.seconds / 1e9,
-        timing.noise * 100.0,
-        view.rows() as f64 / timing.seconds / 1e6,
-        read.seconds / timing.seconds
-    );
-    timing
+fn scan(isa: Isa, view: StageView<'_>, query: &StageQuery) -> Vec<Scored> {
+    let scan = Scan { view, query, scoring: Scoring::Cosine, alive: None, base: 0 };
+    let mut top = TopK::new(100);
+    scan.run(isa, &mut ScanScratch::default(), &mut top);
+    top.sorted()
 }
 
-/// The better of two ways to score the first bytes of each row: where they
-/// lie, or copied 64 rows at a time so that more reads are under way at once.
+/// Scores the first bytes of each row where they lie, or copied 64 rows at a
+/// time so that more reads are under way at once; the faster counts.
 ///
 /// The arithmetic errs on the side of rows: one Hamming distance where the scan
 /// has a query of several bits.
-fn row_wise(bits: Bits, full: &[u8], factors: &[f32], query: &[u8]) -> (&'static str, Timing) {
-    let query: &[u8; CODE] = query.try_into().expect("of that length");
+fn row_wise(
+    bits: Bits,
+    copied: bool,
+    full: &[u8],
+    factors: &[f32],
+    query: &[u8; CODE],
+) -> Vec<Scored> {
     let signed = query.map(u8::cast_signed);
     let score = |row: &[u8; CODE]| -> f32 {
         let found = match bits {
@@ -122,31 +135,23 @@ fn row_wise(bits: Bits, full: &[u8], factors: &[f32], query: &[u8]) -> (&'static
         found.expect("lengths agree") as f32
     };
     let first = |row: &[u8]| -> [u8; CODE] { row[..CODE].try_into().expect("long enough") };
-    let mut top = TopK::new(100);
-    let mut scores = [0f32; BLOCK];
-    let mut pass = |copied: bool| -> Vec<Scored> {
-        top.reset(100);
-        for (b, (rows, factors)) in full.chunks(ROW * BLOCK).zip(factors.chunks(BLOCK)).enumerate()
-        {
-            let rows = rows.chunks_exact(ROW);
-            if copied {
-                let mut codes = [[0; CODE]; BLOCK];
-                for (code, row) in codes.iter_mut().zip(rows) {
-                    *code = first(row);
-                }
-                for ((s, code), factor) in scores.iter_mut().zip(black_box(&codes)).zip(factors) {
-                    *s = factor * score(code);
-                }
-            } else {
-                for ((s, row), factor) in scores.iter_mut().zip(rows).zip(factors) {
-                    *s = factor * score(&first(row));
-                }
+    let (mut top, mut scores) = (TopK::new(100), [0f32; BLOCK]);
+    for (b, (rows, factors)) in full.chunks(ROW * BLOCK).zip(factors.chunks(BLOCK)).enumerate() {
+        let rows = rows.chunks_exact(ROW);
+        if copied {
+            let mut codes = [[0; CODE]; BLOCK];
+            for (code, row) in codes.iter_mut().zip(rows) {
+                *code = first(row);
             }
-            top.offer_block((b * BLOCK) as u32, &scores[..factors.len()], !0);
+            for ((s, code), factor) in scores.iter_mut().zip(black_box(&codes)).zip(factors) {
+                *s = factor * score(code);
+            }
+        } else {
+            for ((s, row), factor) in scores.iter_mut().zip(rows).zip(factors) {
+                *s = factor * score(&first(row));
+            }
         }
-        top.sorted()
-    };
-    assert_eq!(pass(true), pass(false));
-    let (copied, inline) = (time(RUNS, || pass(true)), time(RUNS, || pass(false)));
-    if copied.seconds < inline.seconds { ("copied first", copied) } else { ("in place", inline) }
+        top.offer_block((b * BLOCK) as u32, &scores[..factors.len()], !0);
+    }
+    top.sorted()
 }

@@ -15,16 +15,27 @@ pub struct Timing {
 
 /// Runs `work` `runs` times (an even number) after one that is not counted.
 pub fn time<T>(runs: usize, mut work: impl FnMut() -> T) -> Timing {
-    black_box(work());
-    let mut halves = [Vec::new(), Vec::new()];
-    for i in 0..runs {
-        let start = Instant::now();
-        black_box(work());
-        halves[i % 2].push(start.elapsed().as_secs_f64());
+    let [timing] = time_in_turns(runs, [&mut || drop(black_box(work()))]);
+    timing
+}
+
+/// Times several works in turns, so that what else the machine does meets all alike.
+pub fn time_in_turns<const N: usize>(runs: usize, mut works: [&mut dyn FnMut(); N]) -> [Timing; N] {
+    let mut halves = [const { [Vec::new(), Vec::new()] }; N];
+    for i in 0..=runs {
+        for (work, halves) in works.iter_mut().zip(&mut halves) {
+            let start = Instant::now();
+            work();
+            if i > 0 {
+                halves[i % 2].push(start.elapsed().as_secs_f64());
+            }
+        }
     }
-    let [a, b] = [median(&mut halves[0].clone()), median(&mut halves[1].clone())];
-    let seconds = median(&mut halves.concat());
-    Timing { seconds, noise: (a - b).abs() / seconds }
+    halves.map(|mut halves| {
+        let [a, b] = [median(&mut halves[0]), median(&mut halves[1])];
+        let seconds = median(&mut halves.concat());
+        Timing { seconds, noise: (a - b).abs() / seconds }
+    })
 }
 
 fn median(times: &mut [f64]) -> f64 {

@@ -88,7 +88,7 @@ impl Scan<'_> {
     /// When query and view are of different codes, or `alive` or the norms are too short.
     pub fn run(&self, isa: Isa, scratch: &mut ScanScratch, top: &mut TopK) {
         assert_eq!(self.view.code, self.query.code, "the query was prepared for another code");
-        let blocks = self.view.code.blocks(self.view.rows());
+        let blocks = self.view.rows().div_ceil(BLOCK);
         let mask = |block: usize| self.alive.map_or(!0, |words| words[block]);
         let mut start = 0;
         while start < blocks {

@@ -76,6 +76,8 @@ fn naive(view: StageView<'_>, query: &[f32], row: usize, top: f32) -> f32 {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
     #[test]
     fn scan_equals_the_naive_estimate(
         seed: u64, count in 1usize..300, dims in 1usize..150, short in 0usize..150, filtered: bool,
@@ -100,14 +102,16 @@ proptest! {
             };
             let got = run(&scan, usize::MAX);
             let top = if bits == Bits::One { 15.0 } else { 127.0 };
-            let live: Vec<usize> = (0..count).filter(|i| alive[i / 64] >> (i % 64) & 1 == 1).collect();
+            let lives = |i: &usize| alive[i / 64] >> (i % 64) & 1 == 1;
+            let live: Vec<usize> = (0..count).filter(lives).collect();
             prop_assert_eq!(got.len(), live.len());
             let mut by_row: Vec<_> = got.iter().map(|s| (s.0 as usize - 1000, s.1)).collect();
             by_row.sort_by_key(|s| s.0);
             for (row, (got_row, score)) in live.into_iter().zip(by_row) {
                 prop_assert_eq!(row, got_row);
                 let expected = naive(view, &query[..used], row, top);
-                prop_assert!((score - expected).abs() < 1e-4 * (1.0 + expected.abs()), "{score} {expected}");
+                let error = (score - expected).abs();
+                prop_assert!(error < 1e-4 * (1.0 + expected.abs()), "{score} {expected}");
             }
         }
     }
@@ -125,16 +129,18 @@ proptest! {
                 let largest = row.iter().fold(0f32, |m, v| m.max(v.abs()));
                 for (j, &x) in row.iter().enumerate() {
                     let signed = view.signed(i, j);
+                    let error = (x / largest * 127.0 - signed as f32).abs();
                     match bits {
                         Bits::One => prop_assert_eq!(signed, if x > 0.0 { 1 } else { -1 }),
-                        Bits::Eight => prop_assert!((x / largest * 127.0 - signed as f32).abs() < 0.501),
+                        Bits::Eight => prop_assert!(error < 0.501),
                     }
                 }
             }
             // Past the last dimension and the last row: zeros, whatever that is coded as.
             let blank = if bits == Bits::One { 0 } else { 128 };
             let unit = if bits == Bits::One { 8 } else { 4 };
-            for (at, &byte) in blocks.iter().enumerate().skip((count - 1) / BLOCK * code.block_bytes()) {
+            let last = (count - 1) / BLOCK * code.block_bytes();
+            for (at, &byte) in blocks.iter().enumerate().skip(last) {
                 if at % (BLOCK * unit) / unit > (count - 1) % BLOCK {
                     prop_assert_eq!(byte, blank);
                 }
@@ -186,11 +192,9 @@ fn shortlists_hold_the_true_neighbours() {
         let (mut found, mut asked) = (0, 0);
         for q in 0..20 {
             let query: Vec<f32> = rows[q * 97].iter().map(|x| x + 0.5 * noise.normal()).collect();
+            let scores: Vec<f32> = rows.iter().map(|row| cosine(&query, row)).collect();
             let mut exact: Vec<u32> = (0..2000).collect();
-            exact.sort_by(|&a, &b| {
-                let score = |i: u32| cosine(&query, &rows[i as usize]);
-                score(b).total_cmp(&score(a))
-            });
+            exact.sort_by(|&a, &b| scores[b as usize].total_cmp(&scores[a as usize]));
             let prepared = StageQuery::new(code, &query, dims);
             let scan = Scan {
                 view: builder.view(),
@@ -250,6 +254,42 @@ fn a_row_of_zeros_scores_zero_and_so_does_every_row_for_a_zero_query() {
     }
 }
 
+/// What a segment written today holds: if this fails, old files read differently.
+#[test]
+fn codes_are_these_bytes() {
+    let rows = [[1.0, -2.0, 0.5, -0.0, 3.0], [0.0, 0.0, -1e-3, 1e-3, 7e-4]];
+    let coded = |bits| {
+        let mut builder = StageBuilder::new(StageCode::new(5, bits));
+        for row in &rows {
+            builder.push(row);
+        }
+        builder.finish()
+    };
+    let (blocks, factors) = coded(Bits::One);
+    let words: Vec<u64> = blocks.as_chunks().0.iter().map(|&b| u64::from_le_bytes(b)).collect();
+    assert_eq!(words[..3], [0b10101, 0b11000, 0]);
+    assert_eq!(factors.iter().map(|f| f.to_bits()).collect::<Vec<_>>(), [0x3f14_ac75, 0x3f15_9d81]);
+    let (blocks, factors) = coded(Bits::Eight);
+    assert_eq!(blocks[..12], [170, 43, 149, 128, 128, 128, 1, 255, 128, 128, 128, 128]);
+    assert_eq!(blocks[256..268], [255, 128, 128, 128, 217, 128, 128, 128, 128, 128, 128, 128]);
+    assert_eq!(factors.iter().map(|f| f.to_bits()).collect::<Vec<_>>(), [0x3bcc_f716, 0x3ba3_7983]);
+}
+
+#[test]
+fn more_bits_go_to_queries_with_a_few_large_components() {
+    let code = StageCode::new(128, Bits::One);
+    let bits = |query: &[f32]| match StageQuery::new(code, query, query.len()).lanes {
+        query::Lanes::Planes(planes) => planes.bits(),
+        query::Lanes::Bytes(_) => unreachable!("a 1-bit code"),
+    };
+    let mut query = Noise(9).vector(128);
+    assert_eq!(bits(&query), 5);
+    query[17] = 9.0;
+    assert_eq!(bits(&query), 6);
+    query[17] = 1e9;
+    assert_eq!((bits(&query), bits(&[0.0; 128]), bits(&[1.0, -1.0])), (7, 4, 4));
+}
+
 #[test]
 fn sizes_count_what_is_read() {
     let code = StageCode::new(512, Bits::One);
@@ -260,4 +300,16 @@ fn sizes_count_what_is_read() {
     assert_eq!(code.scanned_bytes_per_row(17), 20 + 4);
     assert_eq!(Bits::from_count(8), Some(Bits::Eight));
     assert_eq!(Bits::from_count(3), None);
+}
+
+#[test]
+fn codes_round_to_nearest_ties_to_even() {
+    // With a largest component of 127 the step is 1.
+    let values = [127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 2.4999, -126.7, -127.0, -0.0, 64.2];
+    let mut codes = [0; 12];
+    assert!((stage::quantise(&values, 127, &mut codes) - 1.0).abs() < 1e-12);
+    assert_eq!(codes, [127, 0, 2, 2, 0, -2, -2, 2, -127, -127, 0, 64]);
+    let tiny = [f32::from_bits(1), -f32::from_bits(1), 0.0];
+    stage::quantise(&tiny, 15, &mut codes[..3]);
+    assert_eq!(codes[..3], [15, -15, 0]);
 }

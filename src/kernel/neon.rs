@@ -17,6 +17,7 @@
 //!    array of the vector's size. No alignment is asked for.
 #![expect(unsafe_code, reason = "std::arch; preconditions above")]
 #![allow(clippy::wildcard_imports, reason = "the names of std::arch are prefixed already")]
+#![allow(clippy::unused_self, reason = "`self` is the proof that the CPU was asked")]
 
 use super::row::{DOT, L2, LANES, padded, reduce, rows};
 use super::{BLOCK, BitPlanes, ByteLanes, GROUP_BYTES, Precision, WORD_BYTES};

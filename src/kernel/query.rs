@@ -5,7 +5,7 @@
 /// Plane `p` of word `w` is at `w * bits + p`: the kernel reads them in that
 /// order. The numbers are two's complement, so the last plane weighs
 /// `-(1 << (bits - 1))` and plane `p` before it `1 << p`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct BitPlanes {
     planes: Vec<u64>,
     tables: Vec<[u8; 16]>,
@@ -86,7 +86,7 @@ fn tables(values: &[i8]) -> Vec<[u8; 16]> {
 }
 
 /// A query of bytes, four dimensions to a group, zero beyond its last.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ByteLanes {
     groups: Vec<[i8; 4]>,
     dims: usize,

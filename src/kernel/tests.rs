@@ -77,7 +77,8 @@ proptest! {
         for (lane, &dot) in dots.iter().enumerate() {
             let bit = |i: usize| codes[i / 64 * WORD_BYTES + lane * 8 + i % 64 / 8] >> (i % 8) & 1;
             let signed = |i: usize| if bit(i) == 1 { 1 } else { -1 };
-            let naive: i32 = values.iter().enumerate().map(|(i, &q)| signed(i) * i32::from(q)).sum();
+            let terms = values.iter().enumerate().map(|(i, &q)| signed(i) * i32::from(q));
+            let naive: i32 = terms.sum();
             prop_assert_eq!(dot, naive);
         }
     }
@@ -89,7 +90,8 @@ proptest! {
         let dims = (groups * 4).saturating_sub(short).max(1);
         let codes = bytes(seed, blocks * groups * GROUP_BYTES);
         // The extremes are where an instruction that saturates would show.
-        let codes: Vec<u8> = codes.iter().map(|&c| if extreme { 255 * (c & 1) } else { c }).collect();
+        let code = |&c: &u8| if extreme { 255 * (c & 1) } else { c };
+        let codes: Vec<u8> = codes.iter().map(code).collect();
         let value = |i| match noise(!seed, i) as i8 {
             v if extreme => 127 * ((v & 1) * 2 - 1),
             v => v.max(-127),
@@ -134,8 +136,8 @@ proptest! {
                 // Any finite half, subnormal ones among them: the top exponent is avoided.
                 Precision::F16 => row.extend((0..dims + extra)
                     .flat_map(|i| ((noise(!seed, i) as u16) & 0xbbff).to_le_bytes())),
-                Precision::BF16 => stored.iter()
-                    .for_each(|v| row.extend((((v.to_bits() & 0xff7f_ffff) >> 16) as u16).to_le_bytes())),
+                Precision::BF16 => row.extend(stored.iter()
+                    .flat_map(|v| (((v.to_bits() & 0xff7f_ffff) >> 16) as u16).to_le_bytes())),
             }
             let scalar = [
                 scalar::dot(precision, &query, &row),
@@ -149,7 +151,8 @@ proptest! {
                     row::l2_squared(isa, precision, &query, &row),
                     row::norm_squared(isa, precision, &row),
                 ];
-                prop_assert_eq!(got.map(f64::to_bits), scalar.map(f64::to_bits), "{} {:?}", isa, precision);
+                let (got, scalar) = (got.map(f64::to_bits), scalar.map(f64::to_bits));
+                prop_assert_eq!(got, scalar, "{} {:?}", isa, precision);
             }
         }
     }

@@ -20,8 +20,9 @@
 //!    bits), so even and odd bytes are widened and go through `vpmaddwd`.
 //! 5. *rows*: widen to `f64`, 16 lanes, as [`super::row`] says.
 //!
-//! The next blocks are prefetched, because the hardware stops at page ends and
-//! does not follow the gaps that a shorter prefix leaves.
+//! The next blocks are prefetched, because the hardware stops at page ends and does not
+//! follow the gaps that a shorter prefix leaves. By `benches/scan.rs`, a 1-bit scan from
+//! RAM goes at 0.62 of the speed of reading without, at 0.95 with.
 //!
 //! # Safety
 //!
@@ -34,6 +35,7 @@
 //! 3. An address is prefetched: none, prefetching never faults.
 #![expect(unsafe_code, reason = "std::arch; preconditions above")]
 #![allow(clippy::wildcard_imports, reason = "the names of std::arch are prefixed already")]
+#![allow(clippy::unused_self, reason = "`self` is the proof that the CPU was asked")]
 
 mod avx2;
 mod avx512;

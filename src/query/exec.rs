@@ -7,7 +7,7 @@ use super::explain::{Explain, StageReport};
 use super::funnel::{Entry, FunnelStage, Plan};
 use super::score::{Best, Found, Scorer};
 use super::Hit;
-use crate::encoding::{Scan, ScanScratch, Scoring, StageQuery};
+use crate::encoding::{Precision, Scan, ScanScratch, Scoring, StageQuery};
 use crate::error::{Error, Result};
 use crate::kernel::topk::{Scored, TopK};
 use crate::kernel::{BLOCK, Isa, row};
@@ -81,7 +81,7 @@ impl Run<'_> {
         if self.limit > 0 {
             for (part, base) in self.view.parts.iter().zip(&self.bases) {
                 rows += part.live_rows();
-                score_all(part, *base, &scorer, self.view.schema.vector_bytes(), &mut best)?;
+                self.score_all(part, *base, &scorer, &mut best)?;
             }
         }
         let found = best.into_sorted();
@@ -178,7 +178,7 @@ impl Run<'_> {
         let rows_in = shortlist.len() as u64;
         for candidate in shortlist.iter_mut() {
             let (part, row) = locate(self.view, &self.bases, candidate.ordinal);
-            candidate.score = scorer.score(part.rows.vectors(row, 1)?);
+            candidate.score = scorer.score(part.rows.vectors(row, 1)?, None);
         }
         shortlist.sort_unstable_by(|a, b| {
             b.score.total_cmp(&a.score).then(a.ordinal.cmp(&b.ordinal))
@@ -201,13 +201,16 @@ impl Run<'_> {
         let scorer = self.scorer(self.dims);
         let rows_in = shortlist.len() as u64;
         self.request(shortlist);
-        if self.dims == self.view.schema.dims() {
+        let whole = self.dims == self.view.schema.dims();
+        // For f16 the definition itself is the quicker one (`benches/kernels.rs`).
+        if whole && self.view.schema.stored() != Precision::F16 {
             self.quick_pass(shortlist)?;
         }
         let mut best = Best::new(self.limit);
         for candidate in shortlist.iter() {
             let (part, row) = locate(self.view, &self.bases, candidate.ordinal);
-            let score = scorer.score(part.rows.vectors(row, 1)?);
+            let norm = whole.then(|| part.rows.norms()[row.index()]);
+            let score = scorer.score(part.rows.vectors(row, 1)?, norm);
             best.offer(score, candidate.ordinal, || part.rows.id(row))?;
         }
         let found = best.into_sorted();
@@ -258,30 +261,28 @@ impl Run<'_> {
             part.rows.will_need(row);
         }
     }
-}
 
-/// Offers the score of every living row of a part.
-fn score_all(
-    part: &Part,
-    base: u32,
-    scorer: &Scorer,
-    vector_bytes: usize,
-    best: &mut Best,
-) -> Result<()> {
-    let rows = part.rows.len();
-    for first in (0..rows).step_by(BLOCK) {
-        let count = (rows - first).min(BLOCK as u32);
-        let alive = part.alive().map_or(u64::MAX, |words| words[first as usize / BLOCK]);
-        if alive == 0 {
-            continue;
-        }
-        let vectors = part.rows.vectors(Ordinal(first), count)?;
-        for (lane, vector) in vectors.chunks_exact(vector_bytes).enumerate() {
-            if alive >> lane & 1 == 1 {
-                let row = Ordinal(first + lane as u32);
-                best.offer(scorer.score(vector), base + row.0, || part.rows.id(row))?;
+    /// Offers the score of every living row of a part.
+    fn score_all(&self, part: &Part, base: u32, scorer: &Scorer, best: &mut Best) -> Result<()> {
+        let rows = part.rows.len();
+        let schema = &self.view.schema;
+        let whole = self.dims == schema.dims();
+        for first in (0..rows).step_by(BLOCK) {
+            let count = (rows - first).min(BLOCK as u32);
+            let alive = part.alive().map_or(u64::MAX, |words| words[first as usize / BLOCK]);
+            if alive == 0 {
+                continue;
+            }
+            let vectors = part.rows.vectors(Ordinal(first), count)?;
+            let norms = &part.rows.norms()[first as usize..];
+            for (lane, vector) in vectors.chunks_exact(schema.vector_bytes()).enumerate() {
+                if alive >> lane & 1 == 1 {
+                    let score = scorer.score(vector, whole.then(|| norms[lane]));
+                    let row = Ordinal(first + lane as u32);
+                    best.offer(score, base + row.0, || part.rows.id(row))?;
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
 }

@@ -32,22 +32,30 @@ impl<'a> Scorer<'a> {
         self.query.len() * self.stored.bytes()
     }
 
-    /// The score of a row from its stored bytes. A row whose compared prefix is
-    /// all zeros has no direction: its cosine is 0.
-    pub(super) fn score(&self, bytes: &[u8]) -> f32 {
+    /// The score of a row from its stored bytes, and the norm of what is
+    /// compared if it is known. A row whose compared prefix is all zeros has no
+    /// direction: its cosine is 0.
+    ///
+    /// Norms are rounded to `f32`, as they are stored, so that a known norm and
+    /// a computed one give the same score.
+    pub(super) fn score(&self, bytes: &[u8], norm: Option<f32>) -> f32 {
         let bytes = &bytes[..self.row_bytes()];
         let dot = || row::dot(self.isa, self.stored, self.query, bytes);
         let score = match self.metric {
             Metric::Dot => dot(),
             Metric::L2 => -row::l2_squared(self.isa, self.stored, self.query, bytes),
             Metric::Cosine => {
-                let norm = row::norm_squared(self.isa, self.stored, bytes).sqrt();
-                if norm == 0.0 { 0.0 } else { dot() / (self.query_norm * norm) }
+                let norm = norm.unwrap_or_else(|| self.norm(bytes));
+                if norm == 0.0 { 0.0 } else { dot() / (self.query_norm * f64::from(norm)) }
             }
         };
         // Sums of huge components leave the range of f32; an infinite score
         // would tie with others it should not tie with, a NaN would be lost.
         score.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32
+    }
+
+    fn norm(&self, bytes: &[u8]) -> f32 {
+        row::norm_squared(self.isa, self.stored, bytes).sqrt() as f32
     }
 }
 
@@ -141,7 +149,7 @@ mod tests {
         let mut row = Vec::new();
         Precision::F32.encode(&query, &mut row).expect("in range");
         for metric in Metric::ALL {
-            let score = Scorer::new(metric, Precision::F32, &query).score(&row);
+            let score = Scorer::new(metric, Precision::F32, &query).score(&row, None);
             assert!(score.is_finite(), "{metric}: {score}");
         }
     }
