@@ -138,7 +138,7 @@ fn shortlist(share: f64, limit: usize, rows: u64, entry: Entry, dims: usize) -> 
     // More rows crowd the neighbourhood of the k-th one: slowly.
     let crowd = (rows as f64 / 100_000.0).powf(0.35).clamp(0.5, 100.0);
     let more_hits = (limit as f64 / 10.0).max(1.0).powf(0.8);
-    ((base * crowd * more_hits).ceil() as usize).max(limit.saturating_mul(2))
+    ((base * crowd * more_hits).round() as usize).max(limit.saturating_mul(2))
 }
 
 /// Straight lines between the table's points, on logarithmic axes.
