@@ -39,6 +39,11 @@ impl Part {
         u64::from(self.rows.len()) - self.dead.len()
     }
 
+    /// The rows that are not dead.
+    pub(crate) fn living(&self) -> impl Iterator<Item = Ordinal> {
+        (0..self.rows.len()).filter(|row| !self.dead.contains(*row)).map(Ordinal)
+    }
+
     /// One bit per row, 64 rows a word; `None` where all rows live.
     pub(crate) fn alive(&self) -> Option<&[u64]> {
         if self.dead.is_empty() {

@@ -8,7 +8,8 @@ use super::{Durability, Options};
 use crate::codec::header::{FileHeader, FileKind};
 use crate::error::{Error, Result};
 use crate::manifest::{LogEntry, Manifest, SegmentEntry};
-use crate::memtable::RunBuilder;
+use crate::memtable::ColumnsBuilder;
+use crate::schema::Schema;
 use crate::segment::{reader::Segment, writer as segment_writer};
 use crate::types::{FileNumber, Lsn};
 use crate::vfs::Vfs;
@@ -139,14 +140,27 @@ fn flush_runs(
     number: FileNumber,
     manifest: &Manifest,
 ) -> Result<Option<SegmentEntry>> {
-    let mut rows = RunBuilder::new(&view.schema);
-    for part in view.parts.iter().filter(|p| p.segment.is_none()) {
-        rows.push_rows(&*part.rows, |row| part.dead.contains(row))?;
+    let runs: Vec<_> = view.parts.iter().filter(|p| p.segment.is_none()).cloned().collect();
+    write_parts(vfs, manifest, &view.schema, number, &runs)
+}
+
+/// Writes the living rows of some parts as one segment; `None` if there are none.
+pub(super) fn write_parts(
+    vfs: &dyn Vfs,
+    manifest: &Manifest,
+    schema: &Schema,
+    number: FileNumber,
+    parts: &[Arc<Part>],
+) -> Result<Option<SegmentEntry>> {
+    let rows = || parts.iter().flat_map(|part| part.living().map(|row| (&*part.rows, row)));
+    let mut columns = ColumnsBuilder::new(schema);
+    for (source, row) in rows() {
+        columns.push(&source.id(row)?, source.vectors(row, 1)?);
     }
-    if rows.len() == 0 {
+    if columns.len() == 0 {
         return Ok(None);
     }
-    segment_writer::write(vfs, manifest.collection, number, &rows.finish()).map(Some)
+    segment_writer::write(vfs, manifest.collection, number, &columns.finish(), rows).map(Some)
 }
 
 /// Writes the tombstones of segments that lost rows since the last flush, drops

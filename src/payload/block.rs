@@ -47,8 +47,10 @@ impl BlockEntry {
 /// Gathers texts into blocks.
 #[derive(Default)]
 pub(crate) struct BlockWriter {
-    pub(crate) bytes: Vec<u8>,
     pub(crate) entries: Vec<BlockEntry>,
+    /// Finished blocks that were not taken yet, and where they begin.
+    bytes: Vec<u8>,
+    taken: u64,
     texts: Vec<String>,
     gathered: usize,
     rows: u32,
@@ -74,11 +76,17 @@ impl BlockWriter {
         let first_row = self.rows - texts.len() as u32;
         let block = PayloadBlock { texts };
         let bytes = rkyv::to_bytes::<rancor::Panic>(&block).unwrap_or_else(|never| match never {});
-        let (len, offset) = (bytes.len() as u32, self.bytes.len() as u64);
+        let (len, offset) = (bytes.len() as u32, self.taken + self.bytes.len() as u64);
         self.entries.push(BlockEntry { first_row, len, offset });
         self.bytes.extend_from_slice(&bytes);
         self.bytes.resize(self.bytes.len().next_multiple_of(ALIGN), 0);
         self.gathered = 0;
+    }
+
+    /// The bytes of the blocks finished since the last call.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        self.taken += self.bytes.len() as u64;
+        std::mem::take(&mut self.bytes)
     }
 }
 
@@ -101,12 +109,13 @@ mod tests {
         let texts: Vec<String> = (0..3000).map(|n| format!("{{\"n\":{n}}}").repeat(n % 7)).collect();
         texts.iter().for_each(|t| writer.push(t));
         writer.close();
+        let bytes = writer.take();
         assert!(writer.entries.len() > 1, "more than one block");
         for (n, expected) in texts.iter().enumerate() {
             let at = writer.entries.partition_point(|e| e.first_row <= n as u32) - 1;
             let entry = writer.entries[at];
             let start = entry.offset as usize;
-            let block = &writer.bytes[start..start + entry.len as usize];
+            let block = &bytes[start..start + entry.len as usize];
             assert_eq!(text(block, n - entry.first_row as usize), Ok(expected.as_str()));
         }
     }
@@ -116,8 +125,9 @@ mod tests {
         let mut writer = BlockWriter::default();
         (0..20).for_each(|n| writer.push(&format!("{{\"row\":\"text of row {n}\"}}")));
         writer.close();
-        for bit in 0..writer.bytes.len() * 8 {
-            let mut bad = writer.bytes.clone();
+        let bytes = writer.take();
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             let _ = text(&bad[..writer.entries[0].len as usize], 7);
         }
