@@ -331,7 +331,7 @@ fn one_writer_or_many_readers() -> Done {
 fn a_full_memtable_becomes_segments_by_itself() -> Done {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("a");
-    let options = matryo::Options::new().memtable_bytes(64 << 10);
+    let options = matryo::Options::new().memtable_bytes(64 << 10).background(false);
     let collection = Collection::create_with(&path, Schema::builder(64).build()?, options)?;
     for start in (0..2000).step_by(50) {
         let mut batch = collection.batch();

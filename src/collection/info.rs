@@ -33,6 +33,8 @@ pub struct Info {
     pub regions: BTreeMap<&'static str, u64>,
     /// Bytes of stage codes, factors and norms kept in RAM for the rows in segments.
     pub ram_bytes: u64,
+    /// Why merging segments in the background last failed, if it did.
+    pub background_error: Option<String>,
 }
 
 /// What [`Collection::verify`] read.
@@ -64,6 +66,7 @@ impl Collection {
             disk_bytes: 0,
             regions: BTreeMap::new(),
             ram_bytes: 0,
+            background_error: self.shared.background_error.lock().clone(),
         };
         for part in &view.parts {
             match part.segment {

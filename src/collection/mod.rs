@@ -6,24 +6,30 @@
 //!   batch.rs    changes that are committed as one
 //!   apply.rs    a commit's operations -> the next view
 //!   writer.rs   log, flush, clean close
+//!   compact.rs  segments are merged, dead rows reclaimed
 //!   open.rs     create, open, recovery
 //!   info.rs     sizes, verify
 //! ```
 
 mod apply;
 mod batch;
+mod compact;
 mod info;
 pub(crate) mod open;
 mod options;
 mod writer;
 
 use std::path::Path;
+use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde_json::Value;
 
 pub use batch::Batch;
+pub use compact::{Compacted, Progress};
 pub use info::{Info, Verified};
 pub use options::{Durability, Options};
 
@@ -54,9 +60,17 @@ use writer::Writer;
 /// ```
 #[derive(Clone)]
 pub struct Collection {
-    shared: Arc<Shared>,
+    shared: Arc<Handle>,
 }
 
+/// What the clones of a collection share. Dropping it stops the background
+/// thread first, so that the lock is free when the last clone is gone.
+struct Handle {
+    shared: Arc<Shared>,
+    background: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the background thread shares with the handle.
 struct Shared {
     vfs: Arc<dyn Vfs>,
     schema: Arc<Schema>,
@@ -64,6 +78,11 @@ struct Shared {
     view: RwLock<Arc<View>>,
     /// None in a collection that is open for reading only.
     writer: Option<Mutex<Writer>>,
+    /// Held while segments are merged: one merge at a time.
+    compacting: Mutex<()>,
+    closing: AtomicBool,
+    /// Why the background thread last gave up.
+    background_error: Mutex<Option<String>>,
     /// Released when the last clone is dropped.
     _lock: Box<dyn Send + Sync>,
 }
@@ -189,44 +208,93 @@ impl Collection {
     /// [`Error::Io`] where a file could not be written; nothing is lost, the
     /// rows stay in the log.
     pub fn flush(&self) -> Result<()> {
-        let mut writer = self.writer()?.lock();
-        writer.healthy()?;
+        let mut writer = self.shared.lock_writer()?;
         let next = writer.flush(&*self.shared.vfs, &self.view())?;
-        self.publish(next);
+        self.shared.publish(next);
+        drop(writer);
+        self.shared.wake();
         Ok(())
     }
 
     fn view(&self) -> Arc<View> {
-        self.shared.view.read().clone()
-    }
-
-    fn publish(&self, view: View) {
-        *self.shared.view.write() = Arc::new(view);
-    }
-
-    fn writer(&self) -> Result<&Mutex<Writer>> {
-        let why = "this collection is open for reading only";
-        self.shared.writer.as_ref().ok_or_else(|| Error::invalid("write", why))
+        self.shared.view()
     }
 
     /// The commit order: log, sync, next view, publish. Readers see the batch
     /// only when it is as durable as was asked for.
     fn commit(&self, operations: u32, body: &[u8]) -> Result<()> {
-        let vfs = &*self.shared.vfs;
-        let mut writer = self.writer()?.lock();
-        writer.healthy()?;
+        let (vfs, options) = (&*self.shared.vfs, &self.shared.options);
+        let mut writer = self.shared.lock_writer()?;
         let mut view = self.view();
-        if writer.wants_flush(&view, &self.shared.options) {
-            self.publish(writer.flush(vfs, &view)?);
+        if writer.wants_flush(&view, options) {
+            self.shared.publish(writer.flush(vfs, &view)?);
+            self.shared.wake();
             view = self.view();
         }
-        let lsn = writer.log(vfs, view.lsn, operations, body, self.shared.options.durability)?;
+        let lsn = writer.log(vfs, view.lsn, operations, body, options.durability)?;
         let next = apply::commit(&view, lsn, operations, body);
         // The log has the commit, so the view must too: a damaged segment that
         // keeps us from finding old rows ends writing, not just this batch.
-        let next = next.inspect_err(|e| writer.poison(e))?;
-        self.publish(next);
+        self.shared.publish(next.inspect_err(|e| writer.poison(e))?);
         Ok(())
+    }
+}
+
+impl Shared {
+    fn view(&self) -> Arc<View> {
+        self.view.read().clone()
+    }
+
+    fn publish(&self, view: View) {
+        *self.view.write() = Arc::new(view);
+    }
+
+    /// The writer, if the collection may be written and no write failed yet.
+    fn lock_writer(&self) -> Result<MutexGuard<'_, Writer>> {
+        let why = "this collection is open for reading only";
+        let writer = self.writer.as_ref().ok_or_else(|| Error::invalid("write", why))?.lock();
+        writer.healthy()?;
+        Ok(writer)
+    }
+}
+
+impl Handle {
+    /// Starts the background thread if there is something to merge and it is
+    /// not running.
+    fn wake(&self) {
+        if !self.options.background {
+            return;
+        }
+        let mut background = self.background.lock();
+        let running = background.as_ref().is_some_and(|thread| !thread.is_finished());
+        if running || !compact::has_work(&self.view()) {
+            return;
+        }
+        let shared = self.shared.clone();
+        let work = move || {
+            let error = compact::run_policy(&shared).err().map(|e| e.to_string());
+            *shared.background_error.lock() = error;
+        };
+        // Without a thread segments pile up, which is slow and nothing worse.
+        *background = std::thread::Builder::new().name("matryo".into()).spawn(work).ok();
+    }
+}
+
+impl Deref for Handle {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.background.get_mut().take() {
+            // It may have panicked; what it installed stands, the rest is strays.
+            let _ = thread.join();
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
@@ -9,7 +10,7 @@ use roaring::RoaringBitmap;
 use super::apply;
 use super::options::Options;
 use super::writer::Writer;
-use super::{Collection, Shared};
+use super::{Collection, Handle, Shared};
 use crate::codec::header::{FileHeader, FileKind};
 use crate::error::{Error, Result};
 use crate::manifest::{self, LogEntry, Manifest, SegmentEntry};
@@ -84,9 +85,13 @@ fn handle(
         options,
         view: RwLock::new(Arc::new(view)),
         writer: writer.map(Mutex::new),
+        compacting: Mutex::new(()),
+        closing: AtomicBool::new(false),
+        background_error: Mutex::new(None),
         _lock: lock,
     };
-    Collection { shared: Arc::new(shared) }
+    let handle = Handle { shared: Arc::new(shared), background: Mutex::new(None) };
+    Collection { shared: Arc::new(handle) }
 }
 
 fn open_segments(vfs: &dyn Vfs, manifest: &Manifest) -> Result<View> {

@@ -22,7 +22,7 @@ const MAX_LOGS: usize = 8;
 
 /// What is installed, and the log that is open.
 pub(super) struct Writer {
-    manifest: Manifest,
+    pub(super) manifest: Manifest,
     /// Opened with the first commit: a handle that only reads writes nothing.
     log: Option<LogWriter>,
     poisoned: Option<String>,
@@ -113,12 +113,25 @@ impl Writer {
         if next == self.manifest {
             return Ok(View { schema: view.schema.clone(), lsn: view.lsn, parts });
         }
+        self.install(vfs, next)?;
+        self.log = None;
+        Ok(View { schema: view.schema.clone(), lsn: view.lsn, parts })
+    }
+
+    /// Installs a manifest, whose files are durable but for their names, and
+    /// removes the files that only the one before named.
+    pub(super) fn install(&mut self, vfs: &dyn Vfs, mut next: Manifest) -> Result<()> {
         vfs.sync_dir()?;
         next.install(vfs).inspect_err(|e| self.poison(e))?;
         let old = std::mem::replace(&mut self.manifest, next);
-        self.log = None;
         remove_unnamed(vfs, &old, &self.manifest);
-        Ok(View { schema: view.schema.clone(), lsn: view.lsn, parts })
+        Ok(())
+    }
+
+    /// Makes all commits so far durable.
+    pub(super) fn sync_log(&mut self) -> Result<()> {
+        let synced = self.log.as_mut().map_or(Ok(()), LogWriter::sync);
+        synced.inspect_err(|e| self.poison(e))
     }
 
     /// Records the log's length, so that damage to its end can be told from a
@@ -141,21 +154,26 @@ fn flush_runs(
     manifest: &Manifest,
 ) -> Result<Option<SegmentEntry>> {
     let runs: Vec<_> = view.parts.iter().filter(|p| p.segment.is_none()).cloned().collect();
-    write_parts(vfs, manifest, &view.schema, number, &runs)
+    write_parts(vfs, manifest, &view.schema, number, &runs, &|_| Ok(()))
 }
 
 /// Writes the living rows of some parts as one segment; `None` if there are none.
+/// `watch` is told of every thousandth row; its error ends the writing.
 pub(super) fn write_parts(
     vfs: &dyn Vfs,
     manifest: &Manifest,
     schema: &Schema,
     number: FileNumber,
     parts: &[Arc<Part>],
+    watch: &dyn Fn(u64) -> Result<()>,
 ) -> Result<Option<SegmentEntry>> {
     let rows = || parts.iter().flat_map(|part| part.living().map(|row| (&*part.rows, row)));
     let mut columns = ColumnsBuilder::new(schema);
     for (source, row) in rows() {
         columns.push(&source.id(row)?, source.vectors(row, 1)?);
+        if columns.len() % 1024 == 0 {
+            watch(columns.len() as u64)?;
+        }
     }
     if columns.len() == 0 {
         return Ok(None);
@@ -188,7 +206,8 @@ fn flush_tombstones(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<V
     Ok(kept)
 }
 
-fn write_tombstones(
+/// Writes the dead rows of a segment to file `number`.
+pub(super) fn write_tombstones(
     vfs: &dyn Vfs,
     manifest: &Manifest,
     number: FileNumber,
