@@ -225,7 +225,10 @@ mod tests {
         assert_eq!(merged.find(&"b".into()).expect("find"), None);
         let c = merged.find(&"c".into()).expect("find").expect("kept");
         assert_eq!(merged.payload(c).expect("payload"), "{\"n\":2}");
-        assert_eq!(merged.vectors(c, 1).expect("vector"), a.vectors(Ordinal(2), 1).expect("vector"));
+        assert_eq!(
+            merged.vectors(c, 1).expect("vector"),
+            a.vectors(Ordinal(2), 1).expect("vector")
+        );
         assert!((merged.norms()[c.index()] - 3.0).abs() < 1e-6);
     }
 }

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use super::open::MAX_LOG;
 use super::{Durability, Options};
 use crate::codec::header::{FileHeader, FileKind};
 use crate::error::{Error, Result};
-use crate::manifest::{LogEntry, Manifest, SegmentEntry};
+use crate::manifest::{LogEntry, MAX_ROWS, Manifest, SegmentEntry, TombstonesEntry};
 use crate::memtable::RunBuilder;
 use crate::segment::{reader::Segment, writer as segment_writer};
-use crate::types::{FileNumber, Lsn};
+use crate::types::Lsn;
 use crate::vfs::Vfs;
 use crate::view::{Part, View};
-use crate::wal::format::LogName;
 use crate::wal::writer::LogWriter;
 
 /// Logs that may pile up over clean closes before they are flushed away.
@@ -54,7 +54,7 @@ impl Writer {
         let log = self.log.as_ref().map_or(0, LogWriter::len);
         let logs = self.manifest.logs.len();
         bytes >= options.memtable_bytes
-            || log >= 2 * options.memtable_bytes as u64
+            || log >= (options.memtable_bytes as u64).saturating_mul(2).min(MAX_LOG / 2)
             || (self.log.is_none() && logs >= MAX_LOGS)
     }
 
@@ -83,9 +83,8 @@ impl Writer {
     /// Creates a log and installs a manifest that names it.
     fn start_log(&mut self, vfs: &dyn Vfs) -> Result<()> {
         let number = self.manifest.take_number();
-        let name = LogName { collection: self.manifest.collection, number };
-        let log = LogWriter::create(vfs, name)?;
-        self.manifest.logs.push(LogEntry { number, sealed: None });
+        let log = LogWriter::create(vfs, number, self.manifest.owner())?;
+        self.manifest.logs.push(log.entry(false));
         self.manifest.install(vfs)?;
         self.log = Some(log);
         Ok(())
@@ -100,19 +99,14 @@ impl Writer {
         let mut next = self.manifest.clone();
         next.lsn = view.lsn;
         next.logs.clear();
-        let mut parts = flush_tombstones(vfs, view, &mut next)?;
-        // The number is spent even if writing fails: names are never reused.
-        let number = next.take_number();
+        let written = write_files(vfs, view, &mut next);
+        // Numbers are spent even if writing fails: names are never reused.
         self.manifest.next_file = next.next_file;
-        if let Some(entry) = flush_runs(vfs, view, number, &next)? {
-            next.segments.push(entry);
-            let segment = Segment::open(vfs, &next.collection, &view.schema, &entry)?;
-            parts.push(Arc::new(Part::new(Arc::new(segment), Arc::default(), Some(number))));
-        }
+        // On a full disk, what was written of the files must not stay in the way.
+        let parts = written.inspect_err(|_| remove_unnamed(vfs, &next, &self.manifest))?;
         if next == self.manifest {
             return Ok(View { schema: view.schema.clone(), lsn: view.lsn, parts });
         }
-        vfs.sync_dir()?;
         next.install(vfs).inspect_err(|e| self.poison(e))?;
         let old = std::mem::replace(&mut self.manifest, next);
         self.log = None;
@@ -126,19 +120,48 @@ impl Writer {
         let (None, Some(mut log)) = (&self.poisoned, self.log.take()) else { return Ok(()) };
         log.sync()?;
         if let Some(entry) = self.manifest.logs.last_mut() {
-            entry.sealed = Some(log.len());
+            *entry = log.entry(true);
         }
         self.manifest.install(vfs)
     }
+
+    /// Whether `manifest` is the one installed last. File numbers may have been
+    /// spent since.
+    pub(super) fn installed(&self, manifest: &Manifest) -> bool {
+        let last = Manifest { next_file: manifest.next_file, ..self.manifest.clone() };
+        last == *manifest
+    }
+
+    /// The log that is open, as it would be closed now.
+    pub(super) fn open_log(&self) -> Option<LogEntry> {
+        self.log.as_ref().map(|log| log.entry(true))
+    }
 }
 
-/// Writes the living rows of all runs to segment `number`; `None` if there are none.
-fn flush_runs(
-    vfs: &dyn Vfs,
-    view: &View,
-    number: FileNumber,
-    manifest: &Manifest,
-) -> Result<Option<SegmentEntry>> {
+/// Fails if `more` rows have no position left.
+pub(super) fn check_room(view: &View, more: u32) -> Result<()> {
+    let rows: u64 = view.parts.iter().map(|p| u64::from(p.rows.len())).sum();
+    if rows + u64::from(more) <= MAX_ROWS {
+        return Ok(());
+    }
+    let why = format!("a collection has at most {MAX_ROWS} rows, dead ones included");
+    Err(Error::invalid("batch", why))
+}
+
+/// Writes the files of a flush, durably, and enters them in `next`. An entry is
+/// made before its file, so that a file that could not be written is known.
+fn write_files(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<Vec<Arc<Part>>> {
+    let mut parts = flush_tombstones(vfs, view, next)?;
+    if let Some(entry) = flush_runs(vfs, view, next)? {
+        let segment = Segment::open(vfs, &next.collection, &view.schema, &entry)?;
+        parts.push(Arc::new(Part::new(Arc::new(segment), Arc::default(), Some(entry.number))));
+    }
+    vfs.sync_dir()?;
+    Ok(parts)
+}
+
+/// Writes the living rows of all runs as a segment; `None` if there are none.
+fn flush_runs(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<Option<SegmentEntry>> {
     let mut rows = RunBuilder::new(&view.schema);
     for part in view.parts.iter().filter(|p| p.segment.is_none()) {
         rows.push_rows(&*part.rows, |row| part.dead.contains(row))?;
@@ -146,46 +169,53 @@ fn flush_runs(
     if rows.len() == 0 {
         return Ok(None);
     }
-    segment_writer::write(vfs, manifest.collection, number, &rows.finish()).map(Some)
+    let count = rows.len() as u32;
+    let number = next.take_number();
+    let planned = SegmentEntry { number, len: 0, rows: count, table_crc: 0, tombstones: None };
+    next.segments.push(planned);
+    let entry = segment_writer::write(vfs, next.owner(), number, &rows.finish())?;
+    next.segments.pop();
+    next.segments.push(entry);
+    Ok(Some(entry))
 }
 
 /// Writes the tombstones of segments that lost rows since the last flush, drops
 /// segments that lost all, and returns the parts that remain.
 fn flush_tombstones(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<Vec<Arc<Part>>> {
     let mut kept = Vec::new();
-    let mut entries = Vec::new();
-    for entry in std::mem::take(&mut next.segments) {
+    for mut entry in std::mem::take(&mut next.segments) {
         let part = view.parts.iter().find(|p| p.segment == Some(entry.number));
         let part = part.expect("a view has all segments of its manifest");
         if part.live_rows() == 0 {
             continue;
         }
-        let mut entry = entry;
-        let dead = part.dead.len() as u32;
-        if entry.tombstones.map_or(0, |(_, dead)| dead) != dead {
-            let number = next.take_number();
-            write_tombstones(vfs, next, number, &part.dead)?;
-            entry.tombstones = Some((number, dead));
-        }
-        entries.push(entry);
         kept.push(part.clone());
+        let dead = part.dead.len() as u32;
+        if entry.tombstones.map_or(0, |t| t.dead) == dead {
+            next.segments.push(entry);
+            continue;
+        }
+        let header = FileHeader::new(FileKind::Tombstones, next.take_number(), next.owner());
+        let body = bitmap_bytes(&part.dead);
+        let header = header.over(&body);
+        entry.tombstones =
+            Some(TombstonesEntry { number: header.number, dead, crc: header.body_crc });
+        next.segments.push(entry);
+        write_tombstones(vfs, &header, &body)?;
     }
-    next.segments = entries;
     Ok(kept)
 }
 
-fn write_tombstones(
-    vfs: &dyn Vfs,
-    manifest: &Manifest,
-    number: FileNumber,
-    dead: &RoaringBitmap,
-) -> Result<()> {
+fn bitmap_bytes(dead: &RoaringBitmap) -> Vec<u8> {
     let mut body = Vec::with_capacity(dead.serialized_size());
     dead.serialize_into(&mut body).expect("writing to a Vec does not fail");
-    let header = FileHeader::new(FileKind::Tombstones, number, manifest.collection).over(&body);
-    let mut file = vfs.create(&FileKind::Tombstones.name(number))?;
+    body
+}
+
+fn write_tombstones(vfs: &dyn Vfs, header: &FileHeader, body: &[u8]) -> Result<()> {
+    let mut file = vfs.create(&FileKind::Tombstones.name(header.number))?;
     file.write(&header.encode())?;
-    file.write(&body)?;
+    file.write(body)?;
     file.sync()
 }
 

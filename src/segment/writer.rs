@@ -1,7 +1,7 @@
 //! Writes a run of the memtable as a segment file.
 
 use super::format::{Footer, PAGE, RegionEntry, RegionKind, encode_table};
-use crate::codec::header::{CollectionId, FileHeader, FileKind};
+use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::codec::{crc32, f32_bytes};
 use crate::error::Result;
 use crate::manifest::SegmentEntry;
@@ -15,11 +15,11 @@ use crate::vfs::{Vfs, WriteFile};
 /// durable with the next sync of the folder.
 pub(crate) fn write(
     vfs: &dyn Vfs,
-    collection: CollectionId,
+    owner: Owner,
     number: FileNumber,
     run: &Run,
 ) -> Result<SegmentEntry> {
-    let header = FileHeader::new(FileKind::Segment, number, collection);
+    let header = FileHeader::new(FileKind::Segment, number, owner);
     let mut out = SegmentWriter::begin(vfs, &header)?;
     out.region(RegionKind::Ids, 0, &id_bytes(&run.ids))?;
     out.region(RegionKind::IdOrder, 0, &u32_bytes(&run.order))?;
