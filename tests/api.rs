@@ -133,7 +133,10 @@ fn scores_are_the_metric_over_the_dimensions_asked_for() -> Done {
             for hit in &result.hits {
                 let RowId::U64(id) = hit.id else { panic!("u64 ids") };
                 let want = score(metric, &query[..dims], &vector(id, 96)[..dims]);
-                assert!((f64::from(hit.score) - want).abs() < 1e-5, "{metric} {dims} {hit:?} {want}");
+                assert!(
+                    (f64::from(hit.score) - want).abs() < 1e-5,
+                    "{metric} {dims} {hit:?} {want}"
+                );
             }
             assert!(result.hits.windows(2).all(|w| w[0].score >= w[1].score));
             let short = collection.search(&query[..dims]).dims(dims).limit(300).exact().run()?;
@@ -187,11 +190,9 @@ fn hand_written_funnels_run_every_stage() -> Done {
     let funnel = Funnel::stages([(8, 200), (16, 100), (32, 50), (64, 25)]);
     let result = collection.search(&vector(5, 128)).funnel(funnel).run()?;
     assert_eq!(result.hits[0].id, RowId::U64(5), "a stored row finds itself");
-    let rows: Vec<_> = result.explain.stages.iter().map(|s| (s.dims, s.rows_in, s.rows_out)).collect();
-    assert_eq!(
-        rows,
-        [(8, 2000, 200), (16, 200, 100), (32, 100, 50), (64, 50, 25), (128, 25, 10)]
-    );
+    let rows: Vec<_> =
+        result.explain.stages.iter().map(|s| (s.dims, s.rows_in, s.rows_out)).collect();
+    assert_eq!(rows, [(8, 2000, 200), (16, 200, 100), (32, 100, 50), (64, 50, 25), (128, 25, 10)]);
     Ok(())
 }
 

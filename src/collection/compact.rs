@@ -9,12 +9,14 @@ use std::sync::atomic::Ordering;
 
 use roaring::RoaringBitmap;
 
-use super::writer::{Writer, write_parts, write_tombstones};
+use super::writer::{Writer, plan_tombstones, write_parts, write_tombstones};
 use super::{Collection, Shared};
+use crate::codec::header::{FileKind, Owner};
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, SegmentEntry};
+use crate::manifest::SegmentEntry;
 use crate::segment::reader::Segment;
 use crate::types::FileNumber;
+use crate::vfs::Vfs;
 use crate::view::{Part, View};
 
 /// Segments of like size that are merged at once.
@@ -117,24 +119,29 @@ fn merge(
     progress: &dyn Fn(Progress) -> bool,
 ) -> Result<Compacted> {
     let vfs = &*shared.vfs;
-    let (number, manifest) = shared.lock_writer()?.reserve();
+    let (number, owner) = shared.lock_writer()?.reserve();
     let total = group.iter().map(|part| part.live_rows()).sum();
     let watch = |done| match progress(Progress { done, total }) {
         true => Ok(()),
         false => Err(Error::invalid("compaction", "it was ended before it was done")),
     };
-    let entry = write_parts(vfs, &manifest, &shared.schema, number, group, &watch)?;
-    let merged = match &entry {
-        None => None,
-        Some(entry) => {
-            Some(Segment::open(vfs, &manifest.collection, &shared.schema, entry)?)
+    let merged = match total {
+        0 => None,
+        _ => {
+            let written = write_merged(shared, owner, number, group, &watch);
+            // On a full disk, what was written must not stay in the way.
+            let name = FileKind::Segment.name(number);
+            Some(written.inspect_err(|_| drop(vfs.remove(&name)))?)
         }
     };
     let mut writer = shared.lock_writer()?;
     let view = shared.view();
     let died = died_meanwhile(&view, group);
-    writer.replace(vfs, &manifest_numbers(group), entry, &died)?;
-    shared.publish(replaced(&view, group, merged, number, died));
+    // Where all rows have died meanwhile, the new file is a stray.
+    let merged = merged.filter(|(entry, _)| died.len() < u64::from(entry.rows));
+    let entry = merged.as_ref().map(|(entry, _)| *entry);
+    writer.replace(vfs, &numbers(group), entry, &died)?;
+    shared.publish(replaced(&view, group, merged, died));
     Ok(Compacted {
         segments: group.len(),
         rows: total,
@@ -142,7 +149,22 @@ fn merge(
     })
 }
 
-fn manifest_numbers(group: &[Arc<Part>]) -> Vec<FileNumber> {
+/// Writes the merged segment, makes it durable and opens it.
+fn write_merged(
+    shared: &Shared,
+    owner: Owner,
+    number: FileNumber,
+    group: &[Arc<Part>],
+    watch: &dyn Fn(u64) -> Result<()>,
+) -> Result<(SegmentEntry, Segment)> {
+    let vfs = &*shared.vfs;
+    let entry = write_parts(vfs, owner, &shared.schema, number, group, watch)?;
+    vfs.sync_dir()?;
+    let segment = Segment::open(vfs, &owner.collection, &shared.schema, &entry)?;
+    Ok((entry, segment))
+}
+
+fn numbers(group: &[Arc<Part>]) -> Vec<FileNumber> {
     group.iter().filter_map(|part| part.segment).collect()
 }
 
@@ -172,29 +194,28 @@ fn died_meanwhile(view: &View, group: &[Arc<Part>]) -> RoaringBitmap {
 fn replaced(
     view: &View,
     group: &[Arc<Part>],
-    merged: Option<Segment>,
-    number: FileNumber,
+    merged: Option<(SegmentEntry, Segment)>,
     died: RoaringBitmap,
 ) -> View {
     let is_source = |part: &&Arc<Part>| group.iter().any(|source| source.segment == part.segment);
     let mut parts: Vec<_> = view.parts.iter().filter(|p| !is_source(p)).cloned().collect();
-    if let Some(merged) = merged {
+    if let Some((entry, merged)) = merged {
         let at = parts.iter().position(|p| p.segment.is_none()).unwrap_or(parts.len());
-        parts.insert(at, Arc::new(Part::new(Arc::new(merged), Arc::new(died), Some(number))));
+        parts.insert(at, Arc::new(Part::new(Arc::new(merged), Arc::new(died), Some(entry.number))));
     }
     View { schema: view.schema.clone(), lsn: view.lsn, parts }
 }
 
 impl Writer {
-    /// A file number, and the manifest as it is now.
-    fn reserve(&mut self) -> (FileNumber, Manifest) {
-        (self.manifest.take_number(), self.manifest.clone())
+    /// A number for a file, and what its header records.
+    fn reserve(&mut self) -> (FileNumber, Owner) {
+        (self.manifest.take_number(), self.manifest.owner())
     }
 
     /// Installs a manifest with `merged` in the place of segments `sources`.
     fn replace(
         &mut self,
-        vfs: &dyn crate::vfs::Vfs,
+        vfs: &dyn Vfs,
         sources: &[FileNumber],
         merged: Option<SegmentEntry>,
         died: &RoaringBitmap,
@@ -208,8 +229,10 @@ impl Writer {
             if !died.is_empty() {
                 let number = next.take_number();
                 self.manifest.next_file = next.next_file;
-                write_tombstones(vfs, &next, number, died)?;
-                entry.tombstones = Some((number, died.len() as u32));
+                let (body, tombstones) = plan_tombstones(number, died);
+                write_tombstones(vfs, next.owner(), tombstones, &body)?;
+                vfs.sync_dir()?;
+                entry.tombstones = Some(tombstones);
             }
             next.segments.push(entry);
         }

@@ -7,7 +7,7 @@ use parking_lot::MutexGuard;
 use super::Collection;
 use super::open::{check_logs, read_tombstones};
 use super::writer::Writer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manifest;
 use crate::schema::Schema;
 use crate::segment::format::RegionKind;
@@ -93,14 +93,18 @@ impl Collection {
     /// [`crate::Error::Corrupt`] for the first damage found.
     pub fn verify(&self) -> Result<Verified> {
         let vfs = &*self.shared.vfs;
-        let _quiet = self.quiet();
+        let writer = self.quiet();
         let manifest = manifest::load_installed(vfs)?;
+        if writer.as_ref().is_some_and(|w| w.healthy().is_ok() && !w.installed(&manifest)) {
+            let what = "is not the one this handle installed";
+            return Err(Error::corrupt(vfs.path(manifest::NAME), 0, what));
+        }
         let mut verified = Verified { files: 0, bytes: 0 };
         for entry in &manifest.segments {
             Segment::open(vfs, &manifest.collection, &manifest.schema, entry)?.verify()?;
             read_tombstones(vfs, &manifest, entry)?;
         }
-        check_logs(vfs, &manifest)?;
+        check_logs(vfs, &manifest, writer.and_then(|w| w.open_log()))?;
         for name in manifest.files().iter().map(String::as_str).chain([manifest::NAME]) {
             if let Some(file) = vfs.open(name)? {
                 verified.files += 1;

@@ -34,7 +34,7 @@ pub use info::{Info, Verified};
 pub use options::{Durability, Options};
 
 use crate::error::{Error, Result};
-use crate::payload::{self, Payload};
+use crate::payload::Payload;
 use crate::query::Search;
 use crate::schema::Schema;
 use crate::types::RowId;
@@ -191,9 +191,7 @@ impl Collection {
         let rows = &view.parts[part].rows;
         let mut vector = vec![0.0; self.schema().dims()];
         self.schema().stored().decode(rows.vectors(row, 1)?, &mut vector);
-        let payload = payload::from_text(&rows.payload(row)?).map_err(|e| {
-            Error::invalid("payload", format!("stored text of row {id} is not JSON: {e}"))
-        })?;
+        let payload = view.parts[part].payload(row)?;
         Ok(Some(Row { id, vector, payload }))
     }
 
@@ -231,6 +229,7 @@ impl Collection {
             self.shared.wake();
             view = self.view();
         }
+        writer::check_room(&view, operations)?;
         let lsn = writer.log(vfs, view.lsn, operations, body, options.durability)?;
         let next = apply::commit(&view, lsn, operations, body);
         // The log has the commit, so the view must too: a damaged segment that

@@ -70,7 +70,11 @@ impl Funnel {
                 let keep = shortlist(*share, limit, rows, entry, dims);
                 // A shortlist of most rows costs more than comparing all of them.
                 let all = keep as u64 >= rows / 2;
-                Ok(if all { Plan::Exact } else { Plan::Funnel { entry, keep, reranks: Vec::new() } })
+                Ok(if all {
+                    Plan::Exact
+                } else {
+                    Plan::Funnel { entry, keep, reranks: Vec::new() }
+                })
             }
             Kind::Stages(stages) => by_hand(stages, schema, dims, limit),
         }

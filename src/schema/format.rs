@@ -64,7 +64,8 @@ fn stage(r: &mut Reader) -> Result<StageCode, FormatError> {
     let at = r.at();
     let count = r.u32()?;
     let bits = Bits::from_count(count);
-    let bits = bits.ok_or(FormatError::mismatch(at, "bits of a stage code", 8, u64::from(count)))?;
+    let bits =
+        bits.ok_or(FormatError::mismatch(at, "bits of a stage code", 8, u64::from(count)))?;
     Ok(StageCode { dims, bits })
 }
 

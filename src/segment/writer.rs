@@ -1,7 +1,7 @@
 //! Writes a set of rows as a segment file, front to back.
 
 use super::format::{Footer, PAGE, RegionEntry, RegionKind, encode_table};
-use crate::codec::header::{CollectionId, FileHeader, FileKind};
+use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::codec::{crc32, f32_bytes};
 use crate::error::Result;
 use crate::manifest::SegmentEntry;
@@ -19,7 +19,7 @@ use crate::vfs::{Vfs, WriteFile};
 /// vectors and payloads go from their source to the file a row at a time.
 pub(crate) fn write<'a, I>(
     vfs: &dyn Vfs,
-    collection: CollectionId,
+    owner: Owner,
     number: FileNumber,
     columns: &Columns,
     rows: impl Fn() -> I,
@@ -27,7 +27,7 @@ pub(crate) fn write<'a, I>(
 where
     I: Iterator<Item = (&'a dyn Rows, Ordinal)>,
 {
-    let header = FileHeader::new(FileKind::Segment, number, collection);
+    let header = FileHeader::new(FileKind::Segment, number, owner);
     let mut out = SegmentWriter::begin(vfs, &header)?;
     write_columns(&mut out, columns)?;
     out.begin_region(RegionKind::Vectors, 0);
