@@ -18,8 +18,10 @@ use crate::npy::Reader;
 use crate::report::{Outcome, Output, Report, context};
 
 const HELP: &str = "\
-Without --ids the ids are the numbers of the rows, from 0. If the import fails, no
-collection is left; with --append, the batches before the failure stay committed.
+Without --ids the ids are the numbers of the rows, from 0. The collection grows in
+DIR.partial and is renamed when it is whole: an import that fails leaves nothing, one
+that is killed leaves DIR.partial. With --append, the batches before a failure stay
+committed, and the import can be repeated.
 
 Example:
   matryo import books.matryo --npy base.npy --granularities 64,256,1024 \\
@@ -60,7 +62,8 @@ pub(crate) struct Args {
     /// death of this process (buffered). The end result is durable either way.
     #[arg(long, default_value = "full")]
     durability: Safety,
-    /// RAM for rows on their way to disk, and so the size of a segment, in MiB.
+    /// RAM for rows on their way to disk, and so the size of a segment, in MiB; while
+    /// a segment is written, about as much again and some.
     #[arg(long, value_name = "MIB", default_value_t = 256,
           value_parser = clap::value_parser!(u32).range(1..=65_536))]
     memtable_mib: u32,
@@ -122,9 +125,9 @@ impl Args {
             return Err(format!("{dir} already exists: add to it with --append and --ids").into());
         }
         if partial.exists() {
-            let whose = "another import is at work there, or was interrupted";
+            let whose = "another import is at work, or was killed and left it";
             let partial = partial.display();
-            return Err(format!("{partial} is in the way: {whose}; then remove it").into());
+            return Err(format!("{partial} is in the way: {whose}; if so, remove it").into());
         }
         let schema = self.schema(input.vectors.columns())?;
         let collection = Collection::create_with(&partial, schema, self.options())?;

@@ -6,7 +6,9 @@ use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
 use std::time::Duration;
 
-use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{
+    BinaryBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 use matryo::{Explain, Value, json};
 use serde_json::Map;
 
@@ -80,10 +82,13 @@ impl Output {
             return ProgressBar::hidden();
         }
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-        let template = format!(
-            "{{wide_bar}} {{human_pos}} of {{human_len}} {unit}, {{per_sec}}, {{eta}} left"
-        );
-        bar.with_style(ProgressStyle::with_template(&template).expect("a constant template"))
+        let template =
+            format!("{{wide_bar}} {{human_pos}} of {{human_len}} {unit}, {{rate}}/s, {{eta}} left");
+        let style = ProgressStyle::with_template(&template).expect("a constant template");
+        let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = write!(out, "{}", HumanCount(state.per_sec() as u64));
+        };
+        bar.with_style(style.with_key("rate", rate))
     }
 }
 
