@@ -27,6 +27,8 @@ pub struct Info {
     pub segments: usize,
     /// Rows not in a segment yet.
     pub memtable_rows: u64,
+    /// Bytes of RAM these take: vectors, codes, ids and payloads.
+    pub memtable_bytes: u64,
     /// Bytes of all files.
     pub disk_bytes: u64,
     /// Bytes on disk by what they hold.
@@ -63,15 +65,19 @@ impl Collection {
             dead_rows: view.parts.iter().map(|p| p.dead.len()).sum(),
             segments: manifest.segments.len(),
             memtable_rows: 0,
+            memtable_bytes: 0,
             disk_bytes: 0,
             regions: BTreeMap::new(),
             ram_bytes: 0,
             background_error: self.shared.background_error.lock().clone(),
         };
         for part in &view.parts {
-            match part.segment {
-                None => info.memtable_rows += part.live_rows(),
-                Some(_) => info.ram_bytes += part.rows.ram_bytes() as u64,
+            let bytes = part.rows.ram_bytes() as u64;
+            if part.segment.is_some() {
+                info.ram_bytes += bytes;
+            } else {
+                info.memtable_rows += part.live_rows();
+                info.memtable_bytes += bytes;
             }
         }
         for entry in &manifest.segments {
