@@ -30,9 +30,9 @@ fn filled(dir: &std::path::Path, schema: Schema, rows: u64) -> matryo::Result<Co
 #[test]
 fn handles_and_searches_can_cross_threads() {
     fn shareable<T: Send + Sync + 'static>() {}
+    fn sendable<T: Send + 'static>() {}
     shareable::<Collection>();
     shareable::<Error>();
-    fn sendable<T: Send + 'static>() {}
     sendable::<matryo::Search>();
 }
 

@@ -89,7 +89,9 @@ fn rows_that_die_or_change_while_segments_are_merged_stay_so() -> Done {
         if once.replace(false) {
             collection.delete(7).expect("delete");
             collection.delete(2500).expect("delete");
-            collection.upsert(2600, &vector(2600), json!({"n": 2600, "new": true})).expect("upsert");
+            collection
+                .upsert(2600, &vector(2600), json!({"n": 2600, "new": true}))
+                .expect("upsert");
             collection.flush().expect("flush");
             collection.delete(8).expect("delete");
         }

@@ -66,8 +66,11 @@ fn imports(code: &str) -> Vec<String> {
         };
         let names = if rest.starts_with('{') { list.split(',').collect() } else { vec![list] };
         for name in names {
-            let name: String =
-                name.trim().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            let name: String = name
+                .trim()
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                .collect();
             found.push(name);
         }
     }

@@ -121,19 +121,16 @@ fn merge(
     let vfs = &*shared.vfs;
     let (number, owner) = shared.lock_writer()?.reserve();
     let total = group.iter().map(|part| part.live_rows()).sum();
-    let watch = |done| match progress(Progress { done, total }) {
-        true => Ok(()),
-        false => Err(Error::invalid("compaction", "it was ended before it was done")),
+    let watch = |done| {
+        let ended = || Error::invalid("compaction", "it was ended before it was done");
+        if progress(Progress { done, total }) { Ok(()) } else { Err(ended()) }
     };
-    let merged = match total {
-        0 => None,
-        _ => {
-            let written = write_merged(shared, owner, number, group, &watch);
-            // On a full disk, what was written must not stay in the way.
-            let name = FileKind::Segment.name(number);
-            Some(written.inspect_err(|_| drop(vfs.remove(&name)))?)
-        }
+    let write = || {
+        let written = write_merged(shared, owner, number, group, &watch);
+        // On a full disk, what was written must not stay in the way.
+        written.inspect_err(|_| drop(vfs.remove(&FileKind::Segment.name(number))))
     };
+    let merged = if total == 0 { None } else { Some(write()?) };
     let mut writer = shared.lock_writer()?;
     let view = shared.view();
     let died = died_meanwhile(&view, group);

@@ -19,8 +19,8 @@ pub(crate) mod open;
 mod options;
 mod writer;
 
-use std::path::Path;
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;

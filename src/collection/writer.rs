@@ -204,7 +204,7 @@ pub(super) fn write_parts(
     let mut columns = ColumnsBuilder::new(schema);
     for (source, row) in rows() {
         columns.push(&source.id(row)?, source.vectors(row, 1)?);
-        if columns.len() % 1024 == 0 {
+        if columns.len().is_multiple_of(1024) {
             watch(columns.len() as u64)?;
         }
     }

@@ -6,7 +6,7 @@ use crate::codec::{crc32, f32_bytes};
 use crate::error::Result;
 use crate::manifest::SegmentEntry;
 use crate::memtable::{Columns, IdColumn};
-use crate::payload::block::BlockWriter;
+use crate::payload::block::{BlockEntry, BlockWriter};
 use crate::rows::Rows;
 use crate::types::{FileNumber, Ordinal};
 use crate::vfs::{Vfs, WriteFile};
@@ -76,7 +76,7 @@ where
     blocks.close();
     out.put(&blocks.take())?;
     out.end_region()?;
-    let index: Vec<u8> = blocks.entries.iter().flat_map(|e| e.encode()).collect();
+    let index: Vec<u8> = blocks.entries.iter().flat_map(BlockEntry::encode).collect();
     out.region(RegionKind::PayloadIndex, 0, &index)
 }
 
