@@ -249,7 +249,17 @@ fn vectors_that_cannot_be_are_refused_and_nothing_changes() -> Done {
     assert!(refused(&[0.0; 8]).contains("zeros"));
     assert!(refused(&[-0.0; 8]).contains("zeros"));
     assert_eq!(collection.len(), 0);
-    collection.upsert(1, &[f32::MIN_POSITIVE; 8], ()).expect_err("rounds to zeros");
+    assert!(refused(&[f32::MIN_POSITIVE; 8]).contains("zeros"), "rounds to zeros in f16");
+    let wide = Collection::create(dir.path().join("b"), Schema::builder(8).build()?)?;
+    for extreme in [f32::MAX, f32::MIN_POSITIVE / 64.0] {
+        let refused = wide.upsert(1, &[extreme; 8], ()).expect_err("must be refused");
+        assert!(refused.to_string().contains("norm"), "{refused}");
+    }
+    for fine in [1e37, 1e-37] {
+        wide.upsert(1, &[fine; 8], ())?;
+        let hits = wide.search(&[fine; 8]).run()?.hits;
+        assert!((hits[0].score - 1.0).abs() < 1e-6, "{hits:?}");
+    }
     Ok(())
 }
 

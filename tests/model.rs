@@ -263,7 +263,10 @@ fn score(metric: Metric, query: &[f32], row: &[f32]) -> f32 {
         Metric::L2 => -sum(&|q, x| (q - x) * (q - x)),
         Metric::Cosine => {
             let query = query.iter().map(|q| f64::from(*q).powi(2)).sum::<f64>().sqrt();
-            let norm = sum(&|_, x| x * x).sqrt();
+            // A row's norm is rounded to f32, as it is stored, unless it is tiny.
+            let whole = sum(&|_, x| x * x).sqrt();
+            let rounded = whole as f32;
+            let norm = if rounded.is_normal() { f64::from(rounded) } else { whole };
             if norm == 0.0 { 0.0 } else { dot / (query * norm) }
         }
     };

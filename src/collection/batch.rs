@@ -5,7 +5,6 @@ use serde_json::Value;
 use super::Collection;
 use crate::error::{Error, Result, VectorError};
 use crate::payload;
-use crate::schema::Metric;
 use crate::types::RowId;
 use crate::wal::format::MAX_BODY;
 use crate::wal::ops;
@@ -22,11 +21,13 @@ pub struct Batch<'c> {
     operations: u32,
     /// The vector at hand, in stored precision.
     stored: Vec<u8>,
+    /// The same, widened again.
+    wide: Vec<f32>,
 }
 
 impl<'c> Batch<'c> {
     pub(super) fn new(collection: &'c Collection) -> Self {
-        Self { collection, body: Vec::new(), operations: 0, stored: Vec::new() }
+        Self { collection, body: Vec::new(), operations: 0, stored: Vec::new(), wide: Vec::new() }
     }
 
     /// Number of changes so far.
@@ -66,10 +67,10 @@ impl<'c> Batch<'c> {
             value: vector[at],
             stored: stored.name(),
         })?;
-        // Tiny components can round to zero; what counts is the row that is kept.
-        if schema.metric() == Metric::Cosine && all_zero(&self.stored, stored.bytes()) {
-            return Err(VectorError::Zero.into());
-        }
+        // Rounding can change the norm, even to zero; what counts is what is kept.
+        self.wide.resize(schema.dims(), 0.0);
+        stored.decode(&self.stored, &mut self.wide);
+        schema.check_vector(&self.wide, schema.dims())?;
         self.room(self.stored.len() + text.len() + crate::types::MAX_ID_BYTES)?;
         ops::put_upsert(&mut self.body, &id, &self.stored, &text);
         self.operations += 1;
@@ -115,12 +116,4 @@ impl<'c> Batch<'c> {
         );
         Err(Error::invalid("batch", why))
     }
-}
-
-/// Whether all components are zero; their sign, the top bit, does not matter.
-fn all_zero(stored: &[u8], bytes: usize) -> bool {
-    stored.chunks(bytes).all(|c| {
-        let (top, rest) = c.split_last().expect("components have bytes");
-        top.trailing_zeros() >= 7 && rest.iter().all(|b| *b == 0)
-    })
 }
