@@ -33,6 +33,8 @@ pub use query::{
     DEFAULT_LIMIT, DEFAULT_RECALL, Explain, Funnel, FunnelStage, Hit, Search, SearchResult,
     StageReport,
 };
-pub use schema::{MAX_DIMS, MAX_TIERS, Metric, Schema, SchemaBuilder};
+pub use schema::{
+    Field, FieldKind, MAX_DIMS, MAX_FIELD_NAME, MAX_FIELDS, MAX_TIERS, Metric, Schema, SchemaBuilder,
+};
 pub use serde_json::{Value, json};
 pub use types::{IdKind, MAX_ID_BYTES, RowId};
