@@ -5,11 +5,14 @@
 //! is copied O(log n) times before its flush), so a search meets few of them.
 //! A run is what a segment is made from: same columns, in RAM.
 
+use std::sync::{Arc, OnceLock};
+
 use crate::encoding::{Precision, StageBuilder};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::index::{Index, IndexBuilder, Source};
 use crate::kernel::{Isa, row};
 use crate::rows::{CodeColumn, Rows};
-use crate::schema::Schema;
+use crate::schema::{Field, Schema};
 use crate::types::{IdKind, Ordinal, RowId};
 
 /// Ids in row order, packed.
@@ -77,6 +80,8 @@ pub(crate) struct Columns {
     pub(crate) order: Vec<u32>,
     pub(crate) norms: Vec<f32>,
     pub(crate) codes: Vec<CodeColumn>,
+    /// What is to be indexed of their payloads.
+    pub(crate) fields: Arc<[Field]>,
 }
 
 /// Gathers [`Columns`]. Every id comes at most once.
@@ -85,6 +90,7 @@ pub(crate) struct ColumnsBuilder {
     norms: Vec<f32>,
     codes: Vec<StageBuilder>,
     stored: Precision,
+    fields: Arc<[Field]>,
     /// The row at hand, widened.
     wide: Vec<f32>,
 }
@@ -96,6 +102,7 @@ impl ColumnsBuilder {
             norms: Vec::new(),
             codes: schema.stages().iter().map(|code| StageBuilder::new(*code)).collect(),
             stored: schema.stored(),
+            fields: schema.shared_fields(),
             wide: vec![0.0; schema.dims()],
         }
     }
@@ -119,6 +126,7 @@ impl ColumnsBuilder {
             ids: self.ids,
             norms: self.norms,
             codes: self.codes.into_iter().map(column).collect(),
+            fields: self.fields,
         }
     }
 }
@@ -135,7 +143,13 @@ pub(crate) struct Run {
     vectors: Vec<u8>,
     payloads: Vec<Box<str>>,
     vector_bytes: usize,
+    /// Of each declared field, made when a filter first asks: commits stay
+    /// cheap, and collections that nobody filters pay nothing.
+    indexes: OnceLock<Vec<Bytes>>,
 }
+
+/// The bytes of an index in RAM.
+struct Bytes(Vec<u8>);
 
 /// Gathers rows for a [`Run`]. Every id comes at most once.
 pub(crate) struct RunBuilder {
@@ -172,7 +186,43 @@ impl RunBuilder {
             vectors: self.vectors,
             payloads: self.payloads,
             vector_bytes: self.vector_bytes,
+            indexes: OnceLock::new(),
         }
+    }
+}
+
+impl Run {
+    fn indexes(&self) -> Result<&[Bytes]> {
+        if let Some(indexes) = self.indexes.get() {
+            return Ok(indexes);
+        }
+        let mut builder = IndexBuilder::new(self.columns.fields.clone());
+        for (row, payload) in self.payloads.iter().enumerate() {
+            let pushed = builder.push(payload);
+            pushed.map_err(|why| corrupt(&format!("payload of row {row}: {why}")))?;
+        }
+        let built = builder.finish().map(Bytes).collect();
+        Ok(self.indexes.get_or_init(|| built))
+    }
+}
+
+/// What batches refuse can only come from a log that was made by hand.
+fn corrupt(what: &str) -> Error {
+    Error::corrupt("log", 0, what)
+}
+
+impl Source for Bytes {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn get(&self, at: usize, len: usize) -> Result<&[u8]> {
+        let bytes = at.checked_add(len).and_then(|end| self.0.get(at..end));
+        bytes.ok_or_else(|| self.corrupt(at, "read beyond a field index"))
+    }
+
+    fn corrupt(&self, _: usize, what: &str) -> Error {
+        corrupt(what)
     }
 }
 
@@ -198,6 +248,10 @@ impl Rows for Run {
 
     fn payload(&self, row: Ordinal) -> Result<String> {
         Ok(self.payloads[row.index()].to_string())
+    }
+
+    fn index(&self, field: usize) -> Result<Index<'_>> {
+        Index::new(&self.indexes()?[field], &self.columns.fields[field], self.len())
     }
 
     fn norms(&self) -> &[f32] {

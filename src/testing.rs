@@ -89,5 +89,6 @@ pub mod format {
         crate::wal::format::wal_frame as wal_frame,
         crate::segment::format::region_entry as region_entry,
         crate::segment::format::segment_footer as segment_footer,
+        crate::index::field_index as field_index,
     ];
 }

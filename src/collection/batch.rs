@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::Collection;
 use crate::error::{Error, Result, VectorError};
+use crate::index;
 use crate::payload;
 use crate::types::RowId;
 use crate::wal::format::MAX_BODY;
@@ -47,8 +48,9 @@ impl<'c> Batch<'c> {
     ///
     /// # Errors
     /// [`Error::Vector`] for a vector that cannot be stored, [`Error::Invalid`]
-    /// for an id of the wrong kind, a payload that is no object, or a batch that
-    /// outgrows 64 MiB. The batch stays as it was.
+    /// for an id of the wrong kind, a payload that is no object or has a value of
+    /// another kind in a declared field, or a batch that outgrows 64 MiB. The batch
+    /// stays as it was.
     pub fn upsert(
         &mut self,
         id: impl Into<RowId>,
@@ -59,7 +61,9 @@ impl<'c> Batch<'c> {
         let id = id.into();
         id.check(schema.ids())?;
         schema.check_vector(vector, schema.dims())?;
-        let text = payload::to_text(payload.into(), ops::MAX_PAYLOAD)?;
+        let payload = payload.into();
+        index::check(schema.fields(), &payload)?;
+        let text = payload::to_text(payload, ops::MAX_PAYLOAD)?;
         self.stored.clear();
         let stored = schema.stored();
         stored.encode(vector, &mut self.stored).map_err(|at| VectorError::OutOfRange {

@@ -1,6 +1,8 @@
 //! The schema inside the manifest: FORMAT.md, section "Schema".
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use super::{Field, FieldKind, Metric, Schema};
 use crate::codec::{FormatError, Reader};
 use crate::encoding::{Bits, Precision, StageCode};
@@ -27,6 +29,9 @@ impl Schema {
             out.extend((stage.dims as u32).to_le_bytes());
             out.extend(stage.bits.count().to_le_bytes());
         }
+        if self.fields.is_empty() {
+            return out;
+        }
         out.extend((self.fields.len() as u32).to_le_bytes());
         for field in self.fields() {
             out.push(number(&KINDS, &field.kind));
@@ -49,7 +54,7 @@ impl Schema {
         let granularities = (0..r.count(4)?).map(|_| r.u32().map(|g| g as usize));
         let granularities = granularities.collect::<Result<_, _>>()?;
         let stages = (0..r.count(8)?).map(|_| stage(&mut r)).collect::<Result<_, _>>()?;
-        let fields = (0..r.count(4)?).map(|_| field(&mut r)).collect::<Result<_, _>>()?;
+        let fields = fields(&mut r)?;
         r.finish()?;
         let schema = Self { dims, metric, granularities, stored, ids, stages, fields };
         schema.validate().map_err(|_| FormatError::new(0, "schema contradicts itself"))?;
@@ -76,6 +81,18 @@ fn stage(r: &mut Reader) -> Result<StageCode, FormatError> {
     let bits =
         bits.ok_or(FormatError::mismatch(at, "bits of a stage code", 8, u64::from(count)))?;
     Ok(StageCode { dims, bits })
+}
+
+/// A schema without fields ends before them.
+fn fields(r: &mut Reader) -> Result<Arc<[Field]>, FormatError> {
+    if r.remaining() == 0 {
+        return Ok(Arc::default());
+    }
+    let at = r.at();
+    match r.count(4)? {
+        0 => Err(FormatError::new(at, "a list of no fields is left out")),
+        count => (0..count).map(|_| field(r)).collect(),
+    }
 }
 
 fn field(r: &mut Reader) -> Result<Field, FormatError> {
@@ -121,12 +138,15 @@ mod tests {
         assert!(Schema::decode(&good[..good.len() - 1]).is_err());
         let good = Schema::builder(64).field("year", FieldKind::Float).build().expect("valid");
         let good = good.encode();
-        for (at, value) in [(9, 1), (8, 5), (7, 2), (6, 3), (4, 0xff), (4, b'.'), (12, 2)] {
+        for (at, value) in [(9, 1), (8, 5), (7, 2), (6, 3), (4, 0xff), (4, b'.'), (12, 2), (12, 0)]
+        {
             let mut bad = good.clone();
             let end = bad.len();
             bad[end - at] = value;
             assert!(Schema::decode(&bad).is_err(), "{at} before the end");
         }
-        assert!((0..good.len()).all(|len| Schema::decode(&good[..len]).is_err()));
+        let whole = |len: &usize| Schema::decode(&good[..*len]).is_ok();
+        let without = good.len() - 12;
+        assert_eq!((0..good.len()).filter(whole).collect::<Vec<_>>(), [without]);
     }
 }
