@@ -205,7 +205,7 @@ fn replaced(
 
 impl Writer {
     /// A number for a file, and what its header records.
-    fn reserve(&mut self) -> (FileNumber, Owner) {
+    pub(super) fn reserve(&mut self) -> (FileNumber, Owner) {
         (self.manifest.take_number(), self.manifest.owner())
     }
 

@@ -91,6 +91,7 @@ fn handle(
         options,
         view: RwLock::new(Arc::new(view)),
         writer: writer.map(Mutex::new),
+        queue: super::commit::Queue::default(),
         compacting: Mutex::new(()),
         closing: AtomicBool::new(false),
         background_error: Mutex::new(None),
