@@ -89,4 +89,27 @@ pub mod format {
         crate::segment::format::region_entry as region_entry,
         crate::segment::format::segment_footer as segment_footer,
     ];
+
+    /// Numbers that FORMAT.md states.
+    pub const NUMBERS: &[(&str, u64)] = &[
+        ("FORMAT_MAJOR", crate::codec::header::FORMAT_MAJOR as u64),
+        ("FORMAT_MINOR", crate::codec::header::FORMAT_MINOR as u64),
+        ("MAX_COUNTER", crate::codec::header::MAX_COUNTER),
+        ("PAGE", crate::segment::format::PAGE as u64),
+        ("SMALL_BLOCK", crate::segment::format::SMALL_BLOCK as u64),
+        ("LARGE_BLOCK", crate::segment::format::LARGE_BLOCK as u64),
+        ("BLOCK", crate::kernel::BLOCK as u64),
+        ("FRAME_ALIGN", crate::wal::format::ALIGN as u64),
+        ("MAX_FRAME_BODY", crate::wal::format::MAX_BODY as u64),
+        ("MAX_LOG", crate::collection::open::MAX_LOG),
+        ("MAX_MANIFEST", crate::manifest::MAX_LEN),
+        ("MAX_ROWS", crate::manifest::MAX_ROWS),
+        ("MAX_DIMS", crate::MAX_DIMS as u64),
+        ("MAX_TIERS", crate::MAX_TIERS as u64),
+        ("MAX_ID_BYTES", crate::MAX_ID_BYTES as u64),
+        ("MAX_PAYLOAD", crate::wal::ops::MAX_PAYLOAD as u64),
+        ("MAX_PAYLOAD_DEPTH", crate::payload::MAX_DEPTH as u64),
+        ("PAYLOAD_ALIGN", crate::payload::block::ALIGN as u64),
+        ("PAYLOAD_TARGET", crate::payload::block::TARGET as u64),
+    ];
 }

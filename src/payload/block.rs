@@ -10,9 +10,9 @@ use rkyv::rancor;
 use crate::codec::{FormatError, Reader};
 
 /// Text gathered before a block is closed, in bytes.
-const TARGET: usize = 32 << 10;
+pub(crate) const TARGET: usize = 32 << 10;
 /// Blocks begin at multiples of this.
-const ALIGN: usize = 16;
+pub(crate) const ALIGN: usize = 16;
 
 #[derive(rkyv::Archive, rkyv::Serialize)]
 struct PayloadBlock {
