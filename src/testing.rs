@@ -54,6 +54,57 @@ impl Folder {
     }
 }
 
+/// A folder in RAM that remembers what was done to it, and says what power loss
+/// at any moment could leave.
+#[derive(Clone)]
+pub struct Recorder(crate::vfs::record::Record);
+
+pub use crate::vfs::record::{Bug, Loss};
+
+impl Recorder {
+    /// An empty folder. With a bug, it forgets some of what it should make durable.
+    pub fn new(bug: Option<Bug>) -> Self {
+        Self(crate::vfs::record::Record::new(crate::vfs::mem::Mem::default(), bug))
+    }
+
+    /// Begins with the files of `folder`, all of them durable.
+    pub fn over(folder: &Folder, bug: Option<Bug>) -> Self {
+        Self(crate::vfs::record::Record::new(folder.0.fork(), bug))
+    }
+
+    /// Creates a collection in it.
+    ///
+    /// # Errors
+    /// As [`Collection::create_with`].
+    pub fn create(&self, schema: Schema, options: Options) -> Result<Collection> {
+        crate::collection::open::create(Arc::new(self.0.clone()), schema, options)
+    }
+
+    /// Opens the collection in it.
+    ///
+    /// # Errors
+    /// As [`Collection::open_with`].
+    pub fn open(&self, options: Options) -> Result<Collection> {
+        crate::collection::open::open(Arc::new(self.0.clone()), options)
+    }
+
+    /// Operations so far: a moment to cut the power at lies before each of them,
+    /// and one behind the last.
+    pub fn operations(&self) -> usize {
+        self.0.operations()
+    }
+
+    /// The folder after a cut before operation `cut`.
+    pub fn after(&self, cut: usize, loss: Loss, draw: &mut dyn FnMut() -> u64) -> Folder {
+        Folder(self.0.after(cut, loss, draw))
+    }
+
+    /// What operation `at` was, for messages.
+    pub fn describe(&self, at: usize) -> String {
+        self.0.describe(at)
+    }
+}
+
 /// Scan and row kernels, and the collector of the best rows.
 pub mod kernel {
     pub use crate::kernel::row;

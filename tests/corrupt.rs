@@ -221,7 +221,7 @@ fn lengths(folder: &Folder, allowed: &[Vec<u64>], log_may_be_cut: &[Vec<u64>]) {
         let (name, good) = bench.files[at].clone();
         bench.allowed = if name.starts_with("wal-") { log_may_be_cut } else { allowed };
         let strict = bench.allowed.len() == 1;
-        let near = |len: usize| len % 4096 < 2 || len % 13 == 0 || good.len() - len < 600;
+        let near = |len: usize| len % 4096 < 2 || len.is_multiple_of(13) || good.len() - len < 600;
         let small = good.len() < 4096;
         for len in (0..good.len()).filter(|len| long() || small || near(*len)) {
             let outcome = bench.replaced(at, good[..len].to_vec(), &format!("cut at {len}"));

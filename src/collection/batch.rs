@@ -121,6 +121,6 @@ impl<'c> Batch<'c> {
 fn all_zero(stored: &[u8], bytes: usize) -> bool {
     stored.chunks(bytes).all(|c| {
         let (top, rest) = c.split_last().expect("components have bytes");
-        top & 0x7f == 0 && rest.iter().all(|b| *b == 0)
+        top << 1 == 0 && rest.iter().all(|b| *b == 0)
     })
 }

@@ -118,7 +118,7 @@ pub(crate) fn text(block: &[u8], rows: usize, row: usize) -> Result<&str, Format
     let texts = &block.texts;
     let wrong = FormatError::mismatch(0, "rows in payload block", rows as u64, texts.len() as u64);
     let text = texts.get(row).filter(|_| texts.len() == rows);
-    text.map(|text| text.as_str()).ok_or(wrong)
+    text.map(rkyv::string::ArchivedString::as_str).ok_or(wrong)
 }
 
 #[cfg(test)]
@@ -130,7 +130,9 @@ mod tests {
         let mut writer = BlockWriter::default();
         let texts: Vec<String> =
             (0..3000).map(|n| format!("{{\"n\":{n}}}").repeat(n % 7)).collect();
-        texts.iter().for_each(|t| writer.push(t));
+        for text in &texts {
+            writer.push(text);
+        }
         writer.close();
         assert!(writer.entries.len() > 1, "more than one block");
         for (n, expected) in texts.iter().enumerate() {
@@ -165,7 +167,7 @@ mod tests {
         writer.close();
         let bytes = writer.bytes.len() as u64;
         let decode = |entries: &[BlockEntry]| {
-            let index: Vec<u8> = entries.iter().flat_map(|e| e.encode()).collect();
+            let index: Vec<u8> = entries.iter().flat_map(BlockEntry::encode).collect();
             decode_index(&index, 9000, bytes)
         };
         let good = writer.entries;

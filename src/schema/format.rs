@@ -1,5 +1,5 @@
 //! The schema inside the manifest: FORMAT.md, section "Schema".
-#![deny(clippy::indexing_slicing, clippy::unwrap_used)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
 use super::{Metric, Schema};
 use crate::codec::{FormatError, Reader};
@@ -15,9 +15,9 @@ impl Schema {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend((self.dims as u32).to_le_bytes());
-        out.push(number(&METRICS, self.metric));
-        out.push(number(&PRECISIONS, self.stored));
-        out.push(number(&IDS, self.ids));
+        out.push(number(&METRICS, &self.metric));
+        out.push(number(&PRECISIONS, &self.stored));
+        out.push(number(&IDS, &self.ids));
         out.push(0);
         out.extend((self.granularities.len() as u32).to_le_bytes());
         self.granularities.iter().for_each(|g| out.extend((*g as u32).to_le_bytes()));
@@ -48,8 +48,8 @@ impl Schema {
     }
 }
 
-fn number<T: PartialEq>(all: &[T], one: T) -> u8 {
-    all.iter().position(|x| *x == one).map_or(u8::MAX, |n| n as u8)
+fn number<T: PartialEq>(all: &[T], one: &T) -> u8 {
+    all.iter().position(|x| x == one).map_or(u8::MAX, |n| n as u8)
 }
 
 fn pick<T: Copy>(all: &[T], r: &mut Reader, what: &'static str) -> Result<T, FormatError> {

@@ -39,6 +39,7 @@ pub struct Schema {
 
 /// Builds a [`Schema`]; made by [`Schema::builder`].
 #[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until it builds"]
 pub struct SchemaBuilder {
     schema: Schema,
     stages: Option<Vec<StageCode>>,

@@ -6,7 +6,7 @@ use crate::codec::{crc32, f32_bytes};
 use crate::error::Result;
 use crate::manifest::SegmentEntry;
 use crate::memtable::{IdColumn, Run};
-use crate::payload::block::BlockWriter;
+use crate::payload::block::{BlockEntry, BlockWriter};
 use crate::rows::Rows;
 use crate::types::FileNumber;
 use crate::vfs::{Vfs, WriteFile};
@@ -33,7 +33,7 @@ pub(crate) fn write(
         let mut payload = BlockWriter::default();
         run.payloads.iter().for_each(|text| payload.push(text));
         payload.close();
-        let index: Vec<u8> = payload.entries.iter().flat_map(|e| e.encode()).collect();
+        let index: Vec<u8> = payload.entries.iter().flat_map(BlockEntry::encode).collect();
         out.region(RegionKind::Payload, 0, &payload.bytes)?;
         out.region(RegionKind::PayloadIndex, 0, &index)?;
     }

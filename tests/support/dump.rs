@@ -69,7 +69,9 @@ impl Dump<'_> {
     }
 
     fn fields(&mut self, parts: &[(usize, &str)]) {
-        parts.iter().for_each(|(size, what)| self.field(*size, what));
+        for (size, what) in parts {
+            self.field(*size, what);
+        }
     }
 
     /// A structure by its offset table; returns where it began.
