@@ -99,6 +99,16 @@ impl Recorder {
         Folder(self.0.after(cut, loss, draw))
     }
 
+    /// Lets the changes counted so fail, as on a full disk.
+    pub fn fail(&self, changes: std::ops::Range<usize>) {
+        self.0.fail(changes);
+    }
+
+    /// Changes tried so far, failed ones included.
+    pub fn tried(&self) -> usize {
+        self.0.tried()
+    }
+
     /// What operation `at` was, for messages.
     pub fn describe(&self, at: usize) -> String {
         self.0.describe(at)

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::mem::Mem;
 use super::{LockMode, ReadFile, TempFile, Vfs, WriteFile};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What a folder with a bug forgets to do. It says that it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,10 @@ pub(crate) struct Record {
 struct Log {
     ops: Vec<Op>,
     inodes: usize,
+    /// Changes tried, failed ones included.
+    tried: usize,
+    /// Changes that fail, counted as `tried` is.
+    failing: std::ops::Range<usize>,
 }
 
 /// A file as the medium and the cache have it.
@@ -94,6 +98,26 @@ impl Record {
 
     pub(crate) fn operations(&self) -> usize {
         self.log.lock().ops.len()
+    }
+
+    /// Lets the changes counted so fail, as on a full disk.
+    pub(crate) fn fail(&self, changes: std::ops::Range<usize>) {
+        self.log.lock().failing = changes;
+    }
+
+    /// Changes tried so far.
+    pub(crate) fn tried(&self) -> usize {
+        self.log.lock().tried
+    }
+
+    fn attempt(&self, action: &'static str, name: &str) -> Result<()> {
+        let mut log = self.log.lock();
+        log.tried += 1;
+        if !log.failing.contains(&(log.tried - 1)) {
+            return Ok(());
+        }
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        Err(Error::io(action, self.mem.path(name), full))
     }
 
     pub(crate) fn describe(&self, at: usize) -> String {
@@ -247,12 +271,14 @@ impl Vfs for Record {
     }
 
     fn create(&self, name: &str) -> Result<Box<dyn WriteFile>> {
+        self.attempt("create", name)?;
         let file = self.mem.create(name)?;
         let inode = self.new_file(name);
         Ok(Box::new(Recorded { folder: self.clone(), name: name.into(), inode, file, held: None }))
     }
 
     fn create_temp(&self) -> Result<Box<dyn TempFile>> {
+        self.attempt("create", super::disk::TEMP_PREFIX)?;
         let file = self.mem.create_temp()?;
         let inode = self.log.lock().inodes;
         let name = format!("{}{inode}", super::disk::TEMP_PREFIX);
@@ -261,6 +287,7 @@ impl Vfs for Record {
     }
 
     fn remove(&self, name: &str) -> Result<()> {
+        self.attempt("remove", name)?;
         self.mem.remove(name)?;
         self.push(Op::Remove(name.into()));
         if self.bug == Some(Bug::RemoveBeforeRename) {
@@ -273,6 +300,7 @@ impl Vfs for Record {
     }
 
     fn sync_dir(&self) -> Result<()> {
+        self.attempt("sync", "")?;
         self.mem.sync_dir()?;
         self.push(Op::SyncDir);
         Ok(())
@@ -299,6 +327,9 @@ struct Recorded<F: ?Sized> {
 
 impl<F: WriteFile + ?Sized> WriteFile for Recorded<F> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let full = self.folder.attempt("write", &self.name);
+        // A disk that fills up takes some of the bytes.
+        let bytes = if full.is_ok() { bytes } else { &bytes[..bytes.len() / 2] };
         self.file.write(bytes)?;
         if self.folder.bug == Some(Bug::SyncBeforeWrite) {
             self.release();
@@ -306,10 +337,11 @@ impl<F: WriteFile + ?Sized> WriteFile for Recorded<F> {
         } else {
             self.folder.push(Op::Write(self.inode, bytes.to_vec()));
         }
-        Ok(())
+        full
     }
 
     fn sync(&mut self) -> Result<()> {
+        self.folder.attempt("sync", &self.name)?;
         self.file.sync()?;
         let forgotten =
             matches!(self.folder.bug, Some(Bug::NoSyncOf(prefix)) if self.name.starts_with(prefix));
@@ -332,6 +364,7 @@ impl<F: ?Sized> Recorded<F> {
 impl TempFile for Recorded<dyn TempFile> {
     fn persist(self: Box<Self>, name: &str) -> Result<()> {
         let Self { folder, name: temp, inode: old, file, .. } = *self;
+        folder.attempt("rename to", name)?;
         file.persist(name)?;
         if folder.bug == Some(Bug::RewriteInsteadOfRename) {
             let inode = folder.new_file(name);
