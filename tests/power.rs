@@ -133,9 +133,9 @@ impl Run {
         if allowed.is_empty() {
             return create_again(left);
         }
-        let right = |rows: Rows| match allowed.contains(&&rows) {
-            true => Ok(()),
-            false => Err(format!("{rows:?}, expected one of {allowed:?}")),
+        let right = |rows: Rows| {
+            let wrong = format!("{rows:?}, expected one of {allowed:?}");
+            if allowed.contains(&&rows) { Ok(()) } else { Err(wrong) }
         };
         // The recovery is recorded in turn, and its power cut.
         let recovery = Recorder::over(left, None);

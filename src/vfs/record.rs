@@ -243,14 +243,14 @@ fn torn(file: File, loss: Loss, draw: &mut dyn FnMut() -> u64) -> Vec<u8> {
                 0 => {}
                 // The beginning; all of it, with a hole of zeros or of garbage.
                 1 => bytes.extend(&rest[..kept]),
-                2 => bytes.extend(rest.iter().enumerate().map(|(i, b)| match i < kept {
-                    true => 0,
-                    false => *b,
-                })),
-                _ => bytes.extend(rest.iter().enumerate().map(|(i, b)| match i < kept {
-                    true => *b,
-                    false => draw() as u8,
-                })),
+                2 => {
+                    bytes.extend(std::iter::repeat_n(0, kept));
+                    bytes.extend(&rest[kept..]);
+                }
+                _ => {
+                    bytes.extend(&rest[..kept]);
+                    bytes.extend(rest[kept..].iter().map(|_| draw() as u8));
+                }
             }
         }
     }
