@@ -25,7 +25,7 @@ use crate::wal::reader::{Commit, commits};
 use crate::wal::writer::LogWriter;
 
 /// Longest log that is read. Flushing keeps them far below.
-pub(super) const MAX_LOG: u64 = 8 << 30;
+pub(crate) const MAX_LOG: u64 = 8 << 30;
 
 pub(super) fn create_on_disk(path: &Path, schema: Schema, options: Options) -> Result<Collection> {
     create(Arc::new(Disk::create(path)?), schema, options)
