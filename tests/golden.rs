@@ -230,16 +230,23 @@ fn the_same_operations_still_give_the_golden_bytes() {
 /// A newer major version is refused, and its files are left alone.
 #[test]
 fn a_newer_format_is_refused_and_left_alone() {
-    let folder = words();
-    let mut manifest = folder.read("MANIFEST").expect("there");
-    manifest[8] = 2;
-    let crc = support::crc32(&manifest[..60]);
-    manifest[60..64].copy_from_slice(&crc.to_le_bytes());
-    folder.write("MANIFEST", manifest);
-    let before = files(&folder);
-    let opened = folder.open(Options::new()).map(|_| ());
-    assert!(matches!(opened, Err(Error::UnsupportedFormat { .. })), "{opened:?}");
-    assert_eq!(files(&folder), before);
+    let newer = |mut bytes: Vec<u8>| {
+        bytes[8] = 2;
+        let crc = support::crc32(&bytes[..60]);
+        bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    };
+    let segment = words().read("seg-0000000002").expect("there");
+    let manifest = words().read("MANIFEST").expect("there");
+    // The manifest itself; a file that no manifest names.
+    for (name, bytes) in [("MANIFEST", manifest), ("seg-0000000099", segment)] {
+        let folder = words();
+        folder.write(name, newer(bytes));
+        let before = files(&folder);
+        let opened = folder.open(Options::new()).map(|_| ());
+        assert!(matches!(opened, Err(Error::UnsupportedFormat { .. })), "{name}: {opened:?}");
+        assert_eq!(files(&folder), before);
+    }
 }
 
 /// A reader in another language, made from FORMAT.md, finds the same rows. Where

@@ -300,7 +300,12 @@ fn is_newer(vfs: &dyn Vfs, manifest: &Manifest, name: &str, kind: FileKind) -> R
         return Ok(false);
     }
     file.read_at(&mut bytes, 0)?;
-    let Ok(header) = FileHeader::decode(&bytes, kind, file.path()) else { return Ok(false) };
+    let header = match FileHeader::decode(&bytes, kind, file.path()) {
+        Ok(header) => header,
+        // Left by a newer version: not ours to remove.
+        Err(e @ Error::UnsupportedFormat { .. }) => return Err(e),
+        Err(_) => return Ok(false),
+    };
     if header.collection != manifest.collection {
         return Ok(false);
     }
