@@ -24,7 +24,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{rows} rows x {DIMS} f32 in {}, medians of {RUNS} runs", place.display());
     check(dir.path(), &vectors[..2000 * DIMS])?;
 
-    let raw = |sync: usize| move |dir: &Path, v: &[f32]| raw(dir, v, sync);
+    let raw = |sync: usize| {
+        move |dir: &Path, v: &[f32]| {
+            raw(dir, v, sync);
+            Ok(())
+        }
+    };
     let bulk_raw = measure("raw write, one sync", &vectors, dir.path(), None, raw(usize::MAX))?;
     measure("bulk", &vectors, dir.path(), Some(bulk_raw), bulk)?;
     let batch_raw =
@@ -79,7 +84,7 @@ fn measure(
         removed.expect("remove");
     }
     seconds.sort_by(f64::total_cmp);
-    let median = (seconds[RUNS / 2 - 1] + seconds[RUNS / 2]) / 2.0;
+    let median = f64::midpoint(seconds[RUNS / 2 - 1], seconds[RUNS / 2]);
     let rows = vectors.len() / DIMS;
     let ratio = raw.map_or(String::new(), |raw| format!("  {:.2} of raw", raw / median));
     println!(
@@ -91,7 +96,8 @@ fn measure(
     Ok(median)
 }
 
-fn raw(path: &Path, vectors: &[f32], sync_rows: usize) -> matryo::Result<()> {
+#[expect(clippy::disallowed_types, reason = "what a program without a store would do")]
+fn raw(path: &Path, vectors: &[f32], sync_rows: usize) {
     let mut file = std::fs::File::create(path).expect("create");
     for chunk in vectors.chunks(sync_rows.saturating_mul(DIMS)) {
         for part in chunk.chunks(DIMS * 256) {
@@ -99,7 +105,6 @@ fn raw(path: &Path, vectors: &[f32], sync_rows: usize) -> matryo::Result<()> {
         }
         file.sync_data().expect("sync");
     }
-    Ok(())
 }
 
 fn create(path: &Path) -> matryo::Result<Collection> {
