@@ -26,7 +26,8 @@ mod wal;
 pub mod testing;
 
 pub use collection::{
-    Batch, Collection, Compacted, Durability, Info, Options, Progress, Row, Verified,
+    Batch, Bulk, Collection, Compacted, Durability, Info, Options, Progress, Row, Snapshot,
+    Verified,
 };
 pub use encoding::{Bits, Precision, StageCode};
 pub use error::{Corruption, Error, Result, VectorError};

@@ -73,13 +73,56 @@ impl IdColumn {
     }
 }
 
-/// What of a set of rows is kept in RAM, whether its vectors are or not.
+/// What is computed of vectors: their norms and their stage codes.
+pub(crate) struct Codes {
+    pub(crate) norms: Vec<f32>,
+    pub(crate) stages: Vec<CodeColumn>,
+}
+
+/// Gathers [`Codes`].
+struct CodesBuilder {
+    norms: Vec<f32>,
+    stages: Vec<StageBuilder>,
+    stored: Precision,
+    /// The vector at hand, widened.
+    wide: Vec<f32>,
+}
+
+impl CodesBuilder {
+    fn new(schema: &Schema) -> Self {
+        Self {
+            norms: Vec::new(),
+            stages: schema.stages().iter().map(|code| StageBuilder::new(*code)).collect(),
+            stored: schema.stored(),
+            wide: vec![0.0; schema.dims()],
+        }
+    }
+
+    /// Adds a vector as stored.
+    fn push(&mut self, vector: &[u8]) {
+        self.stored.decode(vector, &mut self.wide);
+        self.stages.iter_mut().for_each(|stage| stage.push(&self.wide));
+        let norm = row::norm_squared(Isa::detect(), self.stored, vector).sqrt();
+        self.norms.push(norm as f32);
+    }
+
+    fn finish(self) -> Codes {
+        Codes { norms: self.norms, stages: self.stages.into_iter().map(column).collect() }
+    }
+}
+
+fn column(builder: StageBuilder) -> CodeColumn {
+    let code = builder.view().code();
+    let (blocks, factors) = builder.finish();
+    CodeColumn::new(code, blocks, factors).expect("a builder's parts fit each other")
+}
+
+/// What a segment keeps of its rows beside vectors and payloads.
 pub(crate) struct Columns {
     pub(crate) ids: IdColumn,
     /// Ordinals sorted by id.
     pub(crate) order: Vec<u32>,
-    pub(crate) norms: Vec<f32>,
-    pub(crate) codes: Vec<CodeColumn>,
+    pub(crate) codes: Codes,
     /// What is to be indexed of their payloads.
     pub(crate) fields: Arc<[Field]>,
 }
@@ -87,32 +130,22 @@ pub(crate) struct Columns {
 /// Gathers [`Columns`]. Every id comes at most once.
 pub(crate) struct ColumnsBuilder {
     ids: IdColumn,
-    norms: Vec<f32>,
-    codes: Vec<StageBuilder>,
-    stored: Precision,
+    codes: CodesBuilder,
     fields: Arc<[Field]>,
-    /// The row at hand, widened.
-    wide: Vec<f32>,
 }
 
 impl ColumnsBuilder {
     pub(crate) fn new(schema: &Schema) -> Self {
         Self {
             ids: IdColumn::new(schema.ids()),
-            norms: Vec::new(),
-            codes: schema.stages().iter().map(|code| StageBuilder::new(*code)).collect(),
-            stored: schema.stored(),
+            codes: CodesBuilder::new(schema),
             fields: schema.shared_fields(),
-            wide: vec![0.0; schema.dims()],
         }
     }
 
     /// Adds a row: `vector` as stored.
     pub(crate) fn push(&mut self, id: &RowId, vector: &[u8]) {
-        self.stored.decode(vector, &mut self.wide);
-        self.codes.iter_mut().for_each(|code| code.push(&self.wide));
-        let norm = row::norm_squared(Isa::detect(), self.stored, vector).sqrt();
-        self.norms.push(norm as f32);
+        self.codes.push(vector);
         self.ids.push(id);
     }
 
@@ -124,79 +157,86 @@ impl ColumnsBuilder {
         Columns {
             order: self.ids.order(),
             ids: self.ids,
-            norms: self.norms,
-            codes: self.codes.into_iter().map(column).collect(),
+            codes: self.codes.finish(),
             fields: self.fields,
         }
     }
 }
 
-fn column(builder: StageBuilder) -> CodeColumn {
-    let code = builder.view().code();
-    let (blocks, factors) = builder.finish();
-    CodeColumn::new(code, blocks, factors).expect("a builder's parts fit each other")
-}
-
 /// An immutable set of rows in RAM.
 pub(crate) struct Run {
-    columns: Columns,
+    schema: Arc<Schema>,
+    ids: IdColumn,
+    order: Vec<u32>,
     vectors: Vec<u8>,
     payloads: Vec<Box<str>>,
-    vector_bytes: usize,
-    /// Of each declared field, made when a filter first asks: commits stay
-    /// cheap, and collections that nobody filters pay nothing.
+    /// Made by the first search that meets the run: most runs are merged or
+    /// flushed before any does.
+    codes: OnceLock<Codes>,
+    /// Of each declared field, made by the first filter that asks for one.
     indexes: OnceLock<Vec<Bytes>>,
 }
 
 /// The bytes of an index in RAM.
 struct Bytes(Vec<u8>);
 
-/// Gathers rows for a [`Run`]. Every id comes at most once.
+/// Gathers rows for a [`Run`].
 pub(crate) struct RunBuilder {
-    columns: ColumnsBuilder,
+    schema: Arc<Schema>,
+    ids: IdColumn,
     vectors: Vec<u8>,
     payloads: Vec<Box<str>>,
-    vector_bytes: usize,
 }
 
 impl RunBuilder {
-    pub(crate) fn new(schema: &Schema) -> Self {
+    pub(crate) fn new(schema: &Arc<Schema>) -> Self {
         Self {
-            columns: ColumnsBuilder::new(schema),
+            ids: IdColumn::new(schema.ids()),
             vectors: Vec::new(),
             payloads: Vec::new(),
-            vector_bytes: schema.vector_bytes(),
+            schema: schema.clone(),
         }
     }
 
     /// Adds a row: `vector` as stored, `payload` as JSON text.
     pub(crate) fn push(&mut self, id: &RowId, vector: &[u8], payload: &str) {
-        self.columns.push(id, vector);
+        self.ids.push(id);
         self.vectors.extend_from_slice(vector);
         self.payloads.push(payload.into());
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.columns.len()
+        self.ids.len()
     }
 
     pub(crate) fn finish(self) -> Run {
         Run {
-            columns: self.columns.finish(),
+            order: self.ids.order(),
+            ids: self.ids,
             vectors: self.vectors,
             payloads: self.payloads,
-            vector_bytes: self.vector_bytes,
+            codes: OnceLock::new(),
             indexes: OnceLock::new(),
+            schema: self.schema,
         }
     }
 }
 
 impl Run {
+    fn codes(&self) -> &Codes {
+        self.codes.get_or_init(|| {
+            let mut codes = CodesBuilder::new(&self.schema);
+            let vectors = self.vectors.chunks_exact(self.schema.vector_bytes());
+            vectors.for_each(|vector| codes.push(vector));
+            codes.finish()
+        })
+    }
+
     fn indexes(&self) -> Result<&[Bytes]> {
         if let Some(indexes) = self.indexes.get() {
             return Ok(indexes);
         }
-        let mut builder = IndexBuilder::new(self.columns.fields.clone());
+        let mut builder = IndexBuilder::new(self.schema.shared_fields());
         for (row, payload) in self.payloads.iter().enumerate() {
             let pushed = builder.push(payload);
             pushed.map_err(|why| corrupt(&format!("payload of row {row}: {why}")))?;
@@ -228,20 +268,20 @@ impl Source for Bytes {
 
 impl Rows for Run {
     fn len(&self) -> u32 {
-        self.columns.ids.len() as u32
+        self.ids.len() as u32
     }
 
     fn id(&self, row: Ordinal) -> Result<RowId> {
-        Ok(self.columns.ids.get(row.index()))
+        Ok(self.ids.get(row.index()))
     }
 
     fn by_id(&self, rank: u32) -> Result<Ordinal> {
-        Ok(Ordinal(self.columns.order[rank as usize]))
+        Ok(Ordinal(self.order[rank as usize]))
     }
 
     fn vectors(&self, first: Ordinal, count: u32) -> Result<&[u8]> {
-        let start = first.index() * self.vector_bytes;
-        Ok(&self.vectors[start..start + count as usize * self.vector_bytes])
+        let start = first.index() * self.schema.vector_bytes();
+        Ok(&self.vectors[start..start + count as usize * self.schema.vector_bytes()])
     }
 
     fn will_need(&self, _: Ordinal) {}
@@ -251,25 +291,26 @@ impl Rows for Run {
     }
 
     fn index(&self, field: usize) -> Result<Index<'_>> {
-        Index::new(&self.indexes()?[field], &self.columns.fields[field], self.len())
+        Index::new(&self.indexes()?[field], &self.schema.fields()[field], self.len())
     }
 
     fn norms(&self) -> &[f32] {
-        &self.columns.norms
+        &self.codes().norms
     }
 
     fn codes(&self) -> &[CodeColumn] {
-        &self.columns.codes
+        &self.codes().stages
     }
 
     fn ram_bytes(&self) -> usize {
-        let codes: usize = self.columns.codes.iter().map(CodeColumn::ram_bytes).sum();
+        let stages = self.schema.stages().iter();
+        let codes: usize = stages.map(|code| code.bytes_per_row()).sum::<usize>() * self.ids.len();
         let payloads: usize = self.payloads.iter().map(|p| p.len() + size_of::<Box<str>>()).sum();
-        let ids = match &self.columns.ids {
+        let ids = match &self.ids {
             IdColumn::U64(ids) => ids.len() * 8,
             IdColumn::Str { ends, text } => ends.len() * 8 + text.len(),
         };
-        self.vectors.len() + codes + payloads + ids + self.columns.order.len() * 8
+        self.vectors.len() + codes + payloads + ids + self.order.len() * 8
     }
 }
 
@@ -278,7 +319,7 @@ mod tests {
     use super::*;
 
     fn run(ids: &[&str]) -> Run {
-        let schema = Schema::builder(3).ids(IdKind::Str).build().expect("valid");
+        let schema = Arc::new(Schema::builder(3).ids(IdKind::Str).build().expect("valid"));
         let mut builder = RunBuilder::new(&schema);
         for (n, id) in ids.iter().enumerate() {
             let mut vector = Vec::new();

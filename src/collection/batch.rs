@@ -2,11 +2,10 @@
 
 use serde_json::Value;
 
-use super::Collection;
-use crate::error::{Error, Result, VectorError};
-use crate::index;
-use crate::payload;
-use crate::types::RowId;
+use super::encode::RowEncoder;
+use super::{Collection, commit};
+use crate::error::{Error, Result};
+use crate::types::{MAX_ID_BYTES, RowId};
 use crate::wal::format::MAX_BODY;
 use crate::wal::ops;
 
@@ -20,15 +19,12 @@ pub struct Batch<'c> {
     /// The operations, as the log will hold them.
     body: Vec<u8>,
     operations: u32,
-    /// The vector at hand, in stored precision.
-    stored: Vec<u8>,
-    /// The same, widened again.
-    wide: Vec<f32>,
+    encoder: RowEncoder,
 }
 
 impl<'c> Batch<'c> {
     pub(super) fn new(collection: &'c Collection) -> Self {
-        Self { collection, body: Vec::new(), operations: 0, stored: Vec::new(), wide: Vec::new() }
+        Self { collection, body: Vec::new(), operations: 0, encoder: RowEncoder::default() }
     }
 
     /// Number of changes so far.
@@ -48,35 +44,19 @@ impl<'c> Batch<'c> {
     ///
     /// # Errors
     /// [`Error::Vector`] for a vector that cannot be stored, [`Error::Invalid`]
-    /// for an id of the wrong kind, a payload that is no object or has a value of
-    /// another kind in a declared field, or a batch that outgrows 64 MiB. The batch
-    /// stays as it was.
+    /// for an id of the wrong kind, a payload that is no object, or a batch that
+    /// outgrows 64 MiB. The batch stays as it was.
     pub fn upsert(
         &mut self,
         id: impl Into<RowId>,
         vector: &[f32],
         payload: impl Into<Value>,
     ) -> Result<&mut Self> {
-        let schema = self.collection.schema();
         let id = id.into();
-        id.check(schema.ids())?;
-        schema.check_vector(vector, schema.dims())?;
-        let payload = payload.into();
-        index::check(schema.fields(), &payload)?;
-        let text = payload::to_text(payload, ops::MAX_PAYLOAD)?;
-        self.stored.clear();
-        let stored = schema.stored();
-        stored.encode(vector, &mut self.stored).map_err(|at| VectorError::OutOfRange {
-            at,
-            value: vector[at],
-            stored: stored.name(),
-        })?;
-        // Rounding can change the norm, even to zero; what counts is what is kept.
-        self.wide.resize(schema.dims(), 0.0);
-        stored.decode(&self.stored, &mut self.wide);
-        schema.check_vector(&self.wide, schema.dims())?;
-        self.room(self.stored.len() + text.len() + crate::types::MAX_ID_BYTES)?;
-        ops::put_upsert(&mut self.body, &id, &self.stored, &text);
+        self.encoder.encode(self.collection.schema(), &id, vector, payload.into())?;
+        let RowEncoder { vector, payload, .. } = &self.encoder;
+        self.room(vector.len() + payload.len() + MAX_ID_BYTES)?;
+        ops::put_upsert(&mut self.body, &id, vector, payload);
         self.operations += 1;
         Ok(self)
     }
@@ -89,7 +69,7 @@ impl<'c> Batch<'c> {
     pub fn delete(&mut self, id: impl Into<RowId>) -> Result<&mut Self> {
         let id = id.into();
         id.check(self.collection.schema().ids())?;
-        self.room(crate::types::MAX_ID_BYTES)?;
+        self.room(MAX_ID_BYTES)?;
         ops::put_delete(&mut self.body, &id);
         self.operations += 1;
         Ok(self)
@@ -105,7 +85,7 @@ impl<'c> Batch<'c> {
         if self.is_empty() {
             return Ok(());
         }
-        self.collection.commit(self.operations, &self.body)
+        commit::commit(&self.collection.shared, self.operations, self.body)
     }
 
     /// Whether `more` bytes fit (16 cover the fixed fields of an operation).

@@ -4,19 +4,27 @@
 //! ```text
 //!   options.rs  how a collection is opened
 //!   batch.rs    changes that are committed as one
+//!   bulk.rs     many rows at once, without the log
+//!   encode.rs   a row as given -> a row as stored
+//!   commit.rs   the order of a commit; commits that share a sync
 //!   apply.rs    a commit's operations -> the next view
 //!   writer.rs   log, flush, clean close
 //!   compact.rs  segments are merged, dead rows reclaimed
 //!   open.rs     create, open, recovery
+//!   snapshot.rs the rows at one moment
 //!   info.rs     sizes, verify
 //! ```
 
 mod apply;
 mod batch;
+mod bulk;
+mod commit;
 mod compact;
+mod encode;
 mod info;
 pub(crate) mod open;
 mod options;
+mod snapshot;
 mod writer;
 
 use std::ops::Deref;
@@ -29,12 +37,13 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde_json::Value;
 
 pub use batch::Batch;
+pub use bulk::Bulk;
 pub use compact::{Compacted, Progress};
 pub use info::{Info, Verified};
 pub use options::{Durability, Options};
+pub use snapshot::{Row, Snapshot};
 
 use crate::error::{Error, Result};
-use crate::payload::Payload;
 use crate::query::Search;
 use crate::schema::Schema;
 use crate::types::RowId;
@@ -78,6 +87,7 @@ struct Shared {
     view: RwLock<Arc<View>>,
     /// None in a collection that is open for reading only.
     writer: Option<Mutex<Writer>>,
+    queue: commit::Queue,
     /// Held while segments are merged: one merge at a time.
     compacting: Mutex<()>,
     closing: AtomicBool,
@@ -85,17 +95,6 @@ struct Shared {
     background_error: Mutex<Option<String>>,
     /// Released when the last clone is dropped.
     _lock: Box<dyn Send + Sync>,
-}
-
-/// A row as it is stored.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// Its id.
-    pub id: RowId,
-    /// Its vector, in the stored precision.
-    pub vector: Vec<f32>,
-    /// Its payload, empty if it has none.
-    pub payload: Payload,
 }
 
 impl Collection {
@@ -178,21 +177,18 @@ impl Collection {
         batch.commit()
     }
 
+    /// The collection as it is now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(self.view())
+    }
+
     /// The row with this id.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an id of the wrong kind, [`Error::Corrupt`] if the
     /// row is damaged.
     pub fn get(&self, id: impl Into<RowId>) -> Result<Option<Row>> {
-        let id = id.into();
-        id.check(self.schema().ids())?;
-        let view = self.view();
-        let Some((part, row)) = view.find(&id)? else { return Ok(None) };
-        let rows = &view.parts[part].rows;
-        let mut vector = vec![0.0; self.schema().dims()];
-        self.schema().stored().decode(rows.vectors(row, 1)?, &mut vector);
-        let payload = view.parts[part].payload(row)?;
-        Ok(Some(Row { id, vector, payload }))
+        self.snapshot().get(id)
     }
 
     /// Begins a search over the rows as they are now.
@@ -217,26 +213,6 @@ impl Collection {
     fn view(&self) -> Arc<View> {
         self.shared.view()
     }
-
-    /// The commit order: log, sync, next view, publish. Readers see the batch
-    /// only when it is as durable as was asked for.
-    fn commit(&self, operations: u32, body: &[u8]) -> Result<()> {
-        let (vfs, options) = (&*self.shared.vfs, &self.shared.options);
-        let mut writer = self.shared.lock_writer()?;
-        let mut view = self.view();
-        if writer.wants_flush(&view, options) {
-            self.shared.publish(writer.flush(vfs, &view)?);
-            self.shared.wake();
-            view = self.view();
-        }
-        writer::check_room(&view, operations)?;
-        let lsn = writer.log(vfs, view.lsn, operations, body, options.durability)?;
-        let next = apply::commit(&view, lsn, operations, body);
-        // The log has the commit, so the view must too: a damaged segment that
-        // keeps us from finding old rows ends writing, not just this batch.
-        self.shared.publish(next.inspect_err(|e| writer.poison(e))?);
-        Ok(())
-    }
 }
 
 impl Shared {
@@ -245,13 +221,21 @@ impl Shared {
     }
 
     fn publish(&self, view: View) {
-        *self.view.write() = Arc::new(view);
+        self.publish_arc(Arc::new(view));
+    }
+
+    fn publish_arc(&self, view: Arc<View>) {
+        *self.view.write() = view;
+    }
+
+    fn writer(&self) -> Result<&Mutex<Writer>> {
+        let why = "this collection is open for reading only";
+        self.writer.as_ref().ok_or_else(|| Error::invalid("write", why))
     }
 
     /// The writer, if the collection may be written and no write failed yet.
     fn lock_writer(&self) -> Result<MutexGuard<'_, Writer>> {
-        let why = "this collection is open for reading only";
-        let writer = self.writer.as_ref().ok_or_else(|| Error::invalid("write", why))?.lock();
+        let writer = self.writer()?.lock();
         writer.healthy()?;
         Ok(writer)
     }

@@ -25,7 +25,7 @@ use crate::wal::reader::{Commit, commits};
 use crate::wal::writer::LogWriter;
 
 /// Longest log that is read. Flushing keeps them far below.
-pub(super) const MAX_LOG: u64 = 8 << 30;
+pub(crate) const MAX_LOG: u64 = 8 << 30;
 
 pub(super) fn create_on_disk(path: &Path, schema: Schema, options: Options) -> Result<Collection> {
     create(Arc::new(Disk::create(path)?), schema, options)
@@ -91,6 +91,7 @@ fn handle(
         options,
         view: RwLock::new(Arc::new(view)),
         writer: writer.map(Mutex::new),
+        queue: super::commit::Queue::default(),
         compacting: Mutex::new(()),
         closing: AtomicBool::new(false),
         background_error: Mutex::new(None),
@@ -299,7 +300,12 @@ fn is_newer(vfs: &dyn Vfs, manifest: &Manifest, name: &str, kind: FileKind) -> R
         return Ok(false);
     }
     file.read_at(&mut bytes, 0)?;
-    let Ok(header) = FileHeader::decode(&bytes, kind, file.path()) else { return Ok(false) };
+    let header = match FileHeader::decode(&bytes, kind, file.path()) {
+        Ok(header) => header,
+        // Left by a newer version: not ours to remove.
+        Err(e @ Error::UnsupportedFormat { .. }) => return Err(e),
+        Err(_) => return Ok(false),
+    };
     if header.collection != manifest.collection {
         return Ok(false);
     }

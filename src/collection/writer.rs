@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use super::Options;
 use super::open::MAX_LOG;
-use super::{Durability, Options};
 use crate::codec::crc32;
 use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::error::{Error, Result};
@@ -60,26 +60,20 @@ impl Writer {
             || (self.log.is_none() && logs >= MAX_LOGS)
     }
 
-    /// Writes one commit to the log and returns its LSN.
+    /// Writes one commit to the log; durable after [`Self::sync_log`].
     pub(super) fn log(
         &mut self,
         vfs: &dyn Vfs,
-        last: Lsn,
+        lsn: Lsn,
         operations: u32,
         body: &[u8],
-        durability: Durability,
-    ) -> Result<Lsn> {
+    ) -> Result<()> {
         if self.log.is_none() {
             let started = self.start_log(vfs);
             started.inspect_err(|e| self.poison(e))?;
         }
         let log = self.log.as_mut().expect("started above");
-        let written = log.append(last.next(), operations, body).and_then(|()| match durability {
-            Durability::Full => log.sync(),
-            Durability::Buffered => Ok(()),
-        });
-        written.inspect_err(|e| self.poison(e))?;
-        Ok(last.next())
+        log.append(lsn, operations, body).inspect_err(|e| self.poison(e))
     }
 
     /// Creates a log and installs a manifest that names it.

@@ -16,6 +16,8 @@ pub(crate) mod disk;
 pub(crate) mod map;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod mem;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod record;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
