@@ -60,3 +60,6 @@ pub(crate) enum Test {
     /// Rows with a keyword that begins so.
     Prefix(Box<str>),
 }
+
+#[cfg(test)]
+mod tests;

@@ -169,7 +169,7 @@ proptest! {
     #[test]
     fn no_words_panic(words in prop::collection::vec(0..24usize, 0..20)) {
         let word = |n: usize| WORDS.get(n).or(SYMBOLS.get(n.saturating_sub(12))).unwrap_or(&"a");
-        let text: Vec<&str> = words.into_iter().map(word).collect();
+        let text: Vec<&str> = words.into_iter().map(|n| *word(n)).collect();
         let _ = Filter::parse(&text.join(" "));
     }
 }
