@@ -136,7 +136,7 @@ fn condition(rng: &mut Rng) -> (Filter, Passes) {
         10 if kind == FieldKind::Keyword => {
             let prefix: String = a.as_str().expect("text").chars().take(2).collect();
             let begins = prefix.clone();
-            let test = move |v: &Plain| matches!(v, Plain::Text(t) if t.starts_with(&begins));
+            let test = move |v: &Plain| matches!(v, Plain::Text(v) if v.starts_with(&begins));
             (it.prefix(prefix), any(Box::new(test)))
         }
         _ => {

@@ -44,15 +44,16 @@ impl fmt::Display for Filter {
                     f.write_str("IDS")?;
                     print_list(f, ids, print_id)?;
                 }
-                Step::Not => match &self.steps[at - 1] {
-                    Step::Field(name, equal @ Condition::Compare(Comparison::Eq, _)) => {
+                Step::Not => {
+                    if let Step::Field(name, equal @ Condition::Compare(Comparison::Eq, _)) =
+                        &self.steps[at - 1]
+                    {
                         print_condition(f, name, equal, true)?;
-                    }
-                    _ => {
+                    } else {
                         f.write_str("NOT ")?;
                         todo.push(Todo::Operand(at - 1, true));
                     }
-                },
+                }
                 Step::And(n) | Step::Or(n) => {
                     let word =
                         if matches!(self.steps[at], Step::And(_)) { " AND " } else { " OR " };

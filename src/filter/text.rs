@@ -326,13 +326,12 @@ impl<'t> Parser<'t> {
                 let len = until(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '+'));
                 Ok((Token::Number(&rest[..len]), len))
             }
-            Some(other) => match SYMBOLS.into_iter().find(|symbol| rest.starts_with(symbol)) {
-                Some(symbol) => Ok((Token::Symbol(symbol), symbol.len())),
-                None => {
-                    let why = format!("expected a filter, got {other:?}");
-                    Err(self.error_at(self.at, &why))
-                }
-            },
+            Some(other) => {
+                let symbol = SYMBOLS.into_iter().find(|symbol| rest.starts_with(symbol));
+                let why = format!("expected a filter, got {other:?}");
+                let symbol = symbol.ok_or_else(|| self.error_at(self.at, &why))?;
+                Ok((Token::Symbol(symbol), symbol.len()))
+            }
         }
     }
 
@@ -353,13 +352,8 @@ impl<'t> Parser<'t> {
     }
 
     fn expected(&self, what: &str) -> Error {
-        let got = match self.token {
-            Token::End => "the end".to_owned(),
-            _ => {
-                let shown: String = self.text[self.at..self.next].chars().take(40).collect();
-                format!("`{shown}`")
-            }
-        };
+        let shown: String = self.text[self.at..self.next].chars().take(40).collect();
+        let got = if shown.is_empty() { "the end".to_owned() } else { format!("`{shown}`") };
         self.error_at(self.at, &format!("expected {what}, got {got}"))
     }
 

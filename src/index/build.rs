@@ -13,7 +13,7 @@ use crate::schema::{Field, FieldKind};
 
 /// A field of at most so many distinct values keeps a bitmap for each. With more,
 /// a range of values would be a union of very many small bitmaps.
-const MOST_BITMAPS: usize = 256;
+pub(crate) const MOST_BITMAPS: usize = 256;
 
 /// Gathers the values of consecutive rows.
 pub(crate) struct IndexBuilder {

@@ -26,7 +26,11 @@ mod value;
 use std::ops::Bound;
 
 pub(crate) use build::IndexBuilder;
+#[cfg(feature = "testing")]
+pub(crate) use build::MOST_BITMAPS;
 pub(crate) use read::{Index, Source};
+#[cfg(feature = "testing")]
+pub(crate) use value::MAX_KEYWORD;
 pub(crate) use value::{Key, check};
 
 use crate::codec::layout;

@@ -86,20 +86,8 @@ impl<'a> Index<'a> {
                 let found = keys.iter().filter_map(|key| self.find(key).transpose());
                 found.collect::<Result<Vec<_>>>()?
             }
-            Test::Range(low, high) => {
-                let start = self.position(|at| self.is_before(at, low))?;
-                let end = self.position(|at| Ok(!self.is_after(at, high)?))?;
-                vec![start..end]
-            }
-            Test::Prefix(prefix) => {
-                let key = Key::Text(prefix.clone());
-                let start = self.position(|at| Ok(self.compare(at, &key)?.is_lt()))?;
-                let end = self.position(|at| {
-                    let before = self.compare(at, &key)?.is_lt();
-                    Ok(before || self.text_at(at)?.starts_with(prefix.as_bytes()))
-                })?;
-                vec![start..end]
-            }
+            Test::Range(low, high) => Vec::from([self.between(low, high)?]),
+            Test::Prefix(prefix) => Vec::from([self.beginning(prefix)?]),
         };
         // Bounds the wrong way round hold nothing.
         let ranges = ranges.into_iter().filter(|range| !range.is_empty());
@@ -107,6 +95,22 @@ impl<'a> Index<'a> {
             Form::Bitmaps => self.union(ranges.flatten(), bytes),
             Form::Numbers => self.gather(ranges, bytes),
         }
+    }
+
+    fn between(&self, low: &Bound<Key>, high: &Bound<Key>) -> Result<Range<usize>> {
+        let start = self.position(|at| self.is_before(at, low))?;
+        let end = self.position(|at| Ok(!self.is_after(at, high)?))?;
+        Ok(start..end)
+    }
+
+    fn beginning(&self, prefix: &str) -> Result<Range<usize>> {
+        let key = Key::Text(prefix.into());
+        let start = self.position(|at| Ok(self.compare(at, &key)?.is_lt()))?;
+        let end = self.position(|at| {
+            let before = self.compare(at, &key)?.is_lt();
+            Ok(before || self.text_at(at)?.starts_with(prefix.as_bytes()))
+        })?;
+        Ok(start..end)
     }
 
     /// The first value for which `before` does not hold; it holds for those

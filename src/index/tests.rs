@@ -50,7 +50,7 @@ fn rows(kind: FieldKind, distinct: u64) -> Vec<Vec<Value>> {
     let value = |n: u64| match kind {
         FieldKind::Keyword => json!(format!("{:b}", n * n)),
         FieldKind::Float => json!(n as f64 / 7.0 - 20.0),
-        FieldKind::Bool => json!(n % 2 == 0),
+        FieldKind::Bool => json!(n.is_multiple_of(2)),
         _ => json!(n as i64 - 100),
     };
     (0..3000).map(|_| (0..next(4)).map(|_| value(next(distinct))).collect()).collect()

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::schema::{Field, FieldKind};
 
 /// Longest keyword, in bytes.
-const MAX_KEYWORD: usize = 65_535;
+pub(crate) const MAX_KEYWORD: usize = 65_535;
 /// What an error message shows of a value.
 const SHOWN: usize = 60;
 
