@@ -33,8 +33,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             compare(&collection, &queries, &format!("{percent} %, {form}"), rows, &filter);
         }
     }
-    let half = field("n").lt(50_000);
-    println!("\n{}", collection.search(&queries[0]).filter(half).run()?.explain);
+    println!("\n{}", collection.search(&queries[0]).run()?.explain);
+    for half in [field("class").eq("d"), field("n").lt(50_000)] {
+        println!("{}", collection.search(&queries[0]).filter(half).run()?.explain);
+    }
     Ok(())
 }
 

@@ -114,8 +114,8 @@ type Passes = Box<dyn Fn(&RowId, &Value) -> bool>;
 fn condition(rng: &mut Rng) -> (Filter, Passes) {
     let at = rng.below(FIELDS.len());
     let (name, kind, _) = FIELDS[at];
-    let (a, b) = (value(rng, kind), value(rng, kind));
-    let (x, y) = (plain(kind, &a), plain(kind, &b));
+    let (a, other) = (value(rng, kind), value(rng, kind));
+    let (x, y) = (plain(kind, &a), plain(kind, &other));
     let any = move |test: Box<dyn Fn(&Plain) -> bool>| -> Passes {
         Box::new(move |_, payload| values(payload, at).iter().any(&test))
     };
@@ -130,8 +130,8 @@ fn condition(rng: &mut Rng) -> (Filter, Passes) {
         3 => (it.le(a), any(Box::new(move |v| *v <= x))),
         4 => (it.gt(a), any(Box::new(move |v| *v > x))),
         5 => (it.ge(a), any(Box::new(move |v| *v >= x))),
-        6 | 7 => (it.between(a, b), any(Box::new(move |v| x <= *v && *v <= y))),
-        8 => (it.is_in([a, b]), any(Box::new(move |v| *v == x || *v == y))),
+        6 | 7 => (it.between(a, other), any(Box::new(move |v| x <= *v && *v <= y))),
+        8 => (it.is_in([a, other]), any(Box::new(move |v| *v == x || *v == y))),
         9 => (it.exists(), any(Box::new(|_| true))),
         10 if kind == FieldKind::Keyword => {
             let prefix: String = a.as_str().expect("text").chars().take(2).collect();

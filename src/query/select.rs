@@ -7,9 +7,9 @@ use std::time::Instant;
 use roaring::RoaringBitmap;
 
 use super::explain::StageReport;
+use super::mask;
 use crate::error::Result;
 use crate::filter::{Bound, Filter, bind};
-use crate::kernel::BLOCK;
 use crate::payload::Payload;
 use crate::types::{Ordinal, RowId};
 use crate::view::{Part, View};
@@ -74,11 +74,7 @@ impl Selection {
 
     /// The same as a scan wants them: one bit per row, 64 rows a word.
     pub(super) fn mask(&self, at: usize, rows: u32) -> Vec<u64> {
-        let mut words = vec![0; (rows as usize).div_ceil(BLOCK)];
-        for row in &self.parts[at] {
-            words[row as usize / BLOCK] |= 1 << (row as usize % BLOCK);
-        }
-        words
+        mask::words(self.parts[at].clone(), rows)
     }
 }
 
