@@ -173,7 +173,8 @@ pub(crate) struct Run {
     /// Made by the first search that meets the run: most runs are merged or
     /// flushed before any does.
     codes: OnceLock<Codes>,
-    /// Of each declared field, made by the first filter that asks for one.
+    /// Of each declared field, made by the first filter that asks for one. Not
+    /// counted by `ram_bytes`: when rows are flushed must not depend on searches.
     indexes: OnceLock<Vec<Bytes>>,
 }
 

@@ -68,6 +68,10 @@ fn schema(report: &mut Report, schema: &Schema) {
         codes.clone().map(|c| json!({"dims": c.dims, "bits": c.bits.count()})).collect();
     let text: Vec<_> = codes.map(ToString::to_string).collect();
     report.field("stage_codes", json, text.join(", "));
+    if !schema.fields().is_empty() {
+        let fields: Vec<_> = schema.fields().iter().map(ToString::to_string).collect();
+        report.field("fields", fields.clone(), fields.join(", "));
+    }
 }
 
 /// Bytes on disk and in RAM, whole and for each vector.
