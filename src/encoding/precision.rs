@@ -34,21 +34,21 @@ impl Precision {
         for (r, run) in vector.chunks(RUN).enumerate() {
             let infinite = match self {
                 Self::F32 => {
-                    put(out, run, |v| v.to_le_bytes());
+                    put(out, run, f32::to_le_bytes);
                     None
                 }
                 Self::F16 => {
                     let mut halves = [f16::ZERO; RUN];
                     let halves = &mut halves[..run.len()];
                     halves.convert_from_f32_slice(run);
-                    put(out, halves, |v| v.to_le_bytes());
+                    put(out, halves, f16::to_le_bytes);
                     halves.iter().zip(run).position(|(h, v)| h.is_infinite() && v.is_finite())
                 }
                 Self::BF16 => {
                     let mut halves = [bf16::ZERO; RUN];
                     let halves = &mut halves[..run.len()];
                     halves.convert_from_f32_slice(run);
-                    put(out, halves, |v| v.to_le_bytes());
+                    put(out, halves, bf16::to_le_bytes);
                     halves.iter().zip(run).position(|(h, v)| h.is_infinite() && v.is_finite())
                 }
             };
