@@ -24,8 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let collection = import(dir.path(), &base)?;
 
     let brute = |query: &[f32]| brute_force(&base, query);
-    let truth: Vec<HashSet<u64>> =
-        queries.rows().map(|q| brute(q).into_iter().collect()).collect();
+    let truth: Vec<HashSet<u64>> = queries.rows().map(|q| brute(q).into_iter().collect()).collect();
     let exact = measure(&queries, &truth, |q| ids(&collection, q, Funnel::exact()));
     assert!(exact.recall > 0.998, "exact and brute force agree but for f32 ties: {}", exact.recall);
 
@@ -56,7 +55,9 @@ fn data() -> (String, Array, Array) {
         for _ in 0..n {
             let centre = &centres[noise.word() as usize % centres.len()];
             let spread = |(j, c): (usize, &f32)| (c + noise.component()) / (1.0 + j as f32 / 64.0);
-            values.extend(centre.iter().enumerate().map(spread).map(|v| half::f16::from_f32(v).to_f32()));
+            values.extend(
+                centre.iter().enumerate().map(spread).map(|v| half::f16::from_f32(v).to_f32()),
+            );
         }
         Array { values, width: dims }
     };
@@ -121,7 +122,8 @@ fn measure(
     truth: &[HashSet<u64>],
     answer: impl Fn(&[f32]) -> Vec<u64>,
 ) -> Measured {
-    let hits = |(q, t): (&[f32], &HashSet<u64>)| answer(q).iter().filter(|id| t.contains(id)).count();
+    let hits =
+        |(q, t): (&[f32], &HashSet<u64>)| answer(q).iter().filter(|id| t.contains(id)).count();
     let found: usize = queries.rows().zip(truth).map(hits).sum();
     let recall = found as f64 / (queries.rows().len() * LIMIT) as f64;
     let mut single = Vec::new();

@@ -124,6 +124,11 @@ pub enum VectorError {
         /// The stored precision.
         stored: &'static str,
     },
+    /// Its norm is outside of what is kept of it, a normal `f32`.
+    Norm {
+        /// The norm.
+        norm: f64,
+    },
     /// All components are zero, which has no direction: cosine is undefined.
     Zero,
 }
@@ -199,6 +204,12 @@ impl fmt::Display for VectorError {
             Self::OutOfRange { at, value, stored } => {
                 write!(f, "vector component {at} is {value:e}, too large to store as {stored}")
             }
+            Self::Norm { norm } => write!(
+                f,
+                "vector has norm {norm:e}, expected {:e} to {:e}: scale it",
+                f32::MIN_POSITIVE,
+                f32::MAX
+            ),
             Self::Zero => f.write_str("vector is all zeros, which has no direction under cosine"),
         }
     }

@@ -23,7 +23,10 @@ mod wal;
 #[doc(hidden)]
 pub mod testing;
 
-pub use collection::{Batch, Collection, Durability, Info, Options, Row, Verified};
+pub use collection::{
+    Batch, Bulk, Collection, Compacted, Durability, Info, Options, Progress, Row, Snapshot,
+    Verified,
+};
 pub use encoding::{Bits, Precision, StageCode};
 pub use error::{Corruption, Error, Result, VectorError};
 pub use payload::Payload;

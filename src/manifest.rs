@@ -4,7 +4,7 @@
 //! flush, compaction and clean close. FORMAT.md, section "Manifest".
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
-use crate::codec::header::{CollectionId, FileHeader, FileKind};
+use crate::codec::header::{CollectionId, FileHeader, FileKind, MAX_COUNTER, Owner};
 use crate::codec::{Fields, FormatError, Reader, layout, put};
 use crate::error::{Error, Result};
 use crate::schema::Schema;
@@ -13,19 +13,20 @@ use crate::vfs::{self, Vfs};
 
 /// Name of the manifest file.
 pub(crate) const NAME: &str = "MANIFEST";
-/// Longest manifest that is read.
+/// Longest manifest that is read, or written.
 pub(crate) const MAX_LEN: u64 = 16 << 20;
+/// Most rows of a collection, dead ones included: a row's position is a `u32`.
+pub(crate) const MAX_ROWS: u64 = u32::MAX as u64;
 
 layout!(
     /// FORMAT.md, section "Manifest": the fixed part of the body.
-    manifest_body, 40, {
-    GENERATION: 0, 8;
-    NEXT_FILE: 8, 8;
-    LSN: 16, 8;
-    SCHEMA_LEN: 24, 4;
-    SEGMENTS: 28, 4;
-    LOGS: 32, 4;
-    RESERVED: 36, 4;
+    manifest_body, 32, {
+    NEXT_FILE: 0, 8;
+    LSN: 8, 8;
+    SCHEMA_LEN: 16, 4;
+    SEGMENTS: 20, 4;
+    LOGS: 24, 4;
+    RESERVED: 28, 4;
 });
 
 layout!(
@@ -37,14 +38,16 @@ layout!(
     TABLE_CRC: 20, 4;
     TOMBSTONES: 24, 8;
     DEAD: 32, 4;
-    RESERVED: 36, 4;
+    TOMBSTONES_CRC: 36, 4;
 });
 
 layout!(
     /// FORMAT.md, section "Log entry".
-    log_entry, 16, {
+    log_entry, 24, {
     FILE: 0, 8;
-    SEALED_LEN: 8, 8;
+    LOG_LEN: 8, 8;
+    LOG_CRC: 16, 4;
+    SEALED: 20, 4;
 });
 
 /// The state of a collection on disk.
@@ -52,7 +55,7 @@ layout!(
 pub(crate) struct Manifest {
     pub(crate) collection: CollectionId,
     pub(crate) schema: Schema,
-    /// Counts installs.
+    /// Counts installs; kept in the file header.
     pub(crate) generation: u64,
     /// The next file number; no file has it or a higher one.
     pub(crate) next_file: FileNumber,
@@ -73,15 +76,29 @@ pub(crate) struct SegmentEntry {
     /// Checksum of the segment's region table and checksums: ties the manifest
     /// to these very bytes.
     pub(crate) table_crc: u32,
-    /// File of the dead rows and how many they are.
-    pub(crate) tombstones: Option<(FileNumber, u32)>,
+    pub(crate) tombstones: Option<TombstonesEntry>,
 }
 
-/// A log, and its length if it was closed cleanly.
+/// The file that says which rows of a segment are dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TombstonesEntry {
+    pub(crate) number: FileNumber,
+    /// How many are; at least one, and never all.
+    pub(crate) dead: u32,
+    /// Checksum of the file's body.
+    pub(crate) crc: u32,
+}
+
+/// A log, and how much of it was durable when the manifest was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LogEntry {
     pub(crate) number: FileNumber,
-    pub(crate) sealed: Option<u64>,
+    /// The log has at least this many bytes,
+    pub(crate) len: u64,
+    /// with this checksum.
+    pub(crate) crc: u32,
+    /// It was closed cleanly: it has no more than those bytes.
+    pub(crate) sealed: bool,
 }
 
 impl Manifest {
@@ -109,7 +126,7 @@ impl Manifest {
     pub(crate) fn files(&self) -> Vec<String> {
         let segments = self.segments.iter().map(|s| FileKind::Segment.name(s.number));
         let tombstones = self.segments.iter().filter_map(|s| s.tombstones);
-        let tombstones = tombstones.map(|(n, _)| FileKind::Tombstones.name(n));
+        let tombstones = tombstones.map(|t| FileKind::Tombstones.name(t.number));
         let logs = self.logs.iter().map(|l| FileKind::Wal.name(l.number));
         segments.chain(tombstones).chain(logs).collect()
     }
@@ -118,7 +135,22 @@ impl Manifest {
     /// it names must be durable already.
     pub(crate) fn install(&mut self, vfs: &dyn Vfs) -> Result<()> {
         self.generation += 1;
-        vfs::replace(vfs, NAME, &self.encode())
+        let bytes = self.encode();
+        if bytes.len() as u64 > MAX_LEN {
+            let why = format!("at most {MAX_LEN} bytes of manifest, got {}", bytes.len());
+            return Err(Error::invalid("number of segments", why));
+        }
+        vfs::replace(vfs, NAME, &bytes)
+    }
+
+    /// What the headers of new files record.
+    pub(crate) fn owner(&self) -> Owner {
+        Owner { collection: self.collection, generation: self.generation }
+    }
+
+    /// Rows of all segments, dead or alive.
+    pub(crate) fn rows(&self) -> u64 {
+        self.segments.iter().map(|s| u64::from(s.rows)).sum()
     }
 
     /// Reads the installed manifest; `None` if there is none.
@@ -128,16 +160,13 @@ impl Manifest {
         let header = FileHeader::decode(&bytes, FileKind::Manifest, file.path())?;
         header.expect(FileNumber(0), &header.collection, file.path())?;
         let body = header.body(&bytes, file.path())?;
-        decode(body, header.collection)
-            .map(Some)
-            .map_err(|e| e.in_file(file.path(), FileHeader::LEN as u64))
+        decode(body, &header).map(Some).map_err(|e| e.in_file(file.path(), FileHeader::LEN as u64))
     }
 
     fn encode(&self) -> Vec<u8> {
         use manifest_body as f;
         let schema = self.schema.encode();
         let mut fixed = [0; f::LEN];
-        put(&mut fixed, f::GENERATION, &self.generation.to_le_bytes());
         put(&mut fixed, f::NEXT_FILE, &self.next_file.0.to_le_bytes());
         put(&mut fixed, f::LSN, &self.lsn.0.to_le_bytes());
         put(&mut fixed, f::SCHEMA_LEN, &(schema.len() as u32).to_le_bytes());
@@ -146,12 +175,12 @@ impl Manifest {
         let mut body = [fixed.as_slice(), &schema].concat();
         self.segments.iter().for_each(|s| body.extend(s.encode()));
         self.logs.iter().for_each(|l| body.extend(l.encode()));
-        let header = FileHeader::new(FileKind::Manifest, FileNumber(0), self.collection);
+        let header = FileHeader::new(FileKind::Manifest, FileNumber(0), self.owner());
         [header.over(&body).encode().as_slice(), &body].concat()
     }
 }
 
-fn decode(body: &[u8], collection: CollectionId) -> Result<Manifest, FormatError> {
+fn decode(body: &[u8], header: &FileHeader) -> Result<Manifest, FormatError> {
     use manifest_body as f;
     let mut r = Reader::new(body);
     let fixed = r.take(f::LEN)?;
@@ -162,9 +191,9 @@ fn decode(body: &[u8], collection: CollectionId) -> Result<Manifest, FormatError
     let logs = entries(&mut r, fixed.u32(f::LOGS), LogEntry::decode)?;
     r.finish()?;
     let manifest = Manifest {
-        collection,
+        collection: header.collection,
         schema,
-        generation: fixed.u64(f::GENERATION),
+        generation: header.generation,
         next_file: FileNumber(fixed.u64(f::NEXT_FILE)),
         lsn: Lsn(fixed.u64(f::LSN)),
         segments,
@@ -191,19 +220,27 @@ fn entries<T>(
     Ok(all)
 }
 
-/// File numbers are below the next one and none is used twice; logs but the
-/// last are sealed.
+/// Counters and rows leave room to count on; file numbers are below the next
+/// one and none is used twice; logs but the last are sealed.
 fn check(m: &Manifest) -> Result<(), FormatError> {
-    let tombstones = m.segments.iter().filter_map(|s| s.tombstones.map(|t| t.0));
+    if m.lsn.0.max(m.next_file.0).max(m.generation) > MAX_COUNTER {
+        return Err(FormatError::new(0, "a counter is too large"));
+    }
+    if m.rows() > MAX_ROWS {
+        return Err(FormatError::mismatch(0, "rows of all segments", MAX_ROWS, m.rows()));
+    }
+    let tombstones = m.segments.iter().filter_map(|s| s.tombstones.map(|t| t.number));
     let segments = m.segments.iter().map(|s| s.number);
-    let mut all: Vec<_> = segments.chain(tombstones).chain(m.logs.iter().map(|l| l.number)).collect();
+    let mut all: Vec<_> =
+        segments.chain(tombstones).chain(m.logs.iter().map(|l| l.number)).collect();
     let count = all.len();
     all.sort_unstable();
     all.dedup();
-    if all.len() != count || all.last().is_some_and(|last| *last >= m.next_file) {
+    let in_range = |n: &FileNumber| n.0 > 0 && *n < m.next_file;
+    if all.len() != count || !all.iter().all(in_range) {
         return Err(FormatError::new(0, "file numbers contradict each other"));
     }
-    let sealed_but_last = m.logs.iter().rev().skip(1).all(|l| l.sealed.is_some());
+    let sealed_but_last = m.logs.iter().rev().skip(1).all(|l| l.sealed);
     if !sealed_but_last {
         return Err(FormatError::new(0, "a log before the last one is not sealed"));
     }
@@ -211,16 +248,24 @@ fn check(m: &Manifest) -> Result<(), FormatError> {
 }
 
 impl SegmentEntry {
+    /// The entry of a file that is about to be written: it names the file, so
+    /// that it can be removed if writing fails.
+    pub(crate) fn planned(number: FileNumber) -> Self {
+        Self { number, len: 0, rows: 0, table_crc: 0, tombstones: None }
+    }
+
     fn encode(&self) -> [u8; segment_entry::LEN] {
         use segment_entry as f;
         let mut out = [0; f::LEN];
-        let (tombstones, dead) = self.tombstones.map_or((0, 0), |(n, dead)| (n.0, dead));
+        let none = TombstonesEntry { number: FileNumber(0), dead: 0, crc: 0 };
+        let tombstones = self.tombstones.unwrap_or(none);
         put(&mut out, f::FILE, &self.number.0.to_le_bytes());
         put(&mut out, f::FILE_LEN, &self.len.to_le_bytes());
         put(&mut out, f::ROWS, &self.rows.to_le_bytes());
         put(&mut out, f::TABLE_CRC, &self.table_crc.to_le_bytes());
-        put(&mut out, f::TOMBSTONES, &tombstones.to_le_bytes());
-        put(&mut out, f::DEAD, &dead.to_le_bytes());
+        put(&mut out, f::TOMBSTONES, &tombstones.number.0.to_le_bytes());
+        put(&mut out, f::DEAD, &tombstones.dead.to_le_bytes());
+        put(&mut out, f::TOMBSTONES_CRC, &tombstones.crc.to_le_bytes());
         out
     }
 
@@ -228,9 +273,15 @@ impl SegmentEntry {
         use segment_entry as f;
         let at = r.at();
         let b = r.take(f::LEN)?;
-        let (tombstones, dead) = (b.u64(f::TOMBSTONES), b.u32(f::DEAD));
-        let consistent = (tombstones == 0) == (dead == 0) && dead <= b.u32(f::ROWS);
-        if !consistent || b.u32(f::RESERVED) != 0 {
+        let number = FileNumber(b.u64(f::TOMBSTONES));
+        let tombstones =
+            TombstonesEntry { number, dead: b.u32(f::DEAD), crc: b.u32(f::TOMBSTONES_CRC) };
+        // A segment has rows, and one whose rows are all dead is dropped instead.
+        let some = number.0 > 0;
+        let consistent = some == (tombstones.dead > 0)
+            && tombstones.dead < b.u32(f::ROWS)
+            && (some || tombstones.crc == 0);
+        if !consistent {
             return Err(FormatError::new(at, "segment entry contradicts itself"));
         }
         Ok(Self {
@@ -238,24 +289,32 @@ impl SegmentEntry {
             len: b.u64(f::FILE_LEN),
             rows: b.u32(f::ROWS),
             table_crc: b.u32(f::TABLE_CRC),
-            tombstones: (dead > 0).then_some((FileNumber(tombstones), dead)),
+            tombstones: some.then_some(tombstones),
         })
     }
 }
 
 impl LogEntry {
     fn encode(&self) -> [u8; log_entry::LEN] {
-        let mut out = [0; log_entry::LEN];
-        put(&mut out, log_entry::FILE, &self.number.0.to_le_bytes());
-        put(&mut out, log_entry::SEALED_LEN, &self.sealed.unwrap_or(0).to_le_bytes());
+        use log_entry as f;
+        let mut out = [0; f::LEN];
+        put(&mut out, f::FILE, &self.number.0.to_le_bytes());
+        put(&mut out, f::LOG_LEN, &self.len.to_le_bytes());
+        put(&mut out, f::LOG_CRC, &self.crc.to_le_bytes());
+        put(&mut out, f::SEALED, &u32::from(self.sealed).to_le_bytes());
         out
     }
 
     fn decode(r: &mut Reader) -> Result<Self, FormatError> {
-        let b = r.take(log_entry::LEN)?;
-        let sealed = b.u64(log_entry::SEALED_LEN);
-        let number = FileNumber(b.u64(log_entry::FILE));
-        Ok(Self { number, sealed: (sealed > 0).then_some(sealed) })
+        use log_entry as f;
+        let at = r.at();
+        let b = r.take(f::LEN)?;
+        let (len, sealed) = (b.u64(f::LOG_LEN), b.u32(f::SEALED));
+        if sealed > 1 || len < FileHeader::LEN as u64 {
+            return Err(FormatError::new(at, "log entry contradicts itself"));
+        }
+        let number = FileNumber(b.u64(f::FILE));
+        Ok(Self { number, len, crc: b.u32(f::LOG_CRC), sealed: sealed == 1 })
     }
 }
 
@@ -286,15 +345,19 @@ mod tests {
         let mut m = Manifest::new([9; 16], schema);
         m.next_file = FileNumber(12);
         m.lsn = Lsn(77);
-        let clean =
-            SegmentEntry { number: FileNumber(3), len: 8192, rows: 10, table_crc: 5, tombstones: None };
-        m.segments = vec![
-            clean,
-            SegmentEntry { number: FileNumber(4), tombstones: Some((FileNumber(7), 2)), ..clean },
-        ];
+        let clean = SegmentEntry {
+            number: FileNumber(3),
+            len: 8192,
+            rows: 10,
+            table_crc: 5,
+            tombstones: None,
+        };
+        let dead = TombstonesEntry { number: FileNumber(7), dead: 2, crc: 6 };
+        m.segments =
+            vec![clean, SegmentEntry { number: FileNumber(4), tombstones: Some(dead), ..clean }];
         m.logs = vec![
-            LogEntry { number: FileNumber(8), sealed: Some(640) },
-            LogEntry { number: FileNumber(11), sealed: None },
+            LogEntry { number: FileNumber(8), len: 640, crc: 8, sealed: true },
+            LogEntry { number: FileNumber(11), len: 64, crc: 9, sealed: false },
         ];
         m
     }
@@ -336,5 +399,13 @@ mod tests {
         assert!(wrong(|m| m.next_file = FileNumber(11)), "number not below the next one");
         assert!(wrong(|m| m.logs.reverse()), "unsealed log before the last");
         assert!(wrong(|m| m.segments[1].number = FileNumber(3)), "number used twice");
+        assert!(wrong(|m| m.segments[0].number = FileNumber(0)), "number of the manifest");
+        assert!(wrong(|m| m.segments[1].rows = 2), "all rows dead");
+        assert!(wrong(|m| m.segments[0].rows = 0), "no rows");
+        assert!(wrong(|m| m.segments[0].rows = u32::MAX), "more rows than there are positions");
+        assert!(wrong(|m| m.lsn = Lsn(u64::MAX)), "no next commit");
+        assert!(wrong(|m| m.next_file = FileNumber(u64::MAX)), "no next file number");
+        assert!(wrong(|m| m.generation = u64::MAX), "no next generation");
+        assert!(wrong(|m| m.logs[1].len = 63), "shorter than a header");
     }
 }

@@ -70,71 +70,56 @@ impl IdColumn {
     }
 }
 
-/// An immutable set of rows in RAM.
-pub(crate) struct Run {
+/// What of a set of rows is kept in RAM, whether its vectors are or not.
+pub(crate) struct Columns {
     pub(crate) ids: IdColumn,
+    /// Ordinals sorted by id.
     pub(crate) order: Vec<u32>,
-    pub(crate) vectors: Vec<u8>,
-    pub(crate) payloads: Vec<Box<str>>,
-    norms: Vec<f32>,
-    codes: Vec<CodeColumn>,
-    vector_bytes: usize,
+    pub(crate) norms: Vec<f32>,
+    pub(crate) codes: Vec<CodeColumn>,
 }
 
-/// Gathers rows for a [`Run`]. Every id comes at most once.
-pub(crate) struct RunBuilder {
-    run: Run,
+/// Gathers [`Columns`]. Every id comes at most once.
+pub(crate) struct ColumnsBuilder {
+    ids: IdColumn,
+    norms: Vec<f32>,
     codes: Vec<StageBuilder>,
     stored: Precision,
     /// The row at hand, widened.
     wide: Vec<f32>,
 }
 
-impl RunBuilder {
+impl ColumnsBuilder {
     pub(crate) fn new(schema: &Schema) -> Self {
-        let run = Run {
+        Self {
             ids: IdColumn::new(schema.ids()),
-            order: Vec::new(),
-            vectors: Vec::new(),
-            payloads: Vec::new(),
             norms: Vec::new(),
-            codes: Vec::new(),
-            vector_bytes: schema.vector_bytes(),
-        };
-        let codes = schema.stages().iter().map(|code| StageBuilder::new(*code)).collect();
-        Self { run, codes, stored: schema.stored(), wide: vec![0.0; schema.dims()] }
+            codes: schema.stages().iter().map(|code| StageBuilder::new(*code)).collect(),
+            stored: schema.stored(),
+            wide: vec![0.0; schema.dims()],
+        }
     }
 
-    /// Adds a row: `vector` as stored, `payload` as JSON text.
-    pub(crate) fn push(&mut self, id: &RowId, vector: &[u8], payload: &str) {
+    /// Adds a row: `vector` as stored.
+    pub(crate) fn push(&mut self, id: &RowId, vector: &[u8]) {
         self.stored.decode(vector, &mut self.wide);
         self.codes.iter_mut().for_each(|code| code.push(&self.wide));
-        // The scalar definition: norms are stored, so they must not depend on
-        // the machine (all kernels agree, but nothing here is hot).
         let norm = row::norm_squared(Isa::detect(), self.stored, vector).sqrt();
-        self.run.norms.push(norm as f32);
-        self.run.ids.push(id);
-        self.run.vectors.extend_from_slice(vector);
-        self.run.payloads.push(payload.into());
-    }
-
-    /// Adds all rows of `from` but those for which `dead` says so.
-    pub(crate) fn push_rows(&mut self, from: &dyn Rows, dead: impl Fn(u32) -> bool) -> Result<()> {
-        for row in (0..from.len()).filter(|row| !dead(*row)).map(Ordinal) {
-            self.push(&from.id(row)?, from.vectors(row, 1)?, &from.payload(row)?);
-        }
-        Ok(())
+        self.norms.push(norm as f32);
+        self.ids.push(id);
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.run.ids.len()
+        self.ids.len()
     }
 
-    pub(crate) fn finish(self) -> Run {
-        let mut run = self.run;
-        run.order = run.ids.order();
-        run.codes = self.codes.into_iter().map(column).collect();
-        run
+    pub(crate) fn finish(self) -> Columns {
+        Columns {
+            order: self.ids.order(),
+            ids: self.ids,
+            norms: self.norms,
+            codes: self.codes.into_iter().map(column).collect(),
+        }
     }
 }
 
@@ -144,17 +129,64 @@ fn column(builder: StageBuilder) -> CodeColumn {
     CodeColumn::new(code, blocks, factors).expect("a builder's parts fit each other")
 }
 
+/// An immutable set of rows in RAM.
+pub(crate) struct Run {
+    columns: Columns,
+    vectors: Vec<u8>,
+    payloads: Vec<Box<str>>,
+    vector_bytes: usize,
+}
+
+/// Gathers rows for a [`Run`]. Every id comes at most once.
+pub(crate) struct RunBuilder {
+    columns: ColumnsBuilder,
+    vectors: Vec<u8>,
+    payloads: Vec<Box<str>>,
+    vector_bytes: usize,
+}
+
+impl RunBuilder {
+    pub(crate) fn new(schema: &Schema) -> Self {
+        Self {
+            columns: ColumnsBuilder::new(schema),
+            vectors: Vec::new(),
+            payloads: Vec::new(),
+            vector_bytes: schema.vector_bytes(),
+        }
+    }
+
+    /// Adds a row: `vector` as stored, `payload` as JSON text.
+    pub(crate) fn push(&mut self, id: &RowId, vector: &[u8], payload: &str) {
+        self.columns.push(id, vector);
+        self.vectors.extend_from_slice(vector);
+        self.payloads.push(payload.into());
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.columns.len()
+    }
+
+    pub(crate) fn finish(self) -> Run {
+        Run {
+            columns: self.columns.finish(),
+            vectors: self.vectors,
+            payloads: self.payloads,
+            vector_bytes: self.vector_bytes,
+        }
+    }
+}
+
 impl Rows for Run {
     fn len(&self) -> u32 {
-        self.ids.len() as u32
+        self.columns.ids.len() as u32
     }
 
     fn id(&self, row: Ordinal) -> Result<RowId> {
-        Ok(self.ids.get(row.index()))
+        Ok(self.columns.ids.get(row.index()))
     }
 
     fn by_id(&self, rank: u32) -> Result<Ordinal> {
-        Ok(Ordinal(self.order[rank as usize]))
+        Ok(Ordinal(self.columns.order[rank as usize]))
     }
 
     fn vectors(&self, first: Ordinal, count: u32) -> Result<&[u8]> {
@@ -169,21 +201,21 @@ impl Rows for Run {
     }
 
     fn norms(&self) -> &[f32] {
-        &self.norms
+        &self.columns.norms
     }
 
     fn codes(&self) -> &[CodeColumn] {
-        &self.codes
+        &self.columns.codes
     }
 
     fn ram_bytes(&self) -> usize {
-        let codes: usize = self.codes.iter().map(CodeColumn::ram_bytes).sum();
+        let codes: usize = self.columns.codes.iter().map(CodeColumn::ram_bytes).sum();
         let payloads: usize = self.payloads.iter().map(|p| p.len() + size_of::<Box<str>>()).sum();
-        let ids = match &self.ids {
+        let ids = match &self.columns.ids {
             IdColumn::U64(ids) => ids.len() * 8,
             IdColumn::Str { ends, text } => ends.len() * 8 + text.len(),
         };
-        self.vectors.len() + codes + payloads + ids + self.order.len() * 8
+        self.vectors.len() + codes + payloads + ids + self.columns.order.len() * 8
     }
 }
 
@@ -211,21 +243,5 @@ mod tests {
         }
         assert_eq!(run.find(&"grape".into()).expect("find"), None);
         assert_eq!(run.find(&"".into()).expect("find"), None);
-    }
-
-    #[test]
-    fn merging_leaves_the_dead_behind() {
-        let (a, b) = (run(&["a", "b", "c"]), run(&["d"]));
-        let schema = Schema::builder(3).ids(IdKind::Str).build().expect("valid");
-        let mut merged = RunBuilder::new(&schema);
-        merged.push_rows(&a, |row| row == 1).expect("merge");
-        merged.push_rows(&b, |_| false).expect("merge");
-        let merged = merged.finish();
-        assert_eq!(merged.len(), 3);
-        assert_eq!(merged.find(&"b".into()).expect("find"), None);
-        let c = merged.find(&"c".into()).expect("find").expect("kept");
-        assert_eq!(merged.payload(c).expect("payload"), "{\"n\":2}");
-        assert_eq!(merged.vectors(c, 1).expect("vector"), a.vectors(Ordinal(2), 1).expect("vector"));
-        assert!((merged.norms()[c.index()] - 3.0).abs() < 1e-6);
     }
 }

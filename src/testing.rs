@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::vfs::Vfs;
 use crate::{Collection, Options, Result, Schema};
 
-/// A collection's folder that lives in RAM and can be tampered with.
+/// A collection's folder that lives in RAM and can be tampered with. Nothing runs
+/// in the background, so what is written does not depend on threads.
 #[derive(Clone, Default)]
 pub struct Folder(crate::vfs::mem::Mem);
 
@@ -15,7 +16,7 @@ impl Folder {
     /// # Errors
     /// As [`Collection::create_with`].
     pub fn create(&self, schema: Schema, options: Options) -> Result<Collection> {
-        crate::collection::open::create(Arc::new(self.0.clone()), schema, options)
+        crate::collection::open::create(Arc::new(self.0.clone()), schema, options.background(false))
     }
 
     /// Opens the collection in it.
@@ -23,7 +24,7 @@ impl Folder {
     /// # Errors
     /// As [`Collection::open_with`].
     pub fn open(&self, options: Options) -> Result<Collection> {
-        crate::collection::open::open(Arc::new(self.0.clone()), options)
+        crate::collection::open::open(Arc::new(self.0.clone()), options.background(false))
     }
 
     /// Names of its files, sorted.

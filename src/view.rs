@@ -5,8 +5,10 @@ use std::sync::{Arc, OnceLock};
 
 use roaring::RoaringBitmap;
 
-use crate::error::Result;
+use crate::codec::header::FileKind;
+use crate::error::{Error, Result};
 use crate::kernel::BLOCK;
+use crate::payload::{self, Payload};
 use crate::rows::Rows;
 use crate::schema::Schema;
 use crate::types::{FileNumber, Lsn, Ordinal, RowId};
@@ -39,6 +41,11 @@ impl Part {
         u64::from(self.rows.len()) - self.dead.len()
     }
 
+    /// The rows that are not dead.
+    pub(crate) fn living(&self) -> impl Iterator<Item = Ordinal> {
+        (0..self.rows.len()).filter(|row| !self.dead.contains(*row)).map(Ordinal)
+    }
+
     /// One bit per row, 64 rows a word; `None` where all rows live.
     pub(crate) fn alive(&self) -> Option<&[u64]> {
         if self.dead.is_empty() {
@@ -52,6 +59,15 @@ impl Part {
             words
         });
         Some(alive)
+    }
+
+    /// The payload of a row.
+    pub(crate) fn payload(&self, row: Ordinal) -> Result<Payload> {
+        let text = self.rows.payload(row)?;
+        payload::from_text(&text).map_err(|e| {
+            let file = self.segment.map_or("log".into(), |n| FileKind::Segment.name(n));
+            Error::corrupt(file, 0, format!("payload of row {} is not JSON: {e}", row.0))
+        })
     }
 
     /// The living row with this id.

@@ -30,9 +30,9 @@ fn filled(dir: &std::path::Path, schema: Schema, rows: u64) -> matryo::Result<Co
 #[test]
 fn handles_and_searches_can_cross_threads() {
     fn shareable<T: Send + Sync + 'static>() {}
+    fn sendable<T: Send + 'static>() {}
     shareable::<Collection>();
     shareable::<Error>();
-    fn sendable<T: Send + 'static>() {}
     sendable::<matryo::Search>();
 }
 
@@ -133,7 +133,10 @@ fn scores_are_the_metric_over_the_dimensions_asked_for() -> Done {
             for hit in &result.hits {
                 let RowId::U64(id) = hit.id else { panic!("u64 ids") };
                 let want = score(metric, &query[..dims], &vector(id, 96)[..dims]);
-                assert!((f64::from(hit.score) - want).abs() < 1e-5, "{metric} {dims} {hit:?} {want}");
+                assert!(
+                    (f64::from(hit.score) - want).abs() < 1e-5,
+                    "{metric} {dims} {hit:?} {want}"
+                );
             }
             assert!(result.hits.windows(2).all(|w| w[0].score >= w[1].score));
             let short = collection.search(&query[..dims]).dims(dims).limit(300).exact().run()?;
@@ -187,11 +190,9 @@ fn hand_written_funnels_run_every_stage() -> Done {
     let funnel = Funnel::stages([(8, 200), (16, 100), (32, 50), (64, 25)]);
     let result = collection.search(&vector(5, 128)).funnel(funnel).run()?;
     assert_eq!(result.hits[0].id, RowId::U64(5), "a stored row finds itself");
-    let rows: Vec<_> = result.explain.stages.iter().map(|s| (s.dims, s.rows_in, s.rows_out)).collect();
-    assert_eq!(
-        rows,
-        [(8, 2000, 200), (16, 200, 100), (32, 100, 50), (64, 50, 25), (128, 25, 10)]
-    );
+    let rows: Vec<_> =
+        result.explain.stages.iter().map(|s| (s.dims, s.rows_in, s.rows_out)).collect();
+    assert_eq!(rows, [(8, 2000, 200), (16, 200, 100), (32, 100, 50), (64, 50, 25), (128, 25, 10)]);
     Ok(())
 }
 
@@ -248,7 +249,17 @@ fn vectors_that_cannot_be_are_refused_and_nothing_changes() -> Done {
     assert!(refused(&[0.0; 8]).contains("zeros"));
     assert!(refused(&[-0.0; 8]).contains("zeros"));
     assert_eq!(collection.len(), 0);
-    collection.upsert(1, &[f32::MIN_POSITIVE; 8], ()).expect_err("rounds to zeros");
+    assert!(refused(&[f32::MIN_POSITIVE; 8]).contains("zeros"), "rounds to zeros in f16");
+    let wide = Collection::create(dir.path().join("b"), Schema::builder(8).build()?)?;
+    for extreme in [f32::MAX, f32::MIN_POSITIVE / 64.0] {
+        let refused = wide.upsert(1, &[extreme; 8], ()).expect_err("must be refused");
+        assert!(refused.to_string().contains("norm"), "{refused}");
+    }
+    for fine in [1e37, 1e-37] {
+        wide.upsert(1, &[fine; 8], ())?;
+        let hits = wide.search(&[fine; 8]).run()?.hits;
+        assert!((hits[0].score - 1.0).abs() < 1e-6, "{hits:?}");
+    }
     Ok(())
 }
 
@@ -331,7 +342,7 @@ fn one_writer_or_many_readers() -> Done {
 fn a_full_memtable_becomes_segments_by_itself() -> Done {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("a");
-    let options = matryo::Options::new().memtable_bytes(64 << 10);
+    let options = matryo::Options::new().memtable_bytes(64 << 10).background(false);
     let collection = Collection::create_with(&path, Schema::builder(64).build()?, options)?;
     for start in (0..2000).step_by(50) {
         let mut batch = collection.batch();

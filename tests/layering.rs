@@ -11,8 +11,8 @@ const LAYERS: &[(u32, &[&str])] = &[
     (2, &["codec", "kernel", "vfs"]),
     (3, &["encoding"]),
     (4, &["schema"]),
-    (5, &["rows", "wal", "payload"]),
-    (6, &["memtable", "manifest", "view"]),
+    (5, &["rows", "payload", "manifest"]),
+    (6, &["wal", "memtable", "view"]),
     (7, &["segment"]),
     (8, &["query"]),
     (9, &["collection"]),
@@ -66,8 +66,11 @@ fn imports(code: &str) -> Vec<String> {
         };
         let names = if rest.starts_with('{') { list.split(',').collect() } else { vec![list] };
         for name in names {
-            let name: String =
-                name.trim().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            let name: String = name
+                .trim()
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                .collect();
             found.push(name);
         }
     }

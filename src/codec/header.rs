@@ -25,12 +25,15 @@ layout!(
     INCOMPATIBLE: 20, 4;
     FILE_NUMBER: 24, 8;
     COLLECTION: 32, 16;
-    BODY_LEN: 48, 8;
+    GENERATION: 48, 8;
     BODY_CRC: 56, 4;
     HEADER_CRC: 60, 4;
 });
 
 const MAGIC: &[u8; 4] = b"MTRY";
+
+/// Highest LSN, generation and file number, so that adding one never overflows.
+pub(crate) const MAX_COUNTER: u64 = (1 << 62) - 1;
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,15 +66,14 @@ impl FileKind {
 
     /// Reads a name made by [`Self::name`]; `None` for any other file.
     pub(crate) fn parse(name: &str) -> Option<(Self, FileNumber)> {
-        let (kind, digits) = [
-            (Self::Wal, "wal-"),
-            (Self::Segment, "seg-"),
-            (Self::Tombstones, "del-"),
-        ]
-        .into_iter()
-        .find_map(|(kind, prefix)| name.strip_prefix(prefix).map(|digits| (kind, digits)))?;
+        let (kind, digits) =
+            [(Self::Wal, "wal-"), (Self::Segment, "seg-"), (Self::Tombstones, "del-")]
+                .into_iter()
+                .find_map(|(kind, prefix)| {
+                    name.strip_prefix(prefix).map(|digits| (kind, digits))
+                })?;
         let n = FileNumber(digits.parse().ok()?);
-        (kind.name(n) == name).then_some((kind, n))
+        (kind.name(n) == name && n.0 <= MAX_COUNTER).then_some((kind, n))
     }
 }
 
@@ -79,14 +81,24 @@ impl FileKind {
 /// is noticed even though its checksums are right.
 pub(crate) type CollectionId = [u8; 16];
 
+/// Whose file it is, and since when: what [`FileHeader`] records beside its name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner {
+    pub(crate) collection: CollectionId,
+    /// Of the installed manifest.
+    pub(crate) generation: u64,
+}
+
 /// The first 64 bytes of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileHeader {
     pub(crate) kind: FileKind,
     pub(crate) number: FileNumber,
     pub(crate) collection: CollectionId,
-    /// Bytes covered by `body_crc`; 0 in files that carry their own checksums.
-    pub(crate) body_len: u64,
+    /// Of a manifest, its own; of another file, that of the manifest that was
+    /// installed when the file was created.
+    pub(crate) generation: u64,
+    /// 0 in files that carry their own checksums.
     pub(crate) body_crc: u32,
 }
 
@@ -94,13 +106,13 @@ impl FileHeader {
     pub(crate) const LEN: usize = file_header::LEN;
 
     /// A header for a file whose body checksums itself.
-    pub(crate) fn new(kind: FileKind, number: FileNumber, collection: CollectionId) -> Self {
-        Self { kind, number, collection, body_len: 0, body_crc: 0 }
+    pub(crate) fn new(kind: FileKind, number: FileNumber, owner: Owner) -> Self {
+        let Owner { collection, generation } = owner;
+        Self { kind, number, collection, generation, body_crc: 0 }
     }
 
     /// The same, covering `body`.
     pub(crate) fn over(mut self, body: &[u8]) -> Self {
-        self.body_len = body.len() as u64;
         self.body_crc = crc32(body);
         self
     }
@@ -114,7 +126,7 @@ impl FileHeader {
         put(&mut out, f::MINOR, &FORMAT_MINOR.to_le_bytes());
         put(&mut out, f::FILE_NUMBER, &self.number.0.to_le_bytes());
         put(&mut out, f::COLLECTION, &self.collection);
-        put(&mut out, f::BODY_LEN, &self.body_len.to_le_bytes());
+        put(&mut out, f::GENERATION, &self.generation.to_le_bytes());
         put(&mut out, f::BODY_CRC, &self.body_crc.to_le_bytes());
         let crc = crc32(out.field(0..f::HEADER_CRC.start));
         put(&mut out, f::HEADER_CRC, &crc.to_le_bytes());
@@ -144,7 +156,7 @@ impl FileHeader {
             kind,
             number: FileNumber(bytes.u64(f::FILE_NUMBER)),
             collection: super::fixed(bytes.field(f::COLLECTION)),
-            body_len: bytes.u64(f::BODY_LEN),
+            generation: bytes.u64(f::GENERATION),
             body_crc: bytes.u32(f::BODY_CRC),
         })
     }
@@ -166,16 +178,20 @@ impl FileHeader {
     /// The body of a file covered by one checksum.
     pub(crate) fn body<'a>(&self, bytes: &'a [u8], file: &Path) -> Result<&'a [u8]> {
         let body = bytes.get(Self::LEN..).unwrap_or(&[]);
-        if body.len() as u64 != self.body_len {
-            let what = "length of the body";
-            let e = FormatError::mismatch(0, what, self.body_len, body.len() as u64);
-            return Err(e.in_file(file, Self::LEN as u64));
-        }
         if crc32(body) != self.body_crc {
             let what = "checksum of the body does not match";
             return Err(Error::corrupt(file, Self::LEN as u64, what));
         }
         Ok(body)
+    }
+
+    /// The header of a file whose body checksums itself says nothing of the body.
+    pub(crate) fn no_body(&self, file: &Path) -> Result<()> {
+        let at = file_header::BODY_CRC.start as u64;
+        match self.body_crc {
+            0 => Ok(()),
+            _ => Err(Error::corrupt(file, at, "unused field of the header is not zero")),
+        }
     }
 }
 
@@ -200,20 +216,29 @@ fn check_version(bytes: &[u8], file: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
+    const OWNER: Owner = Owner { collection: [7; 16], generation: 3 };
+
     #[test]
     fn names_round_trip_and_foreign_names_do_not_parse() {
         for kind in [FileKind::Wal, FileKind::Segment, FileKind::Tombstones] {
             let name = kind.name(FileNumber(42));
             assert_eq!(FileKind::parse(&name), Some((kind, FileNumber(42))));
         }
-        for name in ["seg-42", "seg-+000000042", "MANIFEST", "notes.txt", "seg-00000000420"] {
+        for name in [
+            "seg-42",
+            "seg-+000000042",
+            "MANIFEST",
+            "notes.txt",
+            "seg-00000000420",
+            "seg-18446744073709551615",
+        ] {
             assert_eq!(FileKind::parse(name), None, "{name}");
         }
     }
 
     #[test]
     fn a_newer_major_version_is_refused_by_name() {
-        let header = FileHeader::new(FileKind::Wal, FileNumber(1), [7; 16]);
+        let header = FileHeader::new(FileKind::Wal, FileNumber(1), OWNER);
         let mut bytes = header.encode();
         put(&mut bytes, file_header::MAJOR, &9u16.to_le_bytes());
         let crc = crc32(&bytes[..60]);
@@ -224,7 +249,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_noticed() {
-        let header = FileHeader::new(FileKind::Segment, FileNumber(3), [1; 16]).over(b"body");
+        let header = FileHeader::new(FileKind::Segment, FileNumber(3), OWNER).over(b"body");
         let good = header.encode();
         assert_eq!(
             FileHeader::decode(&good, FileKind::Segment, Path::new("s")).expect("intact"),

@@ -74,7 +74,10 @@ fn merge_runs(view: &View, parts: &mut Vec<Arc<Part>>) -> Result<()> {
         }
         let mut merged = RunBuilder::new(&view.schema);
         for part in [older, newer] {
-            merged.push_rows(&*part.rows, |row| part.dead.contains(row))?;
+            for row in part.living() {
+                let rows = &part.rows;
+                merged.push(&rows.id(row)?, rows.vectors(row, 1)?, &rows.payload(row)?);
+            }
         }
         parts.truncate(parts.len() - 2);
         parts.push(run(merged));

@@ -2,11 +2,10 @@
 
 use serde_json::Value;
 
-use super::Collection;
-use crate::error::{Error, Result, VectorError};
-use crate::payload;
-use crate::schema::Metric;
-use crate::types::RowId;
+use super::encode::RowEncoder;
+use super::{Collection, commit};
+use crate::error::{Error, Result};
+use crate::types::{MAX_ID_BYTES, RowId};
 use crate::wal::format::MAX_BODY;
 use crate::wal::ops;
 
@@ -20,13 +19,12 @@ pub struct Batch<'c> {
     /// The operations, as the log will hold them.
     body: Vec<u8>,
     operations: u32,
-    /// The vector at hand, in stored precision.
-    stored: Vec<u8>,
+    encoder: RowEncoder,
 }
 
 impl<'c> Batch<'c> {
     pub(super) fn new(collection: &'c Collection) -> Self {
-        Self { collection, body: Vec::new(), operations: 0, stored: Vec::new() }
+        Self { collection, body: Vec::new(), operations: 0, encoder: RowEncoder::default() }
     }
 
     /// Number of changes so far.
@@ -54,24 +52,11 @@ impl<'c> Batch<'c> {
         vector: &[f32],
         payload: impl Into<Value>,
     ) -> Result<&mut Self> {
-        let schema = self.collection.schema();
         let id = id.into();
-        id.check(schema.ids())?;
-        schema.check_vector(vector, schema.dims())?;
-        let text = payload::to_text(payload.into(), ops::MAX_PAYLOAD)?;
-        self.stored.clear();
-        let stored = schema.stored();
-        stored.encode(vector, &mut self.stored).map_err(|at| VectorError::OutOfRange {
-            at,
-            value: vector[at],
-            stored: stored.name(),
-        })?;
-        // Tiny components can round to zero; what counts is the row that is kept.
-        if schema.metric() == Metric::Cosine && all_zero(&self.stored, stored.bytes()) {
-            return Err(VectorError::Zero.into());
-        }
-        self.room(self.stored.len() + text.len() + crate::types::MAX_ID_BYTES)?;
-        ops::put_upsert(&mut self.body, &id, &self.stored, &text);
+        self.encoder.encode(self.collection.schema(), &id, vector, payload.into())?;
+        let RowEncoder { vector, payload, .. } = &self.encoder;
+        self.room(vector.len() + payload.len() + MAX_ID_BYTES)?;
+        ops::put_upsert(&mut self.body, &id, vector, payload);
         self.operations += 1;
         Ok(self)
     }
@@ -84,7 +69,7 @@ impl<'c> Batch<'c> {
     pub fn delete(&mut self, id: impl Into<RowId>) -> Result<&mut Self> {
         let id = id.into();
         id.check(self.collection.schema().ids())?;
-        self.room(crate::types::MAX_ID_BYTES)?;
+        self.room(MAX_ID_BYTES)?;
         ops::put_delete(&mut self.body, &id);
         self.operations += 1;
         Ok(self)
@@ -100,7 +85,7 @@ impl<'c> Batch<'c> {
         if self.is_empty() {
             return Ok(());
         }
-        self.collection.commit(self.operations, &self.body)
+        commit::commit(&self.collection.shared, self.operations, self.body)
     }
 
     /// Whether `more` bytes fit (16 cover the fixed fields of an operation).
@@ -115,12 +100,4 @@ impl<'c> Batch<'c> {
         );
         Err(Error::invalid("batch", why))
     }
-}
-
-/// Whether all components are zero; their sign, the top bit, does not matter.
-fn all_zero(stored: &[u8], bytes: usize) -> bool {
-    stored.chunks(bytes).all(|c| {
-        let (top, rest) = c.split_last().expect("components have bytes");
-        top & 0x7f == 0 && rest.iter().all(|b| *b == 0)
-    })
 }

@@ -7,7 +7,7 @@ use parking_lot::MutexGuard;
 use super::Collection;
 use super::open::{check_logs, read_tombstones};
 use super::writer::Writer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manifest;
 use crate::schema::Schema;
 use crate::segment::format::RegionKind;
@@ -27,12 +27,16 @@ pub struct Info {
     pub segments: usize,
     /// Rows not in a segment yet.
     pub memtable_rows: u64,
+    /// Bytes of RAM these take: vectors, codes, ids and payloads.
+    pub memtable_bytes: u64,
     /// Bytes of all files.
     pub disk_bytes: u64,
     /// Bytes on disk by what they hold.
     pub regions: BTreeMap<&'static str, u64>,
     /// Bytes of stage codes, factors and norms kept in RAM for the rows in segments.
     pub ram_bytes: u64,
+    /// Why merging segments in the background last failed, if it did.
+    pub background_error: Option<String>,
 }
 
 /// What [`Collection::verify`] read.
@@ -61,14 +65,19 @@ impl Collection {
             dead_rows: view.parts.iter().map(|p| p.dead.len()).sum(),
             segments: manifest.segments.len(),
             memtable_rows: 0,
+            memtable_bytes: 0,
             disk_bytes: 0,
             regions: BTreeMap::new(),
             ram_bytes: 0,
+            background_error: self.shared.background_error.lock().clone(),
         };
         for part in &view.parts {
-            match part.segment {
-                None => info.memtable_rows += part.live_rows(),
-                Some(_) => info.ram_bytes += part.rows.ram_bytes() as u64,
+            let bytes = part.rows.ram_bytes() as u64;
+            if part.segment.is_some() {
+                info.ram_bytes += bytes;
+            } else {
+                info.memtable_rows += part.live_rows();
+                info.memtable_bytes += bytes;
             }
         }
         for entry in &manifest.segments {
@@ -90,14 +99,18 @@ impl Collection {
     /// [`crate::Error::Corrupt`] for the first damage found.
     pub fn verify(&self) -> Result<Verified> {
         let vfs = &*self.shared.vfs;
-        let _quiet = self.quiet();
+        let writer = self.quiet();
         let manifest = manifest::load_installed(vfs)?;
+        if writer.as_ref().is_some_and(|w| w.healthy().is_ok() && !w.installed(&manifest)) {
+            let what = "is not the one this handle installed";
+            return Err(Error::corrupt(vfs.path(manifest::NAME), 0, what));
+        }
         let mut verified = Verified { files: 0, bytes: 0 };
         for entry in &manifest.segments {
             Segment::open(vfs, &manifest.collection, &manifest.schema, entry)?.verify()?;
             read_tombstones(vfs, &manifest, entry)?;
         }
-        check_logs(vfs, &manifest)?;
+        check_logs(vfs, &manifest, writer.and_then(|w| w.open_log()))?;
         for name in manifest.files().iter().map(String::as_str).chain([manifest::NAME]) {
             if let Some(file) = vfs.open(name)? {
                 verified.files += 1;

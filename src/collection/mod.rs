@@ -4,31 +4,46 @@
 //! ```text
 //!   options.rs  how a collection is opened
 //!   batch.rs    changes that are committed as one
+//!   bulk.rs     many rows at once, without the log
+//!   encode.rs   a row as given -> a row as stored
+//!   commit.rs   the order of a commit; commits that share a sync
 //!   apply.rs    a commit's operations -> the next view
 //!   writer.rs   log, flush, clean close
+//!   compact.rs  segments are merged, dead rows reclaimed
 //!   open.rs     create, open, recovery
+//!   snapshot.rs the rows at one moment
 //!   info.rs     sizes, verify
 //! ```
 
 mod apply;
 mod batch;
+mod bulk;
+mod commit;
+mod compact;
+mod encode;
 mod info;
 pub(crate) mod open;
 mod options;
+mod snapshot;
 mod writer;
 
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde_json::Value;
 
 pub use batch::Batch;
+pub use bulk::Bulk;
+pub use compact::{Compacted, Progress};
 pub use info::{Info, Verified};
 pub use options::{Durability, Options};
+pub use snapshot::{Row, Snapshot};
 
 use crate::error::{Error, Result};
-use crate::payload::{self, Payload};
 use crate::query::Search;
 use crate::schema::Schema;
 use crate::types::RowId;
@@ -54,9 +69,17 @@ use writer::Writer;
 /// ```
 #[derive(Clone)]
 pub struct Collection {
-    shared: Arc<Shared>,
+    shared: Arc<Handle>,
 }
 
+/// What the clones of a collection share. Dropping it stops the background
+/// thread first, so that the lock is free when the last clone is gone.
+struct Handle {
+    shared: Arc<Shared>,
+    background: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the background thread shares with the handle.
 struct Shared {
     vfs: Arc<dyn Vfs>,
     schema: Arc<Schema>,
@@ -64,19 +87,14 @@ struct Shared {
     view: RwLock<Arc<View>>,
     /// None in a collection that is open for reading only.
     writer: Option<Mutex<Writer>>,
+    queue: commit::Queue,
+    /// Held while segments are merged: one merge at a time.
+    compacting: Mutex<()>,
+    closing: AtomicBool,
+    /// Why the background thread last gave up.
+    background_error: Mutex<Option<String>>,
     /// Released when the last clone is dropped.
     _lock: Box<dyn Send + Sync>,
-}
-
-/// A row as it is stored.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// Its id.
-    pub id: RowId,
-    /// Its vector, in the stored precision.
-    pub vector: Vec<f32>,
-    /// Its payload, empty if it has none.
-    pub payload: Payload,
 }
 
 impl Collection {
@@ -159,23 +177,18 @@ impl Collection {
         batch.commit()
     }
 
+    /// The collection as it is now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(self.view())
+    }
+
     /// The row with this id.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an id of the wrong kind, [`Error::Corrupt`] if the
     /// row is damaged.
     pub fn get(&self, id: impl Into<RowId>) -> Result<Option<Row>> {
-        let id = id.into();
-        id.check(self.schema().ids())?;
-        let view = self.view();
-        let Some((part, row)) = view.find(&id)? else { return Ok(None) };
-        let rows = &view.parts[part].rows;
-        let mut vector = vec![0.0; self.schema().dims()];
-        self.schema().stored().decode(rows.vectors(row, 1)?, &mut vector);
-        let payload = payload::from_text(&rows.payload(row)?).map_err(|e| {
-            Error::invalid("payload", format!("stored text of row {id} is not JSON: {e}"))
-        })?;
-        Ok(Some(Row { id, vector, payload }))
+        self.snapshot().get(id)
     }
 
     /// Begins a search over the rows as they are now.
@@ -189,44 +202,82 @@ impl Collection {
     /// [`Error::Io`] where a file could not be written; nothing is lost, the
     /// rows stay in the log.
     pub fn flush(&self) -> Result<()> {
-        let mut writer = self.writer()?.lock();
-        writer.healthy()?;
+        let mut writer = self.shared.lock_writer()?;
         let next = writer.flush(&*self.shared.vfs, &self.view())?;
-        self.publish(next);
+        self.shared.publish(next);
+        drop(writer);
+        self.shared.wake();
         Ok(())
     }
 
     fn view(&self) -> Arc<View> {
-        self.shared.view.read().clone()
+        self.shared.view()
+    }
+}
+
+impl Shared {
+    fn view(&self) -> Arc<View> {
+        self.view.read().clone()
     }
 
     fn publish(&self, view: View) {
-        *self.shared.view.write() = Arc::new(view);
+        self.publish_arc(Arc::new(view));
+    }
+
+    fn publish_arc(&self, view: Arc<View>) {
+        *self.view.write() = view;
     }
 
     fn writer(&self) -> Result<&Mutex<Writer>> {
         let why = "this collection is open for reading only";
-        self.shared.writer.as_ref().ok_or_else(|| Error::invalid("write", why))
+        self.writer.as_ref().ok_or_else(|| Error::invalid("write", why))
     }
 
-    /// The commit order: log, sync, next view, publish. Readers see the batch
-    /// only when it is as durable as was asked for.
-    fn commit(&self, operations: u32, body: &[u8]) -> Result<()> {
-        let vfs = &*self.shared.vfs;
-        let mut writer = self.writer()?.lock();
+    /// The writer, if the collection may be written and no write failed yet.
+    fn lock_writer(&self) -> Result<MutexGuard<'_, Writer>> {
+        let writer = self.writer()?.lock();
         writer.healthy()?;
-        let mut view = self.view();
-        if writer.wants_flush(&view, &self.shared.options) {
-            self.publish(writer.flush(vfs, &view)?);
-            view = self.view();
+        Ok(writer)
+    }
+}
+
+impl Handle {
+    /// Starts the background thread if there is something to merge and it is
+    /// not running.
+    fn wake(&self) {
+        if !self.options.background {
+            return;
         }
-        let lsn = writer.log(vfs, view.lsn, operations, body, self.shared.options.durability)?;
-        let next = apply::commit(&view, lsn, operations, body);
-        // The log has the commit, so the view must too: a damaged segment that
-        // keeps us from finding old rows ends writing, not just this batch.
-        let next = next.inspect_err(|e| writer.poison(e))?;
-        self.publish(next);
-        Ok(())
+        let mut background = self.background.lock();
+        let running = background.as_ref().is_some_and(|thread| !thread.is_finished());
+        if running || !compact::has_work(&self.view()) {
+            return;
+        }
+        let shared = self.shared.clone();
+        let work = move || {
+            let error = compact::run_policy(&shared).err().map(|e| e.to_string());
+            *shared.background_error.lock() = error;
+        };
+        // Without a thread segments pile up, which is slow and nothing worse.
+        *background = std::thread::Builder::new().name("matryo".into()).spawn(work).ok();
+    }
+}
+
+impl Deref for Handle {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.background.get_mut().take() {
+            // It may have panicked; what it installed stands, the rest is strays.
+            let _ = thread.join();
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
@@ -9,25 +10,22 @@ use roaring::RoaringBitmap;
 use super::apply;
 use super::options::Options;
 use super::writer::Writer;
-use super::{Collection, Shared};
+use super::{Collection, Handle, Shared};
 use crate::codec::header::{FileHeader, FileKind};
 use crate::error::{Error, Result};
 use crate::manifest::{self, LogEntry, Manifest, SegmentEntry};
 use crate::schema::Schema;
 use crate::segment::reader::Segment;
-use crate::types::Lsn;
+use crate::types::{FileNumber, Lsn};
 use crate::vfs::disk::{Disk, TEMP_PREFIX};
 use crate::vfs::{LockMode, Vfs, read_all};
 use crate::view::{Part, View};
-use crate::wal::format::LogName;
-use crate::wal::ops;
+use crate::wal::ops::{self, Operation};
 use crate::wal::reader::{Commit, commits};
 use crate::wal::writer::LogWriter;
 
-/// Longest tombstone file: a bitmap of all 2^32 ordinals, and some.
-const MAX_TOMBSTONES: u64 = 640 << 20;
 /// Longest log that is read. Flushing keeps them far below.
-const MAX_LOG: u64 = 8 << 30;
+pub(super) const MAX_LOG: u64 = 8 << 30;
 
 pub(super) fn create_on_disk(path: &Path, schema: Schema, options: Options) -> Result<Collection> {
     create(Arc::new(Disk::create(path)?), schema, options)
@@ -61,13 +59,22 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, options: Options) -> Result<Collection> {
     let mode = if options.read_only { LockMode::Shared } else { LockMode::Exclusive };
     let lock = vfs.lock(mode)?;
     let mut manifest = manifest::load_installed(&*vfs)?;
+    let strays = strays(&*vfs, &manifest)?;
     let segments = open_segments(&*vfs, &manifest)?;
     let (view, tail) = replay(&*vfs, &manifest, segments)?;
     if options.read_only {
         return Ok(handle(vfs, options, lock, view, None));
     }
+    // Names are never reused, not even those of files that nobody ever named.
+    let spent = strays.iter().filter_map(|name| FileKind::parse(name)).map(|(_, n)| n.0 + 1);
+    manifest.next_file = spent.map(FileNumber).fold(manifest.next_file, Ord::max);
+    let old = manifest.files();
     let log = tail.map(|tail| tail.renew(&*vfs, &mut manifest)).transpose()?;
-    remove_strays(&*vfs, &manifest)?;
+    let needed = manifest.files();
+    for name in strays.iter().chain(old.iter().filter(|name| !needed.contains(name))) {
+        // What cannot be removed now is a stray again at the next open.
+        let _ = vfs.remove(name);
+    }
     Ok(handle(vfs, options, lock, view, Some(Writer::new(manifest, log))))
 }
 
@@ -84,9 +91,14 @@ fn handle(
         options,
         view: RwLock::new(Arc::new(view)),
         writer: writer.map(Mutex::new),
+        queue: super::commit::Queue::default(),
+        compacting: Mutex::new(()),
+        closing: AtomicBool::new(false),
+        background_error: Mutex::new(None),
         _lock: lock,
     };
-    Collection { shared: Arc::new(shared) }
+    let handle = Handle { shared: Arc::new(shared), background: Mutex::new(None) };
+    Collection { shared: Arc::new(handle) }
 }
 
 fn open_segments(vfs: &dyn Vfs, manifest: &Manifest) -> Result<View> {
@@ -107,24 +119,42 @@ pub(super) fn read_tombstones(
     manifest: &Manifest,
     entry: &SegmentEntry,
 ) -> Result<RoaringBitmap> {
-    let Some((number, count)) = entry.tombstones else { return Ok(RoaringBitmap::new()) };
-    let name = FileKind::Tombstones.name(number);
+    let Some(tombstones) = entry.tombstones else { return Ok(RoaringBitmap::new()) };
+    let name = FileKind::Tombstones.name(tombstones.number);
     let Some(file) = vfs.open(&name)? else {
         return Err(Error::corrupt(vfs.path(&name), 0, "is missing"));
     };
-    let bytes = read_all(&*file, MAX_TOMBSTONES)?;
+    let bytes = read_all(&*file, max_tombstones(entry.rows))?;
     let header = FileHeader::decode(&bytes, FileKind::Tombstones, file.path())?;
-    header.expect(number, &manifest.collection, file.path())?;
+    header.expect(tombstones.number, &manifest.collection, file.path())?;
     let body = header.body(&bytes, file.path())?;
     let at = FileHeader::LEN as u64;
-    let dead = RoaringBitmap::deserialize_from(body)
+    if header.body_crc != tombstones.crc {
+        return Err(Error::corrupt(
+            file.path(),
+            at,
+            "is not the file the manifest was written for",
+        ));
+    }
+    let mut rest = body;
+    let dead = RoaringBitmap::deserialize_from(&mut rest)
         .map_err(|e| Error::corrupt(file.path(), at, format!("is not a bitmap: {e}")))?;
+    if !rest.is_empty() {
+        let end = at + (body.len() - rest.len()) as u64;
+        return Err(Error::corrupt(file.path(), end, "trailing bytes behind the bitmap"));
+    }
     let inside = dead.max().is_none_or(|max| max < entry.rows);
-    if !inside || dead.len() != u64::from(count) {
-        let what = format!("does not hold {count} of {} rows", entry.rows);
+    if !inside || dead.len() != u64::from(tombstones.dead) {
+        let what = format!("does not hold {} of {} rows", tombstones.dead, entry.rows);
         return Err(Error::corrupt(file.path(), at, what));
     }
     Ok(dead)
+}
+
+/// Most bytes of a tombstone file: of each 65536 rows a header of 16 bytes at
+/// most and their bits, or as many bytes in another form.
+fn max_tombstones(rows: u32) -> u64 {
+    FileHeader::LEN as u64 + 64 + u64::from(rows.div_ceil(1 << 16)) * (8192 + 16)
 }
 
 /// The log that was being written when the collection stopped uncleanly.
@@ -142,14 +172,13 @@ impl Tail {
     /// in the way of the next frame.
     fn renew(self, vfs: &dyn Vfs, manifest: &mut Manifest) -> Result<LogWriter> {
         let number = manifest.take_number();
-        let name = LogName { collection: manifest.collection, number };
-        let mut log = LogWriter::create(vfs, name)?;
+        let mut log = LogWriter::create(vfs, number, manifest.owner())?;
         for commit in read_commits(vfs, manifest, &self.bytes, self.entry, self.before)? {
             log.append(commit.lsn, commit.operations, commit.body)?;
         }
         log.sync()?;
         manifest.logs.pop();
-        manifest.logs.push(LogEntry { number, sealed: None });
+        manifest.logs.push(log.entry(false));
         manifest.install(vfs)?;
         Ok(log)
     }
@@ -162,7 +191,7 @@ fn replay(vfs: &dyn Vfs, manifest: &Manifest, mut view: View) -> Result<(View, O
         let bytes = read_log(vfs, *entry)?;
         let before = view.lsn;
         view = replay_log(vfs, manifest, &bytes, *entry, view)?;
-        if entry.sealed.is_none() {
+        if !entry.sealed {
             tail = Some(Tail { entry: *entry, bytes, before });
         }
     }
@@ -178,9 +207,12 @@ fn read_log(vfs: &dyn Vfs, entry: LogEntry) -> Result<Vec<u8>> {
 }
 
 /// Reads all logs and checks every frame, without applying any.
-pub(super) fn check_logs(vfs: &dyn Vfs, manifest: &Manifest) -> Result<()> {
+///
+/// `open` is what the writer knows of the log it has open.
+pub(super) fn check_logs(vfs: &dyn Vfs, manifest: &Manifest, open: Option<LogEntry>) -> Result<()> {
     let mut last = manifest.lsn;
-    for entry in &manifest.logs {
+    for installed in &manifest.logs {
+        let entry = &open.filter(|log| log.number == installed.number).unwrap_or(*installed);
         let bytes = read_log(vfs, *entry)?;
         let commits = read_commits(vfs, manifest, &bytes, *entry, last)?;
         last = commits.last().map_or(last, |commit| commit.lsn);
@@ -195,9 +227,8 @@ fn read_commits<'a>(
     entry: LogEntry,
     before: Lsn,
 ) -> Result<Vec<Commit<'a>>> {
-    let name = LogName { collection: manifest.collection, number: entry.number };
     let path = vfs.path(&FileKind::Wal.name(entry.number));
-    commits(bytes, &path, name, before, entry.sealed)
+    commits(bytes, &path, &manifest.collection, entry, before)
 }
 
 /// All commits of a log at once: nobody saw the views between them.
@@ -214,8 +245,12 @@ fn replay_log(
     for commit in read_commits(vfs, manifest, bytes, entry, view.lsn)? {
         let parsed =
             ops::parse(commit.body, commit.operations, schema.ids(), schema.vector_bytes());
-        let path = || vfs.path(&FileKind::Wal.name(entry.number));
-        operations.extend(parsed.map_err(|e| e.in_file(&path(), 0))?);
+        let path = vfs.path(&FileKind::Wal.name(entry.number));
+        let parsed = parsed.map_err(|e| e.in_file(&path, commit.at))?;
+        if !parsed.iter().all(|operation| is_finite(operation, &schema)) {
+            return Err(Error::corrupt(path, commit.at, "holds a vector that is not finite"));
+        }
+        operations.extend(parsed);
         lsn = commit.lsn;
     }
     if operations.is_empty() {
@@ -224,15 +259,55 @@ fn replay_log(
     apply::apply(&view, lsn, &operations)
 }
 
-/// Removes files of ours that no manifest names: an interrupted flush leaves
+/// What a batch refuses; only a log that was made by hand can hold it.
+fn is_finite(operation: &Operation, schema: &Schema) -> bool {
+    let Operation::Upsert { vector, .. } = operation else { return true };
+    let mut wide = vec![0.0; schema.dims()];
+    schema.stored().decode(vector, &mut wide);
+    wide.iter().all(|v: &f32| v.is_finite())
+}
+
+/// Files of ours that the manifest does not name: an interrupted flush leaves
 /// them. Names that are not ours are left alone.
-fn remove_strays(vfs: &dyn Vfs, manifest: &Manifest) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Corrupt`] where such a file cannot be left over: then it is the
+/// manifest that is wrong, an older copy put in the place of the last one, and
+/// to go on would remove the rows it does not know of.
+fn strays(vfs: &dyn Vfs, manifest: &Manifest) -> Result<Vec<String>> {
+    let mut names = vfs.list()?;
     let needed = manifest.files();
-    for name in vfs.list()? {
-        let ours = FileKind::parse(&name).is_some() || name.starts_with(TEMP_PREFIX);
-        if ours && !needed.contains(&name) {
-            vfs.remove(&name)?;
+    names.retain(|name| !needed.contains(name));
+    names.retain(|name| FileKind::parse(name).is_some() || name.starts_with(TEMP_PREFIX));
+    for name in &names {
+        if let Some((kind, _)) = FileKind::parse(name)
+            && is_newer(vfs, manifest, name, kind)?
+        {
+            let what = format!("is older than {name}: it was replaced by an earlier copy");
+            return Err(Error::corrupt(vfs.path(manifest::NAME), 0, what));
         }
     }
-    Ok(())
+    Ok(names)
+}
+
+/// Whether an unnamed file was made, or commits were written to it, after the
+/// manifest had been replaced by a later one. FORMAT.md, section "Open".
+fn is_newer(vfs: &dyn Vfs, manifest: &Manifest, name: &str, kind: FileKind) -> Result<bool> {
+    // A stray file may be cut short or empty: what tells nothing is no witness.
+    let Ok(Some(file)) = vfs.open(name) else { return Ok(false) };
+    let mut bytes = [0; FileHeader::LEN];
+    if file.len() < bytes.len() as u64 {
+        return Ok(false);
+    }
+    file.read_at(&mut bytes, 0)?;
+    let Ok(header) = FileHeader::decode(&bytes, kind, file.path()) else { return Ok(false) };
+    if header.collection != manifest.collection {
+        return Ok(false);
+    }
+    // Commits go to a log that is named; recovery alone copies them first, and
+    // only while the log it copies from is named and unsealed.
+    let unsealed = manifest.logs.last().is_some_and(|log| !log.sealed);
+    let has_commits = kind == FileKind::Wal && file.len() > bytes.len() as u64 && !unsealed;
+    Ok(header.generation > manifest.generation
+        || (header.generation == manifest.generation && has_commits))
 }

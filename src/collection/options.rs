@@ -17,6 +17,7 @@ pub struct Options {
     pub(crate) durability: Durability,
     pub(crate) memtable_bytes: usize,
     pub(crate) read_only: bool,
+    pub(crate) background: bool,
 }
 
 impl Options {
@@ -29,6 +30,7 @@ impl Options {
             durability: Durability::default(),
             memtable_bytes: Self::MEMTABLE_BYTES,
             read_only: false,
+            background: true,
         }
     }
 
@@ -44,6 +46,14 @@ impl Options {
     #[must_use]
     pub fn memtable_bytes(mut self, bytes: usize) -> Self {
         self.memtable_bytes = bytes;
+        self
+    }
+
+    /// Whether a thread merges segments while the collection is in use. Default:
+    /// yes, one thread, which runs only while there is something to merge.
+    #[must_use]
+    pub fn background(mut self, yes: bool) -> Self {
+        self.background = yes;
         self
     }
 

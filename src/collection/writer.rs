@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use super::{Durability, Options};
-use crate::codec::header::{FileHeader, FileKind};
+use super::Options;
+use super::open::MAX_LOG;
+use crate::codec::crc32;
+use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::error::{Error, Result};
-use crate::manifest::{LogEntry, Manifest, SegmentEntry};
-use crate::memtable::RunBuilder;
+use crate::manifest::{LogEntry, MAX_ROWS, Manifest, SegmentEntry, TombstonesEntry};
+use crate::memtable::ColumnsBuilder;
+use crate::schema::Schema;
 use crate::segment::{reader::Segment, writer as segment_writer};
 use crate::types::{FileNumber, Lsn};
 use crate::vfs::Vfs;
 use crate::view::{Part, View};
-use crate::wal::format::LogName;
 use crate::wal::writer::LogWriter;
 
 /// Logs that may pile up over clean closes before they are flushed away.
@@ -21,7 +23,7 @@ const MAX_LOGS: usize = 8;
 
 /// What is installed, and the log that is open.
 pub(super) struct Writer {
-    manifest: Manifest,
+    pub(super) manifest: Manifest,
     /// Opened with the first commit: a handle that only reads writes nothing.
     log: Option<LogWriter>,
     poisoned: Option<String>,
@@ -54,38 +56,31 @@ impl Writer {
         let log = self.log.as_ref().map_or(0, LogWriter::len);
         let logs = self.manifest.logs.len();
         bytes >= options.memtable_bytes
-            || log >= 2 * options.memtable_bytes as u64
+            || log >= (options.memtable_bytes as u64).saturating_mul(2).min(MAX_LOG / 2)
             || (self.log.is_none() && logs >= MAX_LOGS)
     }
 
-    /// Writes one commit to the log and returns its LSN.
+    /// Writes one commit to the log; durable after [`Self::sync_log`].
     pub(super) fn log(
         &mut self,
         vfs: &dyn Vfs,
-        last: Lsn,
+        lsn: Lsn,
         operations: u32,
         body: &[u8],
-        durability: Durability,
-    ) -> Result<Lsn> {
+    ) -> Result<()> {
         if self.log.is_none() {
             let started = self.start_log(vfs);
             started.inspect_err(|e| self.poison(e))?;
         }
         let log = self.log.as_mut().expect("started above");
-        let written = log.append(last.next(), operations, body).and_then(|()| match durability {
-            Durability::Full => log.sync(),
-            Durability::Buffered => Ok(()),
-        });
-        written.inspect_err(|e| self.poison(e))?;
-        Ok(last.next())
+        log.append(lsn, operations, body).inspect_err(|e| self.poison(e))
     }
 
     /// Creates a log and installs a manifest that names it.
     fn start_log(&mut self, vfs: &dyn Vfs) -> Result<()> {
         let number = self.manifest.take_number();
-        let name = LogName { collection: self.manifest.collection, number };
-        let log = LogWriter::create(vfs, name)?;
-        self.manifest.logs.push(LogEntry { number, sealed: None });
+        let log = LogWriter::create(vfs, number, self.manifest.owner())?;
+        self.manifest.logs.push(log.entry(false));
         self.manifest.install(vfs)?;
         self.log = Some(log);
         Ok(())
@@ -100,24 +95,32 @@ impl Writer {
         let mut next = self.manifest.clone();
         next.lsn = view.lsn;
         next.logs.clear();
-        let mut parts = flush_tombstones(vfs, view, &mut next)?;
-        // The number is spent even if writing fails: names are never reused.
-        let number = next.take_number();
+        let written = write_files(vfs, view, &mut next);
+        // Numbers are spent even if writing fails: names are never reused.
         self.manifest.next_file = next.next_file;
-        if let Some(entry) = flush_runs(vfs, view, number, &next)? {
-            next.segments.push(entry);
-            let segment = Segment::open(vfs, &next.collection, &view.schema, &entry)?;
-            parts.push(Arc::new(Part::new(Arc::new(segment), Arc::default(), Some(number))));
-        }
+        // On a full disk, what was written of the files must not stay in the way.
+        let parts = written.inspect_err(|_| remove_unnamed(vfs, &next, &self.manifest))?;
         if next == self.manifest {
             return Ok(View { schema: view.schema.clone(), lsn: view.lsn, parts });
         }
-        vfs.sync_dir()?;
+        self.install(vfs, next)?;
+        self.log = None;
+        Ok(View { schema: view.schema.clone(), lsn: view.lsn, parts })
+    }
+
+    /// Installs a manifest whose files are durable, and removes those that only
+    /// the one before named.
+    pub(super) fn install(&mut self, vfs: &dyn Vfs, mut next: Manifest) -> Result<()> {
         next.install(vfs).inspect_err(|e| self.poison(e))?;
         let old = std::mem::replace(&mut self.manifest, next);
-        self.log = None;
         remove_unnamed(vfs, &old, &self.manifest);
-        Ok(View { schema: view.schema.clone(), lsn: view.lsn, parts })
+        Ok(())
+    }
+
+    /// Makes all commits so far durable.
+    pub(super) fn sync_log(&mut self) -> Result<()> {
+        let synced = self.log.as_mut().map_or(Ok(()), LogWriter::sync);
+        synced.inspect_err(|e| self.poison(e))
     }
 
     /// Records the log's length, so that damage to its end can be told from a
@@ -126,72 +129,135 @@ impl Writer {
         let (None, Some(mut log)) = (&self.poisoned, self.log.take()) else { return Ok(()) };
         log.sync()?;
         if let Some(entry) = self.manifest.logs.last_mut() {
-            entry.sealed = Some(log.len());
+            *entry = log.entry(true);
         }
         self.manifest.install(vfs)
     }
+
+    /// Whether `manifest` is the one installed last. File numbers may have been
+    /// spent since.
+    pub(super) fn installed(&self, manifest: &Manifest) -> bool {
+        let last = Manifest { next_file: manifest.next_file, ..self.manifest.clone() };
+        last == *manifest
+    }
+
+    /// The log that is open, as it would be closed now.
+    pub(super) fn open_log(&self) -> Option<LogEntry> {
+        self.log.as_ref().map(|log| log.entry(true))
+    }
 }
 
-/// Writes the living rows of all runs to segment `number`; `None` if there are none.
-fn flush_runs(
-    vfs: &dyn Vfs,
-    view: &View,
-    number: FileNumber,
-    manifest: &Manifest,
-) -> Result<Option<SegmentEntry>> {
-    let mut rows = RunBuilder::new(&view.schema);
-    for part in view.parts.iter().filter(|p| p.segment.is_none()) {
-        rows.push_rows(&*part.rows, |row| part.dead.contains(row))?;
+/// Fails if `more` rows have no position left.
+pub(super) fn check_room(view: &View, more: u32) -> Result<()> {
+    let rows: u64 = view.parts.iter().map(|p| u64::from(p.rows.len())).sum();
+    if rows + u64::from(more) <= MAX_ROWS {
+        return Ok(());
     }
-    if rows.len() == 0 {
+    let why = format!("a collection has at most {MAX_ROWS} rows, dead ones included");
+    Err(Error::invalid("batch", why))
+}
+
+/// Writes the files of a flush, durably, and enters them in `next`. An entry is
+/// made before its file, so that a file that could not be written is known.
+fn write_files(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<Vec<Arc<Part>>> {
+    let mut parts = flush_tombstones(vfs, view, next)?;
+    if let Some(entry) = flush_runs(vfs, view, next)? {
+        let segment = Segment::open(vfs, &next.collection, &view.schema, &entry)?;
+        parts.push(Arc::new(Part::new(Arc::new(segment), Arc::default(), Some(entry.number))));
+    }
+    vfs.sync_dir()?;
+    Ok(parts)
+}
+
+/// Writes the living rows of all runs as a segment; `None` if there are none.
+fn flush_runs(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<Option<SegmentEntry>> {
+    let runs: Vec<_> = view.parts.iter().filter(|p| p.segment.is_none()).cloned().collect();
+    if runs.iter().all(|part| part.live_rows() == 0) {
         return Ok(None);
     }
-    segment_writer::write(vfs, manifest.collection, number, &rows.finish()).map(Some)
+    let number = next.take_number();
+    next.segments.push(SegmentEntry::planned(number));
+    let owner = next.owner();
+    let entry = write_parts(vfs, owner, &view.schema, number, &runs, &|_| Ok(()))?;
+    next.segments.pop();
+    next.segments.push(entry);
+    Ok(Some(entry))
+}
+
+/// Writes the living rows of some parts, at least one, as one segment. `watch`
+/// is told of every thousandth row; its error ends the writing.
+pub(super) fn write_parts(
+    vfs: &dyn Vfs,
+    owner: Owner,
+    schema: &Schema,
+    number: FileNumber,
+    parts: &[Arc<Part>],
+    watch: &dyn Fn(u64) -> Result<()>,
+) -> Result<SegmentEntry> {
+    let rows = || parts.iter().flat_map(|part| part.living().map(|row| (&*part.rows, row)));
+    let mut columns = ColumnsBuilder::new(schema);
+    for (source, row) in rows() {
+        columns.push(&source.id(row)?, source.vectors(row, 1)?);
+        if columns.len().is_multiple_of(1024) {
+            watch(columns.len() as u64)?;
+        }
+    }
+    segment_writer::write(vfs, owner, number, &columns.finish(), rows)
 }
 
 /// Writes the tombstones of segments that lost rows since the last flush, drops
 /// segments that lost all, and returns the parts that remain.
 fn flush_tombstones(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<Vec<Arc<Part>>> {
     let mut kept = Vec::new();
-    let mut entries = Vec::new();
-    for entry in std::mem::take(&mut next.segments) {
+    for mut entry in std::mem::take(&mut next.segments) {
         let part = view.parts.iter().find(|p| p.segment == Some(entry.number));
         let part = part.expect("a view has all segments of its manifest");
         if part.live_rows() == 0 {
             continue;
         }
-        let mut entry = entry;
-        let dead = part.dead.len() as u32;
-        if entry.tombstones.map_or(0, |(_, dead)| dead) != dead {
-            let number = next.take_number();
-            write_tombstones(vfs, next, number, &part.dead)?;
-            entry.tombstones = Some((number, dead));
-        }
-        entries.push(entry);
         kept.push(part.clone());
+        let dead = part.dead.len() as u32;
+        if entry.tombstones.map_or(0, |t| t.dead) == dead {
+            next.segments.push(entry);
+            continue;
+        }
+        let (number, owner) = (next.take_number(), next.owner());
+        let (body, planned) = plan_tombstones(number, &part.dead);
+        entry.tombstones = Some(planned);
+        next.segments.push(entry);
+        write_tombstones(vfs, owner, planned, &body)?;
     }
-    next.segments = entries;
     Ok(kept)
 }
 
-fn write_tombstones(
-    vfs: &dyn Vfs,
-    manifest: &Manifest,
+/// The bytes of a bitmap and the entry of the file that will hold them.
+pub(super) fn plan_tombstones(
     number: FileNumber,
     dead: &RoaringBitmap,
-) -> Result<()> {
+) -> (Vec<u8>, TombstonesEntry) {
     let mut body = Vec::with_capacity(dead.serialized_size());
     dead.serialize_into(&mut body).expect("writing to a Vec does not fail");
-    let header = FileHeader::new(FileKind::Tombstones, number, manifest.collection).over(&body);
-    let mut file = vfs.create(&FileKind::Tombstones.name(number))?;
+    let crc = crc32(&body);
+    (body, TombstonesEntry { number, dead: dead.len() as u32, crc })
+}
+
+/// Writes a bitmap of dead rows and makes its bytes durable.
+pub(super) fn write_tombstones(
+    vfs: &dyn Vfs,
+    owner: Owner,
+    entry: TombstonesEntry,
+    body: &[u8],
+) -> Result<()> {
+    let header = FileHeader::new(FileKind::Tombstones, entry.number, owner).over(body);
+    let mut file = vfs.create(&FileKind::Tombstones.name(entry.number))?;
     file.write(&header.encode())?;
-    file.write(&body)?;
+    file.write(body)?;
     file.sync()
 }
 
 /// Removes what the new manifest does not name any more. A failure leaves a
 /// stray file, which the next open removes.
-fn remove_unnamed(vfs: &dyn Vfs, old: &Manifest, new: &Manifest) {
+pub(super) fn remove_unnamed(vfs: &dyn Vfs, old: &Manifest, new: &Manifest) {
     let needed = new.files();
     for name in old.files() {
         if !needed.contains(&name) {

@@ -144,12 +144,15 @@ impl Scoring<'_> {
             Self::Cosine => {}
             Self::Dot { norms, query_norm } => {
                 for (score, &norm) in scores.iter_mut().zip(&norms[rows]) {
-                    *score *= norm * query_norm;
+                    *score = *score * norm * query_norm;
                 }
             }
             Self::L2 { norms, query_norm } => {
                 for (score, &norm) in scores.iter_mut().zip(&norms[rows]) {
-                    *score = norm * (2.0 * query_norm * *score - norm) - query_norm * query_norm;
+                    let estimate =
+                        norm * (2.0 * query_norm * *score - norm) - query_norm * query_norm;
+                    // Norms far out overflow; a NaN would lose the row.
+                    *score = estimate.max(f32::MIN);
                 }
             }
         }

@@ -7,7 +7,7 @@
 
 use rkyv::rancor;
 
-use crate::codec::FormatError;
+use crate::codec::{FormatError, Reader};
 
 /// Text gathered before a block is closed, in bytes.
 const TARGET: usize = 32 << 10;
@@ -39,7 +39,7 @@ impl BlockEntry {
         out
     }
 
-    pub(crate) fn decode(r: &mut crate::codec::Reader) -> Result<Self, FormatError> {
+    pub(crate) fn decode(r: &mut Reader) -> Result<Self, FormatError> {
         Ok(Self { first_row: r.u32()?, len: r.u32()?, offset: r.u64()? })
     }
 }
@@ -47,8 +47,10 @@ impl BlockEntry {
 /// Gathers texts into blocks.
 #[derive(Default)]
 pub(crate) struct BlockWriter {
-    pub(crate) bytes: Vec<u8>,
     pub(crate) entries: Vec<BlockEntry>,
+    /// Finished blocks that were not taken yet, and where they begin.
+    bytes: Vec<u8>,
+    taken: u64,
     texts: Vec<String>,
     gathered: usize,
     rows: u32,
@@ -74,21 +76,57 @@ impl BlockWriter {
         let first_row = self.rows - texts.len() as u32;
         let block = PayloadBlock { texts };
         let bytes = rkyv::to_bytes::<rancor::Panic>(&block).unwrap_or_else(|never| match never {});
-        let (len, offset) = (bytes.len() as u32, self.bytes.len() as u64);
+        let (len, offset) = (bytes.len() as u32, self.taken + self.bytes.len() as u64);
         self.entries.push(BlockEntry { first_row, len, offset });
         self.bytes.extend_from_slice(&bytes);
         self.bytes.resize(self.bytes.len().next_multiple_of(ALIGN), 0);
         self.gathered = 0;
     }
+
+    /// The bytes of the blocks finished since the last call.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        self.taken += self.bytes.len() as u64;
+        std::mem::take(&mut self.bytes)
+    }
 }
 
-/// The text of row number `row` of a block.
-pub(crate) fn text(block: &[u8], row: usize) -> Result<&str, FormatError> {
+/// Reads the index of blocks that hold `rows` rows in `bytes` bytes: one after
+/// another, without gaps in either.
+pub(crate) fn decode_index(
+    index: &[u8],
+    rows: u32,
+    bytes: u64,
+) -> Result<Vec<BlockEntry>, FormatError> {
+    let mut r = Reader::new(index);
+    let mut entries: Vec<BlockEntry> = Vec::new();
+    let mut offset = 0;
+    while r.remaining() > 0 {
+        let at = r.at();
+        let entry = BlockEntry::decode(&mut r)?;
+        let follows = match entries.last() {
+            None => entry.first_row == 0,
+            Some(last) => last.first_row < entry.first_row,
+        };
+        if !follows || entry.first_row >= rows || entry.offset != offset {
+            return Err(FormatError::new(at, "payload block stands where none can be"));
+        }
+        offset += u64::from(entry.len).next_multiple_of(ALIGN as u64);
+        entries.push(entry);
+    }
+    if entries.is_empty() || offset != bytes {
+        return Err(FormatError::mismatch(0, "bytes of all payload blocks", bytes, offset));
+    }
+    Ok(entries)
+}
+
+/// The text of row number `row` of a block of `rows`.
+pub(crate) fn text(block: &[u8], rows: usize, row: usize) -> Result<&str, FormatError> {
     let block = rkyv::access::<ArchivedPayloadBlock, rancor::Failure>(block)
         .map_err(|_| FormatError::new(0, "payload block is not a valid archive"))?;
     let texts = &block.texts;
-    let missing = FormatError::mismatch(0, "rows in payload block", row as u64, texts.len() as u64);
-    texts.get(row).map(|text| text.as_str()).ok_or(missing)
+    let wrong = FormatError::mismatch(0, "rows in payload block", rows as u64, texts.len() as u64);
+    let text = texts.get(row).filter(|_| texts.len() == rows);
+    text.map(rkyv::string::ArchivedString::as_str).ok_or(wrong)
 }
 
 #[cfg(test)]
@@ -98,16 +136,21 @@ mod tests {
     #[test]
     fn texts_come_back_from_blocks() {
         let mut writer = BlockWriter::default();
-        let texts: Vec<String> = (0..3000).map(|n| format!("{{\"n\":{n}}}").repeat(n % 7)).collect();
+        let texts: Vec<String> =
+            (0..3000).map(|n| format!("{{\"n\":{n}}}").repeat(n % 7)).collect();
         texts.iter().for_each(|t| writer.push(t));
         writer.close();
+        let bytes = writer.take();
         assert!(writer.entries.len() > 1, "more than one block");
         for (n, expected) in texts.iter().enumerate() {
             let at = writer.entries.partition_point(|e| e.first_row <= n as u32) - 1;
             let entry = writer.entries[at];
             let start = entry.offset as usize;
-            let block = &writer.bytes[start..start + entry.len as usize];
-            assert_eq!(text(block, n - entry.first_row as usize), Ok(expected.as_str()));
+            let block = &bytes[start..start + entry.len as usize];
+            let end = writer.entries.get(at + 1).map_or(3000, |e| e.first_row);
+            let (rows, row) = (end - entry.first_row, n as u32 - entry.first_row);
+            assert_eq!(text(block, rows as usize, row as usize), Ok(expected.as_str()));
+            assert!(text(block, rows as usize + 1, row as usize).is_err());
         }
     }
 
@@ -116,11 +159,39 @@ mod tests {
         let mut writer = BlockWriter::default();
         (0..20).for_each(|n| writer.push(&format!("{{\"row\":\"text of row {n}\"}}")));
         writer.close();
-        for bit in 0..writer.bytes.len() * 8 {
-            let mut bad = writer.bytes.clone();
+        let bytes = writer.take();
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            let _ = text(&bad[..writer.entries[0].len as usize], 7);
+            let _ = text(&bad[..writer.entries[0].len as usize], 20, 7);
         }
-        assert!(text(&[], 0).is_err());
+        assert!(text(&[], 0, 0).is_err());
+    }
+
+    #[test]
+    fn an_index_with_gaps_or_overlaps_is_refused() {
+        let mut writer = BlockWriter::default();
+        (0..9000).for_each(|n| writer.push(&format!("{{\"row\":{n}}}")));
+        writer.close();
+        let bytes = writer.take().len() as u64;
+        let decode = |entries: &[BlockEntry]| {
+            let index: Vec<u8> = entries.iter().flat_map(BlockEntry::encode).collect();
+            decode_index(&index, 9000, bytes)
+        };
+        let good = writer.entries;
+        assert_eq!(decode(&good).as_ref(), Ok(&good));
+        let wrong = |change: fn(&mut Vec<BlockEntry>)| {
+            let mut bad = good.clone();
+            change(&mut bad);
+            assert!(decode(&bad).is_err(), "{bad:?}");
+        };
+        wrong(|e| e[0].first_row = 1);
+        wrong(|e| e[1].first_row = 0);
+        wrong(|e| e[1].first_row = 9000);
+        wrong(|e| e[1].offset += 16);
+        wrong(|e| e[1].len += 16);
+        wrong(|e| e.truncate(1));
+        wrong(Vec::clear);
+        wrong(|e| e.swap(1, 2));
     }
 }

@@ -12,11 +12,19 @@ use crate::error::{Error, Result};
 /// The payload of a row: a JSON object.
 pub type Payload = serde_json::Map<String, Value>;
 
+/// Most objects and arrays around a value; deeper text could not be read back.
+const MAX_DEPTH: usize = 127;
+
 /// JSON text of a payload given by the user; empty for none.
 ///
 /// # Errors
-/// [`Error::Invalid`] for anything but an object or null, or text above `limit`.
+/// [`Error::Invalid`] for anything but an object or null, objects nested deeper
+/// than they can be read back, or text above `limit`.
 pub(crate) fn to_text(payload: Value, limit: usize) -> Result<String> {
+    if too_deep(&payload) {
+        let why = format!("at most {MAX_DEPTH} objects and arrays inside each other");
+        return Err(Error::invalid("payload", why));
+    }
     let text = match payload {
         Value::Null => return Ok(String::new()),
         Value::Object(map) if map.is_empty() => return Ok(String::new()),
@@ -33,7 +41,68 @@ pub(crate) fn to_text(payload: Value, limit: usize) -> Result<String> {
     Ok(text)
 }
 
+/// Goes one nesting deeper at a time, on no stack.
+fn too_deep(payload: &Value) -> bool {
+    let mut at_depth = vec![payload];
+    for _ in 0..=MAX_DEPTH {
+        at_depth.retain(|value| value.is_object() || value.is_array());
+        if at_depth.is_empty() {
+            return false;
+        }
+        at_depth = at_depth.into_iter().flat_map(inner).collect();
+    }
+    true
+}
+
+fn inner(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Object(map) => map.values().collect(),
+        Value::Array(values) => values.iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// The payload behind a text made by [`to_text`].
 pub(crate) fn from_text(text: &str) -> Result<Payload, serde_json::Error> {
     if text.is_empty() { Ok(Payload::new()) } else { serde_json::from_str(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn nested(depth: usize) -> Value {
+        (1..depth).fold(json!({"a": 1.5}), |inner, n| match n % 2 {
+            0 => json!([inner]),
+            _ => json!({"a": inner}),
+        })
+    }
+
+    fn round_trip(payload: Value) -> Result<Value> {
+        let text = to_text(payload, 1 << 20)?;
+        Ok(Value::Object(from_text(&text).expect("what is accepted can be read back")))
+    }
+
+    #[test]
+    fn payloads_are_accepted_up_to_the_depth_they_can_be_read_back_from() {
+        let deepest = (1..200).filter(|depth| {
+            let payload = json!({"a": nested(*depth)});
+            round_trip(payload.clone()).is_ok_and(|back| back == payload)
+        });
+        assert_eq!(deepest.max(), Some(MAX_DEPTH - 1), "one more around it");
+    }
+
+    #[test]
+    fn numbers_come_back_to_the_last_bit() {
+        let mut state = 1u64;
+        for _ in 0..20_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let number = f64::from_bits(state);
+            if number.is_finite() {
+                let payload = json!({"x": number, "n": state, "i": state.cast_signed()});
+                assert_eq!(round_trip(payload.clone()).expect("fits"), payload, "{number:e}");
+            }
+        }
+    }
 }

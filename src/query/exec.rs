@@ -3,15 +3,14 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
+use super::Hit;
 use super::explain::{Explain, StageReport};
 use super::funnel::{Entry, FunnelStage, Plan};
 use super::score::{Best, Found, Scorer};
-use super::Hit;
 use crate::encoding::{Precision, Scan, ScanScratch, Scoring, StageQuery};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernel::topk::{Scored, TopK};
 use crate::kernel::{BLOCK, Isa, row};
-use crate::payload;
 use crate::schema::Metric;
 use crate::types::Ordinal;
 use crate::view::{Part, View};
@@ -48,10 +47,7 @@ pub(super) fn run(
 /// Looks up what a hit shows of a row.
 pub(super) fn hit(view: &View, found: Found, payloads: bool) -> Result<Hit> {
     let (part, row) = locate(view, &view.bases(), found.position);
-    let text = if payloads { Some(part.rows.payload(row)?) } else { None };
-    let payload = text.map(|t| payload::from_text(&t)).transpose().map_err(|e| {
-        Error::invalid("payload", format!("stored text of row {} is not JSON: {e}", found.id))
-    })?;
+    let payload = if payloads { Some(part.payload(row)?) } else { None };
     Ok(Hit { id: found.id, score: found.score, payload })
 }
 
@@ -180,9 +176,8 @@ impl Run<'_> {
             let (part, row) = locate(self.view, &self.bases, candidate.ordinal);
             candidate.score = scorer.score(part.rows.vectors(row, 1)?, None);
         }
-        shortlist.sort_unstable_by(|a, b| {
-            b.score.total_cmp(&a.score).then(a.ordinal.cmp(&b.ordinal))
-        });
+        shortlist
+            .sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.ordinal.cmp(&b.ordinal)));
         shortlist.truncate(stage.keep);
         Ok(StageReport {
             name: "re-rank by prefix".into(),

@@ -45,7 +45,7 @@ impl Funnel {
     /// what the one before kept. The result is always ranked by all dimensions
     /// searched. `[(16, 200)]` is adaptive retrieval with a shortlist of 200 from
     /// 16 dimensions, `[(8, 200), (16, 100), (32, 50)]` the cascade of Kusupati
-    /// et al., "Matryoshka Representation Learning" (NeurIPS 2022), section 4.3.
+    /// et al., "Matryoshka Representation Learning" (`NeurIPS` 2022), section 4.3.
     pub fn stages(stages: impl IntoIterator<Item = (usize, usize)>) -> Self {
         let stages = stages.into_iter().map(|(dims, keep)| FunnelStage { dims, keep });
         Self(Kind::Stages(stages.collect()))
@@ -60,8 +60,7 @@ impl Funnel {
         rows: u64,
     ) -> Result<Plan> {
         match &self.0 {
-            Kind::Exact => Ok(Plan::Exact),
-            Kind::Recall(1.0) => Ok(Plan::Exact),
+            Kind::Exact | Kind::Recall(1.0) => Ok(Plan::Exact),
             Kind::Recall(share) if !(0.0..=1.0).contains(share) => {
                 Err(Error::invalid("recall", format!("expected 0 to 1, got {share}")))
             }
@@ -70,7 +69,11 @@ impl Funnel {
                 let keep = shortlist(*share, limit, rows, entry, dims);
                 // A shortlist of most rows costs more than comparing all of them.
                 let all = keep as u64 >= rows / 2;
-                Ok(if all { Plan::Exact } else { Plan::Funnel { entry, keep, reranks: Vec::new() } })
+                Ok(if all {
+                    Plan::Exact
+                } else {
+                    Plan::Funnel { entry, keep, reranks: Vec::new() }
+                })
             }
             Kind::Stages(stages) => by_hand(stages, schema, dims, limit),
         }

@@ -45,8 +45,8 @@ impl<'a> Scorer<'a> {
             Metric::Dot => dot(),
             Metric::L2 => -row::l2_squared(self.isa, self.stored, self.query, bytes),
             Metric::Cosine => {
-                let norm = norm.unwrap_or_else(|| self.norm(bytes));
-                if norm == 0.0 { 0.0 } else { dot() / (self.query_norm * f64::from(norm)) }
+                let norm = norm.map_or_else(|| self.norm(bytes), f64::from);
+                if norm == 0.0 { 0.0 } else { dot() / (self.query_norm * norm) }
             }
         };
         // Sums of huge components leave the range of f32; an infinite score
@@ -54,8 +54,12 @@ impl<'a> Scorer<'a> {
         score.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32
     }
 
-    fn norm(&self, bytes: &[u8]) -> f32 {
-        row::norm_squared(self.isa, self.stored, bytes).sqrt() as f32
+    /// The norm of a prefix, rounded as full norms are; of a prefix so small
+    /// that `f32` has lost its digits, as it is.
+    fn norm(&self, bytes: &[u8]) -> f64 {
+        let norm = row::norm_squared(self.isa, self.stored, bytes).sqrt();
+        let rounded = norm as f32;
+        if rounded.is_normal() { f64::from(rounded) } else { norm }
     }
 }
 

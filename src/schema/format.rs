@@ -15,9 +15,9 @@ impl Schema {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend((self.dims as u32).to_le_bytes());
-        out.push(number(&METRICS, self.metric));
-        out.push(number(&PRECISIONS, self.stored));
-        out.push(number(&IDS, self.ids));
+        out.push(number(&METRICS, &self.metric));
+        out.push(number(&PRECISIONS, &self.stored));
+        out.push(number(&IDS, &self.ids));
         out.push(0);
         out.extend((self.granularities.len() as u32).to_le_bytes());
         self.granularities.iter().for_each(|g| out.extend((*g as u32).to_le_bytes()));
@@ -48,8 +48,8 @@ impl Schema {
     }
 }
 
-fn number<T: PartialEq>(all: &[T], one: T) -> u8 {
-    all.iter().position(|x| *x == one).map_or(u8::MAX, |n| n as u8)
+fn number<T: PartialEq>(all: &[T], one: &T) -> u8 {
+    all.iter().position(|x| x == one).map_or(u8::MAX, |n| n as u8)
 }
 
 fn pick<T: Copy>(all: &[T], r: &mut Reader, what: &'static str) -> Result<T, FormatError> {
@@ -64,7 +64,8 @@ fn stage(r: &mut Reader) -> Result<StageCode, FormatError> {
     let at = r.at();
     let count = r.u32()?;
     let bits = Bits::from_count(count);
-    let bits = bits.ok_or(FormatError::mismatch(at, "bits of a stage code", 8, u64::from(count)))?;
+    let bits =
+        bits.ok_or(FormatError::mismatch(at, "bits of a stage code", 8, u64::from(count)))?;
     Ok(StageCode { dims, bits })
 }
 

@@ -41,9 +41,8 @@ impl FromStr for Metric {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|m| m.name() == s)
-            .ok_or_else(|| Error::invalid("metric", format!("expected cosine, dot or l2, got {s:?}")))
+        Self::ALL.into_iter().find(|m| m.name() == s).ok_or_else(|| {
+            Error::invalid("metric", format!("expected cosine, dot or l2, got {s:?}"))
+        })
     }
 }

@@ -39,6 +39,7 @@ pub struct Schema {
 
 /// Builds a [`Schema`]; made by [`Schema::builder`].
 #[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `build`"]
 pub struct SchemaBuilder {
     schema: Schema,
     stages: Option<Vec<StageCode>>,
@@ -107,6 +108,17 @@ impl Schema {
         }
         if self.metric == Metric::Cosine && vector.iter().all(|v| *v == 0.0) {
             return Err(VectorError::Zero.into());
+        }
+        self.check_norm(vector)
+    }
+
+    /// Norms are kept as `f32`: those of stored rows must fit, and under cosine,
+    /// which divides by them, must not be so small that digits are lost.
+    fn check_norm(&self, vector: &[f32]) -> Result<()> {
+        let norm = vector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        let small = self.metric == Metric::Cosine && norm < f64::from(f32::MIN_POSITIVE);
+        if small || norm > f64::from(f32::MAX) {
+            return Err(VectorError::Norm { norm }.into());
         }
         Ok(())
     }

@@ -184,7 +184,7 @@ impl Footer {
 
 /// Bytes of region table and checksums.
 pub(crate) fn encode_table(regions: &[RegionEntry], checksums: &[u32]) -> Vec<u8> {
-    let regions = regions.iter().flat_map(|r| r.encode());
+    let regions = regions.iter().flat_map(RegionEntry::encode);
     regions.chain(checksums.iter().flat_map(|c| c.to_le_bytes())).collect()
 }
 

@@ -35,6 +35,7 @@ pub(crate) struct Segment {
 struct PayloadRegion {
     blocks: Region,
     index: Vec<BlockEntry>,
+    rows: u32,
 }
 
 impl Segment {
@@ -95,17 +96,24 @@ impl Segment {
         let len = end_of(row)?.checked_sub(start);
         let text_at = (self.rows as usize * 8).checked_add(start);
         let (Some(len), Some(text_at)) = (len, text_at) else {
-            return Err(Error::corrupt(&self.file, 0, format!("id of row {row} ends before it begins")));
+            return Err(Error::corrupt(
+                &self.file,
+                0,
+                format!("id of row {row} ends before it begins"),
+            ));
         };
         let text = std::str::from_utf8(self.ids.get(text_at, len)?);
-        let text = text.map_err(|_| {
-            Error::corrupt(&self.file, 0, format!("id of row {row} is not UTF-8"))
-        })?;
+        let text = text
+            .map_err(|_| Error::corrupt(&self.file, 0, format!("id of row {row} is not UTF-8")))?;
         Ok(RowId::from(text))
     }
 }
 
-fn check_header(file: &dyn ReadFile, collection: &CollectionId, entry: &SegmentEntry) -> Result<()> {
+fn check_header(
+    file: &dyn ReadFile,
+    collection: &CollectionId,
+    entry: &SegmentEntry,
+) -> Result<()> {
     if file.len() != entry.len {
         let what = format!("has {} bytes, the manifest says {}", file.len(), entry.len);
         return Err(Error::corrupt(file.path(), file.len().min(entry.len), what));
@@ -116,10 +124,7 @@ fn check_header(file: &dyn ReadFile, collection: &CollectionId, entry: &SegmentE
     }
     let header = FileHeader::decode(&header, FileKind::Segment, file.path())?;
     header.expect(entry.number, collection, file.path())?;
-    if (header.body_len, header.body_crc) != (0, 0) {
-        return Err(Error::corrupt(file.path(), 48, "unused fields of the header are not zero"));
-    }
-    Ok(())
+    header.no_body(file.path())
 }
 
 fn read_footer(file: &dyn ReadFile, entry: &SegmentEntry) -> Result<Footer> {
@@ -138,6 +143,14 @@ fn read_footer(file: &dyn ReadFile, entry: &SegmentEntry) -> Result<Footer> {
     Ok(footer)
 }
 
+/// `len` bytes from `offset`, which lie inside the file. A sparse file can be
+/// longer than all RAM: that is an error, not the end of the process.
+fn read(file: &dyn ReadFile, offset: u64, len: usize) -> Result<Vec<u8>> {
+    let mut bytes = crate::vfs::buffer(file.path(), len)?;
+    file.read_at(&mut bytes, offset)?;
+    Ok(bytes)
+}
+
 /// A segment whose table is read: what the regions are built from.
 struct Parts<'a> {
     file: &'a dyn ReadFile,
@@ -148,9 +161,9 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn open(file: &'a dyn ReadFile, footer: &Footer) -> Result<Self> {
-        let len = footer.table_len().and_then(|len| usize::try_from(len).ok()).unwrap_or(usize::MAX);
-        let mut table = vec![0; len];
-        file.read_at(&mut table, footer.table_at)?;
+        let len =
+            footer.table_len().and_then(|len| usize::try_from(len).ok()).unwrap_or(usize::MAX);
+        let table = read(file, footer.table_at, len)?;
         if crc32(&table) != footer.table_crc {
             let what = "checksum of the region table does not match";
             return Err(Error::corrupt(file.path(), footer.table_at, what));
@@ -158,11 +171,16 @@ impl<'a> Parts<'a> {
         let (entries, checksums) =
             decode_table(&table, footer).map_err(|e| e.in_file(file.path(), footer.table_at))?;
         let bytes = file.map()?;
+        if bytes.len() as u64 != file.len() {
+            let what = "file became shorter or longer while it was open";
+            return Err(Error::corrupt(file.path(), 0, what));
+        }
         bytes.random_access();
         Ok(Self { file, bytes, entries, checksums: checksums.into() })
     }
 
     fn build(self, schema: &Schema, rows: u32) -> Result<Segment> {
+        self.check_regions(schema)?;
         let count = rows as usize;
         let expect = |kind, len: usize| self.mapped(kind, Some(len));
         let ids = match schema.ids() {
@@ -175,7 +193,7 @@ impl<'a> Parts<'a> {
             ids,
             id_order: expect(RegionKind::IdOrder, count * 4)?,
             vectors: expect(RegionKind::Vectors, count * schema.vector_bytes())?,
-            payload: self.payload()?,
+            payload: self.payload(rows)?,
             norms,
             codes,
             rows,
@@ -185,6 +203,25 @@ impl<'a> Parts<'a> {
             bytes: self.bytes,
             entries: self.entries,
         })
+    }
+
+    /// The regions are those of the schema, each once, in their order.
+    fn check_regions(&self, schema: &Schema) -> Result<()> {
+        use RegionKind as K;
+        let of_stage = |stage: u16| [(K::Codes, stage), (K::Factors, stage)];
+        let stages = (0..schema.stages().len() as u16).flat_map(of_stage);
+        let before = [(K::Ids, 0), (K::IdOrder, 0), (K::Norms, 0)].into_iter().chain(stages);
+        let must: Vec<_> = before.chain([(K::Vectors, 0)]).collect();
+        let may = [(K::Payload, 0), (K::PayloadIndex, 0)];
+        let found: Vec<_> = self.entries.iter().map(|e| (e.kind, e.stage)).collect();
+        match found.strip_prefix(must.as_slice()) {
+            Some([]) => Ok(()),
+            Some(rest) if rest == may => Ok(()),
+            _ => {
+                let what = format!("regions are {found:?}, expected {must:?}");
+                Err(Error::corrupt(self.file.path(), 0, what))
+            }
+        }
     }
 
     fn entry(&self, kind: RegionKind, stage: u16) -> Option<&RegionEntry> {
@@ -216,8 +253,7 @@ impl<'a> Parts<'a> {
     /// A region read into RAM and checked.
     fn pinned(&self, kind: RegionKind, stage: u16, len: usize) -> Result<Vec<u8>> {
         let entry = self.required(kind, stage, Some(len))?;
-        let mut bytes = vec![0; len];
-        self.file.read_at(&mut bytes, entry.offset)?;
+        let bytes = read(self.file, entry.offset, len)?;
         let block_len = kind.block_len() as usize;
         let checksums = &self.checksums[entry.first_checksum as usize..];
         let bad = bytes.chunks(block_len).zip(checksums).position(|(b, crc)| crc32(b) != *crc);
@@ -241,29 +277,29 @@ impl<'a> Parts<'a> {
         stages.map(column).collect()
     }
 
-    fn payload(&self) -> Result<Option<PayloadRegion>> {
+    fn payload(&self, rows: u32) -> Result<Option<PayloadRegion>> {
         if self.entry(RegionKind::Payload, 0).is_none() {
             return Ok(None);
         }
         let index = self.mapped(RegionKind::PayloadIndex, None)?;
-        let bytes = index.get(0, index.len())?;
-        let mut r = Reader::new(bytes);
-        let entries = (0..bytes.len() / BlockEntry::LEN).map(|_| BlockEntry::decode(&mut r));
-        let in_file = |e: FormatError| e.in_file(self.file.path(), 0);
-        let entries = entries.collect::<Result<Vec<_>, _>>().map_err(in_file)?;
-        Ok(Some(PayloadRegion { blocks: self.mapped(RegionKind::Payload, None)?, index: entries }))
+        let blocks = self.mapped(RegionKind::Payload, None)?;
+        let index = block::decode_index(index.get(0, index.len())?, rows, blocks.len() as u64)
+            .map_err(|e: FormatError| e.in_file(self.file.path(), index.offset()))?;
+        Ok(Some(PayloadRegion { blocks, index, rows }))
     }
 }
 
 impl PayloadRegion {
     fn text(&self, row: Ordinal, file: &Path) -> Result<String> {
         let missing = || Error::corrupt(file, 0, format!("payload of row {} is missing", row.0));
-        let at = self.index.partition_point(|e| e.first_row <= row.0);
-        let entry = at.checked_sub(1).map(|at| self.index[at]).ok_or_else(missing)?;
+        let next = self.index.partition_point(|e| e.first_row <= row.0);
+        let entry = next.checked_sub(1).map(|at| self.index[at]).ok_or_else(missing)?;
+        let end = self.index.get(next).map_or(self.rows, |e| e.first_row);
         let offset = usize::try_from(entry.offset).unwrap_or(usize::MAX);
         let bytes = self.blocks.get(offset, entry.len as usize)?;
-        let text = block::text(bytes, (row.0 - entry.first_row) as usize);
-        text.map(str::to_owned).map_err(|e| e.in_file(file, entry.offset))
+        let (rows, row) = (end - entry.first_row, row.0 - entry.first_row);
+        let text = block::text(bytes, rows as usize, row as usize);
+        text.map(str::to_owned).map_err(|e| e.in_file(file, self.blocks.offset() + entry.offset))
     }
 }
 

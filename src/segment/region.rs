@@ -49,6 +49,11 @@ impl Region {
         self.len
     }
 
+    /// Where it begins in the file.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset as u64
+    }
+
     /// Bytes `[at, at + len)` of the region.
     ///
     /// # Errors

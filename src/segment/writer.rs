@@ -1,44 +1,83 @@
-//! Writes a run of the memtable as a segment file.
+//! Writes a set of rows as a segment file, front to back.
 
 use super::format::{Footer, PAGE, RegionEntry, RegionKind, encode_table};
-use crate::codec::header::{CollectionId, FileHeader, FileKind};
+use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::codec::{crc32, f32_bytes};
 use crate::error::Result;
 use crate::manifest::SegmentEntry;
-use crate::memtable::{IdColumn, Run};
-use crate::payload::block::BlockWriter;
+use crate::memtable::{Columns, IdColumn};
+use crate::payload::block::{BlockEntry, BlockWriter};
 use crate::rows::Rows;
-use crate::types::FileNumber;
+use crate::types::{FileNumber, Ordinal};
 use crate::vfs::{Vfs, WriteFile};
 
-/// Writes `run` to file `number` and makes the bytes durable; the name becomes
+/// Writes rows to file `number` and makes the bytes durable; the name becomes
 /// durable with the next sync of the folder.
-pub(crate) fn write(
+///
+/// `columns` belong to the rows that `rows` gives, in that order, each time it
+/// is called. Only they are held in RAM, as a segment's reader holds them too;
+/// vectors and payloads go from their source to the file a row at a time.
+pub(crate) fn write<'a, I>(
     vfs: &dyn Vfs,
-    collection: CollectionId,
+    owner: Owner,
     number: FileNumber,
-    run: &Run,
-) -> Result<SegmentEntry> {
-    let header = FileHeader::new(FileKind::Segment, number, collection);
+    columns: &Columns,
+    rows: impl Fn() -> I,
+) -> Result<SegmentEntry>
+where
+    I: Iterator<Item = (&'a dyn Rows, Ordinal)>,
+{
+    let header = FileHeader::new(FileKind::Segment, number, owner);
     let mut out = SegmentWriter::begin(vfs, &header)?;
-    out.region(RegionKind::Ids, 0, &id_bytes(&run.ids))?;
-    out.region(RegionKind::IdOrder, 0, &u32_bytes(&run.order))?;
-    out.region(RegionKind::Norms, 0, &f32_bytes(run.norms()))?;
-    for (stage, column) in run.codes().iter().enumerate() {
-        out.region(RegionKind::Codes, stage as u16, column.blocks())?;
-        out.region(RegionKind::Factors, stage as u16, &f32_bytes(column.factors()))?;
+    write_columns(&mut out, columns)?;
+    out.begin_region(RegionKind::Vectors, 0);
+    for (source, row) in rows() {
+        out.put(source.vectors(row, 1)?)?;
     }
-    out.region(RegionKind::Vectors, 0, &run.vectors)?;
-    if run.payloads.iter().any(|p| !p.is_empty()) {
-        let mut payload = BlockWriter::default();
-        run.payloads.iter().for_each(|text| payload.push(text));
-        payload.close();
-        let index: Vec<u8> = payload.entries.iter().flat_map(|e| e.encode()).collect();
-        out.region(RegionKind::Payload, 0, &payload.bytes)?;
-        out.region(RegionKind::PayloadIndex, 0, &index)?;
+    out.end_region()?;
+    write_payloads(&mut out, &rows)?;
+    let rows = columns.norms.len() as u32;
+    let (len, table_crc) = out.finish(rows)?;
+    Ok(SegmentEntry { number, len, rows, table_crc, tombstones: None })
+}
+
+fn write_columns(out: &mut SegmentWriter, columns: &Columns) -> Result<()> {
+    out.region(RegionKind::Ids, 0, &id_bytes(&columns.ids))?;
+    out.region(RegionKind::IdOrder, 0, &u32_bytes(&columns.order))?;
+    out.region(RegionKind::Norms, 0, &f32_bytes(&columns.norms))?;
+    for (column, stage) in columns.codes.iter().zip(0..) {
+        out.region(RegionKind::Codes, stage, column.blocks())?;
+        out.region(RegionKind::Factors, stage, &f32_bytes(column.factors()))?;
     }
-    let (len, table_crc) = out.finish(run.len())?;
-    Ok(SegmentEntry { number, len, rows: run.len(), table_crc, tombstones: None })
+    Ok(())
+}
+
+/// Writes payload blocks and their index; nothing where no row has a payload.
+fn write_payloads<'a, I>(out: &mut SegmentWriter, rows: impl Fn() -> I) -> Result<()>
+where
+    I: Iterator<Item = (&'a dyn Rows, Ordinal)>,
+{
+    let mut any = false;
+    for (source, row) in rows() {
+        any = !source.payload(row)?.is_empty();
+        if any {
+            break;
+        }
+    }
+    if !any {
+        return Ok(());
+    }
+    let mut blocks = BlockWriter::default();
+    out.begin_region(RegionKind::Payload, 0);
+    for (source, row) in rows() {
+        blocks.push(&source.payload(row)?);
+        out.put(&blocks.take())?;
+    }
+    blocks.close();
+    out.put(&blocks.take())?;
+    out.end_region()?;
+    let index: Vec<u8> = blocks.entries.iter().flat_map(BlockEntry::encode).collect();
+    out.region(RegionKind::PayloadIndex, 0, &index)
 }
 
 fn u32_bytes(values: &[u32]) -> Vec<u8> {
@@ -57,40 +96,98 @@ fn id_bytes(ids: &IdColumn) -> Vec<u8> {
     }
 }
 
+/// Bytes gathered before they go to the file: the file system is called for
+/// megabytes, not for rows.
+const BUFFER: usize = 1 << 20;
+
 struct SegmentWriter {
     file: Box<dyn WriteFile>,
+    buffer: Vec<u8>,
+    /// Bytes of the file so far, those in the buffer included.
     len: u64,
     regions: Vec<RegionEntry>,
     checksums: Vec<u32>,
+    /// The checksum block that is not full yet.
+    block: crc32fast::Hasher,
+    block_len: usize,
 }
 
 impl SegmentWriter {
     fn begin(vfs: &dyn Vfs, header: &FileHeader) -> Result<Self> {
         let file = vfs.create(&FileKind::Segment.name(header.number))?;
-        let mut writer = Self { file, len: 0, regions: Vec::new(), checksums: Vec::new() };
-        writer.put(&header.encode())?;
+        let mut writer = Self {
+            file,
+            buffer: Vec::with_capacity(BUFFER),
+            len: 0,
+            regions: Vec::new(),
+            checksums: Vec::new(),
+            block: crc32fast::Hasher::new(),
+            block_len: 0,
+        };
+        writer.append(&header.encode())?;
         writer.pad()?;
         Ok(writer)
     }
 
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write(bytes)?;
+    /// Adds bytes that no region's checksum covers.
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.len += bytes.len() as u64;
+        if self.buffer.len() + bytes.len() > BUFFER {
+            self.file.write(&self.buffer)?;
+            self.buffer.clear();
+        }
+        if bytes.len() > BUFFER {
+            return self.file.write(bytes);
+        }
+        self.buffer.extend_from_slice(bytes);
         Ok(())
     }
 
     fn pad(&mut self) -> Result<()> {
         let padding = self.len.next_multiple_of(PAGE as u64) - self.len;
-        self.put(&[0; PAGE][..padding as usize])
+        self.append(&[0; PAGE][..padding as usize])
+    }
+
+    fn begin_region(&mut self, kind: RegionKind, stage: u16) {
+        let first_checksum = self.checksums.len() as u32;
+        self.regions.push(RegionEntry { kind, stage, offset: self.len, len: 0, first_checksum });
+    }
+
+    /// Adds bytes to the region that was begun.
+    fn put(&mut self, mut bytes: &[u8]) -> Result<()> {
+        self.append(bytes)?;
+        let region = self.regions.last_mut().expect("a region was begun");
+        region.len += bytes.len() as u64;
+        let whole = region.kind.block_len() as usize;
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(whole - self.block_len));
+            self.block.update(now);
+            self.block_len += now.len();
+            if self.block_len == whole {
+                self.end_block();
+            }
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    fn end_block(&mut self) {
+        let block = std::mem::replace(&mut self.block, crc32fast::Hasher::new());
+        self.checksums.push(block.finalize());
+        self.block_len = 0;
+    }
+
+    fn end_region(&mut self) -> Result<()> {
+        if self.block_len > 0 {
+            self.end_block();
+        }
+        self.pad()
     }
 
     fn region(&mut self, kind: RegionKind, stage: u16, bytes: &[u8]) -> Result<()> {
-        let (offset, len) = (self.len, bytes.len() as u64);
-        let first_checksum = self.checksums.len() as u32;
-        self.regions.push(RegionEntry { kind, stage, offset, len, first_checksum });
-        self.checksums.extend(bytes.chunks(kind.block_len() as usize).map(crc32));
+        self.begin_region(kind, stage);
         self.put(bytes)?;
-        self.pad()
+        self.end_region()
     }
 
     /// Writes table and footer; returns the file's length and the table's checksum.
@@ -106,8 +203,9 @@ impl SegmentWriter {
             rows,
             table_crc,
         };
-        self.put(&table)?;
-        self.put(&footer.encode())?;
+        self.append(&table)?;
+        self.append(&footer.encode())?;
+        self.file.write(&self.buffer)?;
         self.file.sync()?;
         Ok((file_len, table_crc))
     }

@@ -7,6 +7,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
+
 use super::map::Bytes;
 use super::{LockMode, ReadFile, TempFile, Vfs, WriteFile};
 use crate::error::{Error, Result};
@@ -60,6 +62,13 @@ fn parent(dir: &Path) -> PathBuf {
     }
 }
 
+/// Flags of every open: a link could lead out of the folder, and a pipe would
+/// keep us waiting for whoever made it.
+fn only_files() -> i32 {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    flags.bits().cast_signed()
+}
+
 /// A lock file alone is what an interrupted `create` leaves behind.
 fn check_empty(dir: &Path) -> Result<()> {
     let entries = fs::read_dir(dir).map_err(|e| Error::io("list", dir, e))?;
@@ -91,13 +100,18 @@ impl Vfs for Disk {
     }
 
     fn open(&self, name: &str) -> Result<Option<Arc<dyn ReadFile>>> {
-        let file = match File::open(self.dir.join(name)) {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(only_files());
+        let file = match options.open(self.dir.join(name)) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(self.io("open", name, e)),
         };
-        let len = file.metadata().map_err(|e| self.io("inspect", name, e))?.len();
-        Ok(Some(Arc::new(Sealed { file, len, path: self.dir.join(name) })))
+        let meta = file.metadata().map_err(|e| self.io("inspect", name, e))?;
+        if !meta.is_file() {
+            return Err(Error::corrupt(self.dir.join(name), 0, "is not a regular file"));
+        }
+        Ok(Some(Arc::new(Sealed { file, len: meta.len(), path: self.dir.join(name) })))
     }
 
     fn create(&self, name: &str) -> Result<Box<dyn WriteFile>> {
@@ -128,7 +142,7 @@ impl Vfs for Disk {
 
     fn lock(&self, mode: LockMode) -> Result<Box<dyn Send + Sync>> {
         let mut options = OpenOptions::new();
-        options.read(true).mode(0o600);
+        options.read(true).mode(0o600).custom_flags(only_files());
         if mode == LockMode::Exclusive {
             options.write(true).create(true);
         }
@@ -221,6 +235,26 @@ impl TempFile for Temp {
         match self.temp.persist(&path) {
             Ok(_) => Ok(()),
             Err(e) => Err(Error::io("rename to", path, e.error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_pipes_and_folders_are_not_opened() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("outside"), "x").expect("write");
+        std::os::unix::fs::symlink(at("outside"), at("link")).expect("link");
+        fs::create_dir(at("folder")).expect("folder");
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), rustix::fs::Mode::RWXU).expect("pipe");
+        let disk = Disk::open(dir.path()).expect("open");
+        assert!(disk.open("outside").expect("open").is_some());
+        for name in ["link", "folder", "pipe"] {
+            assert!(disk.open(name).is_err(), "{name}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The only place that maps files: read-only, sealed files, through memmap2.
 #![expect(unsafe_code, reason = "mapping a file is unsafe: see `Bytes::map`")]
+#![expect(clippy::disallowed_types, reason = "part of the module the ban points to")]
 
 use std::fs::File;
 use std::io;

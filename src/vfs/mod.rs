@@ -20,7 +20,7 @@ pub(crate) mod mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Whether a lock lets others in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,8 +101,16 @@ pub(crate) fn read_all(file: &dyn ReadFile, limit: u64) -> Result<Vec<u8>> {
         let what = format!("is {len} bytes long; a file of its kind has at most {limit}");
         return Err(crate::Error::corrupt(file.path(), limit, what));
     }
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+    let mut bytes = buffer(file.path(), usize::try_from(len).unwrap_or(usize::MAX))?;
     file.read_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// A buffer for `len` bytes of a file, or an error where there is no RAM for it.
+pub(crate) fn buffer(file: &Path, len: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|e| Error::io("allocate for", file, e.into()))?;
+    bytes.resize(len, 0);
     Ok(bytes)
 }
 

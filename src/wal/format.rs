@@ -2,18 +2,20 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
 use crate::codec::header::CollectionId;
-use crate::codec::{Fields, crc32_of, layout, put};
+use crate::codec::{Fields, crc32, crc32_of, layout, put};
 use crate::types::{FileNumber, Lsn};
 
 layout!(
     /// FORMAT.md, section "Frame".
-    wal_frame, 32, {
+    wal_frame, 40, {
     MAGIC: 0, 4;
     BODY_LEN: 4, 4;
     LSN: 8, 8;
     SYNCED: 16, 8;
     OPERATIONS: 24, 4;
-    CRC: 28, 4;
+    BODY_CRC: 28, 4;
+    RESERVED: 32, 4;
+    HEAD_CRC: 36, 4;
 });
 
 const MAGIC: &[u8; 4] = b"FRAM";
@@ -23,8 +25,8 @@ pub(crate) const ALIGN: usize = 8;
 /// Most bytes in the body of one frame, and so in one batch.
 pub(crate) const MAX_BODY: usize = 64 << 20;
 
-/// Which log a frame is in: part of its checksum, so that bytes of another log
-/// or of another place in this one never validate.
+/// Which log a frame is in: part of its head's checksum, so that bytes of
+/// another log or of another place in this one never validate.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LogName {
     pub(crate) collection: CollectionId,
@@ -39,12 +41,22 @@ pub(crate) struct FrameHead {
     /// written.
     pub(crate) synced: u64,
     pub(crate) operations: u32,
+    pub(crate) body_len: u32,
+    pub(crate) body_crc: u32,
+}
+
+impl FrameHead {
+    /// The head of a frame with this body.
+    pub(crate) fn over(body: &[u8], lsn: Lsn, synced: u64, operations: u32) -> Self {
+        Self { lsn, synced, operations, body_len: body.len() as u32, body_crc: crc32(body) }
+    }
 }
 
 impl LogName {
-    fn crc(&self, offset: u64, head: &[u8], body: &[u8]) -> u32 {
-        let place = [self.number.0.to_le_bytes(), offset.to_le_bytes()].concat();
-        crc32_of(&[&self.collection, &place, head.field(0..wal_frame::CRC.start), body])
+    fn crc(&self, offset: u64, head: &[u8]) -> u32 {
+        let (number, offset) = (self.number.0.to_le_bytes(), offset.to_le_bytes());
+        let head = head.field(0..wal_frame::HEAD_CRC.start);
+        crc32_of(&[&self.collection, &number, &offset, head])
     }
 
     /// Appends the frame that stands at `offset` of the log to `out`.
@@ -52,42 +64,53 @@ impl LogName {
         use wal_frame as f;
         let mut head = [0; f::LEN];
         put(&mut head, f::MAGIC, MAGIC);
-        put(&mut head, f::BODY_LEN, &(body.len() as u32).to_le_bytes());
+        put(&mut head, f::BODY_LEN, &frame.body_len.to_le_bytes());
         put(&mut head, f::LSN, &frame.lsn.0.to_le_bytes());
         put(&mut head, f::SYNCED, &frame.synced.to_le_bytes());
         put(&mut head, f::OPERATIONS, &frame.operations.to_le_bytes());
-        let crc = self.crc(offset, &head, body);
-        put(&mut head, f::CRC, &crc.to_le_bytes());
+        put(&mut head, f::BODY_CRC, &frame.body_crc.to_le_bytes());
+        let crc = self.crc(offset, &head);
+        put(&mut head, f::HEAD_CRC, &crc.to_le_bytes());
         out.extend_from_slice(&head);
         out.extend_from_slice(body);
         out.resize(out.len().next_multiple_of(ALIGN), 0);
     }
 
-    /// The frame at `offset` of the log whose bytes are `log`, with its body and
-    /// the offset behind it; `None` unless every condition of FORMAT.md holds.
-    pub(crate) fn decode<'a>(
-        &self,
-        log: &'a [u8],
-        offset: usize,
-    ) -> Option<(FrameHead, &'a [u8], usize)> {
+    /// The head at `offset` of the log whose bytes are `log`; `None` unless every
+    /// condition of FORMAT.md holds. Its body may still be damaged or cut.
+    pub(crate) fn head(&self, log: &[u8], offset: usize) -> Option<FrameHead> {
         use wal_frame as f;
         let head = log.get(offset..offset.checked_add(f::LEN)?)?;
-        let len = head.u32(f::BODY_LEN) as usize;
-        if head.field(f::MAGIC) != MAGIC || len > MAX_BODY {
+        if head.field(f::MAGIC) != MAGIC {
             return None;
         }
-        let body_at = offset + f::LEN;
-        let body = log.get(body_at..body_at + len)?;
-        let end = (body_at + len).next_multiple_of(ALIGN);
-        let padding = log.get(body_at + len..end)?;
         let frame = FrameHead {
             lsn: Lsn(head.u64(f::LSN)),
             synced: head.u64(f::SYNCED),
             operations: head.u32(f::OPERATIONS),
+            body_len: head.u32(f::BODY_LEN),
+            body_crc: head.u32(f::BODY_CRC),
         };
-        let valid = self.crc(offset as u64, head, body) == head.u32(f::CRC)
-            && padding.iter().all(|b| *b == 0)
+        let valid = self.crc(offset as u64, head) == head.u32(f::HEAD_CRC)
+            && head.u32(f::RESERVED) == 0
+            && frame.body_len as usize <= MAX_BODY
             && frame.synced <= offset as u64;
+        valid.then_some(frame)
+    }
+
+    /// The whole frame at `offset`, with its body and the offset behind it.
+    pub(crate) fn frame<'a>(
+        &self,
+        log: &'a [u8],
+        offset: usize,
+    ) -> Option<(FrameHead, &'a [u8], usize)> {
+        let frame = self.head(log, offset)?;
+        let body_at = offset + wal_frame::LEN;
+        let body_end = body_at + frame.body_len as usize;
+        let body = log.get(body_at..body_end)?;
+        let end = body_end.next_multiple_of(ALIGN);
+        let padding = log.get(body_end..end)?;
+        let valid = crc32(body) == frame.body_crc && padding.iter().all(|b| *b == 0);
         valid.then_some((frame, body, end))
     }
 }

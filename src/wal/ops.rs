@@ -112,11 +112,8 @@ mod tests {
         put_upsert(&mut body, &RowId::from("a"), &[1, 2, 3, 4], "{\"x\":1}");
         put_delete(&mut body, &RowId::from("some id"));
         let back = parse(&body, 2, IdKind::Str, 4).expect("parses");
-        let first = Operation::Upsert {
-            id: "a".into(),
-            vector: &[1, 2, 3, 4],
-            payload: "{\"x\":1}",
-        };
+        let first =
+            Operation::Upsert { id: "a".into(), vector: &[1, 2, 3, 4], payload: "{\"x\":1}" };
         assert_eq!(back, [first, Operation::Delete { id: "some id".into() }]);
     }
 

@@ -7,83 +7,111 @@
 //! somebody was told about. That is damage, and is reported, never skipped.
 //!
 //! What cannot be told apart: damage to the last frame of a log that was not
-//! closed cleanly, and a torn end. A clean close therefore records the length of
-//! the log in the manifest, and such a *sealed* log must be whole.
+//! closed cleanly, and a torn end. A manifest therefore records how long the log
+//! was when it was installed, and the checksum of those bytes: up to there the
+//! log must be whole, and a *sealed* one must end there.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
 use std::path::Path;
 
-use super::format::{ALIGN, LogName};
-use crate::codec::header::{FileHeader, FileKind};
+use super::format::{ALIGN, LogName, wal_frame};
+use crate::codec::crc32;
+use crate::codec::header::{CollectionId, FileHeader, FileKind};
 use crate::error::{Error, Result};
+use crate::manifest::LogEntry;
 use crate::types::Lsn;
 
 /// One commit out of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Commit<'a> {
+    /// Offset of the body in the log.
+    pub(crate) at: u64,
     pub(crate) lsn: Lsn,
     pub(crate) operations: u32,
     pub(crate) body: &'a [u8],
 }
 
-/// All commits of a log whose first has the LSN after `before`.
-///
-/// `sealed` is the length that a clean close recorded.
+/// All commits of the log that `entry` names, whose first has the LSN after
+/// `before`.
 pub(crate) fn commits<'a>(
     bytes: &'a [u8],
     file: &Path,
-    name: LogName,
+    collection: &CollectionId,
+    entry: LogEntry,
     before: Lsn,
-    sealed: Option<u64>,
 ) -> Result<Vec<Commit<'a>>> {
+    let name = LogName { collection: *collection, number: entry.number };
     let header = FileHeader::decode(bytes, FileKind::Wal, file)?;
     header.expect(name.number, &name.collection, file)?;
-    if header.body_len != 0 || header.body_crc != 0 {
-        return Err(Error::corrupt(file, 48, "unused fields of a log's header are not zero"));
-    }
-    if let Some(len) = sealed.filter(|len| *len != bytes.len() as u64) {
-        let what = format!("log was closed at {len} bytes, but has {}", bytes.len());
-        return Err(Error::corrupt(file, len.min(bytes.len() as u64), what));
-    }
+    header.no_body(file)?;
+    check_len(bytes, file, entry)?;
     let mut found = Vec::new();
     let (mut at, mut last) = (FileHeader::LEN, before);
-    while let Some((frame, body, end)) = name.decode(bytes, at) {
+    while let Some((frame, body, end)) = name.frame(bytes, at) {
         if frame.lsn != last.next() {
             let what = format!("commit {} follows commit {}", frame.lsn.0, last.0);
             return Err(Error::corrupt(file, at as u64, what));
         }
-        found.push(Commit { lsn: frame.lsn, operations: frame.operations, body });
+        let body_at = (at + wal_frame::LEN) as u64;
+        found.push(Commit { at: body_at, lsn: frame.lsn, operations: frame.operations, body });
         (at, last) = (end, frame.lsn);
     }
-    let damaged = at < bytes.len() && (sealed.is_some() || was_synced(bytes, name, at));
+    let known = entry.sealed || (at as u64) < entry.len || was_synced(bytes, name, at);
+    let damaged = at < bytes.len() && known;
     if damaged {
         return Err(Error::corrupt(file, at as u64, "a commit that was durable is damaged"));
     }
+    check_durable(bytes, file, entry)?;
     Ok(found)
 }
 
-/// Whether a good frame behind `bad` says that the log was synced beyond it.
+/// As many bytes as the manifest vouches for are there, and no more if it was sealed.
+fn check_len(bytes: &[u8], file: &Path, entry: LogEntry) -> Result<()> {
+    let len = bytes.len() as u64;
+    if len < entry.len || (entry.sealed && len > entry.len) {
+        let what = format!("log has {len} bytes, the manifest says {}", entry.len);
+        return Err(Error::corrupt(file, len.min(entry.len), what));
+    }
+    Ok(())
+}
+
+/// The bytes are the very ones the manifest vouches for: valid frames of another
+/// history of the same collection (a copy that went its own way) are not.
+fn check_durable(bytes: &[u8], file: &Path, entry: LogEntry) -> Result<()> {
+    let durable = usize::try_from(entry.len).ok().and_then(|len| bytes.get(..len));
+    if durable.map(crc32) != Some(entry.crc) {
+        let what = format!("checksum of the first {} bytes does not match", entry.len);
+        return Err(Error::corrupt(file, FileHeader::LEN as u64, what));
+    }
+    Ok(())
+}
+
+/// Whether a head behind `bad` says that the log was synced beyond it. The body
+/// of that frame does not matter (nor is it read: a hostile log could otherwise
+/// make each of its bytes be summed once for every head it forges).
 fn was_synced(bytes: &[u8], name: LogName, bad: usize) -> bool {
     (bad + ALIGN..bytes.len())
         .step_by(ALIGN)
-        .filter_map(|at| name.decode(bytes, at))
-        .any(|(frame, ..)| frame.synced > bad as u64)
+        .filter_map(|at| name.head(bytes, at))
+        .any(|frame| frame.synced > bad as u64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::header::Owner;
     use crate::types::FileNumber;
     use crate::vfs::Vfs;
     use crate::vfs::mem::Mem;
+    use crate::wal::format::FrameHead;
     use crate::wal::writer::LogWriter;
 
-    const NAME: LogName = LogName { collection: [5; 16], number: FileNumber(3) };
+    const OWNER: Owner = Owner { collection: [5; 16], generation: 1 };
 
     /// A log of three commits, each synced, and the offsets where they begin.
     fn log() -> (Vec<u8>, Vec<usize>) {
         let vfs = Mem::default();
-        let mut log = LogWriter::create(&vfs, NAME).expect("create");
+        let mut log = LogWriter::create(&vfs, FileNumber(3), OWNER).expect("create");
         let mut starts = Vec::new();
         for (n, body) in [b"first".as_slice(), b"second commit", b"third"].iter().enumerate() {
             starts.push(log.len() as usize);
@@ -94,15 +122,26 @@ mod tests {
         (vfs.bytes("wal-0000000003").expect("written"), starts)
     }
 
-    fn read(bytes: &[u8], sealed: Option<u64>) -> Result<Vec<Vec<u8>>> {
-        let commits = commits(bytes, Path::new("wal"), NAME, Lsn(0), sealed)?;
+    /// The entry of a log whose first `durable` bytes a manifest vouches for.
+    fn entry(durable: &[u8], sealed: bool) -> LogEntry {
+        let (len, crc) = (durable.len() as u64, crc32(durable));
+        LogEntry { number: FileNumber(3), len, crc, sealed }
+    }
+
+    fn read(bytes: &[u8], entry: LogEntry) -> Result<Vec<Vec<u8>>> {
+        let commits = commits(bytes, Path::new("wal"), &[5; 16], entry, Lsn(0))?;
         Ok(commits.iter().map(|c| c.body.to_vec()).collect())
+    }
+
+    /// As after an unclean stop: the manifest knows of the header only.
+    fn read_unsealed(log: &[u8], bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        read(bytes, entry(&log[..FileHeader::LEN], false))
     }
 
     #[test]
     fn commits_come_back_in_order() {
         let (bytes, _) = log();
-        let all = read(&bytes, Some(bytes.len() as u64)).expect("whole");
+        let all = read(&bytes, entry(&bytes, true)).expect("whole");
         assert_eq!(all, [b"first".to_vec(), b"second commit".to_vec(), b"third".to_vec()]);
     }
 
@@ -110,8 +149,10 @@ mod tests {
     fn a_torn_end_loses_only_the_last_commit() {
         let (bytes, starts) = log();
         for len in starts[2]..bytes.len() {
-            assert_eq!(read(&bytes[..len], None).expect("torn").len(), 2, "cut at {len}");
-            assert!(read(&bytes[..len], Some(bytes.len() as u64)).is_err(), "sealed, cut at {len}");
+            assert_eq!(read_unsealed(&bytes, &bytes[..len]).expect("torn").len(), 2, "at {len}");
+            for sealed in [true, false] {
+                assert!(read(&bytes[..len], entry(&bytes, sealed)).is_err(), "known, cut at {len}");
+            }
         }
     }
 
@@ -121,26 +162,53 @@ mod tests {
         for bit in starts[0] * 8..starts[2] * 8 {
             let mut bad = bytes.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            let got = read(&bad, None);
+            let got = read_unsealed(&bytes, &bad);
             assert!(matches!(got, Err(Error::Corrupt(_))), "bit {bit}: {got:?}");
         }
     }
 
     #[test]
-    fn any_damage_to_a_sealed_log_is_an_error() {
+    fn any_damage_to_what_the_manifest_vouches_for_is_an_error() {
         let (bytes, _) = log();
         for bit in 0..bytes.len() * 8 {
             let mut bad = bytes.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(read(&bad, Some(bytes.len() as u64)).is_err(), "bit {bit}");
+            for sealed in [true, false] {
+                assert!(read(&bad, entry(&bytes, sealed)).is_err(), "bit {bit}");
+            }
         }
     }
 
     #[test]
     fn a_frame_that_moved_does_not_validate() {
-        let (mut bytes, starts) = log();
+        let (bytes, starts) = log();
+        let mut moved = bytes.clone();
         let third = bytes[starts[2]..].to_vec();
-        bytes[starts[0]..starts[0] + third.len()].copy_from_slice(&third);
-        assert!(read(&bytes, None).is_err());
+        moved[starts[0]..starts[0] + third.len()].copy_from_slice(&third);
+        assert!(read_unsealed(&bytes, &moved).is_err());
+    }
+
+    #[test]
+    fn a_head_whose_body_is_torn_still_tells_what_was_synced() {
+        let (bytes, starts) = log();
+        let mut bad = bytes[..starts[2] + wal_frame::LEN].to_vec();
+        bad[starts[1] + wal_frame::LEN] ^= 1;
+        assert!(read_unsealed(&bytes, &bad).is_err(), "the second commit was durable");
+    }
+
+    #[test]
+    fn a_log_made_of_forged_heads_is_read_in_time() {
+        let name = LogName { collection: [5; 16], number: FileNumber(3) };
+        let mut bytes = FileHeader::new(FileKind::Wal, FileNumber(3), OWNER).encode().to_vec();
+        let entry = entry(&bytes, false);
+        let mut forged = Vec::new();
+        while bytes.len() < 8 << 20 {
+            let head =
+                FrameHead { lsn: Lsn(9), synced: 0, operations: 0, body_len: 4 << 20, body_crc: 1 };
+            forged.clear();
+            name.encode(bytes.len() as u64, head, &[], &mut forged);
+            bytes.extend_from_slice(&forged);
+        }
+        assert_eq!(read(&bytes, entry).expect("a torn end"), Vec::<Vec<u8>>::new());
     }
 }

@@ -1,9 +1,10 @@
 //! Appends frames to the one log that is open for writing.
 
 use super::format::{FrameHead, LogName};
-use crate::codec::header::{FileHeader, FileKind};
+use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::error::Result;
-use crate::types::Lsn;
+use crate::manifest::LogEntry;
+use crate::types::{FileNumber, Lsn};
 use crate::vfs::{Vfs, WriteFile};
 
 /// The open log. After an error it must not be used again: what reached the
@@ -13,19 +14,23 @@ pub(crate) struct LogWriter {
     name: LogName,
     len: u64,
     synced: u64,
+    crc: crc32fast::Hasher,
     buffer: Vec<u8>,
 }
 
 impl LogWriter {
     /// Creates a log and makes its header and its name durable.
-    pub(crate) fn create(vfs: &dyn Vfs, name: LogName) -> Result<Self> {
-        let mut file = vfs.create(&FileKind::Wal.name(name.number))?;
-        let header = FileHeader::new(FileKind::Wal, name.number, name.collection);
-        file.write(&header.encode())?;
-        file.sync()?;
+    pub(crate) fn create(vfs: &dyn Vfs, number: FileNumber, owner: Owner) -> Result<Self> {
+        let name = LogName { collection: owner.collection, number };
+        let file = vfs.create(&FileKind::Wal.name(number))?;
+        let crc = crc32fast::Hasher::new();
+        let mut log = Self { file, name, len: 0, synced: 0, crc, buffer: Vec::new() };
+        let header = FileHeader::new(FileKind::Wal, number, owner);
+        log.buffer.extend(header.encode());
+        log.write()?;
+        log.sync()?;
         vfs.sync_dir()?;
-        let len = FileHeader::LEN as u64;
-        Ok(Self { file, name, len, synced: len, buffer: Vec::new() })
+        Ok(log)
     }
 
     /// Bytes written so far.
@@ -36,11 +41,22 @@ impl LogWriter {
     /// Appends one commit; durable only after [`Self::sync`].
     pub(crate) fn append(&mut self, lsn: Lsn, operations: u32, body: &[u8]) -> Result<()> {
         self.buffer.clear();
-        let head = FrameHead { lsn, synced: self.synced, operations };
+        let head = FrameHead::over(body, lsn, self.synced, operations);
         self.name.encode(self.len, head, body, &mut self.buffer);
+        self.write()
+    }
+
+    fn write(&mut self) -> Result<()> {
         self.file.write(&self.buffer)?;
+        self.crc.update(&self.buffer);
         self.len += self.buffer.len() as u64;
         Ok(())
+    }
+
+    /// What a manifest says of the log as it is now; it must be synced for that.
+    pub(crate) fn entry(&self, sealed: bool) -> LogEntry {
+        let crc = self.crc.clone().finalize();
+        LogEntry { number: self.name.number, len: self.len, crc, sealed }
     }
 
     /// Makes all frames so far durable.

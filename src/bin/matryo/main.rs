@@ -1,1 +1,93 @@
-fn main() {}
+//! The command line of matryo: arguments, and which command they mean.
+//!
+//! ```text
+//!   import.rs   .npy -> collection
+//!   search.rs   queries -> hits, on stdout or as .npy
+//!   bench.rs    recall, speed and bytes read against known answers
+//!   info.rs     info, verify
+//!   npy/        NumPy files, streamed
+//!   report.rs   tables, JSON, errors, progress
+//! ```
+//!
+//! It uses the public API only: whatever it does, a program can do.
+
+mod bench;
+mod import;
+mod info;
+mod npy;
+mod report;
+mod search;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use report::{Outcome, Output};
+
+/// Embedded vector database for Matryoshka embeddings.
+///
+/// A collection is a folder. Vectors and ids are exchanged as the .npy files of
+/// numpy.save: little-endian, C order, no pickle.
+///
+/// Exit codes: 0 done, 1 failed (stderr says why), 2 wrong usage.
+#[derive(Parser)]
+#[command(version, about, after_help = EXAMPLE)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    output: Output,
+}
+
+const EXAMPLE: &str = "Example:
+  matryo import books.matryo --npy base.npy --granularities 64,256,1024 --stored f16
+  matryo search books.matryo --vectors queries.npy --limit 10";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a collection of the vectors in a .npy file, or add them to one.
+    Import(import::Args),
+    /// Find the nearest rows of each query in a .npy file.
+    Search(search::Args),
+    /// Measure recall, speed and bytes read: one thread, one query at a time.
+    Bench(bench::Args),
+    /// Show what a collection holds, and what it takes on disk and in RAM.
+    Info(info::Args),
+    /// Read every file and compare it with its checksums; exit 1 on damage.
+    Verify(info::VerifyArgs),
+}
+
+impl Command {
+    fn run(&self, output: Output) -> Outcome {
+        match self {
+            Self::Import(args) => args.run(output),
+            Self::Search(args) => args.run(output),
+            Self::Bench(args) => args.run(output),
+            Self::Info(args) => args.run(output),
+            Self::Verify(args) => args.run(output),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::try_parse().unwrap_or_else(|e| {
+        // Usage errors are JSON too, for a script that reads nothing else.
+        if e.use_stderr() && std::env::args_os().any(|arg| arg == "--json") {
+            report::print_json_error(&[e.to_string()]);
+        }
+        e.exit()
+    });
+    match cli.command.run(cli.output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            cli.output.fail(&*failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The collection at `path`, for reading only: any number of commands may share it.
+fn open_to_read(path: &std::path::Path) -> Outcome<matryo::Collection> {
+    let options = matryo::Options::new().read_only(true);
+    Ok(matryo::Collection::open_with(path, options)?)
+}

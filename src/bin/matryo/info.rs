@@ -1,0 +1,89 @@
+//! `matryo info` and `matryo verify`.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use indicatif::BinaryBytes;
+use matryo::{Info, Schema, json};
+use serde_json::Map;
+
+use crate::open_to_read;
+use crate::report::{Outcome, Output, Report};
+
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  matryo info books.matryo --json")]
+pub(crate) struct Args {
+    /// The collection.
+    dir: PathBuf,
+}
+
+impl Args {
+    pub(crate) fn run(&self, output: Output) -> Outcome {
+        let info = open_to_read(&self.dir)?.info()?;
+        let mut report = Report::default();
+        schema(&mut report, &info.schema);
+        report.count("rows", info.rows);
+        report.count("dead_rows", info.dead_rows);
+        report.count("segments", info.segments as u64);
+        report.count("memtable_rows", info.memtable_rows);
+        sizes(&mut report, &info)?;
+        output.print(&report)
+    }
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  matryo verify books.matryo && echo intact")]
+pub(crate) struct VerifyArgs {
+    /// The collection.
+    dir: PathBuf,
+}
+
+impl VerifyArgs {
+    pub(crate) fn run(&self, output: Output) -> Outcome {
+        let collection = open_to_read(&self.dir)?;
+        let start = Instant::now();
+        let verified = collection.verify()?;
+        let time = start.elapsed();
+        let mut report = Report::default();
+        report.field("damaged", false, "no");
+        report.count("files", verified.files as u64);
+        report.bytes("bytes", verified.bytes);
+        report.seconds(time);
+        let rate = verified.bytes as f64 / time.as_secs_f64() / 1e9;
+        report.figure("gigabytes_per_second", rate, " GB/s");
+        output.print(&report)
+    }
+}
+
+fn schema(report: &mut Report, schema: &Schema) {
+    report.plain("dims", schema.dims());
+    report.plain("metric", schema.metric().name());
+    report.plain("stored", schema.stored().name());
+    report.field("ids", schema.ids().to_string(), schema.ids());
+    let granularities = schema.granularities();
+    report.field("granularities", granularities, format_args!("{granularities:?}"));
+    let codes = schema.stages().iter();
+    let json: Vec<_> =
+        codes.clone().map(|c| json!({"dims": c.dims, "bits": c.bits.count()})).collect();
+    let text: Vec<_> = codes.map(ToString::to_string).collect();
+    report.field("stage_codes", json, text.join(", "));
+}
+
+/// Bytes on disk and in RAM, whole and for each vector.
+pub(crate) fn sizes(report: &mut Report, info: &Info) -> Outcome {
+    report.bytes("disk_bytes", info.disk_bytes);
+    let (mut json, mut text) = (Map::new(), String::new());
+    let regions = info.regions.iter().map(|(name, bytes)| (*name, *bytes));
+    let other = info.disk_bytes.saturating_sub(info.regions.values().sum());
+    // Headers, checksums, tombstones, manifest, and the log until it is flushed.
+    for (name, bytes) in regions.chain([("everything else", other)]) {
+        json.insert(name.replace(' ', "_"), bytes.into());
+        writeln!(text, "  {name:<22} {}", BinaryBytes(bytes))?;
+    }
+    report.block("disk_bytes_by_region", json, &text);
+    report.bytes("ram_bytes", info.ram_bytes + info.memtable_bytes);
+    report.per_vector("disk_bytes_per_vector", info.disk_bytes, info.rows);
+    report.per_vector("ram_bytes_per_vector", info.ram_bytes + info.memtable_bytes, info.rows);
+    Ok(())
+}

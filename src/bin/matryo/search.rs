@@ -1,0 +1,283 @@
+//! `matryo search`: the nearest rows of each query.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use matryo::{Collection, Explain, Funnel, Hit, IdKind, RowId, Search, SearchResult, Value, json};
+
+use crate::npy::{Dtype, Reader, Writer};
+use crate::open_to_read;
+use crate::report::{Outcome, Output, Report, context, explain_json, print};
+
+const HELP: &str = "\
+Ids are written as int64 [queries, limit], -1 where there are fewer hits; scores as
+float32 of the same shape, NaN there. An id above the int64 range is an error: print
+with --json instead.
+
+Example:
+  matryo search books.matryo --vectors q.npy --limit 10 --recall 0.95 \\
+      --out ids.npy --scores scores.npy";
+
+/// Most hits of one query that can be asked for.
+const MAX_LIMIT: u64 = 1_000_000;
+
+#[derive(clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Args {
+    /// The collection.
+    dir: PathBuf,
+    /// Queries: .npy of shape [queries, dimensions], or [queries, D] with --dims D.
+    #[arg(long, value_name = "FILE")]
+    vectors: PathBuf,
+    /// Most hits of each query.
+    #[arg(long, value_name = "K", default_value_t = matryo::DEFAULT_LIMIT as u64,
+          value_parser = clap::value_parser!(u64).range(1..=MAX_LIMIT))]
+    limit: u64,
+    #[command(flatten)]
+    method: Method,
+    /// Write the ids of the hits here, as .npy; without it they are printed.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Write the scores of the hits here, as .npy.
+    #[arg(long, value_name = "FILE", requires = "out")]
+    scores: Option<PathBuf>,
+    /// Show what each stage of the first query's funnel did.
+    #[arg(long)]
+    explain: bool,
+}
+
+/// How the answer is looked for: shared by `search` and `bench`.
+#[derive(clap::Args)]
+pub(crate) struct Method {
+    /// Aim at this share of the true nearest rows, 0 to 1 [default: 0.95]. In this
+    /// version the share chooses a fixed shortlist by a built-in table; it is not
+    /// calibrated on the collection, so measure with `bench`.
+    #[arg(long, value_name = "R", group = "method", value_parser = share)]
+    pub(crate) recall: Option<f64>,
+    /// Compare each query with every vector: always the true nearest rows.
+    #[arg(long, group = "method")]
+    pub(crate) exact: bool,
+    /// A funnel by hand, as dims:keep stages: --funnel 8:200,16:100.
+    #[arg(long, value_name = "STAGES", group = "method", value_delimiter = ',',
+          value_parser = stage)]
+    pub(crate) funnel: Vec<(usize, usize)>,
+    /// Search by the first D dimensions only.
+    #[arg(long, value_name = "D")]
+    pub(crate) dims: Option<usize>,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|r| (0.0..=1.0).contains(r));
+    share.ok_or_else(|| "expected a number from 0 to 1".into())
+}
+
+fn stage(text: &str) -> Result<(usize, usize), String> {
+    let (dims, keep) = text.split_once(':').ok_or("expected dims:keep, as in 16:200")?;
+    let number = |n: &str| n.parse().map_err(|e| format!("{n:?}: {e}"));
+    Ok((number(dims)?, number(keep)?))
+}
+
+impl Method {
+    /// A search for `query` in this way.
+    pub(crate) fn search(&self, collection: &Collection, query: &[f32], limit: usize) -> Search {
+        let search = collection.search(query).limit(limit).funnel(self.funnel());
+        match self.dims {
+            Some(dims) => search.dims(dims),
+            None => search,
+        }
+    }
+
+    fn funnel(&self) -> Funnel {
+        match self.recall {
+            _ if self.exact => Funnel::exact(),
+            _ if !self.funnel.is_empty() => Funnel::stages(self.funnel.iter().copied()),
+            Some(share) => Funnel::recall(share),
+            None => Funnel::default(),
+        }
+    }
+
+    /// What was asked for, in words.
+    pub(crate) fn name(&self) -> String {
+        let stages: Vec<_> = self.funnel.iter().map(|(d, k)| format!("{d}:{k}")).collect();
+        let name = match self.recall {
+            _ if self.exact => "exact".into(),
+            _ if !stages.is_empty() => format!("funnel {}", stages.join(",")),
+            share => format!("recall {}", share.unwrap_or(matryo::DEFAULT_RECALL)),
+        };
+        self.dims.map_or(name.clone(), |dims| format!("{name}, {dims} dimensions"))
+    }
+
+    /// Opens queries that fit the collection.
+    pub(crate) fn queries(&self, path: &Path, collection: &Collection) -> Outcome<Reader> {
+        let queries = Reader::vectors(path)?;
+        let (whole, got) = (collection.schema().dims(), queries.columns());
+        if got == whole || Some(got) == self.dims {
+            return Ok(queries);
+        }
+        let or = match self.dims {
+            Some(dims) => format!(" or the {dims} of --dims"),
+            None => format!("; to search by the first {got} say --dims {got}"),
+        };
+        let path = path.display();
+        Err(format!("{path}: queries have {got} dimensions, expected {whole}{or}").into())
+    }
+}
+
+impl Args {
+    pub(crate) fn run(&self, output: Output) -> Outcome {
+        let collection = open_to_read(&self.dir)?;
+        let queries = self.method.queries(&self.vectors, &collection)?;
+        match &self.out {
+            Some(out) => self.to_files(&collection, queries, out, output),
+            None => self.to_stdout(&collection, queries, output),
+        }
+    }
+
+    /// Answers all queries in turn.
+    fn answer(
+        &self,
+        collection: &Collection,
+        mut queries: Reader,
+        mut show: impl FnMut(usize, SearchResult) -> Outcome,
+    ) -> Outcome {
+        let mut query = Vec::new();
+        for number in 0..queries.rows() {
+            queries.read_floats(1, &mut query)?;
+            let search = self.method.search(collection, &query, self.limit as usize);
+            let result = search.run().map_err(|e| context(format!("query {number}"), e))?;
+            show(number, result)?;
+        }
+        Ok(())
+    }
+
+    fn to_files(
+        &self,
+        collection: &Collection,
+        queries: Reader,
+        out: &Path,
+        output: Output,
+    ) -> Outcome {
+        if collection.schema().ids() == IdKind::Str {
+            let why = "--out holds numbers, and this collection has string ids";
+            return Err(format!("{why}: leave --out away to print them").into());
+        }
+        let rows = queries.rows();
+        let mut files = Files::create(out, self.scores.as_deref(), rows, self.limit as usize)?;
+        let (mut found, mut explain, start) = (0, None, Instant::now());
+        let bar = output.progress(rows as u64, "queries");
+        self.answer(collection, queries, |number, result| {
+            files.write(number, &result.hits)?;
+            found += result.hits.len();
+            explain.get_or_insert(result.explain);
+            bar.inc(1);
+            Ok(())
+        })?;
+        bar.finish_and_clear();
+        files.finish()?;
+        let mut report = Report::default();
+        report.count("queries", rows as u64);
+        report.plain("limit", self.limit);
+        report.count("hits", found as u64);
+        report.plain("method", self.method.name());
+        report.seconds(start.elapsed());
+        self.add_explain(&mut report, explain);
+        output.print(&report)
+    }
+
+    fn to_stdout(&self, collection: &Collection, queries: Reader, output: Output) -> Outcome {
+        let mut all = Vec::new();
+        let (mut explain, rows) = (None, queries.rows());
+        self.answer(collection, queries, |number, result| {
+            if output.is_json() {
+                all.push(json!({"query": number, "hits": hits_json(&result.hits)}));
+            } else {
+                print(&table(number, &result.hits))?;
+            }
+            explain.get_or_insert(result.explain);
+            Ok(())
+        })?;
+        let mut report = Report::default();
+        report.block("queries", rows, "");
+        report.block("method", self.method.name(), "");
+        report.block("metric", collection.schema().metric().name(), "");
+        report.block("results", all, "");
+        self.add_explain(&mut report, explain);
+        output.print(&report)
+    }
+
+    fn add_explain(&self, report: &mut Report, explain: Option<Explain>) {
+        if let Some(explain) = explain.filter(|_| self.explain) {
+            report.block("explain", explain_json(&explain), &explain.to_string());
+        }
+    }
+}
+
+/// The hits of all queries as arrays with a row for each query.
+struct Files {
+    ids: Writer,
+    scores: Option<Writer>,
+    limit: usize,
+}
+
+impl Files {
+    fn create(ids: &Path, scores: Option<&Path>, rows: usize, limit: usize) -> Outcome<Self> {
+        if scores == Some(ids) {
+            return Err("--out and --scores are the same file".into());
+        }
+        let ids = Writer::create(ids, Dtype::I64, rows, limit)?;
+        let create = |path| Writer::create(path, Dtype::F32, rows, limit);
+        Ok(Self { ids, scores: scores.map(create).transpose()?, limit })
+    }
+
+    fn write(&mut self, query: usize, hits: &[Hit]) -> Outcome {
+        let ids = hits.iter().map(|hit| id_of(query, hit)).collect::<Outcome<Vec<_>>>()?;
+        self.ids.write(padded(ids, -1, self.limit).map(i64::to_le_bytes))?;
+        if let Some(scores) = &mut self.scores {
+            let row = hits.iter().map(|hit| hit.score);
+            scores.write(padded(row, f32::NAN, self.limit).map(f32::to_le_bytes))?;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Outcome {
+        self.ids.finish()?;
+        self.scores.map_or(Ok(()), Writer::finish)
+    }
+}
+
+/// The id as an int64.
+fn id_of(query: usize, hit: &Hit) -> Outcome<i64> {
+    match &hit.id {
+        RowId::U64(id) => i64::try_from(*id).map_err(|_| {
+            format!("query {query}: id {id} does not fit int64: print with --json instead").into()
+        }),
+        RowId::Str(_) => unreachable!("refused before the first query"),
+    }
+}
+
+/// `row`, made as long as `limit`.
+fn padded<T: Copy>(
+    row: impl IntoIterator<Item = T>,
+    fill: T,
+    limit: usize,
+) -> impl Iterator<Item = T> {
+    row.into_iter().chain(std::iter::repeat(fill)).take(limit)
+}
+
+fn hits_json(hits: &[Hit]) -> Vec<Value> {
+    let id = |hit: &Hit| match &hit.id {
+        RowId::U64(id) => json!(id),
+        RowId::Str(id) => json!(id),
+    };
+    hits.iter().map(|hit| json!({"id": id(hit), "score": hit.score})).collect()
+}
+
+fn table(query: usize, hits: &[Hit]) -> String {
+    let mut text = format!("query {query}\n{:>6} {:>10}  id\n", "rank", "score");
+    for (rank, hit) in (1..).zip(hits) {
+        writeln!(text, "{rank:>6} {:>10.6}  {}", hit.score, hit.id).expect("a String grows");
+    }
+    text.push('\n');
+    text
+}

@@ -1,0 +1,242 @@
+//! Bulk loading: many rows at once, without the log.
+//!
+//! Rows go straight into segments, which nobody sees until [`Bulk::finish`]
+//! installs them all with one manifest. Each byte is written once and synced
+//! once; a crash before that leaves only stray files, which the next open removes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+use serde_json::Value;
+
+use super::Collection;
+use super::encode::RowEncoder;
+use super::writer::{check_room, plan_tombstones, write_parts, write_tombstones};
+use crate::codec::header::FileKind;
+use crate::error::Result;
+use crate::manifest::{Manifest, SegmentEntry};
+use crate::memtable::RunBuilder;
+use crate::rows::Rows;
+use crate::segment::reader::Segment;
+use crate::types::{FileNumber, Ordinal, RowId};
+use crate::view::{Part, View};
+
+/// Rows being loaded in bulk; made by [`Collection::bulk`]. Nothing is visible
+/// or lasting until [`Bulk::finish`]; dropping it forgets all rows.
+///
+/// Of several rows with one id the last one counts, and it replaces the row that
+/// the collection may hold already.
+#[must_use = "rows loaded in bulk are forgotten unless `finish` is called"]
+pub struct Bulk<'c> {
+    collection: &'c Collection,
+    encoder: RowEncoder,
+    run: RunBuilder,
+    run_bytes: usize,
+    written: Vec<(SegmentEntry, Arc<Segment>)>,
+    rows: u64,
+}
+
+impl Collection {
+    /// Begins loading rows in bulk: the fast way to fill a collection, all or
+    /// nothing, durable when [`Bulk::finish`] returns. RAM in use is about twice
+    /// [`Options::memtable_bytes`](crate::Options::memtable_bytes), whatever the
+    /// number of rows.
+    ///
+    /// # Errors
+    /// As any write to a collection that cannot be written.
+    pub fn bulk(&self) -> Result<Bulk<'_>> {
+        drop(self.shared.lock_writer()?);
+        let run = RunBuilder::new(self.schema());
+        let encoder = RowEncoder::default();
+        Ok(Bulk { collection: self, encoder, run, run_bytes: 0, written: Vec::new(), rows: 0 })
+    }
+}
+
+impl Bulk<'_> {
+    /// Adds a row; see [`Batch::upsert`](crate::Batch::upsert).
+    ///
+    /// # Errors
+    /// As [`Batch::upsert`](crate::Batch::upsert); the rows added before stay.
+    /// [`Error::Io`](crate::Error::Io) if a segment could not be written.
+    pub fn upsert(
+        &mut self,
+        id: impl Into<RowId>,
+        vector: &[f32],
+        payload: impl Into<Value>,
+    ) -> Result<()> {
+        let id = id.into();
+        let schema = self.collection.schema();
+        self.encoder.encode(schema, &id, vector, payload.into())?;
+        self.run.push(&id, &self.encoder.vector, &self.encoder.payload);
+        let codes: usize = schema.stages().iter().map(|code| code.bytes_per_row()).sum();
+        self.run_bytes += self.encoder.vector.len() + self.encoder.payload.len() + codes + 64;
+        self.rows += 1;
+        if self.run_bytes >= self.collection.shared.options.memtable_bytes {
+            self.spill()?;
+        }
+        Ok(())
+    }
+
+    /// Rows added so far.
+    pub fn len(&self) -> u64 {
+        self.rows
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Makes all rows durable and visible, at once.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) if a file could not be written; the
+    /// collection is as it was then.
+    pub fn finish(mut self) -> Result<()> {
+        self.spill()?;
+        if self.written.is_empty() {
+            return Ok(());
+        }
+        let shared = &*self.collection.shared;
+        let vfs = &*shared.vfs;
+        let mut writer = shared.lock_writer()?;
+        // Logs hold commits that come before this one.
+        let view = writer.flush(vfs, &shared.view())?;
+        shared.publish(view);
+        let view = shared.view();
+        check_room(&view, u32::try_from(self.rows).unwrap_or(u32::MAX))?;
+        let parts = self.parts(&view)?;
+        let mut next = writer.manifest.clone();
+        next.lsn = view.lsn.next();
+        let entered = self.enter(&mut next, &parts);
+        // Numbers are spent even if writing fails: names are never reused.
+        writer.manifest.next_file = next.next_file;
+        entered?;
+        writer.install(vfs, next)?;
+        let view = View { schema: view.schema.clone(), lsn: view.lsn.next(), parts };
+        let living = view.parts.iter().filter(|part| part.live_rows() > 0).cloned().collect();
+        shared.publish(View { parts: living, ..view });
+        self.written.clear();
+        drop(writer);
+        shared.wake();
+        Ok(())
+    }
+
+    /// Writes the rows gathered so far as a segment.
+    fn spill(&mut self) -> Result<()> {
+        if self.run.len() == 0 {
+            return Ok(());
+        }
+        let shared = &*self.collection.shared;
+        let (number, owner) = shared.lock_writer()?.reserve();
+        let run = std::mem::replace(&mut self.run, RunBuilder::new(&shared.schema)).finish();
+        self.run_bytes = 0;
+        let replaced = replaced_within(&run)?;
+        let part = Arc::new(Part::new(Arc::new(run), Arc::new(replaced), None));
+        let write = || -> Result<_> {
+            let vfs = &*shared.vfs;
+            let entry = write_parts(vfs, owner, &shared.schema, number, &[part], &|_| Ok(()))?;
+            vfs.sync_dir()?;
+            Ok((entry, Segment::open(vfs, &owner.collection, &shared.schema, &entry)?))
+        };
+        let (entry, segment) = write().inspect_err(|_| self.remove(number))?;
+        self.written.push((entry, Arc::new(segment)));
+        Ok(())
+    }
+
+    /// All parts of the next view: in those there are already and in the new
+    /// ones, rows die whose id comes again in a newer one.
+    fn parts(&self, view: &View) -> Result<Vec<Arc<Part>>> {
+        let mut parts = view.parts.clone();
+        for (entry, segment) in &self.written {
+            for part in &mut parts {
+                let dead = replaced_by(part, &**segment)?;
+                if dead.len() > part.dead.len() {
+                    *part = Arc::new(part.with_dead(dead));
+                }
+            }
+            let rows: Arc<dyn Rows> = segment.clone();
+            parts.push(Arc::new(Part::new(rows, Arc::default(), Some(entry.number))));
+        }
+        Ok(parts)
+    }
+
+    /// Enters the parts into the manifest, and writes the tombstones they need.
+    fn enter(&self, next: &mut Manifest, parts: &[Arc<Part>]) -> Result<()> {
+        let vfs = &*self.collection.shared.vfs;
+        let entries = std::mem::take(&mut next.segments);
+        let all: HashMap<FileNumber, SegmentEntry> = entries
+            .into_iter()
+            .chain(self.written.iter().map(|(entry, _)| *entry))
+            .map(|entry| (entry.number, entry))
+            .collect();
+        for part in parts.iter().filter(|part| part.live_rows() > 0) {
+            let number = part.segment.expect("all rows were flushed");
+            let mut entry = all[&number];
+            if entry.tombstones.map_or(0, |t| t.dead) != part.dead.len() as u32 {
+                let (number, owner) = (next.take_number(), next.owner());
+                let (body, tombstones) = plan_tombstones(number, &part.dead);
+                write_tombstones(vfs, owner, tombstones, &body)?;
+                entry.tombstones = Some(tombstones);
+            }
+            next.segments.push(entry);
+        }
+        vfs.sync_dir()
+    }
+
+    /// Removes a file that nobody will name; if that fails the next open does.
+    fn remove(&self, number: FileNumber) {
+        let _ = self.collection.shared.vfs.remove(&FileKind::Segment.name(number));
+    }
+}
+
+impl Drop for Bulk<'_> {
+    fn drop(&mut self) {
+        self.written.iter().for_each(|(entry, _)| self.remove(entry.number));
+    }
+}
+
+/// Rows of a run whose id comes again later in it.
+fn replaced_within(run: &dyn Rows) -> Result<RoaringBitmap> {
+    let mut replaced = RoaringBitmap::new();
+    let mut last: Option<(RowId, Ordinal)> = None;
+    for rank in 0..run.len() {
+        let row = run.by_id(rank)?;
+        let id = run.id(row)?;
+        last = match last {
+            Some((same, other)) if same == id => {
+                replaced.insert(other.min(row).0);
+                Some((id, other.max(row)))
+            }
+            _ => Some((id, row)),
+        };
+    }
+    Ok(replaced)
+}
+
+/// The dead rows of `part` once the rows of `newer` are there.
+fn replaced_by(part: &Part, newer: &dyn Rows) -> Result<RoaringBitmap> {
+    let mut dead = (*part.dead).clone();
+    if !overlap(&*part.rows, newer)? {
+        return Ok(dead);
+    }
+    for row in (0..newer.len()).map(Ordinal) {
+        if let Some(old) = part.rows.find(&newer.id(row)?)? {
+            dead.insert(old.0);
+        }
+    }
+    Ok(dead)
+}
+
+/// Whether the ranges of ids have anything in common.
+fn overlap(a: &dyn Rows, b: &dyn Rows) -> Result<bool> {
+    let bounds = |rows: &dyn Rows| -> Result<Option<(RowId, RowId)>> {
+        match rows.len() {
+            0 => Ok(None),
+            n => Ok(Some((rows.id(rows.by_id(0)?)?, rows.id(rows.by_id(n - 1)?)?))),
+        }
+    };
+    let (Some(a), Some(b)) = (bounds(a)?, bounds(b)?) else { return Ok(false) };
+    Ok(a.0 <= b.1 && b.0 <= a.1)
+}

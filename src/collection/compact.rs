@@ -1,0 +1,276 @@
+//! Compaction: several segments become one, and dead rows are left behind.
+//!
+//! Merging reads immutable segments and writes a new file, so it needs no lock;
+//! only installing the result does. Rows that die meanwhile are carried over as
+//! tombstones of the new segment.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use roaring::RoaringBitmap;
+
+use super::writer::{Writer, plan_tombstones, write_parts, write_tombstones};
+use super::{Collection, Shared};
+use crate::codec::header::{FileKind, Owner};
+use crate::error::{Error, Result};
+use crate::manifest::SegmentEntry;
+use crate::segment::reader::Segment;
+use crate::types::FileNumber;
+use crate::vfs::Vfs;
+use crate::view::{Part, View};
+
+/// Segments of like size that are merged at once.
+const FAN_IN: usize = 4;
+/// A segment with this share of dead rows, in percent, is rewritten by itself.
+const DEAD_PERCENT: u64 = 25;
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Compacted {
+    /// Segments that were merged away.
+    pub segments: usize,
+    /// Rows that were copied.
+    pub rows: u64,
+    /// Dead rows whose bytes are gone.
+    pub reclaimed: u64,
+}
+
+/// How far a compaction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Rows copied.
+    pub done: u64,
+    /// Rows to copy.
+    pub total: u64,
+}
+
+impl Collection {
+    /// Merges all rows into one segment and frees the bytes of dead ones.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where a file could not be written; nothing is lost then.
+    pub fn compact(&self) -> Result<Compacted> {
+        self.compact_with(|_| true)
+    }
+
+    /// As [`Self::compact`], telling how far it is. When `progress` returns
+    /// false the compaction ends early and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::compact`]; [`Error::Invalid`] if `progress` ended it.
+    pub fn compact_with(&self, progress: impl Fn(Progress) -> bool) -> Result<Compacted> {
+        self.flush()?;
+        let shared = &*self.shared.shared;
+        let _alone = shared.compacting.lock();
+        let group = segments(&shared.view());
+        let clean = group.iter().all(|part| part.dead.is_empty());
+        if group.len() < 2 && clean {
+            return Ok(Compacted::default());
+        }
+        merge(shared, &group, &progress)
+    }
+}
+
+/// Merges what the policy names until it names nothing; what the background
+/// thread does. Ends early when the collection is being closed.
+pub(super) fn run_policy(shared: &Shared) -> Result<()> {
+    while !shared.closing.load(Ordering::Relaxed) {
+        let _alone = shared.compacting.lock();
+        let Some(group) = choose(&segments(&shared.view())) else { return Ok(()) };
+        merge(shared, &group, &|_| !shared.closing.load(Ordering::Relaxed))?;
+    }
+    Ok(())
+}
+
+/// Whether the policy names anything to merge.
+pub(super) fn has_work(view: &View) -> bool {
+    choose(&segments(view)).is_some()
+}
+
+fn segments(view: &View) -> Vec<Arc<Part>> {
+    view.parts.iter().filter(|part| part.segment.is_some()).cloned().collect()
+}
+
+/// Size-tiered: segments whose numbers of living rows have the same magnitude
+/// (a power of [`FAN_IN`]) are merged when there are that many, smallest first.
+/// A row is thus copied once per magnitude.
+fn choose(segments: &[Arc<Part>]) -> Option<Vec<Arc<Part>>> {
+    let tier = |part: &Arc<Part>| part.live_rows().max(1).ilog(FAN_IN as u64);
+    let mut tiers: Vec<u32> = segments.iter().map(tier).collect();
+    tiers.sort_unstable();
+    let crowded = tiers.windows(FAN_IN).find(|w| w[0] == w[FAN_IN - 1]).map(|w| w[0]);
+    if let Some(crowded) = crowded {
+        return Some(segments.iter().filter(|part| tier(part) == crowded).cloned().collect());
+    }
+    let stale = |part: &&Arc<Part>| part.dead.len() * 100 >= part_rows(part) * DEAD_PERCENT;
+    let stale = segments.iter().filter(|part| !part.dead.is_empty()).find(stale);
+    stale.map(|part| vec![part.clone()])
+}
+
+fn part_rows(part: &Part) -> u64 {
+    u64::from(part.rows.len())
+}
+
+fn merge(
+    shared: &Shared,
+    group: &[Arc<Part>],
+    progress: &dyn Fn(Progress) -> bool,
+) -> Result<Compacted> {
+    let vfs = &*shared.vfs;
+    let (number, owner) = shared.lock_writer()?.reserve();
+    let total = group.iter().map(|part| part.live_rows()).sum();
+    let watch = |done| {
+        let ended = || Error::invalid("compaction", "it was ended before it was done");
+        if progress(Progress { done, total }) { Ok(()) } else { Err(ended()) }
+    };
+    let write = || {
+        let written = write_merged(shared, owner, number, group, &watch);
+        // On a full disk, what was written must not stay in the way.
+        written.inspect_err(|_| drop(vfs.remove(&FileKind::Segment.name(number))))
+    };
+    let merged = if total == 0 { None } else { Some(write()?) };
+    let mut writer = shared.lock_writer()?;
+    let view = shared.view();
+    let died = died_meanwhile(&view, group);
+    // Where all rows have died meanwhile, the new file is a stray.
+    let merged = merged.filter(|(entry, _)| died.len() < u64::from(entry.rows));
+    let entry = merged.as_ref().map(|(entry, _)| *entry);
+    writer.replace(vfs, &numbers(group), entry, &died)?;
+    shared.publish(replaced(&view, group, merged, died));
+    Ok(Compacted {
+        segments: group.len(),
+        rows: total,
+        reclaimed: group.iter().map(|part| part.dead.len()).sum(),
+    })
+}
+
+/// Writes the merged segment, makes it durable and opens it.
+fn write_merged(
+    shared: &Shared,
+    owner: Owner,
+    number: FileNumber,
+    group: &[Arc<Part>],
+    watch: &dyn Fn(u64) -> Result<()>,
+) -> Result<(SegmentEntry, Segment)> {
+    let vfs = &*shared.vfs;
+    let entry = write_parts(vfs, owner, &shared.schema, number, group, watch)?;
+    vfs.sync_dir()?;
+    let segment = Segment::open(vfs, &owner.collection, &shared.schema, &entry)?;
+    Ok((entry, segment))
+}
+
+fn numbers(group: &[Arc<Part>]) -> Vec<FileNumber> {
+    group.iter().filter_map(|part| part.segment).collect()
+}
+
+/// Rows of the merged segment that died while it was written. Row `r` of a
+/// source became row `base + r - (dead rows up to r)`.
+fn died_meanwhile(view: &View, group: &[Arc<Part>]) -> RoaringBitmap {
+    let mut died = RoaringBitmap::new();
+    let mut base = 0;
+    for part in group {
+        let live = part.live_rows() as u32;
+        match view.parts.iter().find(|p| p.segment == part.segment) {
+            Some(now) => {
+                let new = &*now.dead - &*part.dead;
+                died.extend(new.iter().map(|row| base + row - part.dead.rank(row) as u32));
+            }
+            // A flush has dropped the segment: all its rows are dead.
+            None => {
+                died.insert_range(base..base + live);
+            }
+        }
+        base += live;
+    }
+    died
+}
+
+/// The view with `merged` in the place of its sources.
+fn replaced(
+    view: &View,
+    group: &[Arc<Part>],
+    merged: Option<(SegmentEntry, Segment)>,
+    died: RoaringBitmap,
+) -> View {
+    let is_source = |part: &&Arc<Part>| group.iter().any(|source| source.segment == part.segment);
+    let mut parts: Vec<_> = view.parts.iter().filter(|p| !is_source(p)).cloned().collect();
+    if let Some((entry, merged)) = merged {
+        let at = parts.iter().position(|p| p.segment.is_none()).unwrap_or(parts.len());
+        parts.insert(at, Arc::new(Part::new(Arc::new(merged), Arc::new(died), Some(entry.number))));
+    }
+    View { schema: view.schema.clone(), lsn: view.lsn, parts }
+}
+
+impl Writer {
+    /// A number for a file, and what its header records.
+    pub(super) fn reserve(&mut self) -> (FileNumber, Owner) {
+        (self.manifest.take_number(), self.manifest.owner())
+    }
+
+    /// Installs a manifest with `merged` in the place of segments `sources`.
+    fn replace(
+        &mut self,
+        vfs: &dyn Vfs,
+        sources: &[FileNumber],
+        merged: Option<SegmentEntry>,
+        died: &RoaringBitmap,
+    ) -> Result<()> {
+        // The merged segment leaves out rows that commits in the log replaced
+        // or deleted. Those commits must not be lost after their effect is durable.
+        self.sync_log()?;
+        let mut next = self.manifest.clone();
+        next.segments.retain(|entry| !sources.contains(&entry.number));
+        if let Some(mut entry) = merged {
+            if !died.is_empty() {
+                let number = next.take_number();
+                self.manifest.next_file = next.next_file;
+                let (body, tombstones) = plan_tombstones(number, died);
+                write_tombstones(vfs, next.owner(), tombstones, &body)?;
+                vfs.sync_dir()?;
+                entry.tombstones = Some(tombstones);
+            }
+            next.segments.push(entry);
+        }
+        self.install(vfs, next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memtable::RunBuilder;
+    use crate::schema::Schema;
+    use crate::types::RowId;
+
+    /// Parts with that many rows, of which some are dead.
+    fn parts(sizes: &[(u32, u32)]) -> Vec<Arc<Part>> {
+        let schema = Schema::builder(1).build().expect("valid");
+        let part = |(n, (rows, dead)): (usize, &(u32, u32))| {
+            let mut run = RunBuilder::new(&schema);
+            (0..*rows).for_each(|id| run.push(&RowId::U64(u64::from(id)), &[0, 0, 0, 64], ""));
+            let dead = Arc::new((0..*dead).collect());
+            Arc::new(Part::new(Arc::new(run.finish()), dead, Some(FileNumber(n as u64))))
+        };
+        sizes.iter().enumerate().map(part).collect()
+    }
+
+    fn chosen(sizes: &[(u32, u32)]) -> Option<Vec<u64>> {
+        let group = choose(&parts(sizes))?;
+        Some(group.iter().map(|p| p.segment.expect("a segment").0).collect())
+    }
+
+    #[test]
+    fn segments_of_one_magnitude_are_merged_when_there_are_four() {
+        assert_eq!(chosen(&[(20, 0), (20, 0), (20, 0)]), None);
+        assert_eq!(chosen(&[(300, 0), (20, 0), (17, 0), (63, 0), (16, 0)]), Some(vec![1, 2, 3, 4]));
+        assert_eq!(chosen(&[(300, 0), (20, 0), (17, 0), (63, 0), (64, 0)]), None);
+    }
+
+    #[test]
+    fn a_segment_with_many_dead_rows_is_rewritten() {
+        assert_eq!(chosen(&[(100, 24), (1000, 0)]), None);
+        assert_eq!(chosen(&[(1000, 0), (100, 25)]), Some(vec![1]));
+    }
+}

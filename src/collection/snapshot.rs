@@ -1,0 +1,84 @@
+//! A collection as it was at one moment.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::payload::Payload;
+use crate::query::Search;
+use crate::schema::Schema;
+use crate::types::{Ordinal, RowId};
+use crate::view::{Part, View};
+
+/// The rows of a collection at one moment: it never changes, whatever is
+/// committed, flushed or merged after. Cheap to clone, safe to share; it keeps
+/// the files it needs alive, but not the collection's lock.
+#[derive(Clone)]
+pub struct Snapshot {
+    view: Arc<View>,
+}
+
+/// A row as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Its id.
+    pub id: RowId,
+    /// Its vector, in the stored precision.
+    pub vector: Vec<f32>,
+    /// Its payload, empty if it has none.
+    pub payload: Payload,
+}
+
+impl Snapshot {
+    pub(super) fn new(view: Arc<View>) -> Self {
+        Self { view }
+    }
+
+    /// What the collection stores.
+    pub fn schema(&self) -> &Schema {
+        &self.view.schema
+    }
+
+    /// Number of commits the snapshot has seen: it grows with every commit.
+    pub fn lsn(&self) -> u64 {
+        self.view.lsn.0
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> u64 {
+        self.view.live_rows()
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The row with this id.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) for an id of the wrong kind,
+    /// [`Error::Corrupt`](crate::Error::Corrupt) if the row is damaged.
+    pub fn get(&self, id: impl Into<RowId>) -> Result<Option<Row>> {
+        let id = id.into();
+        id.check(self.schema().ids())?;
+        let Some((part, row)) = self.view.find(&id)? else { return Ok(None) };
+        self.row(&self.view.parts[part], row).map(Some)
+    }
+
+    /// All rows, in the order they are stored: older ones mostly come first.
+    pub fn iter(&self) -> impl Iterator<Item = Result<Row>> {
+        let parts = self.view.parts.iter();
+        parts.flat_map(|part| part.living().map(|row| self.row(part, row)))
+    }
+
+    /// Begins a search.
+    pub fn search(&self, query: &[f32]) -> Search {
+        Search::new(self.view.clone(), query)
+    }
+
+    fn row(&self, part: &Part, row: Ordinal) -> Result<Row> {
+        let mut vector = vec![0.0; self.schema().dims()];
+        self.schema().stored().decode(part.rows.vectors(row, 1)?, &mut vector);
+        Ok(Row { id: part.rows.id(row)?, vector, payload: part.payload(row)? })
+    }
+}

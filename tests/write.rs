@@ -1,0 +1,163 @@
+//! Bulk loading, group commit, snapshots.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use matryo::{Collection, Options, RowId, Schema, json};
+
+type Done = Result<(), Box<dyn std::error::Error>>;
+
+fn vector(id: u64) -> [f32; 4] {
+    [1.0, id as f32, (id % 7) as f32, 0.5]
+}
+
+fn create(path: &Path, memtable: usize) -> matryo::Result<Collection> {
+    let options = Options::new().memtable_bytes(memtable).background(false);
+    Collection::create_with(path, Schema::builder(4).build()?, options)
+}
+
+/// The `n` of each row's payload, which says who wrote it.
+fn writer_of(collection: &Collection, id: u64) -> matryo::Result<Option<u64>> {
+    Ok(collection.get(id)?.map(|row| row.payload["n"].as_u64().expect("a number")))
+}
+
+fn files(path: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(path).expect("folder").flatten();
+    entries.map(|e| e.file_name().into_string().expect("UTF-8")).collect()
+}
+
+#[test]
+fn bulk_rows_appear_at_once_and_replace_older_ones() -> Done {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("a");
+    let collection = create(&path, 20_000)?;
+    for id in 0..50 {
+        collection.upsert(id, &vector(id), json!({"n": 1}))?;
+    }
+    collection.flush()?;
+    collection.upsert(50, &vector(50), json!({"n": 1}))?;
+    let mut bulk = collection.bulk()?;
+    for id in (40..1000).chain(900..910).chain(40..45) {
+        let round = if bulk.len() < 960 { 2 } else { 3 };
+        bulk.upsert(id, &vector(id), json!({"n": round}))?;
+    }
+    assert_eq!((collection.len(), bulk.len()), (51, 975), "nothing is visible yet");
+    // What is committed before `finish` is older than the bulk.
+    collection.upsert(60, &vector(60), json!({"n": 1}))?;
+    bulk.finish()?;
+    let check = |collection: &Collection| -> Done {
+        assert_eq!(collection.len(), 1000);
+        for id in 0..1000 {
+            let expected = match id {
+                0..40 => 1,
+                40..45 | 900..910 => 3,
+                _ => 2,
+            };
+            assert_eq!(writer_of(collection, id)?, Some(expected), "row {id}");
+        }
+        assert_eq!(collection.search(&[1.0; 4]).limit(2000).run()?.hits.len(), 1000);
+        collection.verify()?;
+        Ok(())
+    };
+    assert!(collection.info()?.segments > 2, "the bulk was larger than the memtable");
+    check(&collection)?;
+    drop(collection);
+    let collection = Collection::open(&path)?;
+    check(&collection)?;
+    collection.upsert(40, &vector(40), json!({"n": 4}))?;
+    assert_eq!(writer_of(&collection, 40)?, Some(4), "commits go on after a bulk");
+    drop(collection);
+    assert_eq!(writer_of(&Collection::open(&path)?, 40)?, Some(4));
+    Ok(())
+}
+
+#[test]
+fn a_bulk_that_is_not_finished_leaves_nothing() -> Done {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("a");
+    let collection = create(&path, 1000)?;
+    let before = files(&path);
+    let mut bulk = collection.bulk()?;
+    for id in 0..100 {
+        bulk.upsert(id, &vector(id), ())?;
+    }
+    assert!(bulk.upsert(100, &[f32::NAN; 4], ()).is_err());
+    assert!(files(&path).len() > before.len(), "segments were written");
+    drop(bulk);
+    assert_eq!(files(&path), before);
+    assert!(collection.is_empty());
+    let mut bulk = collection.bulk()?;
+    bulk.upsert(1, &vector(1), ())?;
+    // As if the process died: what was written is a stray.
+    std::mem::forget(bulk);
+    drop(collection);
+    let collection = Collection::open(&path)?;
+    assert!(collection.is_empty());
+    assert_eq!(files(&path), before);
+    collection.bulk()?.finish()?;
+    assert!(collection.is_empty(), "an empty bulk changes nothing");
+    Ok(())
+}
+
+#[test]
+fn commits_of_many_threads_are_all_there_and_in_one_order() -> Done {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("a");
+    let collection = create(&path, 1 << 20)?;
+    let (threads, each) = (8, 40);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let collection = &collection;
+            scope.spawn(move || {
+                for n in 0..each {
+                    let mut batch = collection.batch();
+                    let own = 1000 + thread * each + n;
+                    batch.upsert(own, &vector(own), json!({"n": n})).expect("upsert");
+                    batch.upsert(thread, &vector(n + 1), json!({"n": n})).expect("upsert");
+                    batch.commit().expect("commit");
+                    assert_eq!(writer_of(collection, thread).expect("get"), Some(n));
+                }
+            });
+        }
+    });
+    assert_eq!(collection.snapshot().lsn(), threads * each, "one LSN per commit");
+    let check = |collection: &Collection| -> Done {
+        assert_eq!(collection.len(), threads * each + threads);
+        for thread in 0..threads {
+            assert_eq!(writer_of(collection, thread)?, Some(each - 1));
+        }
+        Ok(())
+    };
+    check(&collection)?;
+    drop(collection);
+    check(&Collection::open(&path)?)
+}
+
+#[test]
+fn a_snapshot_never_changes_and_outlives_its_collection() -> Done {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("a");
+    let collection = create(&path, 1 << 20)?;
+    for id in 0..20 {
+        collection.upsert(id, &vector(id), json!({"n": id}))?;
+    }
+    collection.flush()?;
+    let snapshot = collection.snapshot();
+    for id in 0..10 {
+        collection.delete(id)?;
+    }
+    collection.upsert(15, &vector(1), json!({"n": 99}))?;
+    collection.compact()?;
+    drop(collection);
+    let collection = Collection::open(&path)?;
+    assert_eq!((snapshot.len(), collection.len()), (20, 10));
+    assert!(snapshot.lsn() < collection.snapshot().lsn());
+    let ids = |rows: &matryo::Snapshot| -> matryo::Result<BTreeSet<RowId>> {
+        rows.iter().map(|row| Ok(row?.id)).collect()
+    };
+    assert_eq!(ids(&snapshot)?, (0..20).map(RowId::U64).collect());
+    assert_eq!(ids(&collection.snapshot())?, (10..20).map(RowId::U64).collect());
+    assert_eq!(snapshot.get(15)?.expect("row").payload["n"], json!(15));
+    assert_eq!(snapshot.search(&[1.0; 4]).limit(100).run()?.hits.len(), 20);
+    Ok(())
+}
