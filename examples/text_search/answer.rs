@@ -58,7 +58,7 @@ impl Asking<'_> {
             .iter()
             .map(|d| self.collection.search(query).dims(*d).limit(TOP).exact().payloads(true).run())
             .collect::<Result<_, _>>()?;
-        let width = (96 / dims.len().max(1)).clamp(12, 32);
+        let width = (112 / dims.len().max(1)).clamp(12, 32);
         let line = |cells: Vec<String>| {
             let cells: Vec<String> = cells.iter().map(|c| format!("{c:<width$}")).collect();
             format!("  {}", cells.concat().trim_end())
@@ -133,6 +133,7 @@ fn short_name(hit: &Hit, most: usize) -> String {
     let (name, _) = name_and_version(Place::of(hit).krate);
     let title = hit.payload.as_ref().map_or("", |payload| text(payload, "title"));
     let item = title.rsplit("::").next().unwrap_or(title);
+    let item = item.strip_prefix(name).and_then(|i| i.strip_prefix(": ")).unwrap_or(item);
     let left = most.saturating_sub(item.chars().count() + 1).max(most / 2);
     cut(&format!("{} {item}", cut(name, left)), most)
 }

@@ -125,26 +125,23 @@ fn compare<'c>(
     fresh
 }
 
-/// What the collection holds, by file. There is no listing of rows yet: an exact
-/// search for as many hits as there are rows is one.
+/// What the collection holds, by file.
 fn stored(
     collection: &Collection,
     corpus: &Corpus,
 ) -> Result<BTreeMap<String, Stored>, Box<dyn Error>> {
-    let anything = vec![1.0; collection.schema().dims()];
-    let all = collection.search(&anything).limit(usize::MAX).exact().run()?.hits;
     let mut files: BTreeMap<String, Stored> = BTreeMap::new();
-    for hit in &all {
-        let RowId::Str(id) = &hit.id else { return Err(foreign("it has numbers for ids")) };
-        let (file, number) = id.rsplit_once('#').ok_or_else(|| foreign(&format!("row {id}")))?;
-        let number: usize = number.parse().map_err(|_| foreign(&format!("row {id}")))?;
-        let rows = &mut files.entry(file.to_owned()).or_default().rows;
-        *rows = (*rows).max(number + 1);
-    }
-    for (file, stored) in &mut files {
-        // A file without its first row is taken for changed.
-        let Some(first) = collection.get(format!("{file}#0"))? else { continue };
-        let field = |name: &str| first.payload.get(name).and_then(Value::as_str).unwrap_or("");
+    for row in collection.snapshot().iter() {
+        let row = row?;
+        let RowId::Str(id) = &row.id else { return Err(foreign("it has numbers for ids")) };
+        let place = id.rsplit_once('#').and_then(|(file, n)| Some((file, n.parse().ok()?)));
+        let (file, number): (&str, usize) = place.ok_or_else(|| foreign(&format!("row {id}")))?;
+        let stored = files.entry(file.to_owned()).or_default();
+        stored.rows = stored.rows.max(number + 1);
+        if number > 0 {
+            continue;
+        }
+        let field = |name: &str| row.payload.get(name).and_then(Value::as_str).unwrap_or("");
         if field("corpus") != corpus.name {
             return Err(foreign(&format!("it holds {:?}", field("corpus"))));
         }
@@ -163,7 +160,7 @@ fn content_hash(text: &str) -> String {
     hasher.update(corpus::VERSION.to_le_bytes());
     hasher.update(text.as_bytes());
     let hash = hasher.finalize();
-    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hash.iter().take(16).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 fn delete(collection: &Collection, gone: &BTreeMap<String, Stored>) -> matryo::Result<()> {

@@ -145,7 +145,7 @@ fn print_report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "files: {unchanged} unchanged, {new} new, {changed} changed, {gone} gone; \
-         {wordless} without documentation"
+         {wordless} with nothing to index"
     )?;
     let skipped = report.skipped.in_words();
     if !skipped.is_empty() {

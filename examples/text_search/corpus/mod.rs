@@ -102,18 +102,14 @@ pub(crate) fn name_and_version(folder: &str) -> (&str, &str) {
 /// The passages of a file's content.
 pub(crate) fn passages(file: &TextFile, content: &str) -> Vec<Passage> {
     let mut found = Vec::new();
-    match file.extension() {
-        "rs" => {
-            for item in rust::documented_items(content) {
-                let sections = markdown::sections(&item.lines);
-                let title = if item.title.is_empty() { file.subject() } else { &item.title };
-                split::passages(title, &sections, &mut found);
-            }
+    if file.extension() == "rs" {
+        for item in rust::documented_items(content) {
+            let title = if item.title.is_empty() { file.subject() } else { &item.title };
+            split::passages(title, &markdown::sections(&item.lines), &mut found);
         }
-        _ => {
-            let lines: Vec<_> = content.lines().enumerate().map(|(at, l)| (at + 1, l)).collect();
-            split::passages(file.subject(), &markdown::sections(&lines), &mut found);
-        }
+    } else {
+        let lines: Vec<_> = content.lines().enumerate().map(|(at, l)| (at + 1, l)).collect();
+        split::passages(file.subject(), &markdown::sections(&lines), &mut found);
     }
     // Generated code repeats its comments; one of each is enough.
     let mut seen = HashSet::new();
