@@ -105,6 +105,41 @@ fn rows_beyond_the_end_of_a_shortened_file_go() {
 }
 
 #[test]
+fn another_model_embeds_everything_again() {
+    if !ready() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, out) = (temp.path().join("text"), temp.path().join("index.matryo"));
+    fs::create_dir(&dir).unwrap();
+    folder(&dir);
+    run(&dir, &out, &[]).unwrap();
+    // The same model with another prompt gives other vectors.
+    let model = temp.path().join("model");
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/text/matryo-text-en"), &model);
+    let prompts = r#"{"prompts": {"query": "", "document": "about: "}}"#;
+    fs::write(model.join("config_sentence_transformers.json"), prompts).unwrap();
+    let more = ["--model", model.to_str().unwrap()];
+    let other = run(&dir, &out, &more).unwrap();
+    assert!(files_line(&other).starts_with("0 unchanged, 0 new, 3 changed, 0 gone"), "{other}");
+    assert!(other.contains("the model is another one than before"), "{other}");
+    assert!(other.contains("reopened: 3 passages"), "{other}");
+    assert!(run(&dir, &out, &more).unwrap().contains("3 unchanged"));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_collection_of_something_else_is_left_alone() {
     if !ready() {
         return;
