@@ -8,10 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::fmt;
 use std::mem;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use matryo::embed::Embedder;
 use matryo::{Collection, RowId, Value, json};
 use sha2::{Digest, Sha256};
@@ -219,7 +220,11 @@ fn commit(
 }
 
 fn progress(passages: usize) -> ProgressBar {
-    let style = "embedding {bar:40} {pos}/{len} passages, {per_sec}, {eta} left";
+    let style = "embedding {bar:40} {pos}/{len} passages, {rate}, {eta} left";
     let style = ProgressStyle::with_template(style).expect("the template is right");
-    ProgressBar::new(passages as u64).with_style(style)
+    let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+        // Writing to the bar's text cannot fail.
+        let _ = write!(out, "{:.0}/s", state.per_sec());
+    };
+    ProgressBar::new(passages as u64).with_style(style.with_key("rate", rate))
 }
