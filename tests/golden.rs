@@ -238,7 +238,7 @@ fn unknown_flags_are_ignored_or_allow_only_reading_or_refuse() {
         manifest[60..64].copy_from_slice(&crc.to_le_bytes());
         folder.write("MANIFEST", manifest);
         match folder.open(options) {
-            Ok(collection) => collection.len() > 0,
+            Ok(collection) => !collection.is_empty(),
             Err(Error::UnsupportedFormat { .. }) => false,
             Err(other) => panic!("{other}"),
         }
