@@ -8,10 +8,11 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::encoding::{Precision, StageBuilder};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::index::{Index, IndexBuilder, Source};
 use crate::kernel::{Isa, row};
 use crate::rows::{CodeColumn, Rows};
-use crate::schema::Schema;
+use crate::schema::{Field, Schema};
 use crate::types::{IdKind, Ordinal, RowId};
 
 /// Ids in row order, packed.
@@ -122,17 +123,24 @@ pub(crate) struct Columns {
     /// Ordinals sorted by id.
     pub(crate) order: Vec<u32>,
     pub(crate) codes: Codes,
+    /// What is to be indexed of their payloads.
+    pub(crate) fields: Arc<[Field]>,
 }
 
 /// Gathers [`Columns`]. Every id comes at most once.
 pub(crate) struct ColumnsBuilder {
     ids: IdColumn,
     codes: CodesBuilder,
+    fields: Arc<[Field]>,
 }
 
 impl ColumnsBuilder {
     pub(crate) fn new(schema: &Schema) -> Self {
-        Self { ids: IdColumn::new(schema.ids()), codes: CodesBuilder::new(schema) }
+        Self {
+            ids: IdColumn::new(schema.ids()),
+            codes: CodesBuilder::new(schema),
+            fields: schema.shared_fields(),
+        }
     }
 
     /// Adds a row: `vector` as stored.
@@ -146,7 +154,12 @@ impl ColumnsBuilder {
     }
 
     pub(crate) fn finish(self) -> Columns {
-        Columns { order: self.ids.order(), ids: self.ids, codes: self.codes.finish() }
+        Columns {
+            order: self.ids.order(),
+            ids: self.ids,
+            codes: self.codes.finish(),
+            fields: self.fields,
+        }
     }
 }
 
@@ -160,7 +173,12 @@ pub(crate) struct Run {
     /// Made by the first search that meets the run: most runs are merged or
     /// flushed before any does.
     codes: OnceLock<Codes>,
+    /// Of each declared field, made by the first filter that asks for one.
+    indexes: OnceLock<Vec<Bytes>>,
 }
+
+/// The bytes of an index in RAM.
+struct Bytes(Vec<u8>);
 
 /// Gathers rows for a [`Run`].
 pub(crate) struct RunBuilder {
@@ -198,6 +216,7 @@ impl RunBuilder {
             vectors: self.vectors,
             payloads: self.payloads,
             codes: OnceLock::new(),
+            indexes: OnceLock::new(),
             schema: self.schema,
         }
     }
@@ -211,6 +230,39 @@ impl Run {
             vectors.for_each(|vector| codes.push(vector));
             codes.finish()
         })
+    }
+
+    fn indexes(&self) -> Result<&[Bytes]> {
+        if let Some(indexes) = self.indexes.get() {
+            return Ok(indexes);
+        }
+        let mut builder = IndexBuilder::new(self.schema.shared_fields());
+        for (row, payload) in self.payloads.iter().enumerate() {
+            let pushed = builder.push(payload);
+            pushed.map_err(|why| corrupt(&format!("payload of row {row}: {why}")))?;
+        }
+        let built = builder.finish().map(Bytes).collect();
+        Ok(self.indexes.get_or_init(|| built))
+    }
+}
+
+/// What batches refuse can only come from a log that was made by hand.
+fn corrupt(what: &str) -> Error {
+    Error::corrupt("log", 0, what)
+}
+
+impl Source for Bytes {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn get(&self, at: usize, len: usize) -> Result<&[u8]> {
+        let bytes = at.checked_add(len).and_then(|end| self.0.get(at..end));
+        bytes.ok_or_else(|| self.corrupt(at, "read beyond a field index"))
+    }
+
+    fn corrupt(&self, _: usize, what: &str) -> Error {
+        corrupt(what)
     }
 }
 
@@ -236,6 +288,10 @@ impl Rows for Run {
 
     fn payload(&self, row: Ordinal) -> Result<String> {
         Ok(self.payloads[row.index()].to_string())
+    }
+
+    fn index(&self, field: usize) -> Result<Index<'_>> {
+        Index::new(&self.indexes()?[field], &self.schema.fields()[field], self.len())
     }
 
     fn norms(&self) -> &[f32] {

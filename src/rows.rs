@@ -3,6 +3,7 @@
 
 use crate::encoding::{StageCode, StageView};
 use crate::error::Result;
+use crate::index::Index;
 use crate::types::{Ordinal, RowId};
 
 /// One stage code of a set of rows, in RAM.
@@ -56,6 +57,9 @@ pub(crate) trait Rows: Send + Sync {
 
     /// The payload of a row as JSON text, empty if it has none.
     fn payload(&self, row: Ordinal) -> Result<String>;
+
+    /// The index of a declared field, by its number in the schema.
+    fn index(&self, field: usize) -> Result<Index<'_>>;
 
     /// Norm of each row's full vector, as stored.
     fn norms(&self) -> &[f32];

@@ -155,6 +155,7 @@ pub mod format {
         crate::wal::format::wal_frame as wal_frame,
         crate::segment::format::region_entry as region_entry,
         crate::segment::format::segment_footer as segment_footer,
+        crate::index::field_index as field_index,
     ];
 
     /// Numbers that FORMAT.md states.
@@ -176,6 +177,10 @@ pub mod format {
         ("MAX_ID_BYTES", crate::MAX_ID_BYTES as u64),
         ("MAX_PAYLOAD", crate::wal::ops::MAX_PAYLOAD as u64),
         ("MAX_PAYLOAD_DEPTH", crate::payload::MAX_DEPTH as u64),
+        ("MAX_FIELDS", crate::MAX_FIELDS as u64),
+        ("MAX_FIELD_NAME", crate::MAX_FIELD_NAME as u64),
+        ("MAX_KEYWORD", crate::index::MAX_KEYWORD as u64),
+        ("MOST_BITMAPS", crate::index::MOST_BITMAPS as u64),
         ("PAYLOAD_ALIGN", crate::payload::block::ALIGN as u64),
         ("PAYLOAD_TARGET", crate::payload::block::TARGET as u64),
     ];

@@ -63,8 +63,12 @@ impl Part {
 
     /// The payload of a row.
     pub(crate) fn payload(&self, row: Ordinal) -> Result<Payload> {
-        let text = self.rows.payload(row)?;
-        payload::from_text(&text).map_err(|e| {
+        self.parse_payload(row, &self.rows.payload(row)?)
+    }
+
+    /// The payload of a row, whose text is this.
+    pub(crate) fn parse_payload(&self, row: Ordinal, text: &str) -> Result<Payload> {
+        payload::from_text(text).map_err(|e| {
             let file = self.segment.map_or("log".into(), |n| FileKind::Segment.name(n));
             Error::corrupt(file, 0, format!("payload of row {} is not JSON: {e}", row.0))
         })

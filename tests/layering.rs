@@ -11,11 +11,12 @@ const LAYERS: &[(u32, &[&str])] = &[
     (2, &["codec", "kernel", "vfs"]),
     (3, &["encoding"]),
     (4, &["schema"]),
-    (5, &["rows", "payload", "manifest"]),
-    (6, &["wal", "memtable", "view"]),
-    (7, &["segment"]),
-    (8, &["query"]),
-    (9, &["collection"]),
+    (5, &["payload", "manifest", "index"]),
+    (6, &["rows", "filter"]),
+    (7, &["wal", "memtable", "view"]),
+    (8, &["segment"]),
+    (9, &["query"]),
+    (10, &["collection"]),
 ];
 
 /// Beside the engine: imports the lowest layer, and only `lib.rs` imports it.

@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use matryo::testing::Folder;
 use matryo::testing::encoding::{Bits, StageCode};
 use matryo::{
-    Collection, Durability, Funnel, Hit, IdKind, Metric, Options, Precision, RowId, Schema, Search,
-    Value, json,
+    Collection, Durability, FieldKind, Filter, Funnel, Hit, IdKind, Metric, Options, Precision,
+    RowId, Schema, Search, Value, field, json,
 };
 use support::{Rng, long, read_only};
 
@@ -46,6 +46,10 @@ fn random_schema(rng: &mut Rng) -> Schema {
     if dims > 3 && rng.below(2) == 0 {
         let stages = [StageCode::new(dims / 2, Bits::Eight), StageCode::new(dims, Bits::One)];
         schema = schema.granularities([dims / 3, dims]).stages(stages);
+    }
+    // Payloads have it, or not; every other collection declares it.
+    if rng.below(2) == 0 {
+        schema = schema.field("x", FieldKind::Float);
     }
     schema.build().expect("valid")
 }
@@ -207,6 +211,21 @@ impl Case {
         }
     }
 
+    fn count(&mut self) {
+        if self.schema.fields().is_empty() {
+            return;
+        }
+        let bound = (self.rng.next() as f64) / 3e7;
+        let x = |row: &Stored| row.payload["x"].as_f64();
+        let below = self.rows.values().filter(|row| x(row).is_some_and(|x| x < bound)).count();
+        let there = self.rows.values().filter(|row| x(row).is_some()).count();
+        let count = |filter| self.db().count(&filter).expect("count");
+        assert_eq!(count(field("x").lt(bound)), below as u64);
+        assert_eq!(count(field("x").ge(bound)), (there - below) as u64);
+        let ids: Vec<RowId> = self.rows.keys().take(5).cloned().collect();
+        assert_eq!(count(Filter::ids(ids.clone())), ids.len() as u64);
+    }
+
     /// All rows, best first.
     fn truth(&self, query: &[f32], dims: usize) -> Vec<Hit> {
         let hit = |(id, row): (&RowId, &Stored)| Hit {
@@ -227,7 +246,8 @@ impl Case {
                 9 => self.reopen(false),
                 10 => self.reopen(true),
                 11 => drop(self.db().verify().expect("verify")),
-                12 | 13 => self.get(),
+                12 => self.get(),
+                13 => self.count(),
                 _ => self.search(),
             }
             assert_eq!(self.db().len(), self.rows.len() as u64);

@@ -44,8 +44,9 @@ impl<'c> Batch<'c> {
     ///
     /// # Errors
     /// [`Error::Vector`] for a vector that cannot be stored, [`Error::Invalid`]
-    /// for an id of the wrong kind, a payload that is no object, or a batch that
-    /// outgrows 64 MiB. The batch stays as it was.
+    /// for an id of the wrong kind, a payload that is no object or has a value of
+    /// another kind in a declared field, or a batch that outgrows 64 MiB. The
+    /// batch stays as it was.
     pub fn upsert(
         &mut self,
         id: impl Into<RowId>,

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::encoding::Precision;
 use crate::error::{Result, VectorError};
+use crate::index;
 use crate::payload;
 use crate::schema::Schema;
 use crate::types::RowId;
@@ -30,6 +31,7 @@ impl RowEncoder {
     ) -> Result<()> {
         id.check(schema.ids())?;
         schema.check_vector(vector, schema.dims())?;
+        index::check(schema.fields(), &payload)?;
         self.payload = payload::to_text(payload, MAX_PAYLOAD)?;
         self.vector.clear();
         let stored = schema.stored();

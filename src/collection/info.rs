@@ -132,5 +132,6 @@ fn region_name(kind: RegionKind) -> &'static str {
         RegionKind::Norms | RegionKind::Codes | RegionKind::Factors => "stage codes",
         RegionKind::Vectors => "full vectors",
         RegionKind::Payload | RegionKind::PayloadIndex => "payloads",
+        RegionKind::FieldIndex => "field indexes",
     }
 }

@@ -44,7 +44,8 @@ pub use options::{Durability, Options};
 pub use snapshot::{Row, Snapshot};
 
 use crate::error::{Error, Result};
-use crate::query::Search;
+use crate::filter::Filter;
+use crate::query::{self, Search};
 use crate::schema::Schema;
 use crate::types::RowId;
 use crate::vfs::Vfs;
@@ -196,6 +197,15 @@ impl Collection {
     /// Begins a search over the rows as they are now.
     pub fn search(&self, query: &[f32]) -> Search {
         Search::new(self.view(), query)
+    }
+
+    /// Number of rows that pass a filter.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a filter on fields that the schema does not declare,
+    /// with values of another kind, or beyond the limits; [`Error::Corrupt`].
+    pub fn count(&self, filter: &Filter) -> Result<u64> {
+        query::count(&self.view(), filter)
     }
 
     /// Writes rows that are only in the log as a segment.

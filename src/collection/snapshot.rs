@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::filter::Filter;
 use crate::payload::Payload;
-use crate::query::Search;
+use crate::query::{self, Search};
 use crate::schema::Schema;
 use crate::types::{Ordinal, RowId};
 use crate::view::{Part, View};
@@ -74,6 +75,14 @@ impl Snapshot {
     /// Begins a search.
     pub fn search(&self, query: &[f32]) -> Search {
         Search::new(self.view.clone(), query)
+    }
+
+    /// Number of rows that pass a filter.
+    ///
+    /// # Errors
+    /// As [`Collection::count`](super::Collection::count).
+    pub fn count(&self, filter: &Filter) -> Result<u64> {
+        query::count(&self.view, filter)
     }
 
     fn row(&self, part: &Part, row: Ordinal) -> Result<Row> {

@@ -73,10 +73,14 @@ impl TopK {
         if scores.iter().fold(0, |any, &s| any | u32::from(s >= floor)) == 0 {
             return;
         }
-        for (i, &score) in scores.iter().enumerate() {
-            if alive >> i & 1 == 1 {
-                self.offer(first + i as u32, score);
-            }
+        // Which rows take part, and which scores suffice, is hard to predict:
+        // no branch may depend on a single row that does not.
+        let suffices = |bits, (i, &s): (usize, &f32)| bits | u64::from(s >= floor) << i;
+        let mut left = alive & scores.iter().enumerate().fold(0, suffices);
+        while left != 0 {
+            let i = left.trailing_zeros();
+            self.offer(first + i, scores[i as usize]);
+            left &= left - 1;
         }
     }
 

@@ -7,6 +7,7 @@ use super::Hit;
 use super::explain::{Explain, StageReport};
 use super::funnel::{Entry, FunnelStage, Plan};
 use super::score::{Best, Found, Scorer};
+use super::select::Selection;
 use crate::encoding::{Precision, Scan, ScanScratch, Scoring, StageQuery};
 use crate::error::Result;
 use crate::kernel::topk::{Scored, TopK};
@@ -27,21 +28,32 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// The best `limit` rows over the first `dims` dimensions, and how they were found.
+/// What is looked for: the best `limit` rows over the first `dims` dimensions.
+pub(super) struct Wanted<'a> {
+    pub(super) query: &'a [f32],
+    pub(super) dims: usize,
+    pub(super) limit: usize,
+}
+
+/// The rows that are wanted, of those selected, and how they were found.
 pub(super) fn run(
     view: &View,
-    query: &[f32],
-    dims: usize,
-    limit: usize,
+    wanted: &Wanted,
+    selection: Option<Selection>,
     plan: &Plan,
 ) -> Result<(Vec<Found>, Explain)> {
-    let run = Run { view, query, dims, limit, bases: view.bases() };
-    match plan {
+    let &Wanted { query, dims, limit } = wanted;
+    let run = Run { view, query, dims, limit, bases: view.bases(), selection };
+    let (found, mut explain) = match plan {
         Plan::Exact => run.exact(),
         Plan::Funnel { entry, keep, reranks } => {
             SCRATCH.with_borrow_mut(|scratch| run.funnel(entry, *keep, reranks, scratch))
         }
+    }?;
+    if let Some(selection) = run.selection {
+        explain.stages.insert(0, selection.report);
     }
+    Ok((found, explain))
 }
 
 /// Looks up what a hit shows of a row.
@@ -59,30 +71,41 @@ fn locate<'v>(view: &'v View, bases: &[u32], position: u32) -> (&'v Part, Ordina
     (&view.parts[at], Ordinal(position - bases[at]))
 }
 
+/// Most selected rows of a part that are asked for before the first is touched;
+/// of more, the first would be forgotten again before they are read.
+const REQUESTED: u64 = 1 << 16;
+
 struct Run<'a> {
     view: &'a View,
     query: &'a [f32],
     dims: usize,
     limit: usize,
     bases: Vec<u32>,
+    /// Rows that may be found, if not all.
+    selection: Option<Selection>,
 }
 
 impl Run<'_> {
-    /// Compares every living row.
+    /// Compares every row that may be found.
     fn exact(&self) -> Result<(Vec<Found>, Explain)> {
         let start = Instant::now();
         let scorer = self.scorer(self.dims);
         let mut best = Best::new(self.limit);
         let mut rows = 0;
         if self.limit > 0 {
-            for (part, base) in self.view.parts.iter().zip(&self.bases) {
-                rows += part.live_rows();
-                self.score_all(part, *base, &scorer, &mut best)?;
+            for at in 0..self.view.parts.len() {
+                rows += match &self.selection {
+                    Some(selection) => self.score_some(at, selection, &scorer, &mut best)?,
+                    None => self.score_all(at, &scorer, &mut best)?,
+                };
             }
         }
         let found = best.into_sorted();
         let stage = StageReport {
-            name: format!("all vectors, {}", self.view.schema.stored()),
+            name: match self.selection {
+                Some(_) => format!("selected vectors, {}", self.view.schema.stored()),
+                None => format!("all vectors, {}", self.view.schema.stored()),
+            },
             dims: self.dims,
             rows_in: rows,
             rows_out: found.len() as u64,
@@ -117,7 +140,7 @@ impl Run<'_> {
         Scorer::new(schema.metric(), schema.stored(), &self.query[..dims])
     }
 
-    /// Stage 0: estimates the score of every living row from its code.
+    /// Stage 0: estimates the score of every row that may be found from its code.
     fn scan(&self, plan: &Entry, keep: usize, scratch: &mut Scratch) -> StageReport {
         let start = Instant::now();
         let query = StageQuery::new(plan.code, self.query, plan.dims);
@@ -125,7 +148,8 @@ impl Run<'_> {
         top.reset(keep);
         let query_norm = self.reference_norm();
         let mut rows = 0;
-        for (part, base) in self.view.parts.iter().zip(&self.bases) {
+        for (at, part) in self.view.parts.iter().enumerate() {
+            let mask = self.selection.as_ref().map(|some| some.mask(at, part.rows.len()));
             let norms = part.rows.norms();
             let scoring = match self.view.schema.metric() {
                 Metric::Cosine => Scoring::Cosine,
@@ -133,7 +157,13 @@ impl Run<'_> {
                 Metric::L2 => Scoring::L2 { norms, query_norm },
             };
             let view = part.rows.codes()[plan.stage].view();
-            let scan = Scan { view, query: &query, scoring, alive: part.alive(), base: *base };
+            let scan = Scan {
+                view,
+                query: &query,
+                scoring,
+                alive: mask.as_deref().or_else(|| part.alive()),
+                base: self.bases[at],
+            };
             scan.run(Isa::detect(), &mut scratch.scan, top);
             rows += u64::from(part.rows.len());
         }
@@ -257,8 +287,31 @@ impl Run<'_> {
         }
     }
 
-    /// Offers the score of every living row of a part.
-    fn score_all(&self, part: &Part, base: u32, scorer: &Scorer, best: &mut Best) -> Result<()> {
+    /// Offers the score of the rows of a part that may be found; how many.
+    fn score_some(
+        &self,
+        at: usize,
+        selection: &Selection,
+        scorer: &Scorer,
+        best: &mut Best,
+    ) -> Result<u64> {
+        let (part, base, rows) = (&self.view.parts[at], self.bases[at], selection.of_part(at));
+        let whole = self.dims == self.view.schema.dims();
+        if rows.len() <= REQUESTED {
+            rows.iter().for_each(|row| part.rows.will_need(Ordinal(row)));
+        }
+        for row in rows {
+            let row = Ordinal(row);
+            let norm = whole.then(|| part.rows.norms()[row.index()]);
+            let score = scorer.score(part.rows.vectors(row, 1)?, norm);
+            best.offer(score, base + row.0, || part.rows.id(row))?;
+        }
+        Ok(rows.len())
+    }
+
+    /// Offers the score of every living row of a part; how many.
+    fn score_all(&self, at: usize, scorer: &Scorer, best: &mut Best) -> Result<u64> {
+        let (part, base) = (&self.view.parts[at], self.bases[at]);
         let rows = part.rows.len();
         let schema = &self.view.schema;
         let whole = self.dims == schema.dims();
@@ -278,6 +331,6 @@ impl Run<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(part.live_rows())
     }
 }

@@ -51,14 +51,15 @@ impl Funnel {
         Self(Kind::Stages(stages.collect()))
     }
 
-    /// The plan for a search over `dims` dimensions for `limit` of `rows` rows.
+    /// The plan for a search over `dims` dimensions for `limit` of some rows.
     pub(super) fn plan(
         &self,
         schema: &Schema,
         dims: usize,
         limit: usize,
-        rows: u64,
+        candidates: Candidates,
     ) -> Result<Plan> {
+        let Candidates { rows, all } = candidates;
         match &self.0 {
             Kind::Exact | Kind::Recall(1.0) => Ok(Plan::Exact),
             Kind::Recall(share) if !(0.0..=1.0).contains(share) => {
@@ -68,8 +69,10 @@ impl Funnel {
                 let entry = Entry::choose(schema, dims);
                 let keep = shortlist(*share, limit, rows, entry, dims);
                 // A shortlist of most rows costs more than comparing all of them.
-                let all = keep as u64 >= rows / 2;
-                Ok(if all {
+                // So does a scan for so few of them that they can be gathered.
+                let most = keep as u64 >= rows / 2;
+                let few = rows <= all / GATHERED;
+                Ok(if most || few {
                     Plan::Exact
                 } else {
                     Plan::Funnel { entry, keep, reranks: Vec::new() }
@@ -79,6 +82,19 @@ impl Funnel {
         }
     }
 }
+
+/// The rows a search may find.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidates {
+    /// How many there are.
+    pub(super) rows: u64,
+    /// Among how many living rows.
+    pub(super) all: u64,
+}
+
+/// Where a filter leaves one row in so many, or fewer, comparing them all costs
+/// no more than the scan of the others' codes (`benches/filters.rs`).
+const GATHERED: u64 = 64;
 
 impl Default for Funnel {
     fn default() -> Self {
@@ -182,8 +198,12 @@ mod tests {
         Schema::builder(1024).granularities([32, 64, 256]).build().expect("valid")
     }
 
+    fn of(rows: u64, all: u64) -> Candidates {
+        Candidates { rows, all }
+    }
+
     fn kept(share: f64, limit: usize, rows: u64, dims: usize) -> usize {
-        match Funnel::recall(share).plan(&schema(), dims, limit, rows).expect("plan") {
+        match Funnel::recall(share).plan(&schema(), dims, limit, of(rows, rows)).expect("plan") {
             Plan::Exact => rows as usize,
             Plan::Funnel { keep, .. } => keep,
         }
@@ -201,9 +221,23 @@ mod tests {
 
     #[test]
     fn recall_of_one_and_tiny_collections_are_exact() {
-        let plan = Funnel::recall(1.0).plan(&schema(), 1024, 10, 1 << 20);
+        let plan = Funnel::recall(1.0).plan(&schema(), 1024, 10, of(1 << 20, 1 << 20));
         assert_eq!(plan.expect("plan"), Plan::Exact);
         assert_eq!(kept(0.9, 10, 50, 1024), 50);
+    }
+
+    #[test]
+    fn shortlists_follow_the_rows_that_pass_a_filter() {
+        let plan =
+            |rows| Funnel::default().plan(&schema(), 1024, 10, of(rows, 1_000_000)).expect("plan");
+        let keep = |rows| match plan(rows) {
+            Plan::Exact => rows as usize,
+            Plan::Funnel { keep, .. } => keep,
+        };
+        assert_eq!(keep(100_000), kept(DEFAULT_RECALL, 10, 100_000, 1024));
+        assert_eq!(plan(1_000_000 / GATHERED), Plan::Exact);
+        assert_ne!(plan(1_000_000 / GATHERED + 1), Plan::Exact);
+        assert_eq!(plan(0), Plan::Exact);
     }
 
     #[test]
@@ -218,7 +252,7 @@ mod tests {
     #[test]
     fn funnels_that_make_no_sense_are_refused() {
         let plan = |stages: &[(usize, usize)]| {
-            Funnel::stages(stages.iter().copied()).plan(&schema(), 1024, 10, 1 << 20)
+            Funnel::stages(stages.iter().copied()).plan(&schema(), 1024, 10, of(1 << 20, 1 << 20))
         };
         assert!(plan(&[(8, 200), (16, 100), (32, 50)]).is_ok());
         assert!(plan(&[]).is_err(), "no stage");
@@ -227,7 +261,7 @@ mod tests {
         assert!(plan(&[(8, 5)]).is_err(), "keeps fewer than asked for");
         assert!(plan(&[(2048, 200)]).is_err(), "more dimensions than there are");
         for share in [-0.1, 1.1, f64::NAN] {
-            assert!(Funnel::recall(share).plan(&schema(), 8, 10, 1).is_err(), "{share}");
+            assert!(Funnel::recall(share).plan(&schema(), 8, 10, of(1, 1)).is_err(), "{share}");
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!   funnel.rs   what the caller asks for, and the plan made of it
+//!   select.rs   filter -> the rows of each part that may be found
+//!   mask.rs     those rows as a scan wants them
 //!   exec.rs     plan -> scan of a stage code -> shortlist -> full vectors -> hits
 //!   score.rs    what a score is; the best hits, ties broken by id
 //!   explain.rs  rows, bytes and time of each stage
@@ -10,7 +12,9 @@
 mod exec;
 mod explain;
 mod funnel;
+mod mask;
 mod score;
+mod select;
 
 use std::sync::Arc;
 
@@ -18,10 +22,13 @@ pub use explain::{Explain, StageReport};
 pub use funnel::{DEFAULT_RECALL, Funnel, FunnelStage};
 
 use crate::error::{Error, Result};
+use crate::filter::Filter;
 use crate::payload::Payload;
 use crate::schema::Metric;
 use crate::types::RowId;
 use crate::view::View;
+use funnel::Candidates;
+use select::Selection;
 
 /// Hits returned where [`Search::limit`] does not say otherwise.
 pub const DEFAULT_LIMIT: usize = 10;
@@ -35,6 +42,8 @@ pub struct Search {
     dims: Option<usize>,
     funnel: Funnel,
     payloads: bool,
+    filter: Option<Filter>,
+    predicates: Vec<select::Predicate>,
 }
 
 /// A row that was found.
@@ -69,6 +78,8 @@ impl Search {
             dims: None,
             funnel: Funnel::default(),
             payloads: false,
+            filter: None,
+            predicates: Vec::new(),
         }
     }
 
@@ -107,12 +118,49 @@ impl Search {
         self
     }
 
+    /// Finds only rows that pass. The answer is exact with respect to the filter:
+    /// no row outside of it, and never fewer hits than rows pass (up to the limit).
+    /// Of several filters a row must pass all.
+    ///
+    /// ```
+    /// use matryo::{Collection, FieldKind, Filter, Schema, field, json};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("books.matryo");
+    /// let schema = Schema::builder(2).field("year", FieldKind::Integer).build()?;
+    /// let books = Collection::create(&path, schema)?;
+    /// books.upsert(1, &[0.1, 0.9], json!({"year": 1999}))?;
+    /// books.upsert(2, &[0.2, 0.8], json!({"year": 2021}))?;
+    /// let late = books.search(&[0.0, 1.0]).filter(field("year").ge(2020)).run()?;
+    /// assert_eq!(late.hits[0].id, 2.into());
+    /// assert_eq!(books.count(&Filter::parse("year < 2000 OR year > 2030")?)?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = Some(match self.filter {
+            Some(before) => before.and(filter),
+            None => filter,
+        });
+        self
+    }
+
+    /// Finds only rows that a closure lets through. Slow: it reads and parses the
+    /// payload of every row that passes the [`Self::filter`]s, or of all rows.
+    pub fn filter_fn(
+        mut self,
+        passes: impl Fn(&RowId, &Payload) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.predicates.push(Box::new(passes));
+        self
+    }
+
     /// Answers the search.
     ///
     /// # Errors
     /// [`Error::Vector`] for a query of the wrong length, with NaN or infinite
     /// components, or all zeros under cosine; [`Error::Invalid`] for dimensions
-    /// or a funnel that the collection cannot have; [`Error::Corrupt`] where a
+    /// or a funnel that the collection cannot have, or a filter on fields that it
+    /// does not declare, with values of another kind, or beyond the limits;
+    /// [`Error::Corrupt`] where a
     /// row that had to be read is damaged.
     pub fn run(self) -> Result<SearchResult> {
         let schema = &self.view.schema;
@@ -124,9 +172,25 @@ impl Search {
         let whole = self.query.len() == schema.dims();
         schema.check_vector(&self.query, if whole { schema.dims() } else { dims })?;
         schema.check_vector(&self.query[..dims], dims)?;
-        let plan = self.funnel.plan(schema, dims, self.limit, self.view.live_rows())?;
-        let (found, explain) = exec::run(&self.view, &self.query, dims, self.limit, &plan)?;
+        let selection = self.select()?;
+        let all = self.view.live_rows();
+        let rows = selection.as_ref().map_or(all, Selection::rows);
+        let plan = self.funnel.plan(schema, dims, self.limit, Candidates { rows, all })?;
+        let wanted = exec::Wanted { query: &self.query, dims, limit: self.limit };
+        let (found, explain) = exec::run(&self.view, &wanted, selection, &plan)?;
         let hits = found.into_iter().map(|f| exec::hit(&self.view, f, self.payloads));
         Ok(SearchResult { hits: hits.collect::<Result<_>>()?, metric: schema.metric(), explain })
     }
+
+    fn select(&self) -> Result<Option<Selection>> {
+        if self.filter.is_none() && self.predicates.is_empty() {
+            return Ok(None);
+        }
+        select::select(&self.view, self.filter.as_ref(), &self.predicates).map(Some)
+    }
+}
+
+/// Number of living rows that pass a filter.
+pub(crate) fn count(view: &View, filter: &Filter) -> Result<u64> {
+    Ok(select::select(view, Some(filter), &[])?.rows())
 }

@@ -1,7 +1,9 @@
 //! The schema inside the manifest: FORMAT.md, section "Schema".
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
-use super::{Metric, Schema};
+use std::sync::Arc;
+
+use super::{Field, FieldKind, Metric, Schema};
 use crate::codec::{FormatError, Reader};
 use crate::encoding::{Bits, Precision, StageCode};
 use crate::types::IdKind;
@@ -10,6 +12,7 @@ use crate::types::IdKind;
 const METRICS: [Metric; 3] = Metric::ALL;
 const PRECISIONS: [Precision; 3] = Precision::ALL;
 const IDS: [IdKind; 2] = [IdKind::U64, IdKind::Str];
+const KINDS: [FieldKind; 5] = FieldKind::ALL;
 
 impl Schema {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -26,6 +29,16 @@ impl Schema {
             out.extend((stage.dims as u32).to_le_bytes());
             out.extend(stage.bits.count().to_le_bytes());
         }
+        if self.fields.is_empty() {
+            return out;
+        }
+        out.extend((self.fields.len() as u32).to_le_bytes());
+        for field in self.fields() {
+            out.push(number(&KINDS, &field.kind));
+            out.push(u8::from(field.list));
+            out.extend((field.name.len() as u16).to_le_bytes());
+            out.extend_from_slice(field.name.as_bytes());
+        }
         out
     }
 
@@ -41,8 +54,9 @@ impl Schema {
         let granularities = (0..r.count(4)?).map(|_| r.u32().map(|g| g as usize));
         let granularities = granularities.collect::<Result<_, _>>()?;
         let stages = (0..r.count(8)?).map(|_| stage(&mut r)).collect::<Result<_, _>>()?;
+        let fields = fields(&mut r)?;
         r.finish()?;
-        let schema = Self { dims, metric, granularities, stored, ids, stages };
+        let schema = Self { dims, metric, granularities, stored, ids, stages, fields };
         schema.validate().map_err(|_| FormatError::new(0, "schema contradicts itself"))?;
         Ok(schema)
     }
@@ -69,6 +83,32 @@ fn stage(r: &mut Reader) -> Result<StageCode, FormatError> {
     Ok(StageCode { dims, bits })
 }
 
+/// A schema without fields ends before them.
+fn fields(r: &mut Reader) -> Result<Arc<[Field]>, FormatError> {
+    if r.remaining() == 0 {
+        return Ok(Arc::default());
+    }
+    let at = r.at();
+    match r.count(4)? {
+        0 => Err(FormatError::new(at, "a list of no fields is left out")),
+        count => (0..count).map(|_| field(r)).collect(),
+    }
+}
+
+fn field(r: &mut Reader) -> Result<Field, FormatError> {
+    let kind = pick(&KINDS, r, "kind of a field")?;
+    let at = r.at();
+    let list = match r.u8()? {
+        flag @ (0 | 1) => flag == 1,
+        other => return Err(FormatError::mismatch(at, "list flag of a field", 1, other.into())),
+    };
+    let len = usize::from(r.u16()?);
+    let at = r.at();
+    let name = std::str::from_utf8(r.take(len)?);
+    let name = name.map_err(|_| FormatError::new(at, "name of a field is not UTF-8"))?;
+    Ok(Field { name: name.to_owned(), kind, list })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +120,8 @@ mod tests {
             .stored(Precision::BF16)
             .ids(IdKind::Str)
             .granularities([20, 100])
+            .field("year", FieldKind::Integer)
+            .list_field("author.names", FieldKind::Keyword)
             .build()
             .expect("valid");
         assert_eq!(Schema::decode(&schema.encode()), Ok(schema));
@@ -94,5 +136,17 @@ mod tests {
             assert!(Schema::decode(&bad).is_err(), "byte {at}");
         }
         assert!(Schema::decode(&good[..good.len() - 1]).is_err());
+        let good = Schema::builder(64).field("year", FieldKind::Float).build().expect("valid");
+        let good = good.encode();
+        for (at, value) in [(9, 1), (8, 5), (7, 2), (6, 3), (4, 0xff), (4, b'.'), (12, 2), (12, 0)]
+        {
+            let mut bad = good.clone();
+            let end = bad.len();
+            bad[end - at] = value;
+            assert!(Schema::decode(&bad).is_err(), "{at} before the end");
+        }
+        let whole = |len: &usize| Schema::decode(&good[..*len]).is_ok();
+        let without = good.len() - 12;
+        assert_eq!((0..good.len()).filter(whole).collect::<Vec<_>>(), [without]);
     }
 }

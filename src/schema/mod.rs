@@ -1,8 +1,12 @@
 //! What a collection stores, fixed when it is created.
 
+mod field;
 mod format;
 mod metric;
 
+use std::sync::Arc;
+
+pub use field::{Field, FieldKind, MAX_FIELD_NAME, MAX_FIELDS};
 pub use metric::Metric;
 
 use crate::encoding::{Bits, Precision, StageCode};
@@ -16,7 +20,8 @@ pub const MAX_DIMS: usize = 65_535;
 pub const MAX_TIERS: usize = 16;
 
 /// What a collection stores: dimensions, metric, granularities, stored
-/// precision, kind of ids and the stage codes kept in RAM.
+/// precision, kind of ids, the stage codes kept in RAM and the payload fields
+/// that filters can ask about.
 ///
 /// ```
 /// use matryo::{Metric, Precision, Schema};
@@ -36,6 +41,7 @@ pub struct Schema {
     stored: Precision,
     ids: IdKind,
     stages: Vec<StageCode>,
+    fields: Arc<[Field]>,
 }
 
 /// Builds a [`Schema`]; made by [`Schema::builder`].
@@ -44,6 +50,7 @@ pub struct Schema {
 pub struct SchemaBuilder {
     schema: Schema,
     stages: Option<Vec<StageCode>>,
+    fields: Vec<Field>,
 }
 
 impl Schema {
@@ -57,8 +64,9 @@ impl Schema {
             stored: Precision::F32,
             ids: IdKind::U64,
             stages: Vec::new(),
+            fields: Arc::default(),
         };
-        SchemaBuilder { schema, stages: None }
+        SchemaBuilder { schema, stages: None, fields: Vec::new() }
     }
 
     /// Dimensions of a full vector.
@@ -90,6 +98,16 @@ impl Schema {
     /// Stage codes kept in RAM, by ascending number of dimensions.
     pub fn stages(&self) -> &[StageCode] {
         &self.stages
+    }
+
+    /// Payload fields that filters can ask about, in the order they were declared.
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn shared_fields(&self) -> Arc<[Field]> {
+        self.fields.clone()
     }
 
     /// Bytes of one full vector as stored.
@@ -141,6 +159,7 @@ impl Schema {
             let why = format!("the last granularity must be all {} dimensions: {g:?}", self.dims);
             return Err(Error::invalid("schema", why));
         }
+        field::validate(&self.fields)?;
         self.validate_stages()
     }
 
@@ -194,13 +213,40 @@ impl SchemaBuilder {
         self
     }
 
+    /// Declares a payload field, so that filters can ask about it. Dots in `name`
+    /// go into nested objects: `author.name` is the key `name` of the object
+    /// `author`. Rows may lack the field; a value of another kind is refused.
+    ///
+    /// ```
+    /// use matryo::{FieldKind, Schema};
+    /// let schema = Schema::builder(768)
+    ///     .field("year", FieldKind::Integer)
+    ///     .list_field("tags", FieldKind::Keyword)
+    ///     .build()?;
+    /// assert_eq!(schema.fields()[1].to_string(), "tags (list of keyword)");
+    /// # Ok::<(), matryo::Error>(())
+    /// ```
+    pub fn field(mut self, name: impl Into<String>, kind: FieldKind) -> Self {
+        self.fields.push(Field { name: name.into(), kind, list: false });
+        self
+    }
+
+    /// As [`Self::field`], for a field whose values are arrays. A row matches a
+    /// comparison if any element does.
+    pub fn list_field(mut self, name: impl Into<String>, kind: FieldKind) -> Self {
+        self.fields.push(Field { name: name.into(), kind, list: true });
+        self
+    }
+
     /// Checks and makes the schema.
     ///
     /// # Errors
     /// [`Error::Invalid`] for dimensions outside 1 to [`MAX_DIMS`], granularities
-    /// that are not ascending up to the full dimension, or impossible stages.
+    /// that are not ascending up to the full dimension, impossible stages, or
+    /// fields that are declared twice, too many, or have no usable name.
     pub fn build(self) -> Result<Schema> {
         let mut schema = self.schema;
+        schema.fields = self.fields.into();
         if schema.granularities.last() != Some(&schema.dims)
             && schema.granularities.last().is_none_or(|last| *last < schema.dims)
         {
@@ -265,5 +311,25 @@ mod tests {
         let wide = StageCode { dims: 9, bits: Bits::One };
         assert!(refused(Schema::builder(8).stages([wide])).contains("stage code"));
         assert!(refused(Schema::builder(8).stages([])).contains("stage codes"));
+    }
+
+    #[test]
+    fn impossible_fields_are_refused() {
+        let build = |names: &[&str]| {
+            let add = |b: SchemaBuilder, name: &&str| b.field(*name, FieldKind::Bool);
+            names.iter().fold(Schema::builder(8), add).build()
+        };
+        let refused = |names: &[&str]| build(names).expect_err("must be refused").to_string();
+        assert!(build(&["a", "a.b", "B b", "\u{1f980}"]).is_ok());
+        assert!(refused(&["a", "b", "a"]).contains("\"a\" is declared twice"));
+        assert!(refused(&[""]).contains("1 to 255 bytes, got 0"));
+        assert!(refused(&[&"x".repeat(256)]).contains("got 256"));
+        for dots in ["a..b", ".a", "a.", "."] {
+            assert!(refused(&[dots]).contains("dots"), "{dots}");
+        }
+        let many: Vec<String> = (0..65).map(|n| format!("f{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(build(&many[..64]).is_ok());
+        assert!(refused(&many).contains("at most 64 fields, got 65"));
     }
 }

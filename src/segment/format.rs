@@ -50,10 +50,11 @@ pub(crate) enum RegionKind {
     Vectors = 6,
     Payload = 7,
     PayloadIndex = 8,
+    FieldIndex = 9,
 }
 
 impl RegionKind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Ids,
         Self::IdOrder,
         Self::Norms,
@@ -62,6 +63,7 @@ impl RegionKind {
         Self::Vectors,
         Self::Payload,
         Self::PayloadIndex,
+        Self::FieldIndex,
     ];
 
     /// Bytes covered by one checksum.
@@ -77,7 +79,7 @@ impl RegionKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RegionEntry {
     pub(crate) kind: RegionKind,
-    /// Which stage, for codes and factors; else 0.
+    /// Which stage, for codes and factors; which field, for field indexes; else 0.
     pub(crate) stage: u16,
     pub(crate) offset: u64,
     pub(crate) len: u64,
@@ -109,7 +111,7 @@ impl RegionEntry {
         let b = r.take(f::LEN)?;
         let number = b.u16(f::KIND);
         let kind = RegionKind::ALL.into_iter().find(|k| *k as u16 == number);
-        let kind = kind.ok_or(FormatError::mismatch(at, "kind of region", 8, u64::from(number)))?;
+        let kind = kind.ok_or(FormatError::mismatch(at, "kind of region", 9, u64::from(number)))?;
         if b.u32(f::BLOCK_LEN) != kind.block_len() || b.u32(f::RESERVED) != 0 {
             return Err(FormatError::new(at, "region entry contradicts itself"));
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   header | ids | id order | norms | codes, factors (each stage) | vectors | payload
-//!          | payload index | region table | checksums | footer
+//!          | payload index | index of each field | region table | checksums | footer
 //! ```
 //!
 //! [`writer`] makes a segment from a run of the memtable, [`reader`] opens one:

@@ -8,10 +8,11 @@ use super::region::Region;
 use crate::codec::header::{CollectionId, FileHeader, FileKind};
 use crate::codec::{FormatError, Reader, crc32, f32s};
 use crate::error::{Error, Result};
+use crate::index::Index;
 use crate::manifest::SegmentEntry;
 use crate::payload::block::{self, BlockEntry};
 use crate::rows::{CodeColumn, Rows};
-use crate::schema::Schema;
+use crate::schema::{Field, Schema};
 use crate::types::{IdKind, Ordinal, RowId};
 use crate::vfs::map::Bytes;
 use crate::vfs::{ReadFile, Vfs};
@@ -28,6 +29,9 @@ pub(crate) struct Segment {
     id_order: Region,
     vectors: Region,
     payload: Option<PayloadRegion>,
+    /// Of each declared field.
+    indexes: Vec<Region>,
+    fields: Arc<[Field]>,
     norms: Vec<f32>,
     codes: Vec<CodeColumn>,
 }
@@ -59,7 +63,7 @@ impl Segment {
 
     /// Reads everything again and compares it with its checksum, padding too.
     pub(crate) fn verify(&self) -> Result<()> {
-        for region in [&self.ids, &self.id_order, &self.vectors] {
+        for region in [&self.ids, &self.id_order, &self.vectors].into_iter().chain(&self.indexes) {
             region.verify()?;
         }
         if let Some(payload) = &self.payload {
@@ -194,6 +198,8 @@ impl<'a> Parts<'a> {
             id_order: expect(RegionKind::IdOrder, count * 4)?,
             vectors: expect(RegionKind::Vectors, count * schema.vector_bytes())?,
             payload: self.payload(rows)?,
+            indexes: self.indexes(schema)?,
+            fields: schema.shared_fields(),
             norms,
             codes,
             rows,
@@ -213,15 +219,22 @@ impl<'a> Parts<'a> {
         let before = [(K::Ids, 0), (K::IdOrder, 0), (K::Norms, 0)].into_iter().chain(stages);
         let must: Vec<_> = before.chain([(K::Vectors, 0)]).collect();
         let may = [(K::Payload, 0), (K::PayloadIndex, 0)];
+        let fields = (0..schema.fields().len() as u16).map(|field| (K::FieldIndex, field));
+        let fields: Vec<_> = fields.collect();
         let found: Vec<_> = self.entries.iter().map(|e| (e.kind, e.stage)).collect();
-        match found.strip_prefix(must.as_slice()) {
-            Some([]) => Ok(()),
-            Some(rest) if rest == may => Ok(()),
+        let rest = found.strip_prefix(must.as_slice());
+        match rest.map(|rest| rest.strip_prefix(&may).unwrap_or(rest)) {
+            Some(rest) if rest == fields => Ok(()),
             _ => {
-                let what = format!("regions are {found:?}, expected {must:?}");
+                let what = format!("regions are {found:?}, expected {must:?}, then {fields:?}");
                 Err(Error::corrupt(self.file.path(), 0, what))
             }
         }
+    }
+
+    fn indexes(&self, schema: &Schema) -> Result<Vec<Region>> {
+        let index = |field| self.required(RegionKind::FieldIndex, field, None);
+        (0..schema.fields().len() as u16).map(|field| Ok(self.region(index(field)?))).collect()
     }
 
     fn entry(&self, kind: RegionKind, stage: u16) -> Option<&RegionEntry> {
@@ -337,6 +350,10 @@ impl Rows for Segment {
 
     fn payload(&self, row: Ordinal) -> Result<String> {
         self.payload.as_ref().map_or(Ok(String::new()), |p| p.text(row, &self.file))
+    }
+
+    fn index(&self, field: usize) -> Result<Index<'_>> {
+        Index::new(&self.indexes[field], &self.fields[field], self.rows)
     }
 
     fn norms(&self) -> &[f32] {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::format::RegionEntry;
 use crate::codec::crc32;
 use crate::error::{Error, Result};
+use crate::index::Source;
 use crate::vfs::map::Bytes;
 
 /// Part of a mapped file with one checksum per block. A block is compared with
@@ -108,5 +109,19 @@ impl Region {
 
     fn seen(&self, block: usize) -> bool {
         self.seen[block / 64].load(Ordering::Relaxed) & (1 << (block % 64)) != 0
+    }
+}
+
+impl Source for Region {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn get(&self, at: usize, len: usize) -> Result<&[u8]> {
+        self.get(at, len)
+    }
+
+    fn corrupt(&self, at: usize, what: &str) -> Error {
+        Error::corrupt(&self.file, (self.offset + at) as u64, what)
     }
 }

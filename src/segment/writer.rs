@@ -3,7 +3,8 @@
 use super::format::{Footer, PAGE, RegionEntry, RegionKind, encode_table};
 use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::codec::{crc32, f32_bytes};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::index::IndexBuilder;
 use crate::manifest::SegmentEntry;
 use crate::memtable::{Columns, IdColumn};
 use crate::payload::block::{BlockEntry, BlockWriter};
@@ -15,8 +16,9 @@ use crate::vfs::{Vfs, WriteFile};
 /// durable with the next sync of the folder.
 ///
 /// `columns` belong to the rows that `rows` gives, in that order, each time it
-/// is called. Only they are held in RAM, as a segment's reader holds them too;
-/// vectors and payloads go from their source to the file a row at a time.
+/// is called. Only they are held in RAM, as a segment's reader holds them too,
+/// and the values of declared fields; vectors and payloads go from their source
+/// to the file a row at a time.
 pub(crate) fn write<'a, I>(
     vfs: &dyn Vfs,
     owner: Owner,
@@ -35,7 +37,11 @@ where
         out.put(source.vectors(row, 1)?)?;
     }
     out.end_region()?;
-    write_payloads(&mut out, &rows)?;
+    let mut indexes = IndexBuilder::new(columns.fields.clone());
+    write_payloads(&mut out, &mut indexes, &rows)?;
+    for (index, field) in indexes.finish().zip(0..) {
+        out.region(RegionKind::FieldIndex, field, &index)?;
+    }
     let rows = columns.order.len() as u32;
     let (len, table_crc) = out.finish(rows)?;
     Ok(SegmentEntry { number, len, rows, table_crc, tombstones: None })
@@ -52,8 +58,13 @@ fn write_columns(out: &mut SegmentWriter, columns: &Columns) -> Result<()> {
     Ok(())
 }
 
-/// Writes payload blocks and their index; nothing where no row has a payload.
-fn write_payloads<'a, I>(out: &mut SegmentWriter, rows: impl Fn() -> I) -> Result<()>
+/// Writes payload blocks and their index, nothing where no row has a payload,
+/// and gathers what is to be indexed of them.
+fn write_payloads<'a, I>(
+    out: &mut SegmentWriter,
+    indexes: &mut IndexBuilder,
+    rows: impl Fn() -> I,
+) -> Result<()>
 where
     I: Iterator<Item = (&'a dyn Rows, Ordinal)>,
 {
@@ -70,7 +81,12 @@ where
     let mut blocks = BlockWriter::default();
     out.begin_region(RegionKind::Payload, 0);
     for (source, row) in rows() {
-        blocks.push(&source.payload(row)?);
+        let text = source.payload(row)?;
+        indexes.push(&text).map_err(|why| {
+            // Batches refuse such payloads: the source was made by hand.
+            Error::corrupt("source of a segment", 0, format!("payload of row {}: {why}", row.0))
+        })?;
+        blocks.push(&text);
         out.put(&blocks.take())?;
     }
     blocks.close();

@@ -1,0 +1,125 @@
+//! Which rows a filter lets through: for each part of a view the living rows
+//! that pass.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use roaring::RoaringBitmap;
+
+use super::explain::StageReport;
+use super::mask;
+use crate::error::Result;
+use crate::filter::{Bound, Filter, bind};
+use crate::payload::Payload;
+use crate::types::{Ordinal, RowId};
+use crate::view::{Part, View};
+
+/// A condition that only the caller can compute.
+pub(super) type Predicate = Box<dyn Fn(&RowId, &Payload) -> bool + Send + Sync>;
+
+/// The living rows that pass, part by part.
+pub(super) struct Selection {
+    parts: Vec<RoaringBitmap>,
+    pub(super) report: StageReport,
+}
+
+/// Evaluates a filter, then the predicates on what it lets through.
+pub(super) fn select(
+    view: &View,
+    filter: Option<&Filter>,
+    predicates: &[Predicate],
+) -> Result<Selection> {
+    let start = Instant::now();
+    let steps = filter.map(|filter| bind(filter, &view.schema)).transpose()?;
+    let mut bytes = 0;
+    let select = |part: &Arc<Part>| -> Result<RoaringBitmap> {
+        let mut rows = match &steps {
+            Some(steps) => evaluate(steps, part, &mut bytes)?,
+            None => all(part),
+        };
+        rows -= &*part.dead;
+        if predicates.is_empty() {
+            return Ok(rows);
+        }
+        let mut passing = RoaringBitmap::new();
+        for row in &rows {
+            if ask(part, Ordinal(row), predicates, &mut bytes)? {
+                passing.insert(row);
+            }
+        }
+        Ok(passing)
+    };
+    let parts: Vec<_> = view.parts.iter().map(select).collect::<Result<_>>()?;
+    let report = StageReport {
+        name: "filter".into(),
+        dims: 0,
+        rows_in: view.live_rows(),
+        rows_out: parts.iter().map(RoaringBitmap::len).sum(),
+        bytes,
+        time: start.elapsed(),
+    };
+    Ok(Selection { parts, report })
+}
+
+impl Selection {
+    /// Number of rows that pass.
+    pub(super) fn rows(&self) -> u64 {
+        self.report.rows_out
+    }
+
+    /// Those of a part of the view.
+    pub(super) fn of_part(&self, at: usize) -> &RoaringBitmap {
+        &self.parts[at]
+    }
+
+    /// The same as a scan wants them: one bit per row, 64 rows a word.
+    pub(super) fn mask(&self, at: usize, rows: u32) -> Vec<u64> {
+        mask::words(self.parts[at].clone(), rows)
+    }
+}
+
+fn all(part: &Part) -> RoaringBitmap {
+    let mut rows = RoaringBitmap::new();
+    rows.insert_range(0..part.rows.len());
+    rows
+}
+
+/// Rows of a part that pass, dead ones included.
+fn evaluate(steps: &[Bound], part: &Part, bytes: &mut u64) -> Result<RoaringBitmap> {
+    let mut stack: Vec<RoaringBitmap> = Vec::new();
+    for step in steps {
+        let rows = match step {
+            Bound::Field(field, test) => part.rows.index(*field)?.select(test, bytes)?,
+            Bound::Ids(ids) => find(ids, part)?,
+            Bound::Not => all(part) - stack.pop().expect("a filter has its operands"),
+            Bound::And(n) => fold(&mut stack, *n, |rows, other| *rows &= other),
+            Bound::Or(n) => fold(&mut stack, *n, |rows, other| *rows |= other),
+        };
+        stack.push(rows);
+    }
+    Ok(stack.pop().expect("a filter leaves one set of rows"))
+}
+
+fn fold(
+    stack: &mut Vec<RoaringBitmap>,
+    operands: usize,
+    join: fn(&mut RoaringBitmap, RoaringBitmap),
+) -> RoaringBitmap {
+    let mut operands = stack.drain(stack.len() - operands..);
+    let mut rows = operands.next().expect("at least two operands");
+    operands.for_each(|other| join(&mut rows, other));
+    rows
+}
+
+fn find(ids: &[RowId], part: &Part) -> Result<RoaringBitmap> {
+    let found = ids.iter().map(|id| part.rows.find(id)).filter_map(Result::transpose);
+    found.map(|row| row.map(|row| row.0)).collect()
+}
+
+/// Whether all predicates let a row through.
+fn ask(part: &Part, row: Ordinal, predicates: &[Predicate], bytes: &mut u64) -> Result<bool> {
+    let (id, text) = (part.rows.id(row)?, part.rows.payload(row)?);
+    *bytes += text.len() as u64;
+    let payload = part.parse_payload(row, &text)?;
+    Ok(predicates.iter().all(|passes| passes(&id, &payload)))
+}
