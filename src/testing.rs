@@ -47,6 +47,11 @@ impl Folder {
         self.0.remove(name).expect("a file in RAM can be removed");
     }
 
+    /// From here on this is a process that was forked off with all its handles.
+    pub fn enter_fork(&self) {
+        self.0.enter_fork();
+    }
+
     /// A copy that shares nothing with this folder: what another process would
     /// find if this one died now.
     #[must_use]

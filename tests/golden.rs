@@ -227,6 +227,28 @@ fn the_same_operations_still_give_the_golden_bytes() {
     }
 }
 
+/// Flags of a newer version do what FORMAT.md section 5 says of them.
+#[test]
+fn unknown_flags_are_ignored_or_allow_only_reading_or_refuse() {
+    let opens = |flags: usize, options: Options| {
+        let folder = words();
+        let mut manifest = folder.read("MANIFEST").expect("there");
+        manifest[flags] = 1;
+        let crc = support::crc32(&manifest[..60]);
+        manifest[60..64].copy_from_slice(&crc.to_le_bytes());
+        folder.write("MANIFEST", manifest);
+        match folder.open(options) {
+            Ok(collection) => !collection.is_empty(),
+            Err(Error::UnsupportedFormat { .. }) => false,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    let (compatible, read_only, incompatible) = (12, 16, 20);
+    assert!(opens(compatible, Options::new()));
+    assert!(!opens(read_only, Options::new()) && opens(read_only, support::read_only()));
+    assert!(!opens(incompatible, Options::new()) && !opens(incompatible, support::read_only()));
+}
+
 /// A newer major version is refused, and its files are left alone.
 #[test]
 fn a_newer_format_is_refused_and_left_alone() {

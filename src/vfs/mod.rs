@@ -61,6 +61,10 @@ pub(crate) trait Vfs: Send + Sync {
     /// Dropping the guard releases it, as does the death of the process.
     fn lock(&self, mode: LockMode) -> Result<Box<dyn Send + Sync>>;
 
+    /// Number of the process: another one than at open means that the handle
+    /// was inherited by a fork, and must not write.
+    fn process(&self) -> u32;
+
     /// Random bytes that name a new collection.
     fn entropy(&self) -> Result<[u8; 16]>;
 }

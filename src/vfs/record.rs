@@ -310,6 +310,10 @@ impl Vfs for Record {
         self.mem.lock(mode)
     }
 
+    fn process(&self) -> u32 {
+        0
+    }
+
     fn entropy(&self) -> Result<[u8; 16]> {
         self.mem.entropy()
     }
