@@ -92,7 +92,7 @@ pub struct Repaired {
     /// At most this many rows that had been deleted are back, because it is lost
     /// which rows were.
     pub undeleted: u64,
-    /// Commits behind damage in a log, as far as they can be counted.
+    /// Commits that the damage of a log took, as far as others came after them.
     pub commits_lost: u64,
     /// Copies of the damaged files.
     pub kept: Vec<PathBuf>,
@@ -246,6 +246,7 @@ impl<'a> Repair<'a> {
     /// Reads all logs; keeps the commits before the first damage.
     fn examine_logs(&mut self) -> Result<Vec<Vec<u8>>> {
         let (mut logs, mut last, mut broken) = (Vec::new(), self.found.lsn, false);
+        let mut highest = last;
         for entry in self.found.logs.clone() {
             let name = FileKind::Wal.name(entry.number);
             let mut bytes = match self.vfs.open(&name)? {
@@ -257,21 +258,21 @@ impl<'a> Repair<'a> {
             let checked = frames.check(&self.vfs.path(&name), entry, last);
             if broken {
                 // These commits stand on others that are lost.
-                self.report.commits_lost += frames.heads_from(FileHeader::LEN);
+                highest = highest.max(frames.highest_from(FileHeader::LEN));
                 self.damaged.push(name);
                 bytes.clear();
             } else {
                 last = lsn;
                 if let Err(e) = checked {
                     broken = true;
-                    let behind = frames.heads_from(end);
-                    self.report.commits_lost += behind;
+                    highest = frames.highest_from(end);
                     self.note(name, e)?;
                     bytes.truncate(end);
                 }
             }
             logs.push(bytes);
         }
+        self.report.commits_lost = if broken { highest.0.saturating_sub(last.0) } else { 0 };
         Ok(logs)
     }
 
@@ -373,7 +374,9 @@ impl<'a> Repair<'a> {
 
     /// Id and payload of a row whose vector can be read; notes what cannot be.
     fn read_row(&mut self, salvage: &Salvage, row: Ordinal) -> Option<(RowId, String)> {
-        let Ok(id) = salvage.id(row) else {
+        // Under the wrong schema anything may come out.
+        let id = salvage.id(row).ok().filter(|id| id.check(self.found.schema.ids()).is_ok());
+        let Some(id) = id else {
             self.report.lost += 1;
             return None;
         };
@@ -482,10 +485,12 @@ impl<'a> Frames<'a> {
         Err(Error::corrupt(path, bad.at, "holds operations that cannot be read"))
     }
 
-    /// How many frames begin at `start` or behind it, whole or not.
-    fn heads_from(&self, start: usize) -> u64 {
+    /// The highest LSN of the frames that begin at `start` or behind it, whole
+    /// or not.
+    fn highest_from(&self, start: usize) -> Lsn {
         let places = (start..self.bytes.len()).step_by(ALIGN);
-        places.filter(|at| self.name.head(self.bytes, *at).is_some()).count() as u64
+        let heads = places.filter_map(|at| self.name.head(self.bytes, at));
+        heads.map(|head| head.lsn).max().unwrap_or_default()
     }
 
     /// The view after the valid frames that come next.
