@@ -59,6 +59,12 @@ pub enum Error {
         /// The failure that poisoned the handle.
         cause: String,
     },
+    /// The process was forked off from the one that opened the collection. It may
+    /// read, but only that one may write.
+    Forked {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A vector cannot be stored or searched for.
     Vector(VectorError),
     /// A schema, batch, query or option makes no sense; nothing was changed.
@@ -175,6 +181,11 @@ impl fmt::Display for Error {
             Self::Poisoned { cause } => write!(
                 f,
                 "an earlier write failed ({cause}), so this handle writes no more: reopen the collection"
+            ),
+            Self::Forked { path } => write!(
+                f,
+                "{} was opened before this process was forked off: open it again here",
+                path.display()
             ),
             Self::Vector(v) => v.fmt(f),
             Self::Invalid { what, why } => write!(f, "invalid {what}: {why}"),

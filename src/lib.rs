@@ -1,4 +1,60 @@
 //! matryo: an embedded vector database for Matryoshka embeddings.
+//!
+//! A Matryoshka model puts a coarse description of its input into the first
+//! dimensions of a vector and refines it with the later ones. matryo stores each
+//! vector once, in full, and searches it as a funnel that begins with a small
+//! code of its first dimensions.
+//!
+//! ```
+//! use matryo::{Collection, Schema, json};
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("colours.matryo");
+//!
+//! // 4 dimensions; the first 2 are an embedding of their own.
+//! let schema = Schema::builder(4).granularities([2]).build()?;
+//! let colours = Collection::create(&path, schema)?;
+//! let mut batch = colours.batch();
+//! batch.upsert(1, &[0.9, 0.1, 0.3, 0.1], json!({"name": "red"}))?;
+//! batch.upsert(2, &[0.1, 0.9, 0.2, 0.2], json!({"name": "blue"}))?;
+//! batch.commit()?; // durable when this returns
+//! drop(colours);
+//!
+//! let colours = Collection::open(&path)?;
+//! let found = colours.search(&[0.8, 0.2, 0.3, 0.0]).limit(1).payloads(true).run()?;
+//! assert_eq!(found.hits[0].id, 1.into());
+//! assert_eq!(found.hits[0].payload.as_ref().unwrap()["name"], json!("red"));
+//! println!("{}", found.explain); // what each stage read
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Concepts
+//!
+//! * A **collection** ([`Collection`]) is a folder of rows. A row has an id, a
+//!   vector and a JSON payload. What a collection stores is fixed by its
+//!   [`Schema`]. One writer commits a [`Batch`] at a time; searches never wait
+//!   for it, and each sees the rows as they were when it began.
+//! * A **granularity** is a prefix length that the model was trained at. Its
+//!   embedding is the first so many dimensions of the vector; [`Search::dims`]
+//!   searches by it, or by any other number of dimensions.
+//! * A **stage code** ([`StageCode`]) is a small copy of the first dimensions of
+//!   all rows, 1 or 8 bits each, kept in RAM in the order a scan reads it.
+//! * A **funnel** ([`Funnel`]) is how a search goes about it: scan a stage code,
+//!   keep a shortlist, rank that by full vectors. [`Search::recall`] says how much
+//!   of the truth to look for; [`Explain`] tells what each stage did.
+//! * An **exact** search ([`Search::exact`]) compares every vector.
+//!
+//! A hit's score is computed from the stored vector under the collection's
+//! [`Metric`], over the dimensions searched; it is never an estimate.
+//!
+//! # Features
+//!
+//! * `embed` (default): the module `embed`, text to vectors through ONNX Runtime,
+//!   which is loaded at run time.
+//! * `cli` (default): the program `matryo`.
+//! * `cuda`: lets the embedder ask ONNX Runtime for CUDA.
+//! * `testing`: opens internals to our own tests; promises nothing.
+//!
+//! The files ARCHITECTURE.md and FORMAT.md say how it is built and what is on disk.
 
 mod codec;
 mod collection;
@@ -37,3 +93,8 @@ pub use query::{
 pub use schema::{MAX_DIMS, MAX_TIERS, Metric, Schema, SchemaBuilder};
 pub use serde_json::{Value, json};
 pub use types::{IdKind, MAX_ID_BYTES, RowId};
+
+/// The README's Rust code, so that it is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

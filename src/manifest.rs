@@ -2,7 +2,7 @@
 //!
 //! One file, replaced whole; replacing it is the one atomic step of every
 //! flush, compaction and clean close. FORMAT.md, section "Manifest".
-#![deny(clippy::indexing_slicing, clippy::unwrap_used)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
 use crate::codec::header::{CollectionId, FileHeader, FileKind, MAX_COUNTER, Owner};
 use crate::codec::{Fields, FormatError, Reader, layout, put};
@@ -55,6 +55,8 @@ layout!(
 pub(crate) struct Manifest {
     pub(crate) collection: CollectionId,
     pub(crate) schema: Schema,
+    /// Flags that forbid writing; none in what we install.
+    pub(crate) read_only: u32,
     /// Counts installs; kept in the file header.
     pub(crate) generation: u64,
     /// The next file number; no file has it or a higher one.
@@ -107,6 +109,7 @@ impl Manifest {
         Self {
             collection,
             schema,
+            read_only: 0,
             generation: 0,
             next_file: FileNumber(1),
             lsn: Lsn(0),
@@ -193,6 +196,7 @@ fn decode(body: &[u8], header: &FileHeader) -> Result<Manifest, FormatError> {
     let manifest = Manifest {
         collection: header.collection,
         schema,
+        read_only: header.read_only,
         generation: header.generation,
         next_file: FileNumber(fixed.u64(f::NEXT_FILE)),
         lsn: Lsn(fixed.u64(f::LSN)),

@@ -5,6 +5,8 @@
 //! is copied O(log n) times before its flush), so a search meets few of them.
 //! A run is what a segment is made from: same columns, in RAM.
 
+use std::sync::{Arc, OnceLock};
+
 use crate::encoding::{Precision, StageBuilder};
 use crate::error::Result;
 use crate::kernel::{Isa, row};
@@ -70,56 +72,41 @@ impl IdColumn {
     }
 }
 
-/// What of a set of rows is kept in RAM, whether its vectors are or not.
-pub(crate) struct Columns {
-    pub(crate) ids: IdColumn,
-    /// Ordinals sorted by id.
-    pub(crate) order: Vec<u32>,
+/// What is computed of vectors: their norms and their stage codes.
+pub(crate) struct Codes {
     pub(crate) norms: Vec<f32>,
-    pub(crate) codes: Vec<CodeColumn>,
+    pub(crate) stages: Vec<CodeColumn>,
 }
 
-/// Gathers [`Columns`]. Every id comes at most once.
-pub(crate) struct ColumnsBuilder {
-    ids: IdColumn,
+/// Gathers [`Codes`].
+struct CodesBuilder {
     norms: Vec<f32>,
-    codes: Vec<StageBuilder>,
+    stages: Vec<StageBuilder>,
     stored: Precision,
-    /// The row at hand, widened.
+    /// The vector at hand, widened.
     wide: Vec<f32>,
 }
 
-impl ColumnsBuilder {
-    pub(crate) fn new(schema: &Schema) -> Self {
+impl CodesBuilder {
+    fn new(schema: &Schema) -> Self {
         Self {
-            ids: IdColumn::new(schema.ids()),
             norms: Vec::new(),
-            codes: schema.stages().iter().map(|code| StageBuilder::new(*code)).collect(),
+            stages: schema.stages().iter().map(|code| StageBuilder::new(*code)).collect(),
             stored: schema.stored(),
             wide: vec![0.0; schema.dims()],
         }
     }
 
-    /// Adds a row: `vector` as stored.
-    pub(crate) fn push(&mut self, id: &RowId, vector: &[u8]) {
+    /// Adds a vector as stored.
+    fn push(&mut self, vector: &[u8]) {
         self.stored.decode(vector, &mut self.wide);
-        self.codes.iter_mut().for_each(|code| code.push(&self.wide));
+        self.stages.iter_mut().for_each(|stage| stage.push(&self.wide));
         let norm = row::norm_squared(Isa::detect(), self.stored, vector).sqrt();
         self.norms.push(norm as f32);
-        self.ids.push(id);
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.ids.len()
-    }
-
-    pub(crate) fn finish(self) -> Columns {
-        Columns {
-            order: self.ids.order(),
-            ids: self.ids,
-            norms: self.norms,
-            codes: self.codes.into_iter().map(column).collect(),
-        }
+    fn finish(self) -> Codes {
+        Codes { norms: self.norms, stages: self.stages.into_iter().map(column).collect() }
     }
 }
 
@@ -129,69 +116,120 @@ fn column(builder: StageBuilder) -> CodeColumn {
     CodeColumn::new(code, blocks, factors).expect("a builder's parts fit each other")
 }
 
-/// An immutable set of rows in RAM.
-pub(crate) struct Run {
-    columns: Columns,
-    vectors: Vec<u8>,
-    payloads: Vec<Box<str>>,
-    vector_bytes: usize,
+/// What a segment keeps of its rows beside vectors and payloads.
+pub(crate) struct Columns {
+    pub(crate) ids: IdColumn,
+    /// Ordinals sorted by id.
+    pub(crate) order: Vec<u32>,
+    pub(crate) codes: Codes,
 }
 
-/// Gathers rows for a [`Run`]. Every id comes at most once.
-pub(crate) struct RunBuilder {
-    columns: ColumnsBuilder,
+/// Gathers [`Columns`]. Every id comes at most once.
+pub(crate) struct ColumnsBuilder {
+    ids: IdColumn,
+    codes: CodesBuilder,
+}
+
+impl ColumnsBuilder {
+    pub(crate) fn new(schema: &Schema) -> Self {
+        Self { ids: IdColumn::new(schema.ids()), codes: CodesBuilder::new(schema) }
+    }
+
+    /// Adds a row: `vector` as stored.
+    pub(crate) fn push(&mut self, id: &RowId, vector: &[u8]) {
+        self.codes.push(vector);
+        self.ids.push(id);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub(crate) fn finish(self) -> Columns {
+        Columns { order: self.ids.order(), ids: self.ids, codes: self.codes.finish() }
+    }
+}
+
+/// An immutable set of rows in RAM.
+pub(crate) struct Run {
+    schema: Arc<Schema>,
+    ids: IdColumn,
+    order: Vec<u32>,
     vectors: Vec<u8>,
     payloads: Vec<Box<str>>,
-    vector_bytes: usize,
+    /// Made by the first search that meets the run: most runs are merged or
+    /// flushed before any does.
+    codes: OnceLock<Codes>,
+}
+
+/// Gathers rows for a [`Run`].
+pub(crate) struct RunBuilder {
+    schema: Arc<Schema>,
+    ids: IdColumn,
+    vectors: Vec<u8>,
+    payloads: Vec<Box<str>>,
 }
 
 impl RunBuilder {
-    pub(crate) fn new(schema: &Schema) -> Self {
+    pub(crate) fn new(schema: &Arc<Schema>) -> Self {
         Self {
-            columns: ColumnsBuilder::new(schema),
+            ids: IdColumn::new(schema.ids()),
             vectors: Vec::new(),
             payloads: Vec::new(),
-            vector_bytes: schema.vector_bytes(),
+            schema: schema.clone(),
         }
     }
 
     /// Adds a row: `vector` as stored, `payload` as JSON text.
     pub(crate) fn push(&mut self, id: &RowId, vector: &[u8], payload: &str) {
-        self.columns.push(id, vector);
+        self.ids.push(id);
         self.vectors.extend_from_slice(vector);
         self.payloads.push(payload.into());
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.columns.len()
+        self.ids.len()
     }
 
     pub(crate) fn finish(self) -> Run {
         Run {
-            columns: self.columns.finish(),
+            order: self.ids.order(),
+            ids: self.ids,
             vectors: self.vectors,
             payloads: self.payloads,
-            vector_bytes: self.vector_bytes,
+            codes: OnceLock::new(),
+            schema: self.schema,
         }
+    }
+}
+
+impl Run {
+    fn codes(&self) -> &Codes {
+        self.codes.get_or_init(|| {
+            let mut codes = CodesBuilder::new(&self.schema);
+            let vectors = self.vectors.chunks_exact(self.schema.vector_bytes());
+            vectors.for_each(|vector| codes.push(vector));
+            codes.finish()
+        })
     }
 }
 
 impl Rows for Run {
     fn len(&self) -> u32 {
-        self.columns.ids.len() as u32
+        self.ids.len() as u32
     }
 
     fn id(&self, row: Ordinal) -> Result<RowId> {
-        Ok(self.columns.ids.get(row.index()))
+        Ok(self.ids.get(row.index()))
     }
 
     fn by_id(&self, rank: u32) -> Result<Ordinal> {
-        Ok(Ordinal(self.columns.order[rank as usize]))
+        Ok(Ordinal(self.order[rank as usize]))
     }
 
     fn vectors(&self, first: Ordinal, count: u32) -> Result<&[u8]> {
-        let start = first.index() * self.vector_bytes;
-        Ok(&self.vectors[start..start + count as usize * self.vector_bytes])
+        let start = first.index() * self.schema.vector_bytes();
+        Ok(&self.vectors[start..start + count as usize * self.schema.vector_bytes()])
     }
 
     fn will_need(&self, _: Ordinal) {}
@@ -201,21 +239,22 @@ impl Rows for Run {
     }
 
     fn norms(&self) -> &[f32] {
-        &self.columns.norms
+        &self.codes().norms
     }
 
     fn codes(&self) -> &[CodeColumn] {
-        &self.columns.codes
+        &self.codes().stages
     }
 
     fn ram_bytes(&self) -> usize {
-        let codes: usize = self.columns.codes.iter().map(CodeColumn::ram_bytes).sum();
+        let stages = self.schema.stages().iter();
+        let codes: usize = stages.map(|code| code.bytes_per_row()).sum::<usize>() * self.ids.len();
         let payloads: usize = self.payloads.iter().map(|p| p.len() + size_of::<Box<str>>()).sum();
-        let ids = match &self.columns.ids {
+        let ids = match &self.ids {
             IdColumn::U64(ids) => ids.len() * 8,
             IdColumn::Str { ends, text } => ends.len() * 8 + text.len(),
         };
-        self.vectors.len() + codes + payloads + ids + self.columns.order.len() * 8
+        self.vectors.len() + codes + payloads + ids + self.order.len() * 8
     }
 }
 
@@ -224,7 +263,7 @@ mod tests {
     use super::*;
 
     fn run(ids: &[&str]) -> Run {
-        let schema = Schema::builder(3).ids(IdKind::Str).build().expect("valid");
+        let schema = Arc::new(Schema::builder(3).ids(IdKind::Str).build().expect("valid"));
         let mut builder = RunBuilder::new(&schema);
         for (n, id) in ids.iter().enumerate() {
             let mut vector = Vec::new();

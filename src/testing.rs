@@ -81,11 +81,77 @@ impl Folder {
         self.0.remove(name).expect("a file in RAM can be removed");
     }
 
+    /// From here on this is a process that was forked off with all its handles.
+    pub fn enter_fork(&self) {
+        self.0.enter_fork();
+    }
+
     /// A copy that shares nothing with this folder: what another process would
     /// find if this one died now.
     #[must_use]
     pub fn fork(&self) -> Self {
         Self(self.0.fork())
+    }
+}
+
+/// A folder in RAM that remembers what was done to it, and says what power loss
+/// at any moment could leave.
+#[derive(Clone)]
+pub struct Recorder(crate::vfs::record::Record);
+
+pub use crate::vfs::record::{Bug, Loss};
+
+impl Recorder {
+    /// An empty folder. With a bug, it forgets some of what it should make durable.
+    pub fn new(bug: Option<Bug>) -> Self {
+        Self(crate::vfs::record::Record::new(crate::vfs::mem::Mem::default(), bug))
+    }
+
+    /// Begins with the files of `folder`, all of them durable.
+    pub fn over(folder: &Folder, bug: Option<Bug>) -> Self {
+        Self(crate::vfs::record::Record::new(folder.0.fork(), bug))
+    }
+
+    /// Creates a collection in it.
+    ///
+    /// # Errors
+    /// As [`Collection::create_with`].
+    pub fn create(&self, schema: Schema, options: Options) -> Result<Collection> {
+        crate::collection::open::create(Arc::new(self.0.clone()), schema, options)
+    }
+
+    /// Opens the collection in it.
+    ///
+    /// # Errors
+    /// As [`Collection::open_with`].
+    pub fn open(&self, options: Options) -> Result<Collection> {
+        crate::collection::open::open(Arc::new(self.0.clone()), options)
+    }
+
+    /// Operations so far: a moment to cut the power at lies before each of them,
+    /// and one behind the last.
+    pub fn operations(&self) -> usize {
+        self.0.operations()
+    }
+
+    /// The folder after a cut before operation `cut`.
+    pub fn after(&self, cut: usize, loss: Loss, draw: &mut dyn FnMut() -> u64) -> Folder {
+        Folder(self.0.after(cut, loss, draw))
+    }
+
+    /// Lets the changes counted so fail, as on a full disk.
+    pub fn fail(&self, changes: std::ops::Range<usize>) {
+        self.0.fail(changes);
+    }
+
+    /// Changes tried so far, failed ones included.
+    pub fn tried(&self) -> usize {
+        self.0.tried()
+    }
+
+    /// What operation `at` was, for messages.
+    pub fn describe(&self, at: usize) -> String {
+        self.0.describe(at)
     }
 }
 
@@ -123,5 +189,28 @@ pub mod format {
         crate::wal::format::wal_frame as wal_frame,
         crate::segment::format::region_entry as region_entry,
         crate::segment::format::segment_footer as segment_footer,
+    ];
+
+    /// Numbers that FORMAT.md states.
+    pub const NUMBERS: &[(&str, u64)] = &[
+        ("FORMAT_MAJOR", crate::codec::header::FORMAT_MAJOR as u64),
+        ("FORMAT_MINOR", crate::codec::header::FORMAT_MINOR as u64),
+        ("MAX_COUNTER", crate::codec::header::MAX_COUNTER),
+        ("PAGE", crate::segment::format::PAGE as u64),
+        ("SMALL_BLOCK", crate::segment::format::SMALL_BLOCK as u64),
+        ("LARGE_BLOCK", crate::segment::format::LARGE_BLOCK as u64),
+        ("BLOCK", crate::kernel::BLOCK as u64),
+        ("FRAME_ALIGN", crate::wal::format::ALIGN as u64),
+        ("MAX_FRAME_BODY", crate::wal::format::MAX_BODY as u64),
+        ("MAX_LOG", crate::collection::open::MAX_LOG),
+        ("MAX_MANIFEST", crate::manifest::MAX_LEN),
+        ("MAX_ROWS", crate::manifest::MAX_ROWS),
+        ("MAX_DIMS", crate::MAX_DIMS as u64),
+        ("MAX_TIERS", crate::MAX_TIERS as u64),
+        ("MAX_ID_BYTES", crate::MAX_ID_BYTES as u64),
+        ("MAX_PAYLOAD", crate::wal::ops::MAX_PAYLOAD as u64),
+        ("MAX_PAYLOAD_DEPTH", crate::payload::MAX_DEPTH as u64),
+        ("PAYLOAD_ALIGN", crate::payload::block::ALIGN as u64),
+        ("PAYLOAD_TARGET", crate::payload::block::TARGET as u64),
     ];
 }

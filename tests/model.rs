@@ -83,7 +83,9 @@ impl Case {
         let coarse = self.rng.below(3) == 0;
         let mut vector = self.rng.vector(dims);
         if coarse {
-            vector.iter_mut().for_each(|v| *v = (*v * 2.0).round());
+            for v in &mut vector {
+                *v = (*v * 2.0).round();
+            }
         }
         vector[self.rng.below(dims)] = 0.5;
         // Searches may look at one dimension only, which cosine needs not to be zero.

@@ -161,3 +161,19 @@ fn a_snapshot_never_changes_and_outlives_its_collection() -> Done {
     assert_eq!(snapshot.search(&[1.0; 4]).limit(100).run()?.hits.len(), 20);
     Ok(())
 }
+
+#[test]
+fn a_handle_that_a_fork_inherits_reads_but_does_not_write() -> Done {
+    let folder = matryo::testing::Folder::default();
+    let collection = folder.create(Schema::builder(4).build()?, Options::new())?;
+    collection.upsert(1, &vector(1), ())?;
+    let parent = folder.read("MANIFEST");
+    folder.enter_fork();
+    assert_eq!(collection.len(), 1);
+    let refused = collection.upsert(2, &vector(2), ()).expect_err("must be refused");
+    assert!(matches!(refused, matryo::Error::Forked { .. }), "{refused}");
+    assert!(collection.flush().is_err() && collection.bulk().is_err());
+    drop(collection);
+    assert_eq!(folder.read("MANIFEST"), parent, "the parent's log is not closed for it");
+    Ok(())
+}

@@ -1,5 +1,5 @@
 //! The 64 bytes every file begins with: FORMAT.md, section "File header".
-#![deny(clippy::indexing_slicing, clippy::unwrap_used)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
 use std::path::Path;
 
@@ -100,6 +100,8 @@ pub(crate) struct FileHeader {
     pub(crate) generation: u64,
     /// 0 in files that carry their own checksums.
     pub(crate) body_crc: u32,
+    /// Flags that allow reading and forbid writing; all are unknown here.
+    pub(crate) read_only: u32,
 }
 
 impl FileHeader {
@@ -108,7 +110,7 @@ impl FileHeader {
     /// A header for a file whose body checksums itself.
     pub(crate) fn new(kind: FileKind, number: FileNumber, owner: Owner) -> Self {
         let Owner { collection, generation } = owner;
-        Self { kind, number, collection, generation, body_crc: 0 }
+        Self { kind, number, collection, generation, body_crc: 0, read_only: 0 }
     }
 
     /// The same, covering `body`.
@@ -158,6 +160,7 @@ impl FileHeader {
             collection: super::fixed(bytes.field(f::COLLECTION)),
             generation: bytes.u64(f::GENERATION),
             body_crc: bytes.u32(f::BODY_CRC),
+            read_only: bytes.u32(f::READ_ONLY),
         })
     }
 
@@ -196,20 +199,29 @@ impl FileHeader {
 }
 
 /// Format 1.0 defines no feature flags, so any that is set is unknown here:
-/// compatible ones are ignored, the others refused until there is a reader that
-/// can tell them apart.
+/// compatible ones are ignored, incompatible ones refused. Those that forbid
+/// writing are for whoever wants to write: [`check_writable`].
 fn check_version(bytes: &[u8], file: &Path) -> Result<()> {
     use file_header as f;
     let (major, minor) = (bytes.u16(f::MAJOR), bytes.u16(f::MINOR));
-    let flags = (bytes.u32(f::READ_ONLY), bytes.u32(f::INCOMPATIBLE));
-    if major == FORMAT_MAJOR && flags == (0, 0) {
+    let flags = bytes.u32(f::INCOMPATIBLE);
+    if major == FORMAT_MAJOR && flags == 0 {
         return Ok(());
     }
-    Err(Error::UnsupportedFormat {
-        file: file.to_owned(),
-        found: format!("{major}.{minor} with feature flags {:#x}/{:#x}", flags.0, flags.1),
-        supported: format!("{FORMAT_MAJOR}.{FORMAT_MINOR}"),
-    })
+    unsupported(file, format!("{major}.{minor} with incompatible features {flags:#x}"))
+}
+
+/// Fails if features that this version does not know forbid writing.
+pub(crate) fn check_writable(read_only: u32, file: &Path) -> Result<()> {
+    match read_only {
+        0 => Ok(()),
+        flags => unsupported(file, format!("features {flags:#x}, which allow only reading")),
+    }
+}
+
+fn unsupported(file: &Path, found: String) -> Result<()> {
+    let supported = format!("{FORMAT_MAJOR}.{FORMAT_MINOR}");
+    Err(Error::UnsupportedFormat { file: file.to_owned(), found, supported })
 }
 
 #[cfg(test)]

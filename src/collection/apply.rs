@@ -63,24 +63,28 @@ fn run(builder: RunBuilder) -> Arc<Part> {
     Arc::new(Part::new(Arc::new(builder.finish()), Arc::default(), None))
 }
 
-/// Merges the last two runs while the newer has at least half the rows of the
-/// older: a row is copied O(log n) times, and O(log n) runs remain.
+/// Runs of like size that are merged at once.
+const FAN_IN: usize = 8;
+
+/// Merges the newest runs when there are [`FAN_IN`] of one magnitude (a power of
+/// it) or smaller: a row is copied once per magnitude, and few runs remain.
 fn merge_runs(view: &View, parts: &mut Vec<Arc<Part>>) -> Result<()> {
     parts.retain(|part| part.segment.is_some() || part.live_rows() > 0);
-    while let [.., older, newer] = parts.as_slice() {
-        let runs = older.segment.is_none() && newer.segment.is_none();
-        if !runs || newer.live_rows() * 2 < older.live_rows() {
-            break;
+    let magnitude = |part: &Part| part.live_rows().max(1).ilog(FAN_IN as u64);
+    loop {
+        let runs = parts.iter().rev().take_while(|part| part.segment.is_none());
+        let newest = runs.clone().next().map_or(0, |part| magnitude(part));
+        let count = runs.take_while(|part| magnitude(part) <= newest).count();
+        if count < FAN_IN {
+            return Ok(());
         }
         let mut merged = RunBuilder::new(&view.schema);
-        for part in [older, newer] {
+        for part in parts.drain(parts.len() - count..) {
             for row in part.living() {
                 let rows = &part.rows;
                 merged.push(&rows.id(row)?, rows.vectors(row, 1)?, &rows.payload(row)?);
             }
         }
-        parts.truncate(parts.len() - 2);
         parts.push(run(merged));
     }
-    Ok(())
 }

@@ -47,7 +47,7 @@ impl Collection {
     /// As any write to a collection that cannot be written.
     pub fn bulk(&self) -> Result<Bulk<'_>> {
         drop(self.shared.lock_writer()?);
-        let run = RunBuilder::new(self.schema());
+        let run = RunBuilder::new(&self.shared.schema);
         let encoder = RowEncoder::default();
         Ok(Bulk { collection: self, encoder, run, run_bytes: 0, written: Vec::new(), rows: 0 })
     }

@@ -246,7 +246,7 @@ mod tests {
 
     /// Parts with that many rows, of which some are dead.
     fn parts(sizes: &[(u32, u32)]) -> Vec<Arc<Part>> {
-        let schema = Schema::builder(1).build().expect("valid");
+        let schema = Arc::new(Schema::builder(1).build().expect("valid"));
         let part = |(n, (rows, dead)): (usize, &(u32, u32))| {
             let mut run = RunBuilder::new(&schema);
             (0..*rows).for_each(|id| run.push(&RowId::U64(u64::from(id)), &[0, 0, 0, 64], ""));

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::encoding::Precision;
 use crate::error::{Result, VectorError};
 use crate::payload;
 use crate::schema::Schema;
@@ -37,6 +38,9 @@ impl RowEncoder {
             value: vector[at],
             stored: stored.name(),
         })?;
+        if stored == Precision::F32 {
+            return Ok(());
+        }
         // Rounding can change the norm, even to zero; what counts is what is kept.
         self.wide.resize(schema.dims(), 0.0);
         stored.decode(&self.vector, &mut self.wide);

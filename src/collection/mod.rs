@@ -100,6 +100,8 @@ struct Shared {
     /// None in a collection that is open for reading only.
     writer: Option<Mutex<Writer>>,
     queue: commit::Queue,
+    /// The process that opened the collection.
+    process: u32,
     /// Held while segments are merged: one merge at a time.
     compacting: Mutex<()>,
     closing: AtomicBool,
@@ -240,7 +242,16 @@ impl Shared {
         *self.view.write() = view;
     }
 
+    /// Whether this process inherited the handle by a fork. The lock is the
+    /// parent's, and so are the log and the background thread.
+    fn is_forked(&self) -> bool {
+        self.vfs.process() != self.process
+    }
+
     fn writer(&self) -> Result<&Mutex<Writer>> {
+        if self.is_forked() {
+            return Err(Error::Forked { path: self.vfs.path("") });
+        }
         let why = "this collection is open for reading only";
         self.writer.as_ref().ok_or_else(|| Error::invalid("write", why))
     }
@@ -286,7 +297,8 @@ impl Deref for Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.background.get_mut().take() {
+        let thread = self.background.get_mut().take();
+        if let Some(thread) = thread.filter(|_| !self.is_forked()) {
             // It may have panicked; what it installed stands, the rest is strays.
             let _ = thread.join();
         }
@@ -297,7 +309,8 @@ impl Drop for Shared {
     /// A clean close: the log's length goes into the manifest. If that fails
     /// nothing is lost, the next open recovers as after a crash.
     fn drop(&mut self) {
-        if let Some(writer) = &mut self.writer {
+        let forked = self.is_forked();
+        if let Some(writer) = self.writer.as_mut().filter(|_| !forked) {
             let _ = writer.get_mut().close(&*self.vfs);
         }
     }

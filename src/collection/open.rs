@@ -11,7 +11,7 @@ use super::apply;
 use super::options::Options;
 use super::writer::Writer;
 use super::{Collection, Handle, Shared};
-use crate::codec::header::{FileHeader, FileKind};
+use crate::codec::header::{FileHeader, FileKind, check_writable};
 use crate::error::{Error, Result};
 use crate::manifest::{self, LogEntry, Manifest, SegmentEntry};
 use crate::schema::Schema;
@@ -25,16 +25,23 @@ use crate::wal::reader::{Commit, commits};
 use crate::wal::writer::LogWriter;
 
 /// Longest log that is read. Flushing keeps them far below.
-pub(super) const MAX_LOG: u64 = 8 << 30;
+pub(crate) const MAX_LOG: u64 = 8 << 30;
 
 pub(super) fn create_on_disk(path: &Path, schema: Schema, options: Options) -> Result<Collection> {
-    create(Arc::new(Disk::create(path)?), schema, options)
+    let disk = Disk::create(path)?;
+    if !options.allow_unsafe_fs {
+        disk.check_file_system()?;
+    }
+    create(Arc::new(disk), schema, options)
 }
 
 pub(super) fn open_on_disk(path: &Path, options: Options) -> Result<Collection> {
     let vfs = Arc::new(Disk::open(path)?);
     // Before the lock, which would leave a file in a folder that is not ours.
     manifest::load_installed(&*vfs)?;
+    if !options.read_only && !options.allow_unsafe_fs {
+        vfs.check_file_system()?;
+    }
     open(vfs, options)
 }
 
@@ -59,6 +66,9 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, options: Options) -> Result<Collection> {
     let mode = if options.read_only { LockMode::Shared } else { LockMode::Exclusive };
     let lock = vfs.lock(mode)?;
     let mut manifest = manifest::load_installed(&*vfs)?;
+    if !options.read_only {
+        check_writable(manifest.read_only, &vfs.path(manifest::NAME))?;
+    }
     let strays = strays(&*vfs, &manifest)?;
     let segments = open_segments(&*vfs, &manifest)?;
     let (view, tail) = replay(&*vfs, &manifest, segments)?;
@@ -85,6 +95,7 @@ fn handle(
     view: View,
     writer: Option<Writer>,
 ) -> Collection {
+    let process = vfs.process();
     let shared = Shared {
         vfs,
         schema: view.schema.clone(),
@@ -92,6 +103,7 @@ fn handle(
         view: RwLock::new(Arc::new(view)),
         writer: writer.map(Mutex::new),
         queue: super::commit::Queue::default(),
+        process,
         compacting: Mutex::new(()),
         closing: AtomicBool::new(false),
         background_error: Mutex::new(None),
@@ -304,7 +316,12 @@ fn is_newer(vfs: &dyn Vfs, manifest: &Manifest, name: &str, kind: FileKind) -> R
         return Ok(false);
     }
     file.read_at(&mut bytes, 0)?;
-    let Ok(header) = FileHeader::decode(&bytes, kind, file.path()) else { return Ok(false) };
+    let header = match FileHeader::decode(&bytes, kind, file.path()) {
+        Ok(header) => header,
+        // Left by a newer version: not ours to remove.
+        Err(e @ Error::UnsupportedFormat { .. }) => return Err(e),
+        Err(_) => return Ok(false),
+    };
     if header.collection != manifest.collection {
         return Ok(false);
     }

@@ -18,6 +18,7 @@ pub struct Options {
     pub(crate) memtable_bytes: usize,
     pub(crate) read_only: bool,
     pub(crate) background: bool,
+    pub(crate) allow_unsafe_fs: bool,
 }
 
 impl Options {
@@ -31,6 +32,7 @@ impl Options {
             memtable_bytes: Self::MEMTABLE_BYTES,
             read_only: false,
             background: true,
+            allow_unsafe_fs: false,
         }
     }
 
@@ -54,6 +56,15 @@ impl Options {
     #[must_use]
     pub fn background(mut self, yes: bool) -> Self {
         self.background = yes;
+        self
+    }
+
+    /// Allows writing on network and user-space file systems (NFS, SMB, FUSE, 9P,
+    /// ...), which may not keep what a sync promises and may not know locks of
+    /// other machines. Default: writing there is refused.
+    #[must_use]
+    pub fn allow_unsafe_fs(mut self, yes: bool) -> Self {
+        self.allow_unsafe_fs = yes;
         self
     }
 

@@ -34,21 +34,21 @@ impl Precision {
         for (r, run) in vector.chunks(RUN).enumerate() {
             let infinite = match self {
                 Self::F32 => {
-                    out.extend(run.iter().flat_map(|v| v.to_le_bytes()));
+                    put(out, run, f32::to_le_bytes);
                     None
                 }
                 Self::F16 => {
                     let mut halves = [f16::ZERO; RUN];
                     let halves = &mut halves[..run.len()];
                     halves.convert_from_f32_slice(run);
-                    out.extend(halves.iter().flat_map(|v| v.to_le_bytes()));
+                    put(out, halves, f16::to_le_bytes);
                     halves.iter().zip(run).position(|(h, v)| h.is_infinite() && v.is_finite())
                 }
                 Self::BF16 => {
                     let mut halves = [bf16::ZERO; RUN];
                     let halves = &mut halves[..run.len()];
                     halves.convert_from_f32_slice(run);
-                    out.extend(halves.iter().flat_map(|v| v.to_le_bytes()));
+                    put(out, halves, bf16::to_le_bytes);
                     halves.iter().zip(run).position(|(h, v)| h.is_infinite() && v.is_finite())
                 }
             };
@@ -91,6 +91,16 @@ fn widen<const N: usize>(row: &[u8], out: &mut [f32], read: impl Fn([u8; N]) -> 
 impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// Appends values as bytes: a plain copy where the machine is little-endian,
+/// which an iterator over bytes is not.
+fn put<T: Copy, const N: usize>(out: &mut Vec<u8>, values: &[T], bytes: impl Fn(T) -> [u8; N]) {
+    let start = out.len();
+    out.resize(start + values.len() * N, 0);
+    for (to, value) in out[start..].as_chunks_mut().0.iter_mut().zip(values) {
+        *to = bytes(*value);
     }
 }
 

@@ -69,6 +69,17 @@ pub fn l2_squared(isa: Isa, precision: Precision, query: &[f32], row: &[u8]) -> 
     }
 }
 
+/// Sum of the squares of components in RAM, in the order of the definition.
+pub fn squares(vector: &[f32]) -> f64 {
+    let mut lanes = [0f64; LANES];
+    for run in vector.chunks(LANES) {
+        for (lane, &v) in lanes.iter_mut().zip(run) {
+            *lane += f64::from(v) * f64::from(v);
+        }
+    }
+    reduce(lanes)
+}
+
 /// Adds the lanes in the order the definition fixes.
 pub(crate) fn reduce(mut lanes: [f64; LANES]) -> f64 {
     let mut width = LANES / 2;

@@ -10,9 +10,9 @@ use rkyv::rancor;
 use crate::codec::{FormatError, Reader};
 
 /// Text gathered before a block is closed, in bytes.
-const TARGET: usize = 32 << 10;
+pub(crate) const TARGET: usize = 32 << 10;
 /// Blocks begin at multiples of this.
-const ALIGN: usize = 16;
+pub(crate) const ALIGN: usize = 16;
 
 #[derive(rkyv::Archive, rkyv::Serialize)]
 struct PayloadBlock {
@@ -138,7 +138,9 @@ mod tests {
         let mut writer = BlockWriter::default();
         let texts: Vec<String> =
             (0..3000).map(|n| format!("{{\"n\":{n}}}").repeat(n % 7)).collect();
-        texts.iter().for_each(|t| writer.push(t));
+        for text in &texts {
+            writer.push(text);
+        }
         writer.close();
         let bytes = writer.take();
         assert!(writer.entries.len() > 1, "more than one block");

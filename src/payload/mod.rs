@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 pub type Payload = serde_json::Map<String, Value>;
 
 /// Most objects and arrays around a value; deeper text could not be read back.
-const MAX_DEPTH: usize = 127;
+pub(crate) const MAX_DEPTH: usize = 127;
 
 /// JSON text of a payload given by the user; empty for none.
 ///

@@ -7,6 +7,7 @@ pub use metric::Metric;
 
 use crate::encoding::{Bits, Precision, StageCode};
 use crate::error::{Error, Result, VectorError};
+use crate::kernel::row;
 use crate::types::IdKind;
 
 /// Most dimensions a vector can have.
@@ -103,24 +104,26 @@ impl Schema {
             let got = vector.len();
             return Err(VectorError::Dimension { expected, got, granularities }.into());
         }
-        if let Some(at) = vector.iter().position(|v| !v.is_finite()) {
-            return Err(VectorError::NotFinite { at, value: vector[at] }.into());
-        }
-        if self.metric == Metric::Cosine && vector.iter().all(|v| *v == 0.0) {
-            return Err(VectorError::Zero.into());
-        }
-        self.check_norm(vector)
+        // One quick pass tells all: squares of finite f32 neither overflow nor
+        // vanish in f64, so the sum is finite and above 0 iff the vector is.
+        self.check_norm(vector, row::squares(vector).sqrt())
     }
 
     /// Norms are kept as `f32`: those of stored rows must fit, and under cosine,
     /// which divides by them, must not be so small that digits are lost.
-    fn check_norm(&self, vector: &[f32]) -> Result<()> {
-        let norm = vector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-        let small = self.metric == Metric::Cosine && norm < f64::from(f32::MIN_POSITIVE);
-        if small || norm > f64::from(f32::MAX) {
-            return Err(VectorError::Norm { norm }.into());
-        }
-        Ok(())
+    fn check_norm(&self, vector: &[f32], norm: f64) -> Result<()> {
+        let cosine = self.metric == Metric::Cosine;
+        let error = if !norm.is_finite() {
+            let at = vector.iter().position(|v| !v.is_finite()).unwrap_or(0);
+            VectorError::NotFinite { at, value: vector[at] }
+        } else if cosine && norm == 0.0 {
+            VectorError::Zero
+        } else if norm > f64::from(f32::MAX) || (cosine && norm < f64::from(f32::MIN_POSITIVE)) {
+            VectorError::Norm { norm }
+        } else {
+            return Ok(());
+        };
+        Err(error.into())
     }
 
     fn validate(&self) -> Result<()> {

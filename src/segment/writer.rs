@@ -36,7 +36,7 @@ where
     }
     out.end_region()?;
     write_payloads(&mut out, &rows)?;
-    let rows = columns.norms.len() as u32;
+    let rows = columns.order.len() as u32;
     let (len, table_crc) = out.finish(rows)?;
     Ok(SegmentEntry { number, len, rows, table_crc, tombstones: None })
 }
@@ -44,8 +44,8 @@ where
 fn write_columns(out: &mut SegmentWriter, columns: &Columns) -> Result<()> {
     out.region(RegionKind::Ids, 0, &id_bytes(&columns.ids))?;
     out.region(RegionKind::IdOrder, 0, &u32_bytes(&columns.order))?;
-    out.region(RegionKind::Norms, 0, &f32_bytes(&columns.norms))?;
-    for (column, stage) in columns.codes.iter().zip(0..) {
+    out.region(RegionKind::Norms, 0, &f32_bytes(&columns.codes.norms))?;
+    for (column, stage) in columns.codes.stages.iter().zip(0..) {
         out.region(RegionKind::Codes, stage, column.blocks())?;
         out.region(RegionKind::Factors, stage, &f32_bytes(column.factors()))?;
     }

@@ -23,6 +23,7 @@ pub(crate) struct Mem {
 struct State {
     files: BTreeMap<String, Vec<u8>>,
     drawn: u128,
+    process: u32,
     readers: usize,
     writer: bool,
 }
@@ -43,6 +44,11 @@ impl Mem {
         let state = self.state.lock();
         let copy = State { files: state.files.clone(), drawn: state.drawn, ..State::default() };
         Self { state: Arc::new(Mutex::new(copy)) }
+    }
+
+    /// From here on the folder is used by a process that was forked off.
+    pub(crate) fn enter_fork(&self) {
+        self.state.lock().process += 1;
     }
 
     fn append(&self, name: &str, bytes: &[u8]) {
@@ -104,6 +110,10 @@ impl Vfs for Mem {
             LockMode::Shared => state.readers += 1,
         }
         Ok(Box::new(Guard { folder: self.clone(), mode }))
+    }
+
+    fn process(&self) -> u32 {
+        self.state.lock().process
     }
 
     fn entropy(&self) -> Result<[u8; 16]> {

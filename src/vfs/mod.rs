@@ -16,6 +16,8 @@ pub(crate) mod disk;
 pub(crate) mod map;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod mem;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod record;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,6 +60,10 @@ pub(crate) trait Vfs: Send + Sync {
     /// Takes the folder's lock or fails with [`crate::Error::Locked`] at once.
     /// Dropping the guard releases it, as does the death of the process.
     fn lock(&self, mode: LockMode) -> Result<Box<dyn Send + Sync>>;
+
+    /// Number of the process: another one than at open means that the handle
+    /// was inherited by a fork, and must not write.
+    fn process(&self) -> u32;
 
     /// Random bytes that name a new collection.
     fn entropy(&self) -> Result<[u8; 16]>;

@@ -10,7 +10,7 @@
 //! closed cleanly, and a torn end. A manifest therefore records how long the log
 //! was when it was installed, and the checksum of those bytes: up to there the
 //! log must be whole, and a *sealed* one must end there.
-#![deny(clippy::indexing_slicing, clippy::unwrap_used)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
 use std::path::Path;
 

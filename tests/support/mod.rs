@@ -112,7 +112,9 @@ pub(crate) fn files(folder: &Folder) -> Vec<(String, Vec<u8>)> {
 /// A folder with these files.
 pub(crate) fn folder_of(files: &[(String, Vec<u8>)]) -> Folder {
     let folder = Folder::default();
-    files.iter().for_each(|(name, bytes)| folder.write(name, bytes.clone()));
+    for (name, bytes) in files {
+        folder.write(name, bytes.clone());
+    }
     folder
 }
 

@@ -1,17 +1,16 @@
 //! `matryo import`: vectors of a `.npy` file become rows of a collection.
 //!
-//! The file is read a batch at a time, so memory is bounded by the memtable and
-//! not by the file. A new collection grows in a folder beside its place, named
-//! like it with `.partial` at the end, and takes its place when it is whole:
-//! whatever interrupts the import, nothing that looks complete is left. Adding
-//! to a collection changes it batch by batch; rows are replaced by id, so a
-//! failed import can be repeated.
+//! The file is read a few rows at a time and loaded in bulk, so memory is bounded
+//! by `--memtable-mib` and not by the file. A new collection grows in a folder
+//! beside its place, named like it with `.partial` at the end, and takes its
+//! place when it is whole: whatever interrupts the import, nothing that looks
+//! complete is left. Adding to a collection is all or nothing, too.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fmt, fs, io};
 
-use matryo::{Collection, Durability, IdKind, Info, Metric, Options, Precision, Schema};
+use matryo::{Bulk, Collection, IdKind, Info, Metric, Options, Precision, Schema};
 
 use crate::info::sizes;
 use crate::npy::Reader;
@@ -20,18 +19,15 @@ use crate::report::{Outcome, Output, Report, context};
 const HELP: &str = "\
 Without --ids the ids are the numbers of the rows, from 0. The collection grows in
 DIR.partial and is renamed when it is whole: an import that fails leaves nothing, one
-that is killed leaves DIR.partial. With --append, the batches before a failure stay
-committed, and the import can be repeated.
+that is killed leaves DIR.partial. With --append, all rows are added at once when the
+last is read, or none. What is there when the import ends survives a power loss.
 
 Example:
   matryo import books.matryo --npy base.npy --granularities 64,256,1024 \\
       --metric cosine --stored f16";
 
-/// Most rows of one commit.
-const BATCH_ROWS: usize = 1000;
-/// Most bytes of vectors in one commit, as they are read: half of what a batch
-/// may hold, the other half is room for ids.
-const BATCH_BYTES: usize = 32 << 20;
+/// Rows read at once.
+const READ_ROWS: usize = 1000;
 
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
@@ -58,10 +54,6 @@ pub(crate) struct Args {
     /// that are given must be those it has.
     #[arg(long, requires = "ids")]
     append: bool,
-    /// When a batch counts as done: when it survives power loss (full), or the
-    /// death of this process (buffered). The end result is durable either way.
-    #[arg(long, default_value = "full")]
-    durability: Safety,
     /// RAM for rows on their way to disk, and so the size of a segment, in MiB; while
     /// a segment is written, about as much again and some.
     #[arg(long, value_name = "MIB", default_value_t = 256,
@@ -69,17 +61,11 @@ pub(crate) struct Args {
     memtable_mib: u32,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Safety {
-    Full,
-    Buffered,
-}
-
 /// The input: vectors, and their ids if they have some.
 struct Input {
     vectors: Reader,
     ids: Option<Reader>,
-    /// The batch at hand.
+    /// The rows at hand.
     floats: Vec<f32>,
     numbers: Vec<i128>,
 }
@@ -111,11 +97,8 @@ impl Args {
         let collection = Collection::open_with(&self.dir, self.options())?;
         self.check_schema(collection.schema(), input.vectors.columns())
             .map_err(|e| context(format!("cannot add to {}", self.dir.display()), e))?;
-        let mut committed = 0;
-        fill(&collection, input, output, &mut committed).map_err(|e| {
-            let again = "as rows are replaced by id, the import can be repeated";
-            context(format!("stopped after {committed} rows, which are committed; {again}"), e)
-        })
+        fill(&collection, input, output)
+            .map_err(|e| context(format!("nothing was added to {}", self.dir.display()), e))
     }
 
     fn create(&self, input: Input, output: Output) -> Outcome<Done> {
@@ -131,7 +114,7 @@ impl Args {
         }
         let schema = self.schema(input.vectors.columns())?;
         let collection = Collection::create_with(&partial, schema, self.options())?;
-        let filled = fill(&collection, input, output, &mut 0);
+        let filled = fill(&collection, input, output);
         // The folder is moved or removed when nothing has it open.
         drop(collection);
         let done = filled.inspect_err(|_| remove(&partial))?;
@@ -142,11 +125,7 @@ impl Args {
     }
 
     fn options(&self) -> Options {
-        let durability = match self.durability {
-            Safety::Full => Durability::Full,
-            Safety::Buffered => Durability::Buffered,
-        };
-        Options::new().durability(durability).memtable_bytes((self.memtable_mib as usize) << 20)
+        Options::new().memtable_bytes((self.memtable_mib as usize) << 20)
     }
 
     fn schema(&self, dims: usize) -> matryo::Result<Schema> {
@@ -179,24 +158,20 @@ impl Args {
     }
 }
 
-/// Commits all rows and writes them as segments.
-fn fill(
-    collection: &Collection,
-    mut input: Input,
-    output: Output,
-    committed: &mut usize,
-) -> Outcome<Done> {
+/// Loads all rows, or none.
+fn fill(collection: &Collection, mut input: Input, output: Output) -> Outcome<Done> {
     let start = Instant::now();
     let rows = input.vectors.rows();
     let bar = output.progress(rows as u64, "rows");
-    let most = (BATCH_BYTES / (input.vectors.columns() * 4)).clamp(1, BATCH_ROWS);
-    while *committed < rows {
-        let batch = most.min(rows - *committed);
-        input.commit_batch(collection, *committed, batch)?;
-        *committed += batch;
-        bar.inc(batch as u64);
+    let mut bulk = collection.bulk()?;
+    let mut done = 0;
+    while done < rows {
+        let now = READ_ROWS.min(rows - done);
+        input.load(&mut bulk, done, now)?;
+        done += now;
+        bar.inc(now as u64);
     }
-    collection.flush()?;
+    bulk.finish()?;
     bar.finish_and_clear();
     Ok(Done { rows, time: start.elapsed(), info: collection.info()? })
 }
@@ -220,22 +195,21 @@ impl Input {
         Ok(Self { ids: Some(ids), ..input })
     }
 
-    /// Reads `rows` rows and commits them; `first` is the number of the first.
-    fn commit_batch(&mut self, collection: &Collection, first: usize, rows: usize) -> Outcome {
+    /// Reads `rows` rows and loads them; `first` is the number of the first.
+    fn load(&mut self, bulk: &mut Bulk, first: usize, rows: usize) -> Outcome {
         self.vectors.read_floats(rows, &mut self.floats)?;
         match &mut self.ids {
             Some(ids) => ids.read_integers(rows, &mut self.numbers)?,
             None => self.numbers = (first as i128..).take(rows).collect(),
         }
-        let mut batch = collection.batch();
         let vectors = self.floats.chunks(self.vectors.columns());
         for (at, (vector, id)) in vectors.zip(&self.numbers).enumerate() {
             let row = || format!("row {}", first + at);
             let id = u64::try_from(*id)
                 .map_err(|_| format!("{}: id {id} is negative, ids are from 0", row()))?;
-            batch.upsert(id, vector, ()).map_err(|e| context(row(), e))?;
+            bulk.upsert(id, vector, ()).map_err(|e| context(row(), e))?;
         }
-        Ok(batch.commit()?)
+        Ok(())
     }
 }
 

@@ -1,0 +1,172 @@
+//! Semantic search over real text: the documentation of the crates this project
+//! depends on, as it lies in the local cargo registry, or any folder.
+//!
+//! `cargo run --release --example text_search` indexes it, reopens the collection
+//! and answers some questions; `-- --help` lists the options. A second run embeds
+//! only what has changed.
+
+mod answer;
+mod args;
+mod corpus;
+mod index;
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use matryo::embed::{Embedder, runtime};
+use matryo::{Collection, IdKind, Metric, Precision, Schema};
+
+use answer::Asking;
+use args::Args;
+use corpus::Corpus;
+use index::Report;
+
+/// Asked when the command line asks nothing.
+const QUESTIONS: [&str; 5] = [
+    "how do I map a file into memory",
+    "compressed bitmap of integers",
+    "compute a CRC-32 checksum",
+    "reader writer lock without poisoning",
+    "hash map that keeps the order of insertion",
+];
+
+fn main() -> ExitCode {
+    match run(std::env::args_os().skip(1), &mut io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if is_closed_pipe(&*e) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("text_search: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether whoever read our output has seen enough.
+fn is_closed_pipe(e: &(dyn Error + 'static)) -> bool {
+    e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// The whole program.
+pub(crate) fn run(
+    words: impl Iterator<Item = OsString>,
+    out: &mut dyn Write,
+) -> Result<(), Box<dyn Error>> {
+    let args = Args::parse(words)?;
+    if args.help {
+        write!(out, "{}", args::HELP)?;
+        return Ok(());
+    }
+    let start = Instant::now();
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let corpus = match &args.dir {
+        Some(dir) => Corpus::of_folder(dir),
+        None => Corpus::of_crates(project),
+    }?;
+    writeln!(out, "{}: {} files", corpus.name, corpus.files.len())?;
+    if corpus.absent > 0 {
+        writeln!(out, "  {} crates are not in the local registry", corpus.absent)?;
+    }
+    let model = args.model.clone().unwrap_or_else(|| project.join("models/text/matryo-text-en"));
+    let embedder = Embedder::builder(&model).runtime(runtime::locate_or_install()?).open()?;
+    writeln!(
+        out,
+        "model: {} dimensions, trained at {:?}",
+        embedder.dims(),
+        embedder.granularities()
+    )?;
+    let path = args.out.clone().unwrap_or_else(|| default_path(args.dir.as_deref()));
+    writeln!(out, "collection: {}", path.display())?;
+    let collection = open_or_create(&path, &embedder)?;
+    let report = index::update(&collection, &embedder, &corpus)?;
+    print_report(&report, out)?;
+    drop(collection);
+
+    let collection = Collection::open(&path)?;
+    let info = collection.info()?;
+    writeln!(
+        out,
+        "reopened: {} passages, {:.1} MB on disk, {:.1} MB in RAM; {:.1} s so far",
+        info.rows,
+        info.disk_bytes as f64 / 1e6,
+        info.ram_bytes as f64 / 1e6,
+        start.elapsed().as_secs_f64()
+    )?;
+    let Args { limit, recall, .. } = args;
+    let asking = Asking { collection: &collection, embedder: &embedder, limit, recall };
+    let built_in = args.queries.is_empty() && args.dir.is_none();
+    let questions = QUESTIONS.iter().map(ToString::to_string).filter(|_| built_in);
+    for question in questions.chain(args.queries) {
+        asking.ask(&question, out)?;
+    }
+    Ok(())
+}
+
+/// In cargo's target folder, so that `cargo clean` takes it away.
+fn default_path(dir: Option<&Path>) -> PathBuf {
+    let program = std::env::current_exe().unwrap_or_default();
+    let target = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
+    let target = target.map_or_else(std::env::temp_dir, Path::to_path_buf);
+    let dir = dir.map(|dir| dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf()));
+    let name = dir.map_or("cargo-docs".to_owned(), |dir| {
+        let parts = dir.iter().skip(1).map(|part| part.to_string_lossy());
+        parts.collect::<Vec<_>>().join("-")
+    });
+    target.join("text_search").join(format!("{name}.matryo"))
+}
+
+fn open_or_create(path: &Path, embedder: &Embedder) -> Result<Collection, Box<dyn Error>> {
+    let schema = Schema::builder(embedder.dims())
+        .granularities(embedder.granularities().iter().copied())
+        .metric(Metric::Cosine)
+        .stored(Precision::F16)
+        .ids(IdKind::Str)
+        .build()?;
+    let is_new = !path.exists() || path.is_dir() && path.read_dir()?.next().is_none();
+    if is_new {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        return Ok(Collection::create(path, schema)?);
+    }
+    let collection = Collection::open(path)?;
+    if *collection.schema() == schema {
+        return Ok(collection);
+    }
+    let why = "holds other vectors than this model makes: choose another with --out, or remove it";
+    Err(format!("{} {why}", path.display()).into())
+}
+
+fn print_report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let Report { unchanged, new, changed, gone, wordless, .. } = report;
+    writeln!(
+        out,
+        "files: {unchanged} unchanged, {new} new, {changed} changed, {gone} gone; \
+         {wordless} with nothing to index"
+    )?;
+    let skipped = report.skipped.in_words();
+    if !skipped.is_empty() {
+        writeln!(out, "  skipped: {skipped}")?;
+    }
+    if report.other_model {
+        writeln!(out, "  the model is another one than before: everything was embedded again")?;
+    }
+    if report.no_direction > 0 {
+        writeln!(out, "  {} passages without a known word left out", report.no_direction)?;
+    }
+    let seconds = report.embedding.as_secs_f64();
+    if report.embedded == 0 {
+        return writeln!(out, "nothing to embed; {:.1} s reading", report.reading.as_secs_f64());
+    }
+    writeln!(
+        out,
+        "embedded {} passages: {:.1} s reading, {seconds:.1} s embedding ({:.0}/s), {:.1} s storing",
+        report.embedded,
+        report.reading.as_secs_f64(),
+        report.embedded as f64 / seconds.max(1e-9),
+        report.storing.as_secs_f64()
+    )
+}
