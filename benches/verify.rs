@@ -26,8 +26,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut buffer = vec![0; 1 << 20];
     assert_eq!(read_all(&path, &mut buffer)?, verified.bytes, "verify read every byte");
     println!("{rows} rows x {DIMS}: {} files, {} bytes", verified.files, verified.bytes);
-    let mut read = || drop(read_all(&path, &mut buffer).expect("readable"));
-    let mut verify = || drop(collection.verify().expect("whole"));
+    let mut read = || assert_eq!(read_all(&path, &mut buffer).expect("readable"), verified.bytes);
+    let mut verify = || assert_eq!(collection.verify().expect("whole"), verified);
     let [read, verify] = support::time_in_turns(20, [&mut read, &mut verify]);
     let rate = |seconds: f64| verified.bytes as f64 / seconds / 1e9;
     for (name, timing) in [("sequential read", read), ("verify()", verify)] {

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use matryo::{Collection, Options, Precision, Schema, json};
 use serde_json::Value;
@@ -11,12 +12,17 @@ type Done = Result<(), Box<dyn std::error::Error>>;
 
 const DIMS: usize = 24;
 
-struct Place(tempfile::TempDir);
+/// One test at a time: a child that another test starts holds our locks too, from
+/// its fork until it runs the program.
+static ALONE: Mutex<()> = Mutex::new(());
+
+struct Place(tempfile::TempDir, #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
 
 impl Place {
     /// A folder with the collection `a`: two segments, one of them with dead rows.
     fn new() -> Result<Self, Box<dyn std::error::Error>> {
-        let place = Self(tempfile::tempdir()?);
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = Self(tempfile::tempdir()?, alone);
         let schema = Schema::builder(DIMS).granularities([8]).build()?;
         let options = Options::new().background(false);
         let collection = Collection::create_with(place.at("a"), schema, options)?;

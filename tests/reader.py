@@ -4,8 +4,8 @@
 usage: reader.py FOLDER                    one line of JSON for each row, sorted by id
        reader.py FOLDER QUERY [LIMIT]      the nearest rows; QUERY is a JSON array
 
-Every checksum and all padding is checked; damage ends it with exit code 1. Numbers in
-parentheses are sections of FORMAT.md.
+Every checksum and all padding is checked; damage ends it with exit code 1. Strays (13.2)
+are not looked for. Numbers in parentheses are sections of FORMAT.md.
 """
 import json
 import math
@@ -17,34 +17,27 @@ import zlib
 PAGE, SMALL, LARGE = 4096, 4096, 65536
 IDS, ORDER, NORMS, CODES, FACTORS, VECTORS, PAYLOAD, INDEX = range(1, 9)
 
-
 class Damage(Exception):
     pass
-
 
 def need(condition, what):
     if not condition:
         raise Damage(what)
-
 
 def read(data, at, form):
     """Little-endian numbers at an offset that may lie anywhere."""
     need(0 <= at <= len(data) - struct.calcsize("<" + form), "a number outside of its file")
     return struct.unpack_from("<" + form, data, at)
 
-
 def one(data, at, form):
     return read(data, at, form)[0]
-
 
 def cut(data, at, length):
     need(0 <= at <= at + length <= len(data), "a range outside of its file")
     return data[at : at + length]
 
-
-def zeros(data, start, end, what):
-    need(not any(cut(data, start, end - start)), what + " is not zero")
-
+def zeros(data, start, end):
+    need(not any(cut(data, start, end - start)), "padding is not zero")
 
 def load(folder, name):
     path = os.path.join(folder, name)
@@ -52,9 +45,8 @@ def load(folder, name):
     with open(path, "rb") as file:
         return file.read()
 
-
 def header(data, kind, number, collection=None):
-    """(6) Checks a file header; returns collection and generation."""
+    """(6) Checks a file header; returns the collection."""
     need(len(data) >= 64 and data[:4] == b"MTRY", "not a file of matryo")
     need(one(data, 60, "I") == zlib.crc32(data[:60]), "file header")
     need(data[4:8] == kind, "kind of file")
@@ -65,21 +57,19 @@ def header(data, kind, number, collection=None):
     need(one(data, 24, "Q") == number, "file number")
     body = zlib.crc32(data[64:]) if kind in (b"MANI", b"TOMB") else 0
     need(one(data, 56, "I") == body, "body of a file")
-    return name, one(data, 48, "Q")
-
+    return name
 
 class Schema:
     """(7)"""
 
     def __init__(self, data):
         self.dims, metric, stored, ids, reserved, count = read(data, 0, "IBBBBI")
-        need(1 <= self.dims <= 65535 and reserved == 0 and metric < 3, "schema")
-        need(stored < 3 and ids < 2 and 1 <= count <= 16, "schema")
+        need(1 <= self.dims <= 65535 and reserved == 0 and 1 <= count <= 16, "schema")
+        need(metric < 3 and stored < 3 and ids < 2, "schema")
         self.metric = ("cosine", "dot", "l2")[metric]
         self.stored, self.text_ids = ("f32", "f16", "bf16")[stored], ids == 1
         granularities = read(data, 12, "%dI" % count)
-        need(granularities[-1] == self.dims and 0 not in granularities, "granularities")
-        need(list(granularities) == sorted(set(granularities)), "granularities")
+        need((0,) + granularities == tuple(sorted({0, self.dims, *granularities})), "granularities")
         at = 12 + 4 * count
         count = one(data, at, "I")
         need(1 <= count <= 16, "stage codes")
@@ -96,17 +86,16 @@ class Schema:
             data = struct.pack("<%dI" % self.dims, *(half << 16 for half in halves))
         return list(struct.unpack("<%d%s" % (self.dims, "e" if self.stored == "f16" else "f"), data))
 
-
 class Collection:
     def __init__(self, folder):
         self.folder, self.rows = folder, {}
         data = load(folder, "MANIFEST")
         need(len(data) <= 16777216, "manifest is too long")
-        self.name, self.generation = header(data, b"MANI", 0)
+        self.name = header(data, b"MANI", 0)
         next_file, self.lsn, length, segments, logs, reserved = read(data, 64, "QQIIII")
         need(reserved == 0, "manifest")
         self.schema = Schema(cut(data, 96, length))
-        at, self.named = 96 + length, ["MANIFEST", "LOCK"]
+        at = 96 + length
         entries = [read(data, at + 40 * n, "QQIIQII") for n in range(segments)]
         at += 40 * segments
         last = [read(data, at + 24 * n, "QQII") for n in range(logs)]
@@ -119,44 +108,22 @@ class Collection:
         for n, entry in enumerate(last):
             need(entry[3] == 1 or (entry[3] == 0 and n == logs - 1), "an unsealed log")
             self.log(*entry)
-        self.strays(bool(last) and last[-1][3] == 0)
-
-    def strays(self, unsealed):
-        """(13.2) Files that only a later manifest can have known."""
-        kinds = {"wal-": b"WLOG", "seg-": b"SEGM", "del-": b"TOMB"}
-        for name in sorted(set(os.listdir(self.folder)) - set(self.named)):
-            kind = kinds.get(name[:4])
-            if kind is None or not name[4:].isdigit() or name[4:] != "%010d" % int(name[4:]):
-                continue
-            data = load(self.folder, name)
-            try:
-                collection, generation = header(data[:64], kind, int(name[4:]))
-            except Damage:
-                continue
-            newer = kind == b"WLOG" and len(data) > 64 and not unsealed
-            newer = generation > self.generation or (newer and generation == self.generation)
-            need(collection != self.name or not newer, "the manifest is older than " + name)
 
     def segment(self, number, length, rows, table_crc, dead_number, dead_count, dead_crc):
         """(9)"""
         name = "seg-%010d" % number
-        self.named.append(name)
         data = load(self.folder, name)
         need(len(data) == length and rows > dead_count, "length of " + name)
         header(data, b"SEGM", number, self.name)
         table_at, file_len, count, checksums, same_rows, crc = read(data, length - 64, "QQIIII")
-        zeros(data, length - 32, length - 8, "footer")
+        zeros(data, length - 32, length - 8)
         need(one(data, length - 8, "I") == zlib.crc32(data[length - 64 : length - 8]), "footer")
         need(data[-4:] == b"MTRY" and (file_len, same_rows, crc) == (length, rows, table_crc), "footer")
-        need(table_at + 32 * count + 4 * checksums + 64 == length, "footer")
         need(zlib.crc32(cut(data, table_at, length - 64 - table_at)) == crc, "region table")
         sums = read(data, table_at + 32 * count, "%dI" % checksums)
-        wanted = [(IDS, 0), (ORDER, 0), (NORMS, 0)]
-        for stage in range(len(self.schema.stages)):
-            wanted += [(CODES, stage), (FACTORS, stage)]
-        wanted.append((VECTORS, 0))
-        if count == len(wanted) + 2:
-            wanted += [(PAYLOAD, 0), (INDEX, 0)]
+        codes = [(kind, n) for n in range(len(self.schema.stages)) for kind in (CODES, FACTORS)]
+        wanted = [(IDS, 0), (ORDER, 0), (NORMS, 0)] + codes + [(VECTORS, 0)]
+        wanted += [(PAYLOAD, 0), (INDEX, 0)] if count == len(wanted) + 2 else []
         need(count == len(wanted), "number of regions")
         regions, end, used = {}, 64, 0
         for n, want in enumerate(wanted):
@@ -164,13 +131,13 @@ class Collection:
             need((kind, stage) == want and reserved == 0 and first == used, "region entry")
             need(block == (LARGE if kind in (NORMS, CODES, FACTORS) else SMALL), "region entry")
             need(at == -(-end // PAGE) * PAGE and at + size <= table_at, "place of a region")
-            zeros(data, end, at, "padding")
+            zeros(data, end, at)
             for start in range(at, at + size, block):
                 need(zlib.crc32(data[start : min(start + block, at + size)]) == sums[used], "block")
                 used += 1
             end, regions[kind, stage] = at + size, data[at : at + size]
         need(used == checksums and table_at == -(-end // PAGE) * PAGE, "region table")
-        zeros(data, end, table_at, "padding")
+        zeros(data, end, table_at)
         self.take(rows, regions, self.dead(dead_number, dead_count, dead_crc, rows))
 
     def take(self, rows, regions, dead):
@@ -179,8 +146,8 @@ class Collection:
         ids = self.ids(rows, regions[IDS, 0])
         order = read(regions[ORDER, 0], 0, "%dI" % rows)
         need(len(regions[ORDER, 0]) == 4 * rows and sorted(order) == list(range(rows)), "id order")
-        key = (lambda row: ids[row].encode()) if schema.text_ids else (lambda row: ids[row])
-        need(all(key(a) < key(b) for a, b in zip(order, order[1:])), "id order")
+        sorted_ids = [self.key(ids[row]) for row in order]
+        need(all(a < b for a, b in zip(sorted_ids, sorted_ids[1:])), "id order")
         texts = [""] * rows
         if (PAYLOAD, 0) in regions:
             texts = self.payloads(rows, regions[PAYLOAD, 0], regions[INDEX, 0])
@@ -189,6 +156,9 @@ class Collection:
                 need(ids[row] not in self.rows, "two rows with one id")
                 at = row * schema.vector_bytes
                 self.put(ids[row], vectors[at : at + schema.vector_bytes], texts[row])
+
+    def key(self, row_id):
+        return row_id.encode() if self.schema.text_ids else row_id
 
     def put(self, row_id, vector, text):
         vector = self.schema.vector(vector)
@@ -212,7 +182,7 @@ class Collection:
             need(first == len(texts) < firsts[n + 1] and offset == end, "payload index")
             block = cut(region, offset, length)
             end = -(-(offset + length) // 16) * 16
-            zeros(region, offset + length, end, "padding of a payload block")
+            zeros(region, offset + length, end)
             root = length - 8
             place, count = read(block, root, "iI")
             need(count == firsts[n + 1] - first, "rows of a payload block")
@@ -234,7 +204,6 @@ class Collection:
             need(count == crc == 0, "tombstones")
             return set()
         name = "del-%010d" % number
-        self.named.append(name)
         data = load(self.folder, name)
         header(data, b"TOMB", number, self.name)
         body = data[64:]
@@ -269,23 +238,20 @@ class Collection:
     def log(self, number, length, crc, sealed):
         """(8)"""
         name = "wal-%010d" % number
-        self.named.append(name)
         data = load(self.folder, name)
         header(data, b"WLOG", number, self.name)
         need(len(data) >= length >= 64 and (not sealed or len(data) == length), "length of " + name)
-        head = lambda at: self.head(data, at)
         at = 64
-        while (frame := head(at)) is not None:
+        while frame := self.head(data, at):
             size, lsn, _synced, operations, body_crc = frame
             body, end = data[at + 40 : at + 40 + size], -(-(at + 40 + size) // 8) * 8
-            whole = len(data) >= end and zlib.crc32(body) == body_crc
-            if not whole or any(data[at + 40 + size : end]):
+            if len(data) < end or zlib.crc32(body) != body_crc or any(data[at + 40 + size : end]):
                 break
             need(lsn == self.lsn + 1, "commits are not one after another")
             self.apply(body, operations)
             self.lsn, at = lsn, end
         if at < len(data):
-            later = (head(place) for place in range(at + 8, len(data), 8))
+            later = (self.head(data, place) for place in range(at + 8, len(data), 8))
             vouched = any(frame and frame[2] > at for frame in later)
             need(not sealed and at >= length and not vouched, "a commit that was durable")
         need(zlib.crc32(data[:length]) == crc, "bytes of " + name)
@@ -296,7 +262,8 @@ class Collection:
         size, lsn, synced, operations, body_crc, reserved, crc = read(data, at + 4, "IQQIIII")
         seed = data[32:48] + data[24:32] + struct.pack("<Q", at)
         right = crc == zlib.crc32(seed + data[at : at + 36]) and reserved == 0
-        return (size, lsn, synced, operations, body_crc) if right and size <= 1 << 26 and synced <= at else None
+        right = right and size <= 1 << 26 and synced <= at
+        return (size, lsn, synced, operations, body_crc) if right else None
 
     def apply(self, body, operations):
         at = 0
@@ -329,9 +296,7 @@ class Collection:
             return dot / norms if norms else 0.0
 
         found = [(score(vector), row_id) for row_id, (vector, _) in self.rows.items()]
-        key = (lambda f: (-f[0], f[1].encode())) if self.schema.text_ids else (lambda f: (-f[0], f[1]))
-        return sorted(found, key=key)[:limit]
-
+        return sorted(found, key=lambda hit: (-hit[0], self.key(hit[1])))[:limit]
 
 def main(folder, query=None, limit="10"):
     collection = Collection(folder)
@@ -342,7 +307,6 @@ def main(folder, query=None, limit="10"):
     for row_id in sorted(collection.rows):
         vector, payload = collection.rows[row_id]
         print(json.dumps({"id": row_id, "vector": vector, "payload": payload}))
-
 
 if __name__ == "__main__":
     try:

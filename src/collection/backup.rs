@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::writer::{plan_tombstones, write_parts, write_tombstones};
 use super::{Collection, Progress};
-use crate::codec::header::FileKind;
+use crate::codec::header::{FileKind, check_writable};
 use crate::error::{Error, Result};
 use crate::manifest::{self, Manifest, SegmentEntry};
 use crate::segment::check::Check;
@@ -75,6 +75,8 @@ impl Collection {
         // file numbers of the view are spent in it.
         let view = self.view();
         let installed = manifest::load_installed(&*self.shared.vfs)?;
+        // What a newer version alone may write cannot be copied by this one.
+        check_writable(installed.read_only, &self.shared.vfs.path(manifest::NAME))?;
         let mut next = Manifest { segments: Vec::new(), logs: Vec::new(), ..installed };
         next.lsn = view.lsn;
         let done = Backup { from: &*self.shared.vfs, to, progress, total: mapped_bytes(&view) };

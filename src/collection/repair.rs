@@ -18,7 +18,7 @@ use super::open::{MAX_LOG, is_finite, open_segments, read_tombstones, replay, st
 use super::verify::check_segment;
 use super::writer::{remove_unnamed, write_files, write_parts};
 use super::{Collection, apply};
-use crate::codec::header::{FileHeader, FileKind};
+use crate::codec::header::{FileHeader, FileKind, check_writable};
 use crate::codec::{Fields, crc32};
 use crate::error::{Corruption, Error, Result};
 use crate::manifest::{self, LogEntry, Manifest, SegmentEntry};
@@ -131,6 +131,7 @@ impl Collection {
         if let Err(e @ Error::NotACollection { .. }) = manifest::load_installed(&vfs) {
             return Err(e);
         }
+        vfs.check_file_system()?;
         repair(&vfs, options)
     }
 }
@@ -191,6 +192,7 @@ impl<'a> Repair<'a> {
             (Err(Error::Corrupt(damage)), None) => return Err(manifest_lost(vfs, damage)),
             (Err(e), _) => return Err(e),
         };
+        check_writable(found.read_only, &vfs.path(manifest::NAME))?;
         // Names are never reused, not even those of files that nobody ever named.
         let blind = !damaged.is_empty();
         for name in strays(vfs, &found)? {
@@ -352,7 +354,7 @@ impl<'a> Repair<'a> {
         dead: &RoaringBitmap,
         next: &mut Manifest,
     ) -> Result<Vec<Arc<Part>>> {
-        let schema = self.found.schema.clone();
+        let schema = Arc::new(self.found.schema.clone());
         let (mut parts, mut bytes) = (Vec::new(), 0);
         let mut run = RunBuilder::new(&schema);
         for row in (0..salvage.rows).filter(|row| !dead.contains(*row)).map(Ordinal) {
