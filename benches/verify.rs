@@ -7,7 +7,6 @@
 
 mod support;
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -60,7 +59,7 @@ fn read_all(path: &Path, buffer: &mut [u8]) -> std::io::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(path)? {
         #[expect(clippy::disallowed_types, reason = "measures the system, not the store")]
-        let mut file = File::open(entry?.path())?;
+        let mut file = std::fs::File::open(entry?.path())?;
         loop {
             match file.read(buffer)? {
                 0 => break,

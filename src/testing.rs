@@ -128,6 +128,14 @@ impl Recorder {
         crate::collection::open::open(Arc::new(self.0.clone()), options)
     }
 
+    /// Repairs the collection in it.
+    ///
+    /// # Errors
+    /// As [`Collection::repair_with`].
+    pub fn repair(&self, options: &RepairOptions) -> Result<Repaired> {
+        crate::collection::repair::repair(&self.0, options)
+    }
+
     /// Operations so far: a moment to cut the power at lies before each of them,
     /// and one behind the last.
     pub fn operations(&self) -> usize {

@@ -4,21 +4,19 @@
 usage: reader.py FOLDER                    one line of JSON for each row, sorted by id
        reader.py FOLDER QUERY [LIMIT]      the nearest rows; QUERY is a JSON array
 
-Every checksum and all padding is checked; damage ends it with exit code 1. Strays (13.2)
-are not looked for. Numbers in parentheses are sections of FORMAT.md.
+All checksums and padding are checked; damage is exit code 1. Strays (13.2) are not looked for.
 """
 import json
 import math
-import os
+import pathlib
 import struct
 import sys
 import zlib
 
-PAGE, SMALL, LARGE = 4096, 4096, 65536
+PAGE, SMALL, LARGE = 4096, 4096, 65536  # numbers in parentheses: sections of FORMAT.md
 IDS, ORDER, NORMS, CODES, FACTORS, VECTORS, PAYLOAD, INDEX = range(1, 9)
 
-class Damage(Exception):
-    pass
+class Damage(Exception): ...
 
 def need(condition, what):
     if not condition:
@@ -40,10 +38,9 @@ def zeros(data, start, end):
     need(not any(cut(data, start, end - start)), "padding is not zero")
 
 def load(folder, name):
-    path = os.path.join(folder, name)
-    need(os.path.isfile(path) and not os.path.islink(path), name + " is missing")
-    with open(path, "rb") as file:
-        return file.read()
+    path = pathlib.Path(folder, name)
+    need(path.is_file() and not path.is_symlink(), name + " is missing")
+    return path.read_bytes()
 
 def header(data, kind, number, collection=None):
     """(6) Checks a file header; returns the collection."""
@@ -52,16 +49,13 @@ def header(data, kind, number, collection=None):
     need(data[4:8] == kind, "kind of file")
     major, _minor, _compatible, read_only, incompatible = read(data, 8, "HHIII")
     need(major == 1 and read_only == 0 and incompatible == 0, "version")
-    name = data[32:48]
-    need(collection in (None, name), "collection")
+    need(collection in (None, data[32:48]), "collection")
     need(one(data, 24, "Q") == number, "file number")
     body = zlib.crc32(data[64:]) if kind in (b"MANI", b"TOMB") else 0
     need(one(data, 56, "I") == body, "body of a file")
-    return name
+    return data[32:48]
 
-class Schema:
-    """(7)"""
-
+class Schema:  # (7)
     def __init__(self, data):
         self.dims, metric, stored, ids, reserved, count = read(data, 0, "IBBBBI")
         need(1 <= self.dims <= 65535 and reserved == 0 and 1 <= count <= 16, "schema")
@@ -79,12 +73,12 @@ class Schema:
         need(len(data) == at + 4 + 8 * count, "schema")
         self.vector_bytes = self.dims * (4 if self.stored == "f32" else 2)
 
-    def vector(self, data):
-        """(10)"""
+    def vector(self, data):  # (10)
         if self.stored == "bf16":
             halves = struct.unpack("<%dH" % self.dims, data)
             data = struct.pack("<%dI" % self.dims, *(half << 16 for half in halves))
-        return list(struct.unpack("<%d%s" % (self.dims, "e" if self.stored == "f16" else "f"), data))
+        form = "%de" if self.stored == "f16" else "%df"
+        return list(struct.unpack("<" + form % self.dims, data))
 
 class Collection:
     def __init__(self, folder):
@@ -109,16 +103,16 @@ class Collection:
             need(entry[3] == 1 or (entry[3] == 0 and n == logs - 1), "an unsealed log")
             self.log(*entry)
 
-    def segment(self, number, length, rows, table_crc, dead_number, dead_count, dead_crc):
-        """(9)"""
+    def segment(self, number, length, rows, table_crc, dead_number, dead_count, dead_crc):  # (9)
         name = "seg-%010d" % number
         data = load(self.folder, name)
         need(len(data) == length and rows > dead_count, "length of " + name)
         header(data, b"SEGM", number, self.name)
         table_at, file_len, count, checksums, same_rows, crc = read(data, length - 64, "QQIIII")
         zeros(data, length - 32, length - 8)
-        need(one(data, length - 8, "I") == zlib.crc32(data[length - 64 : length - 8]), "footer")
-        need(data[-4:] == b"MTRY" and (file_len, same_rows, crc) == (length, rows, table_crc), "footer")
+        need(one(data, length - 8, "I") == zlib.crc32(data[-64:-8]), "footer")
+        need((file_len, same_rows, crc) == (length, rows, table_crc), "footer")
+        need(data[-4:] == b"MTRY", "footer")
         need(zlib.crc32(cut(data, table_at, length - 64 - table_at)) == crc, "region table")
         sums = read(data, table_at + 32 * count, "%dI" % checksums)
         codes = [(kind, n) for n in range(len(self.schema.stages)) for kind in (CODES, FACTORS)]
@@ -135,27 +129,25 @@ class Collection:
             for start in range(at, at + size, block):
                 need(zlib.crc32(data[start : min(start + block, at + size)]) == sums[used], "block")
                 used += 1
-            end, regions[kind, stage] = at + size, data[at : at + size]
+            end, regions[want] = at + size, data[at : at + size]
         need(used == checksums and table_at == -(-end // PAGE) * PAGE, "region table")
         zeros(data, end, table_at)
         self.take(rows, regions, self.dead(dead_number, dead_count, dead_crc, rows))
 
     def take(self, rows, regions, dead):
-        schema, vectors = self.schema, regions[VECTORS, 0]
-        need(len(vectors) == rows * schema.vector_bytes, "vectors")
+        vectors, size = regions[VECTORS, 0], self.schema.vector_bytes
+        need(len(vectors) == rows * size, "vectors")
         ids = self.ids(rows, regions[IDS, 0])
         order = read(regions[ORDER, 0], 0, "%dI" % rows)
         need(len(regions[ORDER, 0]) == 4 * rows and sorted(order) == list(range(rows)), "id order")
         sorted_ids = [self.key(ids[row]) for row in order]
         need(all(a < b for a, b in zip(sorted_ids, sorted_ids[1:])), "id order")
-        texts = [""] * rows
-        if (PAYLOAD, 0) in regions:
-            texts = self.payloads(rows, regions[PAYLOAD, 0], regions[INDEX, 0])
+        blocks = regions.get((PAYLOAD, 0))
+        texts = self.payloads(rows, blocks, regions[INDEX, 0]) if blocks else [""] * rows
         for row in range(rows):
             if row not in dead:
                 need(ids[row] not in self.rows, "two rows with one id")
-                at = row * schema.vector_bytes
-                self.put(ids[row], vectors[at : at + schema.vector_bytes], texts[row])
+                self.put(ids[row], vectors[row * size : row * size + size], texts[row])
 
     def key(self, row_id):
         return row_id.encode() if self.schema.text_ids else row_id
@@ -167,14 +159,12 @@ class Collection:
 
     def ids(self, rows, region):
         if not self.schema.text_ids:
-            need(len(region) == 8 * rows, "ids")
-            return list(read(region, 0, "%dQ" % rows))
+            return read(region, 0, "%dQ" % rows)
         ends = (0,) + read(region, 0, "%dQ" % rows)
         need(len(region) == 8 * rows + ends[-1], "ids")
         return [cut(region, 8 * rows + a, b - a).decode() for a, b in zip(ends, ends[1:])]
 
-    def payloads(self, rows, region, index):
-        """(12)"""
+    def payloads(self, rows, region, index):  # (12)
         need(len(index) % 16 == 0 and index, "payload index")
         entries = [read(index, at, "IIQ") for at in range(0, len(index), 16)]
         firsts, texts, end = [entry[0] for entry in entries] + [rows], [], 0
@@ -201,14 +191,13 @@ class Collection:
     def dead(self, number, count, crc, rows):
         """(9) Tombstones: a Roaring bitmap."""
         if number == 0:
-            need(count == crc == 0, "tombstones")
             return set()
         name = "del-%010d" % number
         data = load(self.folder, name)
         header(data, b"TOMB", number, self.name)
         body = data[64:]
         need(zlib.crc32(body) == crc, name)
-        cookie, at, runs = one(body, 0, "I"), 4, b""
+        cookie, runs = one(body, 0, "I"), b""
         if cookie & 0xFFFF == 12347:
             size = (cookie >> 16) + 1
             runs, at = cut(body, 4, (size + 7) // 8), 4 + (size + 7) // 8
@@ -220,11 +209,9 @@ class Collection:
         found = set()
         for n, (key, less) in enumerate(keys):
             if runs and runs[n // 8] >> (n % 8) & 1:
-                pairs = one(body, at, "H")
-                values = []
-                for start, more in (read(body, at + 2 + 4 * k, "HH") for k in range(pairs)):
-                    values += range(start, start + more + 1)
-                at += 2 + 4 * pairs
+                pairs = [read(body, at + 2 + 4 * k, "HH") for k in range(one(body, at, "H"))]
+                values = [v for start, more in pairs for v in range(start, start + more + 1)]
+                at += 2 + 4 * len(pairs)
             elif less < 4096:
                 values, at = read(body, at, "%dH" % (less + 1)), at + 2 * (less + 1)
             else:
@@ -235,8 +222,7 @@ class Collection:
         need(at == len(body) and len(found) == count and max(found) < rows, name)
         return found
 
-    def log(self, number, length, crc, sealed):
-        """(8)"""
+    def log(self, number, length, crc, sealed):  # (8)
         name = "wal-%010d" % number
         data = load(self.folder, name)
         header(data, b"WLOG", number, self.name)
@@ -251,8 +237,8 @@ class Collection:
             self.apply(body, operations)
             self.lsn, at = lsn, end
         if at < len(data):
-            later = (self.head(data, place) for place in range(at + 8, len(data), 8))
-            vouched = any(frame and frame[2] > at for frame in later)
+            later = filter(None, (self.head(data, n) for n in range(at + 8, len(data), 8)))
+            vouched = any(frame[2] > at for frame in later)
             need(not sealed and at >= length and not vouched, "a commit that was durable")
         need(zlib.crc32(data[:length]) == crc, "bytes of " + name)
 
@@ -275,8 +261,8 @@ class Collection:
             else:
                 row_id, at = one(body, at, "Q"), at + 8
             need(kind in (1, 2), "operation")
+            self.rows.pop(row_id, None)
             if kind == 2:
-                self.rows.pop(row_id, None)
                 continue
             vector, at = cut(body, at, self.schema.vector_bytes), at + self.schema.vector_bytes
             size = one(body, at, "I")
@@ -287,26 +273,24 @@ class Collection:
     def nearest(self, query, limit):
         def score(vector):
             pairs = list(zip(query, vector))
-            if self.schema.metric == "l2":
-                return -math.fsum((a - b) ** 2 for a, b in pairs)
             dot = math.fsum(a * b for a, b in pairs)
-            if self.schema.metric == "dot":
-                return dot
             norms = math.hypot(*query) * math.hypot(*vector[: len(query)])
-            return dot / norms if norms else 0.0
+            cosine = dot / norms if norms else 0.0
+            l2 = -math.fsum((a - b) ** 2 for a, b in pairs)
+            return {"dot": dot, "l2": l2, "cosine": cosine}[self.schema.metric]
 
-        found = [(score(vector), row_id) for row_id, (vector, _) in self.rows.items()]
+        found = [(score(row[0]), row_id) for row_id, row in self.rows.items()]
         return sorted(found, key=lambda hit: (-hit[0], self.key(hit[1])))[:limit]
 
 def main(folder, query=None, limit="10"):
     collection = Collection(folder)
     if query is not None:
-        for score, row_id in collection.nearest(json.loads(query), int(limit)):
-            print(json.dumps({"id": row_id, "score": score}))
-        return
-    for row_id in sorted(collection.rows):
-        vector, payload = collection.rows[row_id]
-        print(json.dumps({"id": row_id, "vector": vector, "payload": payload}))
+        hits = collection.nearest(json.loads(query), int(limit))
+        lines = [{"id": row_id, "score": score} for score, row_id in hits]
+    else:
+        rows = sorted(collection.rows.items())
+        lines = [{"id": i, "vector": vector, "payload": payload} for i, (vector, payload) in rows]
+    print("".join(json.dumps(line) + "\n" for line in lines), end="")
 
 if __name__ == "__main__":
     try:

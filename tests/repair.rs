@@ -2,9 +2,9 @@
 
 mod support;
 
-use matryo::testing::Folder;
+use matryo::testing::{Folder, Loss, Recorder};
 use matryo::{Collection, Error, IdKind, Options, RepairOptions, Repaired, RowId, Schema, json};
-use support::{DIMS, files, folder_of, read_only, schema, vector};
+use support::{DIMS, Rng, files, folder_of, read_only, schema, vector};
 
 type Files = Vec<(String, Vec<u8>)>;
 
@@ -286,4 +286,33 @@ fn a_folder_that_is_no_collection_is_left_alone() -> Result<(), Box<dyn std::err
     assert!(matches!(refused, Err(Error::NotACollection { .. })), "{refused:?}");
     assert_eq!(std::fs::read_dir(dir.path())?.count(), 1);
     Ok(())
+}
+
+/// Power loss at every operation of a repair: what is left opens with all rows,
+/// or can still be repaired, and the evidence is never the thing that is lost.
+#[test]
+fn power_loss_during_a_repair_loses_nothing_more() {
+    let good = make();
+    let (name, bytes) = segment(&good);
+    let (at, _) = region(bytes, 6);
+    let mut bad = bytes.clone();
+    bad[at + 4096 * 2] ^= 1;
+    let folder = folder_of(&good);
+    folder.write(name, bad.clone());
+    let recorder = Recorder::over(&folder, None);
+    let report = recorder.repair(&RepairOptions::new()).expect("repairs");
+    assert_eq!(report.lost, 32);
+    let mut rng = Rng(5);
+    let losses = [Loss::Everything, Loss::Nothing, Loss::Bytes, Loss::Names];
+    for cut in 0..=recorder.operations() {
+        for loss in losses.into_iter().chain([Loss::Drawn; 4]) {
+            let left = recorder.after(cut, loss, &mut || rng.next());
+            let again = repair(&left);
+            assert!(again.was_intact() || again.lost == 32, "{cut} {loss:?}: {again:?}");
+            assert_eq!(healthy(&left).len(), 318 - 32, "{cut} {loss:?}");
+            let kept = left.names().into_iter().filter(|n| n.starts_with("damaged-"));
+            let whole = kept.filter(|n| left.read(n).as_ref() == Some(&bad)).count();
+            assert!(whole >= 1, "{cut} {loss:?}: {:?}", left.names());
+        }
+    }
 }

@@ -162,8 +162,14 @@ struct Source {
     dead: RoaringBitmap,
     /// Whether its list of dead rows could not be read.
     dead_unknown: bool,
-    /// What is left of it, where it is damaged; none where nothing is.
-    salvage: Option<Option<Salvage>>,
+    state: State,
+}
+
+/// What can be done with a segment.
+enum State {
+    Intact,
+    Damaged(Box<Salvage>),
+    Lost,
 }
 
 struct Repair<'a> {
@@ -217,16 +223,16 @@ impl<'a> Repair<'a> {
         for entry in self.found.segments.clone() {
             let name = FileKind::Segment.name(entry.number);
             let checked = check_segment(self.vfs, &self.found, &entry, THREADS);
-            let salvage = match checked {
-                Ok(_) => None,
+            let state = match checked {
+                Ok(_) => State::Intact,
                 Err(e) => {
                     let salvage = self.salvage(&name, &entry);
                     self.note(name, e)?;
-                    Some(salvage)
+                    salvage.map_or(State::Lost, |left| State::Damaged(Box::new(left)))
                 }
             };
             let mut source =
-                Source { entry, dead: RoaringBitmap::new(), dead_unknown: self.blind, salvage };
+                Source { entry, dead: RoaringBitmap::new(), dead_unknown: self.blind, state };
             match read_tombstones(self.vfs, &self.found, &entry) {
                 Ok(dead) => source.dead = dead,
                 Err(e) => {
@@ -321,20 +327,20 @@ impl<'a> Repair<'a> {
 
     /// The parts a source becomes: itself, or new segments of what is left.
     fn parts_of(&mut self, source: Source, next: &mut Manifest) -> Result<Vec<Arc<Part>>> {
-        let Source { mut entry, dead, dead_unknown, salvage } = source;
-        match salvage {
-            None => {
+        let Source { mut entry, dead, dead_unknown, state } = source;
+        match state {
+            State::Intact => {
                 if dead_unknown {
                     entry.tombstones = None;
                 }
                 next.segments.push(entry);
                 Ok(vec![self.open(&entry, dead)?])
             }
-            Some(None) => {
+            State::Lost => {
                 self.report.lost += u64::from(entry.rows) - dead.len();
                 Ok(Vec::new())
             }
-            Some(Some(salvage)) => {
+            State::Damaged(salvage) => {
                 self.report.rebuilt += 1;
                 self.rebuild(&salvage, &dead, next)
             }

@@ -28,8 +28,15 @@ pub(crate) struct Salvage {
     pub(crate) rows: u32,
     ids: Region,
     vectors: Region,
-    /// Blocks, and the entries of their index that are intact, with their places.
-    payload: Option<(Region, Vec<(usize, BlockEntry)>, usize)>,
+    payload: Option<Payloads>,
+}
+
+struct Payloads {
+    blocks: Region,
+    /// The entries of the index that are intact, with their places in it.
+    entries: Vec<(usize, BlockEntry)>,
+    /// Entries there were.
+    count: usize,
 }
 
 impl Salvage {
@@ -64,7 +71,7 @@ impl Salvage {
         let payload = blocks.zip(region(RegionKind::PayloadIndex, None));
         let payload = payload.map(|(blocks, index)| {
             let count = index.len() / BlockEntry::LEN;
-            (blocks, intact_entries(&index, count), count)
+            Payloads { blocks, entries: intact_entries(&index, count), count }
         });
         Ok(Self {
             file: file.path().to_owned(),
@@ -89,7 +96,9 @@ impl Salvage {
 
     /// The text of a row's payload.
     pub(crate) fn payload(&self, row: Ordinal) -> Result<String> {
-        let Some((blocks, entries, count)) = &self.payload else { return Ok(String::new()) };
+        let Some(Payloads { blocks, entries, count }) = &self.payload else {
+            return Ok(String::new());
+        };
         let lost = || Error::corrupt(&self.file, 0, "index of payloads is damaged");
         let next = entries.partition_point(|(_, e)| e.first_row <= row.0);
         let (at, entry) = *next.checked_sub(1).and_then(|n| entries.get(n)).ok_or_else(lost)?;
