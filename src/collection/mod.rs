@@ -16,7 +16,7 @@
 //!   verify.rs   every byte is read and compared
 //!   backup.rs   a copy of the files, while they are in use
 //!   copy.rs     copies of fewer dimensions or another precision
-//!   repair.rs   what can be saved of a damaged folder
+//!   repair/     what can be saved of a damaged folder
 //! ```
 
 mod apply;

@@ -9,31 +9,31 @@
 //! Nothing that was damaged is lost by it: a copy named `damaged-<n>-<file>` is
 //! durable in the folder before the manifest is replaced, and stays there.
 
+mod blind;
+mod frames;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use super::open::{MAX_LOG, is_finite, open_segments, read_tombstones, replay, strays};
+use super::Collection;
+use super::open::{MAX_LOG, open_segments, read_tombstones, replay, strays};
 use super::verify::check_segment;
 use super::writer::{remove_unnamed, write_files, write_parts};
-use super::{Collection, apply};
 use crate::codec::header::{FileHeader, FileKind, check_writable};
-use crate::codec::{Fields, crc32};
 use crate::error::{Corruption, Error, Result};
-use crate::manifest::{self, LogEntry, Manifest, SegmentEntry};
+use crate::manifest::{self, Manifest, SegmentEntry};
 use crate::memtable::RunBuilder;
 use crate::schema::Schema;
-use crate::segment::format::Footer;
 use crate::segment::reader::Segment;
 use crate::segment::salvage::Salvage;
-use crate::types::{FileNumber, Lsn, Ordinal, RowId};
+use crate::types::{FileNumber, Ordinal, RowId};
 use crate::vfs::disk::Disk;
 use crate::vfs::{LockMode, ReadFile, Vfs, read_all};
 use crate::view::{Part, View};
-use crate::wal::format::{ALIGN, LogName};
-use crate::wal::ops::{self, Operation};
-use crate::wal::reader::commits;
+use blind::{manifest_lost, without_manifest};
+use frames::Frames;
 
 /// Prefix of the copies of damaged files.
 const ASIDE: &str = "damaged-";
@@ -446,141 +446,6 @@ impl<'a> Repair<'a> {
         parts.sort_by_key(place);
         Ok(())
     }
-}
-
-/// The commits of a log, damaged or not.
-struct Frames<'a> {
-    manifest: &'a Manifest,
-    name: LogName,
-    bytes: &'a [u8],
-}
-
-impl<'a> Frames<'a> {
-    fn new(manifest: &'a Manifest, number: FileNumber, bytes: &'a [u8]) -> Self {
-        let name = LogName { collection: manifest.collection, number };
-        Self { manifest, name, bytes }
-    }
-
-    /// The LSNs, operations and ends of the valid frames behind `before`.
-    fn valid(&self, before: Lsn) -> Vec<(Lsn, Vec<Operation<'a>>, usize)> {
-        let (mut at, mut last, mut all) = (FileHeader::LEN, before, Vec::new());
-        while let Some((frame, body, end)) = self.name.frame(self.bytes, at) {
-            let parsed = self.parse(body, frame.operations).filter(|_| frame.lsn == last.next());
-            let Some(operations) = parsed else { break };
-            all.push((frame.lsn, operations, end));
-            (at, last) = (end, frame.lsn);
-        }
-        all
-    }
-
-    fn parse(&self, body: &'a [u8], operations: u32) -> Option<Vec<Operation<'a>>> {
-        let schema = &self.manifest.schema;
-        let parsed = ops::parse(body, operations, schema.ids(), schema.vector_bytes()).ok()?;
-        parsed.iter().all(|operation| is_finite(operation, schema)).then_some(parsed)
-    }
-
-    /// The last LSN of the valid frames behind `before`, and where they end.
-    fn valid_from(&self, before: Lsn) -> (Lsn, usize) {
-        let none = (before, self.bytes.len().min(FileHeader::LEN));
-        self.valid(before).last().map_or(none, |(lsn, _, end)| (*lsn, *end))
-    }
-
-    /// Fails where an open would: if the log is damaged, or a commit holds what
-    /// cannot be applied.
-    fn check(&self, path: &Path, entry: LogEntry, before: Lsn) -> Result<()> {
-        let all = commits(self.bytes, path, &self.manifest.collection, entry, before)?;
-        let Some(bad) = all.get(self.valid(before).len()) else { return Ok(()) };
-        Err(Error::corrupt(path, bad.at, "holds operations that cannot be read"))
-    }
-
-    /// The highest LSN of the frames that begin at `start` or behind it, whole
-    /// or not.
-    fn highest_from(&self, start: usize) -> Lsn {
-        let places = (start..self.bytes.len()).step_by(ALIGN);
-        let heads = places.filter_map(|at| self.name.head(self.bytes, at));
-        heads.map(|head| head.lsn).max().unwrap_or_default()
-    }
-
-    /// The view after the valid frames that come next.
-    fn apply(&self, view: View) -> Result<View> {
-        let valid = self.valid(view.lsn);
-        let Some(lsn) = valid.last().map(|(lsn, ..)| *lsn) else { return Ok(view) };
-        let operations: Vec<_> = valid.into_iter().flat_map(|(_, all, _)| all).collect();
-        apply::apply(&view, lsn, &operations)
-    }
-}
-
-/// The error that says what is there beside a lost manifest.
-fn manifest_lost(vfs: &dyn Vfs, mut damage: Corruption) -> Error {
-    let names = vfs.list().unwrap_or_default();
-    let count = |kind| {
-        let kinds = names.iter().filter_map(|name| FileKind::parse(name));
-        kinds.filter(|(found, _)| *found == kind).count()
-    };
-    let (segments, logs) = (count(FileKind::Segment), count(FileKind::Wal));
-    damage.what = format!(
-        "{}; {segments} segments and {logs} logs are there: restore the manifest from a backup, \
-         or repair with the schema",
-        damage.what
-    );
-    Error::Corrupt(damage)
-}
-
-/// What can be said of a collection without its manifest: the segments and logs
-/// that say whose they are, in the order of their numbers.
-fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifest> {
-    let mut files: Vec<(FileKind, FileNumber)> =
-        vfs.list()?.iter().filter_map(|name| FileKind::parse(name)).collect();
-    files.sort_by_key(|(_, number)| *number);
-    let mut made = Manifest::new([0; 16], schema.clone());
-    let mut known = false;
-    for (kind, number) in files {
-        made.next_file = made.next_file.max(FileNumber(number.0 + 1));
-        let Some(file) = vfs.open(&kind.name(number))? else { continue };
-        let mut header = [0; FileHeader::LEN];
-        if file.len() >= header.len() as u64 {
-            file.read_at(&mut header, 0)?;
-        }
-        if let Ok(header) = FileHeader::decode(&header, kind, file.path()) {
-            if known && header.collection != made.collection {
-                continue;
-            }
-            (made.collection, known) = (header.collection, true);
-            made.generation = made.generation.max(header.generation);
-        }
-        match kind {
-            FileKind::Segment => made.segments.extend(entry_of(&*file, number)?),
-            FileKind::Wal => made.logs.push(log_of(&*file, number, &mut made.lsn)?),
-            FileKind::Tombstones | FileKind::Manifest => {}
-        }
-    }
-    Ok(made)
-}
-
-/// The entry of a segment, by its own word.
-fn entry_of(file: &dyn ReadFile, number: FileNumber) -> Result<Option<SegmentEntry>> {
-    let mut footer = [0; Footer::LEN];
-    let Some(at) = file.len().checked_sub(Footer::LEN as u64) else { return Ok(None) };
-    file.read_at(&mut footer, at)?;
-    let entry = Footer::decode(&footer).ok().filter(|f| f.rows > 0).map(|footer| SegmentEntry {
-        number,
-        len: file.len(),
-        rows: footer.rows,
-        table_crc: footer.table_crc,
-        tombstones: None,
-    });
-    Ok(entry)
-}
-
-/// The entry of a log, and the LSN before its first commit if it is the first.
-fn log_of(file: &dyn ReadFile, number: FileNumber, lsn: &mut Lsn) -> Result<LogEntry> {
-    let bytes = read_all(file, MAX_LOG)?;
-    let header = bytes.field(0..FileHeader::LEN.min(bytes.len()));
-    let first = bytes.get(FileHeader::LEN + 8..FileHeader::LEN + 16);
-    if let (Lsn(0), Some(first)) = (*lsn, first) {
-        *lsn = Lsn(first.u64(0..8).saturating_sub(1));
-    }
-    Ok(LogEntry { number, len: header.len() as u64, crc: crc32(header), sealed: false })
 }
 
 fn copy_file(from: &dyn ReadFile, to: &mut dyn crate::vfs::WriteFile) -> Result<()> {
