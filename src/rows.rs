@@ -5,6 +5,7 @@ use crate::encoding::{StageCode, StageView};
 use crate::error::Result;
 use crate::index::Index;
 use crate::types::{Ordinal, RowId};
+use crate::vfs::map::Bytes;
 
 /// One stage code of a set of rows, in RAM.
 pub(crate) struct CodeColumn {
@@ -69,6 +70,12 @@ pub(crate) trait Rows: Send + Sync {
 
     /// Bytes of RAM the rows take.
     fn ram_bytes(&self) -> usize;
+
+    /// The whole file the rows are in; none for rows in RAM. It can be read even
+    /// after the file was removed.
+    fn mapped(&self) -> Option<&Bytes> {
+        None
+    }
 
     /// The row with this id, dead or alive: O(log n).
     fn find(&self, id: &RowId) -> Result<Option<Ordinal>> {

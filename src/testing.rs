@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::vfs::Vfs;
-use crate::{Collection, Options, Result, Schema};
+use crate::{
+    Collection, Copied, CopyOptions, Options, Progress, RepairOptions, Repaired, Result, Schema,
+};
 
 /// A collection's folder that lives in RAM and can be tampered with. Nothing runs
 /// in the background, so what is written does not depend on threads.
@@ -25,6 +27,38 @@ impl Folder {
     /// As [`Collection::open_with`].
     pub fn open(&self, options: Options) -> Result<Collection> {
         crate::collection::open::open(Arc::new(self.0.clone()), options.background(false))
+    }
+
+    /// Backs a collection up into it.
+    ///
+    /// # Errors
+    /// As [`Collection::backup_with`].
+    pub fn back_up(
+        &self,
+        collection: &Collection,
+        progress: &dyn Fn(Progress) -> bool,
+    ) -> Result<Copied> {
+        collection.back_up(&self.0, progress)
+    }
+
+    /// Repairs the collection in it.
+    ///
+    /// # Errors
+    /// As [`Collection::repair_with`].
+    pub fn repair(&self, options: &RepairOptions) -> Result<Repaired> {
+        crate::collection::repair::repair(&self.0, options)
+    }
+
+    /// Shortens the collection in it.
+    ///
+    /// # Errors
+    /// As [`Collection::drop_tier_with`].
+    pub fn drop_tier(
+        &self,
+        options: &CopyOptions,
+        progress: &dyn Fn(Progress) -> bool,
+    ) -> Result<Copied> {
+        self.open(Options::new())?.shorten(options, progress)
     }
 
     /// Names of its files, sorted.
@@ -92,6 +126,14 @@ impl Recorder {
     /// As [`Collection::open_with`].
     pub fn open(&self, options: Options) -> Result<Collection> {
         crate::collection::open::open(Arc::new(self.0.clone()), options)
+    }
+
+    /// Repairs the collection in it.
+    ///
+    /// # Errors
+    /// As [`Collection::repair_with`].
+    pub fn repair(&self, options: &RepairOptions) -> Result<Repaired> {
+        crate::collection::repair::repair(&self.0, options)
     }
 
     /// Operations so far: a moment to cut the power at lies before each of them,

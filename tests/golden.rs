@@ -270,23 +270,3 @@ fn a_newer_format_is_refused_and_left_alone() {
         assert_eq!(files(&folder), before);
     }
 }
-
-/// A reader in another language, made from FORMAT.md, finds the same rows. Where
-/// there is no Python, this is not known.
-#[test]
-fn an_independent_reader_agrees() {
-    for golden in all() {
-        let files = home().join(golden.name);
-        let reader = std::process::Command::new("python3")
-            .arg(home().with_file_name("read.py"))
-            .args([files.with_extension("matryo"), files.with_extension("json")])
-            .output();
-        match reader {
-            Err(e) => println!("no python3: {e}"),
-            Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                assert!(output.status.success(), "{}: {said}", golden.name);
-            }
-        }
-    }
-}

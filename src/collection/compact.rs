@@ -36,13 +36,13 @@ pub struct Compacted {
     pub reclaimed: u64,
 }
 
-/// How far a compaction is.
+/// How far a compaction or a copy is, in rows; a backup, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Rows copied.
+    /// Copied so far.
     pub done: u64,
-    /// Rows to copy.
+    /// To copy.
     pub total: u64,
 }
 

@@ -1,13 +1,12 @@
-//! Sizes of a collection, and checking all of it.
+//! Sizes of a collection.
 
 use std::collections::BTreeMap;
 
 use parking_lot::MutexGuard;
 
 use super::Collection;
-use super::open::{check_logs, read_tombstones};
 use super::writer::Writer;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::manifest;
 use crate::schema::Schema;
 use crate::segment::format::RegionKind;
@@ -37,16 +36,6 @@ pub struct Info {
     pub ram_bytes: u64,
     /// Why merging segments in the background last failed, if it did.
     pub background_error: Option<String>,
-}
-
-/// What [`Collection::verify`] read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Verified {
-    /// Files.
-    pub files: usize,
-    /// Bytes.
-    pub bytes: u64,
 }
 
 impl Collection {
@@ -90,34 +79,6 @@ impl Collection {
             info.disk_bytes += vfs.open(name)?.map_or(0, |file| file.len());
         }
         Ok(info)
-    }
-
-    /// Reads every file of the collection from disk and compares every byte that
-    /// can change an answer with its checksum.
-    ///
-    /// # Errors
-    /// [`crate::Error::Corrupt`] for the first damage found.
-    pub fn verify(&self) -> Result<Verified> {
-        let vfs = &*self.shared.vfs;
-        let writer = self.quiet();
-        let manifest = manifest::load_installed(vfs)?;
-        if writer.as_ref().is_some_and(|w| w.healthy().is_ok() && !w.installed(&manifest)) {
-            let what = "is not the one this handle installed";
-            return Err(Error::corrupt(vfs.path(manifest::NAME), 0, what));
-        }
-        let mut verified = Verified { files: 0, bytes: 0 };
-        for entry in &manifest.segments {
-            Segment::open(vfs, &manifest.collection, &manifest.schema, entry)?.verify()?;
-            read_tombstones(vfs, &manifest, entry)?;
-        }
-        check_logs(vfs, &manifest, writer.and_then(|w| w.open_log()))?;
-        for name in manifest.files().iter().map(String::as_str).chain([manifest::NAME]) {
-            if let Some(file) = vfs.open(name)? {
-                verified.files += 1;
-                verified.bytes += file.len();
-            }
-        }
-        Ok(verified)
     }
 
     /// Keeps the writer from replacing files while they are read.

@@ -12,19 +12,27 @@
 //!   compact.rs  segments are merged, dead rows reclaimed
 //!   open.rs     create, open, recovery
 //!   snapshot.rs the rows at one moment
-//!   info.rs     sizes, verify
+//!   info.rs     sizes
+//!   verify.rs   every byte is read and compared
+//!   backup.rs   a copy of the files, while they are in use
+//!   copy.rs     copies of fewer dimensions or another precision
+//!   repair/     what can be saved of a damaged folder
 //! ```
 
 mod apply;
+mod backup;
 mod batch;
 mod bulk;
 mod commit;
 mod compact;
+mod copy;
 mod encode;
 mod info;
 pub(crate) mod open;
 mod options;
+pub(crate) mod repair;
 mod snapshot;
+mod verify;
 mod writer;
 
 use std::ops::Deref;
@@ -36,12 +44,16 @@ use std::thread::JoinHandle;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde_json::Value;
 
+pub use backup::Copied;
 pub use batch::Batch;
 pub use bulk::Bulk;
 pub use compact::{Compacted, Progress};
-pub use info::{Info, Verified};
+pub use copy::CopyOptions;
+pub use info::Info;
 pub use options::{Durability, Options};
+pub use repair::{RepairOptions, Repaired};
 pub use snapshot::{Row, Snapshot};
+pub use verify::Verified;
 
 use crate::error::{Error, Result};
 use crate::filter::Filter;

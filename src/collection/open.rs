@@ -113,7 +113,7 @@ fn handle(
     Collection { shared: Arc::new(handle) }
 }
 
-fn open_segments(vfs: &dyn Vfs, manifest: &Manifest) -> Result<View> {
+pub(super) fn open_segments(vfs: &dyn Vfs, manifest: &Manifest) -> Result<View> {
     let schema = Arc::new(manifest.schema.clone());
     let part = |entry: &SegmentEntry| -> Result<Arc<Part>> {
         let segment = Segment::open(vfs, &manifest.collection, &schema, entry)?;
@@ -170,7 +170,7 @@ fn max_tombstones(rows: u32) -> u64 {
 }
 
 /// The log that was being written when the collection stopped uncleanly.
-struct Tail {
+pub(super) struct Tail {
     entry: LogEntry,
     bytes: Vec<u8>,
     before: Lsn,
@@ -197,7 +197,11 @@ impl Tail {
 }
 
 /// Applies the commits of all logs to `view`; returns the unsealed log, if any.
-fn replay(vfs: &dyn Vfs, manifest: &Manifest, mut view: View) -> Result<(View, Option<Tail>)> {
+pub(super) fn replay(
+    vfs: &dyn Vfs,
+    manifest: &Manifest,
+    mut view: View,
+) -> Result<(View, Option<Tail>)> {
     let mut tail = None;
     for entry in &manifest.logs {
         let bytes = read_log(vfs, *entry)?;
@@ -210,7 +214,7 @@ fn replay(vfs: &dyn Vfs, manifest: &Manifest, mut view: View) -> Result<(View, O
     Ok((view, tail))
 }
 
-fn read_log(vfs: &dyn Vfs, entry: LogEntry) -> Result<Vec<u8>> {
+pub(super) fn read_log(vfs: &dyn Vfs, entry: LogEntry) -> Result<Vec<u8>> {
     let name = FileKind::Wal.name(entry.number);
     match vfs.open(&name)? {
         Some(file) => read_all(&*file, MAX_LOG),
@@ -232,7 +236,7 @@ pub(super) fn check_logs(vfs: &dyn Vfs, manifest: &Manifest, open: Option<LogEnt
     Ok(())
 }
 
-fn read_commits<'a>(
+pub(super) fn read_commits<'a>(
     vfs: &dyn Vfs,
     manifest: &Manifest,
     bytes: &'a [u8],
@@ -272,7 +276,7 @@ fn replay_log(
 }
 
 /// What a batch refuses; only a log that was made by hand can hold it.
-fn is_finite(operation: &Operation, schema: &Schema) -> bool {
+pub(super) fn is_finite(operation: &Operation, schema: &Schema) -> bool {
     let Operation::Upsert { vector, .. } = operation else { return true };
     let mut wide = vec![0.0; schema.dims()];
     schema.stored().decode(vector, &mut wide);
@@ -286,7 +290,7 @@ fn is_finite(operation: &Operation, schema: &Schema) -> bool {
 /// [`Error::Corrupt`] where such a file cannot be left over: then it is the
 /// manifest that is wrong, an older copy put in the place of the last one, and
 /// to go on would remove the rows it does not know of.
-fn strays(vfs: &dyn Vfs, manifest: &Manifest) -> Result<Vec<String>> {
+pub(super) fn strays(vfs: &dyn Vfs, manifest: &Manifest) -> Result<Vec<String>> {
     let mut names = vfs.list()?;
     let needed = manifest.files();
     names.retain(|name| !needed.contains(name));

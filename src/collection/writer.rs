@@ -159,7 +159,11 @@ pub(super) fn check_room(view: &View, more: u32) -> Result<()> {
 
 /// Writes the files of a flush, durably, and enters them in `next`. An entry is
 /// made before its file, so that a file that could not be written is known.
-fn write_files(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<Vec<Arc<Part>>> {
+pub(super) fn write_files(
+    vfs: &dyn Vfs,
+    view: &View,
+    next: &mut Manifest,
+) -> Result<Vec<Arc<Part>>> {
     let mut parts = flush_tombstones(vfs, view, next)?;
     if let Some(entry) = flush_runs(vfs, view, next)? {
         let segment = Segment::open(vfs, &next.collection, &view.schema, &entry)?;

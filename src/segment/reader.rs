@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::format::{Footer, PAGE, RegionEntry, RegionKind, decode_table};
+use super::ids;
 use super::region::Region;
 use crate::codec::header::{CollectionId, FileHeader, FileKind};
 use crate::codec::{FormatError, Reader, crc32, f32s};
@@ -36,7 +37,7 @@ pub(crate) struct Segment {
     codes: Vec<CodeColumn>,
 }
 
-struct PayloadRegion {
+pub(super) struct PayloadRegion {
     blocks: Region,
     index: Vec<BlockEntry>,
     rows: u32,
@@ -61,59 +62,13 @@ impl Segment {
         parts.build(schema, entry.rows)
     }
 
-    /// Reads everything again and compares it with its checksum, padding too.
-    pub(crate) fn verify(&self) -> Result<()> {
-        for region in [&self.ids, &self.id_order, &self.vectors].into_iter().chain(&self.indexes) {
-            region.verify()?;
-        }
-        if let Some(payload) = &self.payload {
-            payload.blocks.verify()?;
-        }
-        let mut end = FileHeader::LEN as u64;
-        for entry in &self.entries {
-            self.zero(end, entry.offset)?;
-            end = entry.offset + entry.len;
-        }
-        self.zero(end, end.next_multiple_of(PAGE as u64))
-    }
-
-    /// Bytes between regions must be zero.
-    fn zero(&self, from: u64, to: u64) -> Result<()> {
-        match self.bytes[from as usize..to as usize].iter().position(|b| *b != 0) {
-            None => Ok(()),
-            Some(at) => Err(Error::corrupt(&self.file, from + at as u64, "padding is not zero")),
-        }
-    }
-
     /// (what, bytes) of each region, for `info`.
     pub(crate) fn sizes(&self) -> impl Iterator<Item = (RegionKind, u64)> {
         self.entries.iter().map(|e| (e.kind, e.len))
     }
-
-    fn id_text(&self, row: usize) -> Result<RowId> {
-        let end_of = |row: usize| -> Result<usize> {
-            let bytes = self.ids.get(row * 8, 8)?;
-            let end = Reader::new(bytes).u64().map_err(|e| e.in_file(&self.file, 0))?;
-            Ok(usize::try_from(end).unwrap_or(usize::MAX))
-        };
-        let start = if row == 0 { 0 } else { end_of(row - 1)? };
-        let len = end_of(row)?.checked_sub(start);
-        let text_at = (self.rows as usize * 8).checked_add(start);
-        let (Some(len), Some(text_at)) = (len, text_at) else {
-            return Err(Error::corrupt(
-                &self.file,
-                0,
-                format!("id of row {row} ends before it begins"),
-            ));
-        };
-        let text = std::str::from_utf8(self.ids.get(text_at, len)?);
-        let text = text
-            .map_err(|_| Error::corrupt(&self.file, 0, format!("id of row {row} is not UTF-8")))?;
-        Ok(RowId::from(text))
-    }
 }
 
-fn check_header(
+pub(super) fn check_header(
     file: &dyn ReadFile,
     collection: &CollectionId,
     entry: &SegmentEntry,
@@ -131,7 +86,7 @@ fn check_header(
     header.no_body(file.path())
 }
 
-fn read_footer(file: &dyn ReadFile, entry: &SegmentEntry) -> Result<Footer> {
+pub(super) fn read_footer(file: &dyn ReadFile, entry: &SegmentEntry) -> Result<Footer> {
     let at = file.len().saturating_sub(Footer::LEN as u64);
     let mut bytes = [0; Footer::LEN];
     file.read_at(&mut bytes, at)?;
@@ -156,15 +111,15 @@ fn read(file: &dyn ReadFile, offset: u64, len: usize) -> Result<Vec<u8>> {
 }
 
 /// A segment whose table is read: what the regions are built from.
-struct Parts<'a> {
-    file: &'a dyn ReadFile,
+pub(super) struct Parts<'a> {
+    pub(super) file: &'a dyn ReadFile,
     bytes: Bytes,
-    entries: Vec<RegionEntry>,
-    checksums: Arc<[u32]>,
+    pub(super) entries: Vec<RegionEntry>,
+    pub(super) checksums: Arc<[u32]>,
 }
 
 impl<'a> Parts<'a> {
-    fn open(file: &'a dyn ReadFile, footer: &Footer) -> Result<Self> {
+    pub(super) fn open(file: &'a dyn ReadFile, footer: &Footer) -> Result<Self> {
         let len =
             footer.table_len().and_then(|len| usize::try_from(len).ok()).unwrap_or(usize::MAX);
         let table = read(file, footer.table_at, len)?;
@@ -212,7 +167,7 @@ impl<'a> Parts<'a> {
     }
 
     /// The regions are those of the schema, each once, in their order.
-    fn check_regions(&self, schema: &Schema) -> Result<()> {
+    pub(super) fn check_regions(&self, schema: &Schema) -> Result<()> {
         use RegionKind as K;
         let of_stage = |stage: u16| [(K::Codes, stage), (K::Factors, stage)];
         let stages = (0..schema.stages().len() as u16).flat_map(of_stage);
@@ -242,7 +197,12 @@ impl<'a> Parts<'a> {
     }
 
     /// The entry of a region that must be there, of `len` bytes where known.
-    fn required(&self, kind: RegionKind, stage: u16, len: Option<usize>) -> Result<&RegionEntry> {
+    pub(super) fn required(
+        &self,
+        kind: RegionKind,
+        stage: u16,
+        len: Option<usize>,
+    ) -> Result<&RegionEntry> {
         let wrong = |what: String| Error::corrupt(self.file.path(), 0, what);
         let entry = self.entry(kind, stage);
         let entry = entry.ok_or_else(|| wrong(format!("region {kind:?} {stage} is missing")))?;
@@ -290,7 +250,7 @@ impl<'a> Parts<'a> {
         stages.map(column).collect()
     }
 
-    fn payload(&self, rows: u32) -> Result<Option<PayloadRegion>> {
+    pub(super) fn payload(&self, rows: u32) -> Result<Option<PayloadRegion>> {
         if self.entry(RegionKind::Payload, 0).is_none() {
             return Ok(None);
         }
@@ -322,13 +282,7 @@ impl Rows for Segment {
     }
 
     fn id(&self, row: Ordinal) -> Result<RowId> {
-        match self.id_kind {
-            IdKind::Str => self.id_text(row.index()),
-            IdKind::U64 => {
-                let bytes = self.ids.get(row.index() * 8, 8)?;
-                Reader::new(bytes).u64().map(RowId::U64).map_err(|e| e.in_file(&self.file, 0))
-            }
-        }
+        ids::read(&self.ids, self.id_kind, self.rows, row.index(), &self.file)
     }
 
     fn by_id(&self, rank: u32) -> Result<Ordinal> {
@@ -362,6 +316,10 @@ impl Rows for Segment {
 
     fn codes(&self) -> &[CodeColumn] {
         &self.codes
+    }
+
+    fn mapped(&self) -> Option<&Bytes> {
+        Some(&self.bytes)
     }
 
     fn ram_bytes(&self) -> usize {

@@ -91,11 +91,6 @@ impl Region {
         Err(Error::corrupt(&self.file, start as u64, what))
     }
 
-    /// Compares every block, whether it was compared before or not.
-    pub(crate) fn verify(&self) -> Result<()> {
-        (0..self.len.div_ceil(self.block_len)).try_for_each(|block| self.compare(block))
-    }
-
     /// Says that bytes `[at, at + len)` will be read soon. Blocks that were read
     /// in this open are taken to be in memory still: asking for a page that is
     /// there costs as much as scoring it.

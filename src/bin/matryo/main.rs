@@ -5,6 +5,7 @@
 //!   search.rs   queries -> hits, on stdout or as .npy
 //!   bench.rs    recall, speed and bytes read against known answers
 //!   info.rs     info, verify
+//!   maintain.rs backup, copy, drop-tier, compact, repair
 //!   npy/        NumPy files, streamed
 //!   report.rs   tables, JSON, errors, progress
 //! ```
@@ -14,6 +15,7 @@
 mod bench;
 mod import;
 mod info;
+mod maintain;
 mod npy;
 mod report;
 mod search;
@@ -55,6 +57,16 @@ enum Command {
     Info(info::Args),
     /// Read every file and compare it with its checksums; exit 1 on damage.
     Verify(info::VerifyArgs),
+    /// Copy a collection as it is, checking every byte.
+    Backup(maintain::BackupArgs),
+    /// Copy a collection with fewer dimensions or another precision.
+    Copy(maintain::CopyArgs),
+    /// Shorten the vectors of a collection in place: the rest of them is gone.
+    DropTier(maintain::DropTierArgs),
+    /// Merge all segments and free the bytes of dead rows.
+    Compact(maintain::CompactArgs),
+    /// Make a damaged collection one that opens, with all that can still be read.
+    Repair(maintain::RepairArgs),
 }
 
 impl Command {
@@ -65,6 +77,11 @@ impl Command {
             Self::Bench(args) => args.run(output),
             Self::Info(args) => args.run(output),
             Self::Verify(args) => args.run(output),
+            Self::Backup(args) => args.run(output),
+            Self::Copy(args) => args.run(output),
+            Self::DropTier(args) => args.run(output),
+            Self::Compact(args) => args.run(output),
+            Self::Repair(args) => args.run(output),
         }
     }
 }

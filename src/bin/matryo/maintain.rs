@@ -1,0 +1,230 @@
+//! `matryo backup`, `copy`, `drop-tier`, `compact` and `repair`.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use matryo::{
+    Collection, Copied, CopyOptions, Metric, Options, Precision, Progress, RepairOptions, Repaired,
+    Schema, json,
+};
+
+use crate::open_to_read;
+use crate::report::{Outcome, Output, Report};
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Every byte is compared with its checksum on the way. TO does not open before the backup is
+complete. The collection may be in use by other readers; while another process writes to
+it, it is locked.
+
+Example:
+  matryo backup books.matryo /mnt/backups/books-monday.matryo")]
+pub(crate) struct BackupArgs {
+    /// The collection.
+    dir: PathBuf,
+    /// A folder that does not exist, or is empty.
+    to: PathBuf,
+}
+
+impl BackupArgs {
+    pub(crate) fn run(&self, output: Output) -> Outcome {
+        let collection = open_to_read(&self.dir)?;
+        let (start, bar) = (Instant::now(), output.progress(0, "bytes"));
+        let copied = collection.backup_with(&self.to, advance(&bar))?;
+        bar.finish_and_clear();
+        print_copied(output, copied, start)
+    }
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  matryo copy books.matryo small.matryo --dims 256 --stored f16")]
+pub(crate) struct CopyArgs {
+    /// The collection.
+    dir: PathBuf,
+    /// A folder that does not exist, or is empty.
+    to: PathBuf,
+    #[command(flatten)]
+    keep: Keep,
+}
+
+/// What a copy keeps.
+#[derive(clap::Args)]
+struct Keep {
+    /// Keep the first DIMS dimensions of every vector [default: all].
+    #[arg(long)]
+    dims: Option<usize>,
+    /// Store vectors as f32, f16 or bf16 [default: as they are].
+    #[arg(long)]
+    stored: Option<Precision>,
+    /// Leave out rows that cannot be stored so (a prefix of zeros under cosine), instead of
+    /// failing at the first.
+    #[arg(long)]
+    skip_unfit: bool,
+}
+
+impl Keep {
+    fn options(&self) -> CopyOptions {
+        let mut options = CopyOptions::new().skip_unfit(self.skip_unfit);
+        if let Some(dims) = self.dims {
+            options = options.dims(dims);
+        }
+        if let Some(precision) = self.stored {
+            options = options.stored(precision);
+        }
+        options
+    }
+}
+
+impl CopyArgs {
+    pub(crate) fn run(&self, output: Output) -> Outcome {
+        let collection = open_to_read(&self.dir)?;
+        let (start, bar) = (Instant::now(), output.progress(0, "rows"));
+        let copied = collection.copy_with(&self.to, &self.keep.options(), advance(&bar))?;
+        bar.finish_and_clear();
+        print_copied(output, copied, start)
+    }
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+The dimensions beyond DIMS are gone for good: back up first. Until it is done the folder
+needs room for both forms; a crash leaves the one or the other, whole.
+
+Example:
+  matryo drop-tier books.matryo --dims 256 --yes")]
+pub(crate) struct DropTierArgs {
+    /// The collection.
+    dir: PathBuf,
+    #[command(flatten)]
+    keep: Keep,
+    /// Yes, the other dimensions may go.
+    #[arg(long)]
+    yes: bool,
+}
+
+impl DropTierArgs {
+    pub(crate) fn run(&self, output: Output) -> Outcome {
+        if !self.yes {
+            let why = "this drops dimensions for good: back up first, then say --yes";
+            return Err(why.into());
+        }
+        let (start, bar) = (Instant::now(), output.progress(0, "rows"));
+        let options = self.keep.options();
+        let copied = Collection::drop_tier_with(&self.dir, &options, advance(&bar))?;
+        bar.finish_and_clear();
+        print_copied(output, copied, start)
+    }
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  matryo compact books.matryo")]
+pub(crate) struct CompactArgs {
+    /// The collection.
+    dir: PathBuf,
+}
+
+impl CompactArgs {
+    pub(crate) fn run(&self, output: Output) -> Outcome {
+        let options = Options::new().background(false);
+        let collection = Collection::open_with(&self.dir, options)?;
+        let before = collection.info()?.disk_bytes;
+        let (start, bar) = (Instant::now(), output.progress(0, "rows"));
+        let done = collection.compact_with(advance(&bar))?;
+        bar.finish_and_clear();
+        let mut report = Report::default();
+        report.count("segments_merged", done.segments as u64);
+        report.count("rows_copied", done.rows);
+        report.count("dead_rows_reclaimed", done.reclaimed);
+        report.bytes("disk_bytes_before", before);
+        report.bytes("disk_bytes", collection.info()?.disk_bytes);
+        report.seconds(start.elapsed());
+        output.print(&report)
+    }
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Copies of damaged files stay in the folder, as damaged-<n>-<file>. Rows in damaged blocks are
+dropped and listed. Without damage nothing is changed.
+
+Where MANIFEST itself is lost, say what the collection stored: --dims, --metric, --stored and,
+for string ids, --string-ids, as `matryo info` showed them. Deleted rows may come back then.
+
+Example:
+  matryo repair books.matryo")]
+pub(crate) struct RepairArgs {
+    /// The collection.
+    dir: PathBuf,
+    /// Keep rows whose payload is lost, without it.
+    #[arg(long)]
+    keep_without_payload: bool,
+    /// Without MANIFEST: dimensions of the vectors.
+    #[arg(long)]
+    dims: Option<usize>,
+    /// Without MANIFEST: cosine, dot or l2.
+    #[arg(long, requires = "dims", default_value = "cosine")]
+    metric: Metric,
+    /// Without MANIFEST: f32, f16 or bf16.
+    #[arg(long, requires = "dims", default_value = "f32")]
+    stored: Precision,
+    /// Without MANIFEST: ids are strings.
+    #[arg(long, requires = "dims")]
+    string_ids: bool,
+    /// Without MANIFEST: prefix lengths the model was trained at, ascending.
+    #[arg(long, requires = "dims", value_delimiter = ',')]
+    granularities: Vec<usize>,
+}
+
+impl RepairArgs {
+    pub(crate) fn run(&self, output: Output) -> Outcome {
+        let mut options = RepairOptions::new().keep_without_payload(self.keep_without_payload);
+        if let Some(dims) = self.dims {
+            let ids = if self.string_ids { matryo::IdKind::Str } else { matryo::IdKind::U64 };
+            let schema = Schema::builder(dims).metric(self.metric).stored(self.stored).ids(ids);
+            options = options.schema(schema.granularities(self.granularities.clone()).build()?);
+        }
+        let repaired = Collection::repair_with(&self.dir, &options)?;
+        output.print(&repair_report(&repaired))
+    }
+}
+
+fn repair_report(repaired: &Repaired) -> Report {
+    let mut report = Report::default();
+    let found: Vec<_> = repaired.damage.iter().map(ToString::to_string).collect();
+    report.field("damaged", !found.is_empty(), if found.is_empty() { "no" } else { "yes" });
+    report.count("rows", repaired.rows);
+    report.count("segments_rebuilt", repaired.rebuilt as u64);
+    report.count("rows_lost", repaired.lost);
+    report.count("payloads_lost", repaired.payloads_lost);
+    report.count("commits_lost", repaired.commits_lost);
+    report.count("rows_undeleted_at_most", repaired.undeleted);
+    let ids: Vec<_> = repaired.lost_ids.iter().map(ToString::to_string).collect();
+    let text = |title: &str, lines: &[String]| {
+        let lines: Vec<_> = lines.iter().map(|line| format!("  {line}\n")).collect();
+        if lines.is_empty() { String::new() } else { format!("{title}:\n{}", lines.concat()) }
+    };
+    let kept: Vec<_> = repaired.kept.iter().map(|path| path.display().to_string()).collect();
+    report.block("damage", json!(found), &text("damage", &found));
+    report.block("lost_ids", json!(ids), &text("ids of lost rows", &ids));
+    report.block("kept", json!(kept), &text("copies of damaged files", &kept));
+    report
+}
+
+/// Shows progress on a bar.
+fn advance(bar: &indicatif::ProgressBar) -> impl Fn(Progress) -> bool {
+    |progress| {
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+        true
+    }
+}
+
+fn print_copied(output: Output, copied: Copied, start: Instant) -> Outcome {
+    let mut report = Report::default();
+    report.count("rows", copied.rows);
+    report.count("skipped", copied.skipped);
+    report.count("files", copied.files as u64);
+    report.bytes("disk_bytes", copied.bytes);
+    report.seconds(start.elapsed());
+    output.print(&report)
+}

@@ -1,0 +1,243 @@
+//! A copy of a collection that others go on using.
+//!
+//! What is copied is a view: its segments as they lie on disk, byte by byte and
+//! each compared with its checksum on the way; the rows that are only in the log,
+//! as a segment; what is dead, as tombstones. The manifest comes last. Until it
+//! is there the copy does not open, so whatever interrupts a backup, nothing that
+//! looks complete is left.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::writer::{plan_tombstones, write_parts, write_tombstones};
+use super::{Collection, Progress};
+use crate::codec::header::{FileKind, check_writable};
+use crate::error::{Error, Result};
+use crate::manifest::{self, Manifest, SegmentEntry};
+use crate::segment::check::Check;
+use crate::segment::format::Footer;
+use crate::types::FileNumber;
+use crate::vfs::disk::Disk;
+use crate::vfs::map::Bytes;
+use crate::vfs::{LockMode, ReadFile, Vfs};
+use crate::view::{Part, View};
+
+/// What [`Collection::backup_to`] or [`Collection::copy_to`] wrote.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Copied {
+    /// Rows of the copy.
+    pub rows: u64,
+    /// Rows that were left out: see [`CopyOptions::skip_unfit`](crate::CopyOptions::skip_unfit).
+    pub skipped: u64,
+    /// Its files.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Collection {
+    /// Copies the collection as it is now into a new folder (or an empty one),
+    /// while commits, searches and merges go on. The copy is a collection like
+    /// any other. Every byte is compared with its checksum before it is written,
+    /// and the copy does not open before it is complete and durable.
+    ///
+    /// Works with a collection that is open for reading only, too.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] if something is there; [`Error::Corrupt`] if what
+    /// should be copied is damaged; [`Error::Io`]. What was written is removed then.
+    pub fn backup_to(&self, path: impl AsRef<Path>) -> Result<Copied> {
+        self.backup_with(path, |_| true)
+    }
+
+    /// As [`Self::backup_to`], telling how far it is, in bytes. When `progress`
+    /// returns false the backup ends early and leaves nothing.
+    ///
+    /// # Errors
+    /// As [`Self::backup_to`]; [`Error::Invalid`] if `progress` ended it.
+    pub fn backup_with(
+        &self,
+        path: impl AsRef<Path>,
+        progress: impl Fn(Progress) -> bool,
+    ) -> Result<Copied> {
+        self.back_up(&Disk::create(path.as_ref())?, &progress)
+    }
+
+    /// Backs up into a folder without a collection.
+    pub(crate) fn back_up(
+        &self,
+        to: &dyn Vfs,
+        progress: &dyn Fn(Progress) -> bool,
+    ) -> Result<Copied> {
+        let _lock = claim(to)?;
+        // In this order: the manifest is then not older than the view, and all
+        // file numbers of the view are spent in it.
+        let view = self.view();
+        let installed = manifest::load_installed(&*self.shared.vfs)?;
+        // What a newer version alone may write cannot be copied by this one.
+        check_writable(installed.read_only, &self.shared.vfs.path(manifest::NAME))?;
+        let mut next = Manifest { segments: Vec::new(), logs: Vec::new(), ..installed };
+        next.lsn = view.lsn;
+        let done = Backup { from: &*self.shared.vfs, to, progress, total: mapped_bytes(&view) };
+        let written = done.write(&view, &mut next).and_then(|()| finish(to, &mut next));
+        written.inspect_err(|_| remove_all(to, &next))?;
+        copied(to, &next, &view)
+    }
+}
+
+/// Locks a folder that no collection is in.
+pub(super) fn claim(to: &dyn Vfs) -> Result<Box<dyn Send + Sync>> {
+    let lock = to.lock(LockMode::Exclusive)?;
+    if to.list()?.iter().any(|name| name == manifest::NAME || FileKind::parse(name).is_some()) {
+        return Err(Error::AlreadyExists { path: to.path("") });
+    }
+    Ok(lock)
+}
+
+/// Makes the files durable, and then the collection they are.
+pub(super) fn finish(to: &dyn Vfs, next: &mut Manifest) -> Result<()> {
+    to.sync_dir()?;
+    next.install(to)
+}
+
+/// Removes the files of a copy that could not be finished. What cannot be
+/// removed stands without a manifest and does not open.
+pub(super) fn remove_all(to: &dyn Vfs, planned: &Manifest) {
+    for name in planned.files() {
+        let _ = to.remove(&name);
+    }
+}
+
+/// What a finished copy of `view` takes.
+fn copied(to: &dyn Vfs, manifest: &Manifest, view: &View) -> Result<Copied> {
+    measured(to, manifest, Copied { rows: view.live_rows(), ..Copied::default() })
+}
+
+/// Adds files and bytes.
+pub(super) fn measured(to: &dyn Vfs, manifest: &Manifest, mut copied: Copied) -> Result<Copied> {
+    for name in manifest.files().iter().map(String::as_str).chain([manifest::NAME]) {
+        copied.files += 1;
+        copied.bytes += to.open(name)?.map_or(0, |file| file.len());
+    }
+    Ok(copied)
+}
+
+fn mapped_bytes(view: &View) -> u64 {
+    let living = view.parts.iter().filter(|part| part.live_rows() > 0);
+    living.filter_map(|part| part.rows.mapped()).map(|bytes| bytes.len() as u64).sum()
+}
+
+struct Backup<'a> {
+    from: &'a dyn Vfs,
+    to: &'a dyn Vfs,
+    progress: &'a dyn Fn(Progress) -> bool,
+    total: u64,
+}
+
+impl Backup<'_> {
+    /// Writes the files, and enters each in `next` before it is created.
+    fn write(&self, view: &View, next: &mut Manifest) -> Result<()> {
+        let mut done = 0;
+        let living = || view.parts.iter().filter(|part| part.live_rows() > 0);
+        for part in living() {
+            let (Some(number), Some(bytes)) = (part.segment, part.rows.mapped()) else { continue };
+            let entry = entry_of(number, bytes)
+                .ok_or_else(|| Error::corrupt(self.path(number), 0, "its footer is damaged"))?;
+            next.segments.push(entry);
+            self.copy(next, &entry, bytes, &mut done)?;
+            self.write_dead(next, part)?;
+        }
+        let runs: Vec<Arc<Part>> = living().filter(|p| p.segment.is_none()).cloned().collect();
+        if runs.is_empty() {
+            return Ok(());
+        }
+        let number = next.take_number();
+        next.segments.push(SegmentEntry::planned(number));
+        let watch = |_| self.tell(done);
+        let written = write_parts(self.to, next.owner(), &view.schema, number, &runs, &watch)?;
+        *next.segments.last_mut().expect("pushed") = written;
+        Ok(())
+    }
+
+    /// Copies a segment, from its file or, where that was removed meanwhile,
+    /// from the map that the view holds.
+    fn copy(
+        &self,
+        next: &Manifest,
+        entry: &SegmentEntry,
+        map: &Bytes,
+        done: &mut u64,
+    ) -> Result<()> {
+        let name = FileKind::Segment.name(entry.number);
+        let unlinked = || Arc::new(Unlinked { path: self.path(entry.number), map: map.clone() });
+        let file = self.from.open(&name)?.unwrap_or_else(|| unlinked() as Arc<dyn ReadFile>);
+        let check = Check::new(&*file, &next.collection, &next.schema, entry)?;
+        let mut out = self.to.create(&name)?;
+        let mut buffer = Vec::new();
+        for span in check.spans() {
+            out.write(check.read(span, &mut buffer)?)?;
+            *done += span.len as u64;
+            self.tell(*done)?;
+        }
+        out.sync()
+    }
+
+    /// Writes the dead rows of the segment entered last.
+    fn write_dead(&self, next: &mut Manifest, part: &Part) -> Result<()> {
+        if part.dead.is_empty() {
+            return Ok(());
+        }
+        let (number, owner) = (next.take_number(), next.owner());
+        let (body, tombstones) = plan_tombstones(number, &part.dead);
+        next.segments.last_mut().expect("entered").tombstones = Some(tombstones);
+        write_tombstones(self.to, owner, tombstones, &body)
+    }
+
+    fn tell(&self, done: u64) -> Result<()> {
+        let ended = || Error::invalid("backup", "it was ended before it was done");
+        let go_on = (self.progress)(Progress { done, total: self.total });
+        if go_on { Ok(()) } else { Err(ended()) }
+    }
+
+    fn path(&self, number: FileNumber) -> PathBuf {
+        self.from.path(&FileKind::Segment.name(number))
+    }
+}
+
+/// The entry of a segment that was compared with a manifest when it was opened.
+fn entry_of(number: FileNumber, file: &[u8]) -> Option<SegmentEntry> {
+    let footer = Footer::decode(file.last_chunk::<{ Footer::LEN }>()?).ok()?;
+    let (rows, table_crc) = (footer.rows, footer.table_crc);
+    Some(SegmentEntry { number, len: file.len() as u64, rows, table_crc, tombstones: None })
+}
+
+/// A file without a name.
+struct Unlinked {
+    path: PathBuf,
+    map: Bytes,
+}
+
+impl ReadFile for Unlinked {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn len(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let bytes = start.checked_add(buf.len()).and_then(|end| self.map.get(start..end));
+        let short = || Error::corrupt(&self.path, offset, "file became shorter while it was open");
+        let bytes = bytes.ok_or_else(short)?;
+        self.map.will_need(start, bytes.len());
+        buf.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn map(&self) -> Result<Bytes> {
+        Ok(self.map.clone())
+    }
+}

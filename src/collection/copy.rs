@@ -1,0 +1,310 @@
+//! Smaller copies: fewer dimensions, another precision.
+//!
+//! Rows are read one after another, cut and rounded, and written as new segments
+//! whenever the RAM allowed is used up. Nothing else of the collection is needed,
+//! so a copy is also a collection that was merged and left its dead rows behind.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::backup::{Copied, claim, finish, measured, remove_all};
+use super::open;
+use super::writer::write_parts;
+use super::{Collection, Options, Progress};
+use crate::encoding::{Precision, StageCode};
+use crate::error::{Error, Result, VectorError};
+use crate::manifest::{Manifest, SegmentEntry};
+use crate::memtable::RunBuilder;
+use crate::schema::{Field, Schema, SchemaBuilder};
+use crate::types::{Ordinal, RowId};
+use crate::vfs::Vfs;
+use crate::vfs::disk::Disk;
+use crate::view::{Part, View};
+
+/// What a copy keeps; see [`Collection::copy_to`].
+#[derive(Debug, Clone)]
+pub struct CopyOptions {
+    dims: Option<usize>,
+    stored: Option<Precision>,
+    skip_unfit: bool,
+    memory: usize,
+}
+
+impl CopyOptions {
+    /// All dimensions in the precision they have.
+    pub fn new() -> Self {
+        Self { dims: None, stored: None, skip_unfit: false, memory: Options::MEMTABLE_BYTES }
+    }
+
+    /// Keeps the first `dims` dimensions of every vector: any number from 1 to
+    /// all. Granularities and stage codes that are longer end there too.
+    #[must_use]
+    pub fn dims(mut self, dims: usize) -> Self {
+        self.dims = Some(dims);
+        self
+    }
+
+    /// Stores vectors in this precision.
+    #[must_use]
+    pub fn stored(mut self, precision: Precision) -> Self {
+        self.stored = Some(precision);
+        self
+    }
+
+    /// Leaves out rows whose vector cannot be stored so: under cosine a prefix
+    /// of zeros, or a component too large for the precision. They are counted in
+    /// [`Copied::skipped`]. Default: no, the first such row is an error.
+    #[must_use]
+    pub fn skip_unfit(mut self, yes: bool) -> Self {
+        self.skip_unfit = yes;
+        self
+    }
+
+    /// RAM for rows before they are written; about twice as much is used at the
+    /// peak. Default: [`Options::MEMTABLE_BYTES`].
+    #[must_use]
+    pub fn memory(mut self, bytes: usize) -> Self {
+        self.memory = bytes;
+        self
+    }
+
+    /// The schema of the copy.
+    fn schema(&self, from: &Schema) -> Result<Schema> {
+        let dims = self.dims.unwrap_or(from.dims());
+        if !(1..=from.dims()).contains(&dims) {
+            let why = format!("expected 1 to {} dimensions, got {dims}", from.dims());
+            return Err(Error::invalid("copy", why));
+        }
+        let shorter = from.granularities().iter().copied().filter(|g| *g < dims);
+        let mut stages: Vec<StageCode> = Vec::new();
+        for code in from.stages() {
+            let code = StageCode { dims: code.dims.min(dims), ..*code };
+            // Of several codes that now end at the same dimension, the sharpest.
+            if stages.last().is_none_or(|last| last.dims < code.dims) {
+                stages.push(code);
+            }
+        }
+        let schema = Schema::builder(dims)
+            .granularities(shorter)
+            .metric(from.metric())
+            .stored(self.stored.unwrap_or(from.stored()))
+            .ids(from.ids())
+            .stages(stages);
+        let declare = |schema: SchemaBuilder, field: &Field| {
+            if field.is_list() {
+                schema.list_field(field.name(), field.kind())
+            } else {
+                schema.field(field.name(), field.kind())
+            }
+        };
+        from.fields().iter().fold(schema, declare).build()
+    }
+}
+
+impl Default for CopyOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Collection {
+    /// Copies all rows into a new collection with fewer dimensions or another
+    /// precision, in a new folder or an empty one. The copy has a life of its
+    /// own; this collection is not changed, and goes on meanwhile.
+    ///
+    /// ```
+    /// use matryo::{Collection, CopyOptions, Precision, Schema};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = |name: &str| dir.path().join(name);
+    /// let large = Collection::create(path("large"), Schema::builder(4).build()?)?;
+    /// large.upsert(1, &[0.5, 0.5, 0.1, 0.7], ())?;
+    /// large.copy_to(path("small"), &CopyOptions::new().dims(2).stored(Precision::F16))?;
+    /// let small = Collection::open(path("small"))?;
+    /// assert_eq!(small.get(1)?.expect("copied").vector, [0.5, 0.5]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] if something is there; [`Error::Invalid`] for
+    /// dimensions the collection has not, and for a row that does not fit, unless
+    /// [`CopyOptions::skip_unfit`]; [`Error::Corrupt`], [`Error::Io`]. What was
+    /// written is removed then.
+    pub fn copy_to(&self, path: impl AsRef<Path>, options: &CopyOptions) -> Result<Copied> {
+        self.copy_with(path, options, |_| true)
+    }
+
+    /// As [`Self::copy_to`], telling how far it is, in rows. When `progress`
+    /// returns false the copy ends early and leaves nothing.
+    ///
+    /// # Errors
+    /// As [`Self::copy_to`]; [`Error::Invalid`] if `progress` ended it.
+    pub fn copy_with(
+        &self,
+        path: impl AsRef<Path>,
+        options: &CopyOptions,
+        progress: impl Fn(Progress) -> bool,
+    ) -> Result<Copied> {
+        let schema = options.schema(self.schema())?;
+        self.copy_into(&Disk::create(path.as_ref())?, schema, options, &progress)
+    }
+
+    fn copy_into(
+        &self,
+        to: &dyn Vfs,
+        schema: Schema,
+        options: &CopyOptions,
+        progress: &dyn Fn(Progress) -> bool,
+    ) -> Result<Copied> {
+        let _lock = claim(to)?;
+        let view = self.view();
+        let mut next = Manifest::new(to.entropy()?, schema);
+        next.lsn = view.lsn;
+        let written = rewrite(&view, to, &mut next, options, progress);
+        let written = written.and_then(|done| finish(to, &mut next).map(|()| done));
+        let done = written.inspect_err(|_| remove_all(to, &next))?;
+        measured(to, &next, done)
+    }
+
+    /// Shortens every vector of a collection that nobody has open to its first
+    /// `dims` dimensions, in place.
+    ///
+    /// **The dimensions beyond are gone for good** when this returns: keep a
+    /// [backup](Self::backup_to) if they may be wanted again. Until then the
+    /// folder needs room for both forms. A crash leaves the one or the other,
+    /// whole.
+    ///
+    /// # Errors
+    /// As [`Self::open`] and [`Self::copy_to`]; nothing was changed then.
+    pub fn drop_tier(path: impl AsRef<Path>, dims: usize) -> Result<Copied> {
+        Self::drop_tier_with(path, &CopyOptions::new().dims(dims), |_| true)
+    }
+
+    /// As [`Self::drop_tier`], with options (another precision, rows that do not
+    /// fit) and progress. When `progress` returns false nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Self::drop_tier`]; [`Error::Invalid`] if `progress` ended it.
+    pub fn drop_tier_with(
+        path: impl AsRef<Path>,
+        options: &CopyOptions,
+        progress: impl Fn(Progress) -> bool,
+    ) -> Result<Copied> {
+        let open_options = Options::new().background(false);
+        let collection = open::open_on_disk(path.as_ref(), open_options)?;
+        collection.shorten(options, &progress)
+    }
+
+    /// Replaces all segments by shortened ones, with one manifest. The handle
+    /// must be the only one: its schema is wrong afterwards.
+    pub(crate) fn shorten(
+        self,
+        options: &CopyOptions,
+        progress: &dyn Fn(Progress) -> bool,
+    ) -> Result<Copied> {
+        let schema = options.schema(self.schema())?;
+        self.flush()?;
+        let vfs = &*self.shared.vfs;
+        let mut writer = self.shared.lock_writer()?;
+        let mut next = writer.manifest.clone();
+        next.schema = schema;
+        next.segments.clear();
+        let written = rewrite(&self.view(), vfs, &mut next, options, progress)
+            .and_then(|done| vfs.sync_dir().map(|()| done));
+        // Numbers are spent even if writing fails: names are never reused.
+        writer.manifest.next_file = next.next_file;
+        let done = written.inspect_err(|_| remove_all(vfs, &next))?;
+        writer.install(vfs, next)?;
+        measured(vfs, &writer.manifest, done)
+    }
+}
+
+/// Writes the rows of `view` to `to` as the schema of `next` has them, and
+/// enters each segment in `next` before it is created.
+fn rewrite(
+    view: &View,
+    to: &dyn Vfs,
+    next: &mut Manifest,
+    options: &CopyOptions,
+    progress: &dyn Fn(Progress) -> bool,
+) -> Result<Copied> {
+    let schema = Arc::new(next.schema.clone());
+    let mut shortener = Shortener::new(&view.schema, schema.clone());
+    let mut run = RunBuilder::new(&schema);
+    let (mut bytes, mut done, total) = (0, 0, view.live_rows());
+    let mut copied = Copied::default();
+    for part in &view.parts {
+        for row in part.living() {
+            let (id, payload) = (part.rows.id(row)?, part.rows.payload(row)?);
+            match shortener.shorten(part, row)? {
+                Ok(vector) => {
+                    run.push(&id, vector, &payload);
+                    bytes += vector.len() + payload.len() + 64;
+                    copied.rows += 1;
+                }
+                Err(_) if options.skip_unfit => copied.skipped += 1,
+                Err(why) => return Err(unfit(&id, &why)),
+            }
+            done += 1;
+            if done % 1024 == 0 && !progress(Progress { done, total }) {
+                return Err(Error::invalid("copy", "it was ended before it was done"));
+            }
+            if bytes >= options.memory {
+                let full = std::mem::replace(&mut run, RunBuilder::new(&schema));
+                write_run(to, next, full)?;
+                bytes = 0;
+            }
+        }
+    }
+    if run.len() > 0 {
+        write_run(to, next, run)?;
+    }
+    Ok(copied)
+}
+
+fn unfit(id: &RowId, why: &VectorError) -> Error {
+    Error::invalid("copy", format!("row {id} does not fit: {why}; such rows can be skipped"))
+}
+
+fn write_run(to: &dyn Vfs, next: &mut Manifest, run: RunBuilder) -> Result<()> {
+    let number = next.take_number();
+    next.segments.push(SegmentEntry::planned(number));
+    let part = Arc::new(Part::new(Arc::new(run.finish()), Arc::default(), None));
+    let owner = next.owner();
+    let entry = write_parts(to, owner, &next.schema, number, &[part], &|_| Ok(()))?;
+    *next.segments.last_mut().expect("pushed") = entry;
+    Ok(())
+}
+
+/// Turns stored vectors into shorter ones.
+struct Shortener {
+    from: Precision,
+    schema: Arc<Schema>,
+    /// The vector at hand, widened, and as it will be stored.
+    wide: Vec<f32>,
+    stored: Vec<u8>,
+}
+
+impl Shortener {
+    fn new(from: &Schema, schema: Arc<Schema>) -> Self {
+        let wide = vec![0.0; schema.dims()];
+        Self { from: from.stored(), schema, wide, stored: Vec::new() }
+    }
+
+    /// The row's vector in the new form, or why it has none.
+    fn shorten(&mut self, part: &Part, row: Ordinal) -> Result<Result<&[u8], VectorError>> {
+        let stored = self.schema.stored();
+        self.from.decode(part.rows.vectors(row, 1)?, &mut self.wide);
+        self.stored.clear();
+        if let Err(at) = stored.encode(&self.wide, &mut self.stored) {
+            let (value, stored) = (self.wide[at], stored.name());
+            return Ok(Err(VectorError::OutOfRange { at, value, stored }));
+        }
+        // What counts is what is kept.
+        stored.decode(&self.stored, &mut self.wide);
+        match self.schema.check_vector(&self.wide, self.schema.dims()) {
+            Ok(()) => Ok(Ok(&self.stored)),
+            Err(Error::Vector(why)) => Ok(Err(why)),
+            Err(other) => Err(other),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The commits of a log, whether all of it can be read or not.
+
+use std::path::Path;
+
+use super::super::apply;
+use super::super::open::is_finite;
+use crate::codec::header::FileHeader;
+use crate::error::{Error, Result};
+use crate::manifest::{LogEntry, Manifest};
+use crate::types::{FileNumber, Lsn};
+use crate::view::View;
+use crate::wal::format::{ALIGN, LogName};
+use crate::wal::ops::{self, Operation};
+use crate::wal::reader::commits;
+
+/// The commits of a log, damaged or not.
+pub(super) struct Frames<'a> {
+    manifest: &'a Manifest,
+    name: LogName,
+    bytes: &'a [u8],
+}
+
+impl<'a> Frames<'a> {
+    pub(super) fn new(manifest: &'a Manifest, number: FileNumber, bytes: &'a [u8]) -> Self {
+        let name = LogName { collection: manifest.collection, number };
+        Self { manifest, name, bytes }
+    }
+
+    /// The LSNs, operations and ends of the valid frames behind `before`.
+    fn valid(&self, before: Lsn) -> Vec<(Lsn, Vec<Operation<'a>>, usize)> {
+        let (mut at, mut last, mut all) = (FileHeader::LEN, before, Vec::new());
+        while let Some((frame, body, end)) = self.name.frame(self.bytes, at) {
+            let parsed = self.parse(body, frame.operations).filter(|_| frame.lsn == last.next());
+            let Some(operations) = parsed else { break };
+            all.push((frame.lsn, operations, end));
+            (at, last) = (end, frame.lsn);
+        }
+        all
+    }
+
+    fn parse(&self, body: &'a [u8], operations: u32) -> Option<Vec<Operation<'a>>> {
+        let schema = &self.manifest.schema;
+        let parsed = ops::parse(body, operations, schema.ids(), schema.vector_bytes()).ok()?;
+        parsed.iter().all(|operation| is_finite(operation, schema)).then_some(parsed)
+    }
+
+    /// The last LSN of the valid frames behind `before`, and where they end.
+    pub(super) fn valid_from(&self, before: Lsn) -> (Lsn, usize) {
+        let none = (before, self.bytes.len().min(FileHeader::LEN));
+        self.valid(before).last().map_or(none, |(lsn, _, end)| (*lsn, *end))
+    }
+
+    /// Fails where an open would: if the log is damaged, or a commit holds what
+    /// cannot be applied.
+    pub(super) fn check(&self, path: &Path, entry: LogEntry, before: Lsn) -> Result<()> {
+        let all = commits(self.bytes, path, &self.manifest.collection, entry, before)?;
+        let Some(bad) = all.get(self.valid(before).len()) else { return Ok(()) };
+        Err(Error::corrupt(path, bad.at, "holds operations that cannot be read"))
+    }
+
+    /// The highest LSN of the frames that begin at `start` or behind it, whole
+    /// or not.
+    pub(super) fn highest_from(&self, start: usize) -> Lsn {
+        let places = (start..self.bytes.len()).step_by(ALIGN);
+        let heads = places.filter_map(|at| self.name.head(self.bytes, at));
+        heads.map(|head| head.lsn).max().unwrap_or_default()
+    }
+
+    /// The view after the valid frames that come next.
+    pub(super) fn apply(&self, view: View) -> Result<View> {
+        let valid = self.valid(view.lsn);
+        let Some(lsn) = valid.last().map(|(lsn, ..)| *lsn) else { return Ok(view) };
+        let operations: Vec<_> = valid.into_iter().flat_map(|(_, all, _)| all).collect();
+        apply::apply(&view, lsn, &operations)
+    }
+}

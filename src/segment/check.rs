@@ -1,0 +1,166 @@
+//! Compares every byte of a segment file with what vouches for it.
+//!
+//! The file is cut into spans that lie one after another and cover all of it:
+//! whole checksum blocks with the padding behind them, the header's page, the
+//! region table with the footer. Whoever reads the spans, in any order or on any
+//! number of threads, keeps no more of the file in RAM than the span at hand.
+
+use super::format::{Footer, PAGE, RegionKind};
+use super::reader::{Parts, check_header, read_footer};
+use crate::codec::crc32;
+use crate::codec::header::{CollectionId, FileHeader};
+use crate::error::{Error, Result};
+use crate::manifest::SegmentEntry;
+use crate::schema::Schema;
+use crate::types::IdKind;
+use crate::vfs::ReadFile;
+
+/// Most bytes of blocks in a span: they stay in the cache of a core between
+/// being read and being summed.
+const SPAN: usize = 256 << 10;
+
+/// A segment file whose header, footer and region table are right, and agree
+/// with each other, the schema and the manifest.
+pub(crate) struct Check<'a> {
+    parts: Parts<'a>,
+    collection: CollectionId,
+    entry: SegmentEntry,
+    table_at: u64,
+}
+
+/// A piece of the file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    /// Where it begins.
+    pub(crate) at: u64,
+    pub(crate) len: usize,
+    /// Bytes at its beginning that are no padding.
+    content: usize,
+    /// Bytes a checksum covers; 0 where none does.
+    block_len: usize,
+    /// The first of its checksums.
+    first: usize,
+}
+
+impl<'a> Check<'a> {
+    /// # Errors
+    /// [`Error::Corrupt`] where that is not so.
+    pub(crate) fn new(
+        file: &'a dyn ReadFile,
+        collection: &CollectionId,
+        schema: &Schema,
+        entry: &SegmentEntry,
+    ) -> Result<Self> {
+        check_header(file, collection, entry)?;
+        let footer = read_footer(file, entry)?;
+        let parts = Parts::open(file, &footer)?;
+        parts.check_regions(schema)?;
+        check_lengths(&parts, schema, entry.rows)?;
+        Ok(Self { parts, collection: *collection, entry: *entry, table_at: footer.table_at })
+    }
+
+    /// The spans of the file, front to back.
+    pub(crate) fn spans(&self) -> Vec<Span> {
+        let header = FileHeader::LEN;
+        let mut spans = vec![Span { at: 0, len: PAGE, content: header, block_len: 0, first: 0 }];
+        for region in &self.parts.entries {
+            let block_len = region.kind.block_len() as usize;
+            let mut first = region.first_checksum as usize;
+            let mut done = 0;
+            while done < region.len {
+                let content = (region.len - done).min(SPAN as u64);
+                let (at, last) = (region.offset + done, done + content == region.len);
+                let padded = if last { content.next_multiple_of(PAGE as u64) } else { content };
+                let (len, content) = (padded as usize, content as usize);
+                spans.push(Span { at, len, content, block_len, first });
+                first += SPAN / block_len;
+                done += content as u64;
+            }
+        }
+        let len = (self.entry.len - self.table_at) as usize;
+        spans.push(Span { at: self.table_at, len, content: len, block_len: 0, first: 0 });
+        spans
+    }
+
+    /// Reads a span into `buffer` and compares it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for the first byte or block that differs.
+    pub(crate) fn read<'b>(&self, span: Span, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
+        buffer.resize(buffer.len().max(span.len), 0);
+        let bytes = &mut buffer[..span.len];
+        self.parts.file.read_at(bytes, span.at)?;
+        let (content, padding) = bytes.split_at(span.content);
+        match span.block_len {
+            0 if span.at == 0 => {
+                let header = FileHeader::decode(
+                    content,
+                    crate::codec::header::FileKind::Segment,
+                    self.path(),
+                )?;
+                header.expect(self.entry.number, &self.collection, self.path())?;
+                header.no_body(self.path())?;
+            }
+            0 => self.check_end(content)?,
+            block_len => self.check_blocks(span, content, block_len)?,
+        }
+        match padding.iter().position(|b| *b != 0) {
+            None => Ok(&buffer[..span.len]),
+            Some(at) => {
+                Err(self.corrupt(span.at + (span.content + at) as u64, "padding is not zero"))
+            }
+        }
+    }
+
+    fn check_blocks(&self, span: Span, content: &[u8], block_len: usize) -> Result<()> {
+        let checksums = &self.parts.checksums[span.first..];
+        let mut blocks = content.chunks(block_len).zip(checksums);
+        match blocks.position(|(block, crc)| crc32(block) != *crc) {
+            None => Ok(()),
+            Some(block) => {
+                let at = span.at + (block * block_len) as u64;
+                Err(self.corrupt(at, "checksum of a block does not match"))
+            }
+        }
+    }
+
+    /// The region table and the footer have been read before; they are compared
+    /// again because it is these bytes that are copied.
+    fn check_end(&self, bytes: &[u8]) -> Result<()> {
+        let (table, footer) = bytes.split_at(bytes.len() - Footer::LEN);
+        let footer: &[u8; Footer::LEN] = footer.try_into().expect("split there");
+        let at = self.entry.len - Footer::LEN as u64;
+        Footer::decode(footer).map_err(|e| e.in_file(self.path(), at))?;
+        if crc32(table) == self.entry.table_crc {
+            return Ok(());
+        }
+        Err(self.corrupt(self.table_at, "checksum of the region table does not match"))
+    }
+
+    fn path(&self) -> &std::path::Path {
+        self.parts.file.path()
+    }
+
+    fn corrupt(&self, at: u64, what: &str) -> Error {
+        Error::corrupt(self.path(), at, what)
+    }
+}
+
+/// Regions have the lengths that the schema and the number of rows give them.
+fn check_lengths(parts: &Parts, schema: &Schema, rows: u32) -> Result<()> {
+    use RegionKind as K;
+    let count = rows as usize;
+    let ids = (schema.ids() == IdKind::U64).then_some(count * 8);
+    parts.required(K::Ids, 0, ids)?;
+    parts.required(K::IdOrder, 0, Some(count * 4))?;
+    parts.required(K::Norms, 0, Some(count * 4))?;
+    for (code, stage) in schema.stages().iter().zip(0..) {
+        parts.required(K::Codes, stage, Some(code.code_bytes(count)))?;
+        parts.required(K::Factors, stage, Some(count * 4))?;
+    }
+    for field in 0..schema.fields().len() {
+        parts.required(K::FieldIndex, field as u16, None)?;
+    }
+    parts.required(K::Vectors, 0, Some(count * schema.vector_bytes()))?;
+    parts.payload(rows).map(drop)
+}

@@ -1,0 +1,159 @@
+//! What can still be read of a damaged segment: each row by itself.
+//!
+//! Ids, vectors and payloads are the rows; all else follows from them. A row is
+//! read if the blocks it lies in match their checksums, whatever else is damaged.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::format::{Footer, PAGE, RegionEntry, RegionKind, decode_table};
+use super::ids;
+use super::region::Region;
+use crate::codec::{Reader, crc32};
+use crate::error::{Error, Result};
+use crate::manifest::SegmentEntry;
+use crate::payload::block::{self, BlockEntry};
+use crate::schema::Schema;
+use crate::types::{IdKind, Ordinal, RowId};
+use crate::vfs::ReadFile;
+
+/// Most regions that a footer is looked for with.
+const MOST_REGIONS: usize = 256;
+
+/// The rows of a damaged segment.
+pub(crate) struct Salvage {
+    file: PathBuf,
+    id_kind: IdKind,
+    vector_bytes: usize,
+    pub(crate) rows: u32,
+    ids: Region,
+    vectors: Region,
+    payload: Option<Payloads>,
+}
+
+struct Payloads {
+    blocks: Region,
+    /// The entries of the index that are intact, with their places in it.
+    entries: Vec<(usize, BlockEntry)>,
+    /// Entries there were.
+    count: usize,
+}
+
+impl Salvage {
+    /// Finds the regions of rows.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the region table is lost: without it nothing
+    /// tells a damaged block from an intact one.
+    pub(crate) fn open(file: &dyn ReadFile, schema: &Schema, entry: &SegmentEntry) -> Result<Self> {
+        let wrong = |what: &str| Error::corrupt(file.path(), 0, what);
+        if file.len() < entry.len {
+            return Err(wrong("is cut short, and its checksums were at its end"));
+        }
+        let bytes = file.map()?;
+        let whole = bytes.get(..entry.len as usize).ok_or_else(|| wrong("is cut short"))?;
+        let (regions, checksums) =
+            table(whole, entry).ok_or_else(|| wrong("its region table cannot be read"))?;
+        let checksums: Arc<[u32]> = checksums.into();
+        let region = |kind, len: Option<usize>| {
+            let found = regions.iter().find(|r| r.kind == kind && r.stage == 0);
+            let fits = found.filter(|r| len.is_none_or(|len| r.len == len as u64));
+            fits.map(|r| Region::new(file.path(), bytes.clone(), checksums.clone(), r))
+        };
+        let (rows, vector_bytes) = (entry.rows as usize, schema.vector_bytes());
+        let id_bytes = (schema.ids() == IdKind::U64).then_some(rows * 8);
+        let ids = region(RegionKind::Ids, id_bytes);
+        let vectors = region(RegionKind::Vectors, Some(rows * vector_bytes));
+        let (Some(ids), Some(vectors)) = (ids, vectors) else {
+            return Err(wrong("its regions are not those of the schema"));
+        };
+        let blocks = region(RegionKind::Payload, None);
+        let payload = blocks.zip(region(RegionKind::PayloadIndex, None));
+        let payload = payload.map(|(blocks, index)| {
+            let count = index.len() / BlockEntry::LEN;
+            Payloads { blocks, entries: intact_entries(&index, count), count }
+        });
+        Ok(Self {
+            file: file.path().to_owned(),
+            id_kind: schema.ids(),
+            vector_bytes,
+            rows: entry.rows,
+            ids,
+            vectors,
+            payload,
+        })
+    }
+
+    /// The id of a row.
+    pub(crate) fn id(&self, row: Ordinal) -> Result<RowId> {
+        ids::read(&self.ids, self.id_kind, self.rows, row.index(), &self.file)
+    }
+
+    /// The stored bytes of a row's vector.
+    pub(crate) fn vector(&self, row: Ordinal) -> Result<&[u8]> {
+        self.vectors.get(row.index() * self.vector_bytes, self.vector_bytes)
+    }
+
+    /// The text of a row's payload.
+    pub(crate) fn payload(&self, row: Ordinal) -> Result<String> {
+        let Some(Payloads { blocks, entries, count }) = &self.payload else {
+            return Ok(String::new());
+        };
+        let lost = || Error::corrupt(&self.file, 0, "index of payloads is damaged");
+        let next = entries.partition_point(|(_, e)| e.first_row <= row.0);
+        let (at, entry) = *next.checked_sub(1).and_then(|n| entries.get(n)).ok_or_else(lost)?;
+        // Where the next entry is lost nobody knows how many rows the block has.
+        let end = match entries.get(next) {
+            Some((place, following)) if *place == at + 1 => following.first_row,
+            None if at + 1 == *count => self.rows,
+            _ => return Err(lost()),
+        };
+        let offset = usize::try_from(entry.offset).unwrap_or(usize::MAX);
+        let bytes = blocks.get(offset, entry.len as usize)?;
+        let rows = end.checked_sub(entry.first_row).ok_or_else(lost)?;
+        let text = block::text(bytes, rows as usize, (row.0 - entry.first_row) as usize);
+        text.map(str::to_owned).map_err(|e| e.in_file(&self.file, blocks.offset()))
+    }
+}
+
+/// The entries whose blocks are intact, in ascending order of rows.
+fn intact_entries(index: &Region, count: usize) -> Vec<(usize, BlockEntry)> {
+    let entry = |at: usize| {
+        let bytes = index.get(at * BlockEntry::LEN, BlockEntry::LEN).ok()?;
+        Some((at, BlockEntry::decode(&mut Reader::new(bytes)).ok()?))
+    };
+    let mut entries: Vec<(usize, BlockEntry)> = (0..count).filter_map(entry).collect();
+    let mut last = None;
+    entries.retain(|(_, e)| last.replace(e.first_row).is_none_or(|before| before < e.first_row));
+    entries
+}
+
+/// Regions and checksums. Where the footer is damaged the table is found by the
+/// checksum of it that the manifest has; where the table is, its checksums are
+/// used as they are: a wrong one makes an intact block look damaged, no more.
+fn table(file: &[u8], entry: &SegmentEntry) -> Option<(Vec<RegionEntry>, Vec<u32>)> {
+    let end = file.len().checked_sub(Footer::LEN)?;
+    let footer = file.get(end..)?.try_into().ok().map(Footer::decode);
+    if let Some(Ok(footer)) = footer {
+        let start = usize::try_from(footer.table_at).ok()?;
+        let table = file.get(start..end).filter(|t| Some(t.len() as u64) == footer.table_len());
+        let fits = footer.rows == entry.rows;
+        if let Some(table) = table.filter(|_| fits) {
+            return decode_table(table, &footer).ok();
+        }
+    }
+    let starts = (PAGE..end).step_by(PAGE).rev();
+    let start = starts.into_iter().find(|start| crc32(&file[*start..end]) == entry.table_crc)?;
+    let table = &file[start..end];
+    (1..=MOST_REGIONS).find_map(|regions| {
+        let footer = Footer {
+            table_at: start as u64,
+            file_len: file.len() as u64,
+            regions: regions as u32,
+            checksums: (table.len().checked_sub(regions * 32)? / 4) as u32,
+            rows: entry.rows,
+            table_crc: entry.table_crc,
+        };
+        decode_table(table, &footer).ok()
+    })
+}

@@ -1,0 +1,160 @@
+//! `matryo backup`, `copy`, `drop-tier`, `compact` and `repair` as a script meets them.
+#![cfg(feature = "cli")]
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use matryo::{Collection, Options, Precision, Schema, json};
+use serde_json::Value;
+
+type Done = Result<(), Box<dyn std::error::Error>>;
+
+const DIMS: usize = 24;
+
+/// One test at a time: a child that another test starts holds our locks too, from
+/// its fork until it runs the program.
+static ALONE: Mutex<()> = Mutex::new(());
+
+struct Place(tempfile::TempDir, #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
+
+impl Place {
+    /// A folder with the collection `a`: two segments, one of them with dead rows.
+    fn new() -> Result<Self, Box<dyn std::error::Error>> {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = Self(tempfile::tempdir()?, alone);
+        let schema = Schema::builder(DIMS).granularities([8]).build()?;
+        let options = Options::new().background(false);
+        let collection = Collection::create_with(place.at("a"), schema, options)?;
+        for ids in [0..300, 290..500] {
+            let mut batch = collection.batch();
+            for id in ids {
+                let vector: Vec<f32> =
+                    (1..=DIMS).map(|d| ((id + 3) * d as u64 % 17 + 1) as f32).collect();
+                batch.upsert(id, &vector, json!({"n": id}))?;
+            }
+            batch.commit()?;
+            collection.flush()?;
+        }
+        Ok(place)
+    }
+
+    fn at(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Exit code, stdout, stderr.
+    fn run(&self, args: &str) -> (i32, String, String) {
+        let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_matryo")));
+        let output = command.args(args.split_whitespace()).current_dir(self.0.path()).output();
+        let output = output.expect("the program starts");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        let code = output.status.code().expect("no signal");
+        (code, text(output.stdout), text(output.stderr))
+    }
+
+    fn json(&self, args: &str) -> Value {
+        let (code, out, err) = self.run(&format!("{args} --json"));
+        assert_eq!((code, err.as_str()), (0, ""), "{args}");
+        serde_json::from_str(&out).expect("JSON")
+    }
+
+    fn fails(&self, args: &str) -> String {
+        let (code, out, err) = self.run(args);
+        assert_eq!((code, out.as_str()), (1, ""), "{args}: {err}");
+        assert!(err.starts_with("error: "), "{err}");
+        err
+    }
+
+    fn segment(&self, dir: &str) -> std::path::PathBuf {
+        let entries = std::fs::read_dir(self.at(dir)).expect("is there").flatten();
+        let mut names: Vec<_> = entries.map(|e| e.path()).collect();
+        names.sort();
+        let name = |path: &&std::path::PathBuf| path.to_string_lossy().contains("/seg-");
+        names.iter().find(name).expect("a segment").clone()
+    }
+}
+
+#[test]
+fn backup_copies_a_collection_once() -> Done {
+    let place = Place::new()?;
+    let report = place.json("backup a b");
+    assert_eq!((&report["rows"], &report["files"]), (&json!(500), &json!(4)));
+    assert!(place.run("verify b").1.contains("damaged"));
+    assert_eq!(
+        Collection::open(place.at("b"))?.get(295)?,
+        Collection::open(place.at("a"))?.get(295)?
+    );
+    assert!(place.fails("backup a b").contains("already exists"));
+    assert!(place.fails("backup nothing c").contains("not a matryo collection"));
+    assert!(!place.at("c").exists());
+    Ok(())
+}
+
+#[test]
+fn copy_makes_a_smaller_collection() -> Done {
+    let place = Place::new()?;
+    let report = place.json("copy a b --dims 8 --stored f16");
+    assert_eq!((&report["rows"], &report["skipped"]), (&json!(500), &json!(0)));
+    let info = place.json("info b");
+    assert_eq!((&info["dims"], &info["stored"]), (&json!(8), &json!("f16")));
+    assert_eq!(info["granularities"], json!([8]));
+    let (a, b) = (Collection::open(place.at("a"))?, Collection::open(place.at("b"))?);
+    assert_eq!(b.schema().stored(), Precision::F16);
+    assert_eq!(a.get(77)?.expect("row").vector[..8], b.get(77)?.expect("row").vector);
+    drop(a);
+    assert!(place.fails("copy a c --dims 25").contains("expected 1 to 24"));
+    Ok(())
+}
+
+#[test]
+fn drop_tier_wants_to_be_told_twice() -> Done {
+    let place = Place::new()?;
+    assert!(place.fails("drop-tier a --dims 8").contains("--yes"));
+    assert_eq!(place.json("info a")["dims"], json!(24));
+    let report = place.json("drop-tier a --dims 8 --yes");
+    assert_eq!(report["rows"], json!(500));
+    assert_eq!(place.json("info a")["dims"], json!(8));
+    assert_eq!(place.json("verify a")["damaged"], json!(false));
+    Ok(())
+}
+
+#[test]
+fn compact_merges_and_reclaims() -> Done {
+    let place = Place::new()?;
+    let report = place.json("compact a");
+    let merged =
+        (&report["segments_merged"], &report["rows_copied"], &report["dead_rows_reclaimed"]);
+    assert_eq!(merged, (&json!(2), &json!(500), &json!(10)));
+    assert!(report["disk_bytes"].as_u64() < report["disk_bytes_before"].as_u64());
+    assert_eq!(place.json("info a")["segments"], json!(1));
+    assert_eq!(place.json("compact a")["segments_merged"], json!(0));
+    Ok(())
+}
+
+#[test]
+fn repair_says_what_it_did_and_keeps_the_evidence() -> Done {
+    let place = Place::new()?;
+    assert_eq!(place.json("repair a")["damaged"], json!(false));
+    let path = place.segment("a");
+    let mut bytes = std::fs::read(&path)?;
+    // Behind header, ids, order and norms: the first stage code.
+    bytes[4096 * 4 + 9] ^= 1;
+    std::fs::write(&path, &bytes)?;
+    let (code, ..) = place.run("info a");
+    assert_eq!(code, 1, "it does not open");
+    let report = place.json("repair a");
+    assert_eq!((&report["damaged"], &report["rows_lost"]), (&json!(true), &json!(0)));
+    assert_eq!((&report["rows"], &report["segments_rebuilt"]), (&json!(500), &json!(1)));
+    let kept = report["kept"][0].as_str().expect("a path");
+    assert_eq!(std::fs::read(place.at(kept))?, bytes);
+    assert_eq!(place.json("verify a")["damaged"], json!(false));
+    assert_eq!(place.json("repair a")["damaged"], json!(false));
+    // Without its manifest it needs the schema.
+    std::fs::remove_file(place.at("a").join("MANIFEST"))?;
+    assert!(place.fails("repair a").contains("repair with the schema"));
+    let report = place.json("repair a --dims 24 --granularities 8");
+    assert_eq!((&report["rows"], &report["rows_lost"]), (&json!(500), &json!(0)));
+    assert_eq!(place.run("repair a --metric l2").0, 2, "only with --dims");
+    Ok(())
+}

@@ -1,0 +1,318 @@
+//! Repair: whatever is damaged, what is left opens, and what is lost is said.
+
+mod support;
+
+use matryo::testing::{Folder, Loss, Recorder};
+use matryo::{Collection, Error, IdKind, Options, RepairOptions, Repaired, RowId, Schema, json};
+use support::{DIMS, Rng, files, folder_of, read_only, schema, vector};
+
+type Files = Vec<(String, Vec<u8>)>;
+
+/// Two segments, tombstones, a sealed log and one that was not closed.
+fn make() -> Files {
+    let folder = Folder::default();
+    let collection = folder.create(schema(), Options::new()).expect("create");
+    let put = |collection: &Collection, ids: std::ops::Range<u64>| {
+        let mut batch = collection.batch();
+        for id in ids {
+            batch.upsert(id, &vector(id, DIMS), json!({"n": id})).expect("fits");
+        }
+        batch.commit().expect("commit");
+    };
+    put(&collection, 0..200);
+    collection.flush().expect("flush");
+    put(&collection, 190..300);
+    collection.delete(3).expect("delete");
+    collection.flush().expect("flush");
+    put(&collection, 300..310);
+    drop(collection);
+    let collection = folder.open(Options::new()).expect("open");
+    put(&collection, 310..320);
+    collection.delete(310).expect("delete");
+    files(&folder.fork())
+}
+
+/// All rows: id, vector, payload.
+fn rows(collection: &Collection) -> Vec<(u64, Vec<u32>, String)> {
+    let row = |id: u64| {
+        let row = collection.get(id).expect("readable")?;
+        let bits = row.vector.iter().map(|v| v.to_bits()).collect();
+        Some((id, bits, json!(row.payload).to_string()))
+    };
+    (0..400).filter_map(row).collect()
+}
+
+fn repair(folder: &Folder) -> Repaired {
+    folder.repair(&RepairOptions::new()).expect("repairs")
+}
+
+/// It opens, is whole, and a second repair finds nothing.
+fn healthy(folder: &Folder) -> Vec<(u64, Vec<u32>, String)> {
+    let again = repair(folder);
+    assert!(again.was_intact() && again.kept.is_empty(), "{again:?}");
+    let collection = folder.open(Options::new()).expect("opens");
+    collection.verify().expect("whole");
+    assert_eq!(collection.len(), again.rows);
+    rows(&collection)
+}
+
+#[test]
+fn an_intact_collection_is_left_alone() {
+    let good = make();
+    let folder = folder_of(&good);
+    let report = repair(&folder);
+    assert!(report.was_intact(), "{report:?}");
+    assert_eq!(report.rows, 318);
+    assert_eq!(files(&folder), good);
+    let locked = folder.open(Options::new()).expect("open");
+    assert!(matches!(folder.repair(&RepairOptions::new()), Err(Error::Locked { .. })));
+    drop(locked);
+}
+
+/// One byte of each file in turn. Every row that is there afterwards is one that
+/// was there before, to the bit; every row that is not was reported.
+#[test]
+fn any_damaged_byte_leaves_the_other_rows() {
+    let good = make();
+    let all = rows(&folder_of(&good).open(read_only()).expect("open"));
+    let step = if support::long() { 1 } else { 89 };
+    for (name, bytes) in good.iter().filter(|(name, _)| name != "MANIFEST" && name != "LOCK") {
+        for at in (0..bytes.len()).step_by(step) {
+            let folder = folder_of(&good);
+            let mut bad = bytes.clone();
+            bad[at] ^= 0x41;
+            folder.write(name, bad.clone());
+            let report = repair(&folder);
+            if report.was_intact() {
+                assert!(name.starts_with("wal-"), "{name} {at}: only an end may be torn");
+                continue;
+            }
+            let there = healthy(&folder);
+            let at_large =
+                |row| all.contains(row) || report.undeleted > 0 || name.starts_with("wal-");
+            assert!(there.iter().all(at_large), "{name} {at}");
+            if name.starts_with("seg-") {
+                let lost = all.len() - there.len();
+                assert_eq!(report.lost, lost as u64, "{name} {at}");
+                // Without the table of regions nothing of a segment can be trusted.
+                let table = number(bytes, bytes.len() - 64);
+                let readable = !(table..table + 32 * 10).contains(&at);
+                assert!(report.rebuilt == 1 || !readable, "{name} {at}");
+                assert_eq!(report.undeleted, 0, "{name} {at}");
+            }
+            assert_eq!(report.rows, there.len() as u64);
+            let kept = format!("damaged-1-{name}");
+            assert_eq!(folder.read(&kept).as_ref(), Some(&bad), "{name} {at}: evidence");
+        }
+    }
+}
+
+fn segment(good: &Files) -> &(String, Vec<u8>) {
+    good.iter().find(|(name, _)| name.starts_with("seg-")).expect("a segment")
+}
+
+fn number(bytes: &[u8], at: usize) -> usize {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("inside")) as usize
+}
+
+/// Where the region of a kind begins, and its length.
+fn region(bytes: &[u8], kind: u16) -> (usize, usize) {
+    let table = number(bytes, bytes.len() - 64);
+    let entry = (0..).map(|n| table + 32 * n);
+    let entry = entry.into_iter().find(|at| bytes[*at..*at + 2] == kind.to_le_bytes());
+    let entry = entry.expect("there");
+    (number(bytes, entry + 8), number(bytes, entry + 16))
+}
+
+#[test]
+fn what_follows_from_vectors_is_made_anew_without_loss() {
+    let good = make();
+    let all = rows(&folder_of(&good).open(read_only()).expect("open"));
+    let (name, bytes) = segment(&good);
+    for kind in [2, 3, 4, 5] {
+        let (at, len) = region(bytes, kind);
+        let mut bad = bytes.clone();
+        bad[at..at + len].fill(0xee);
+        let folder = folder_of(&good);
+        folder.write(name, bad);
+        let report = repair(&folder);
+        assert_eq!((report.rebuilt, report.lost, report.undeleted), (1, 0, 0), "region {kind}");
+        assert_eq!(healthy(&folder), all, "region {kind}");
+    }
+    // The footer is found again by what the manifest says of the table.
+    let folder = folder_of(&good);
+    let mut bad = bytes.clone();
+    let footer = bad.len() - 64;
+    bad[footer..].fill(0);
+    folder.write(name, bad);
+    assert_eq!((repair(&folder).lost, healthy(&folder)), (0, all));
+}
+
+#[test]
+fn rows_in_a_damaged_block_are_dropped_and_named() {
+    let good = make();
+    let (name, bytes) = segment(&good);
+    let (at, _) = region(bytes, 6);
+    let mut bad = bytes.clone();
+    bad[at + 4096 * 2] ^= 1;
+    let folder = folder_of(&good);
+    folder.write(name, bad);
+    let report = repair(&folder);
+    // Rows of 128 bytes: 32 to a block, and none of them is dead.
+    let lost: Vec<RowId> = (64..96).map(RowId::U64).collect();
+    assert_eq!((report.lost, &report.lost_ids), (32, &lost));
+    assert_eq!(report.damage.len(), 1);
+    assert!(healthy(&folder).iter().all(|row| !(64..96).contains(&row.0)));
+    // Damaged ids: the rows are lost, and nobody knows their names.
+    let (at, _) = region(bytes, 1);
+    let mut bad = bytes.clone();
+    bad[at] ^= 1;
+    let folder = folder_of(&good);
+    folder.write(name, bad);
+    let report = repair(&folder);
+    assert_eq!((report.lost, report.lost_ids.len()), (189, 0), "all fit in one block");
+}
+
+#[test]
+fn rows_may_be_kept_without_their_payload() {
+    let good = make();
+    let (name, bytes) = segment(&good);
+    for kind in [7, 8] {
+        let (at, _) = region(bytes, kind);
+        let mut bad = bytes.clone();
+        bad[at] ^= 1;
+        let (dropped, kept) = (folder_of(&good), folder_of(&good));
+        dropped.write(name, bad.clone());
+        kept.write(name, bad);
+        let report = repair(&dropped);
+        assert!(report.lost > 0 && report.payloads_lost == 0);
+        let report = kept.repair(&RepairOptions::new().keep_without_payload(true)).expect("repair");
+        assert!(report.lost == 0 && report.payloads_lost > 0);
+        assert_eq!(healthy(&kept).len(), 318);
+    }
+}
+
+#[test]
+fn lost_tombstones_bring_back_deleted_rows_but_no_second_version() {
+    let good = make();
+    let folder = folder_of(&good);
+    let name = good.iter().map(|f| &f.0).find(|name| name.starts_with("del-")).expect("there");
+    folder.remove(name);
+    let report = repair(&folder);
+    // Of eleven dead rows ten were replaced: the newer versions stand.
+    assert_eq!((report.undeleted, report.rows), (1, 319));
+    let there = healthy(&folder);
+    assert_eq!(there.iter().filter(|row| row.0 == 3).count(), 1);
+    let hits = folder.open(read_only()).expect("open");
+    let hits = hits.search(&vector(1, DIMS)).exact().limit(1000).run().expect("search").hits;
+    assert_eq!(hits.len(), 319, "each id once");
+}
+
+#[test]
+fn a_damaged_log_keeps_the_commits_before_the_damage() {
+    let good = make();
+    let logs: Vec<_> = good.iter().filter(|(name, _)| name.starts_with("wal-")).collect();
+    let folder = folder_of(&good);
+    let mut bad = logs[0].1.clone();
+    bad[100] ^= 1;
+    folder.write(&logs[0].0, bad);
+    let report = repair(&folder);
+    // Its one commit, and the two of the log behind, which stand on it.
+    assert_eq!((report.commits_lost, report.rows), (3, 299));
+    assert_eq!(report.kept.len(), 2, "both logs: {:?}", report.kept);
+    assert_eq!(healthy(&folder).len(), 299);
+}
+
+#[test]
+fn without_a_manifest_the_schema_must_be_given() {
+    let good = make();
+    let all = rows(&folder_of(&good).open(read_only()).expect("open"));
+    for missing in [true, false] {
+        let folder = folder_of(&good);
+        if missing {
+            folder.remove("MANIFEST");
+        } else {
+            let mut bad = folder.read("MANIFEST").expect("there");
+            bad[80] ^= 1;
+            folder.write("MANIFEST", bad);
+        }
+        let before = files(&folder);
+        let refused = folder.repair(&RepairOptions::new()).expect_err("no schema");
+        assert!(refused.to_string().contains("2 segments and 2 logs"), "{refused}");
+        assert_eq!(files(&folder), before);
+        let report = folder.repair(&RepairOptions::new().schema(schema())).expect("repairs");
+        assert_eq!((report.lost, report.commits_lost), (0, 0), "{report:?}");
+        let there = healthy(&folder);
+        assert!(all.iter().all(|row| there.contains(row)), "every row is back");
+        assert_eq!(there.len(), all.len() + 1, "and the one that was deleted");
+        assert!(report.undeleted >= 1);
+        // With the wrong schema nothing is made up.
+        let other = Schema::builder(DIMS).ids(IdKind::Str).build().expect("valid");
+        let wrong = folder_of(&before);
+        let report = wrong.repair(&RepairOptions::new().schema(other)).expect("repairs");
+        assert_eq!(report.rows, 0);
+        assert_eq!(
+            wrong.names().iter().filter(|n| n.starts_with("damaged-")).count(),
+            report.kept.len()
+        );
+    }
+}
+
+#[test]
+fn a_missing_or_cut_segment_is_lost_and_the_rest_is_not() {
+    let good = make();
+    let (name, bytes) = segment(&good);
+    for cut in [None, Some(bytes.len() - 1), Some(5000), Some(0)] {
+        let folder = folder_of(&good);
+        match cut {
+            None => folder.remove(name),
+            Some(len) => folder.write(name, bytes[..len].to_vec()),
+        }
+        let report = repair(&folder);
+        assert_eq!((report.lost, report.rows), (189, 129), "{cut:?}");
+        assert_eq!(healthy(&folder).len(), 129);
+    }
+    // Bytes behind the end do no harm.
+    let folder = folder_of(&good);
+    folder.write(name, [bytes.as_slice(), &[7; 100]].concat());
+    assert_eq!((repair(&folder).lost, healthy(&folder).len()), (0, 318));
+}
+
+#[test]
+fn a_folder_that_is_no_collection_is_left_alone() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("notes.txt"), "mine")?;
+    let refused = Collection::repair(dir.path()).map(|_| ());
+    assert!(matches!(refused, Err(Error::NotACollection { .. })), "{refused:?}");
+    assert_eq!(std::fs::read_dir(dir.path())?.count(), 1);
+    Ok(())
+}
+
+/// Power loss at every operation of a repair: what is left opens with all rows,
+/// or can still be repaired, and the evidence is never the thing that is lost.
+#[test]
+fn power_loss_during_a_repair_loses_nothing_more() {
+    let good = make();
+    let (name, bytes) = segment(&good);
+    let (at, _) = region(bytes, 6);
+    let mut bad = bytes.clone();
+    bad[at + 4096 * 2] ^= 1;
+    let folder = folder_of(&good);
+    folder.write(name, bad.clone());
+    let recorder = Recorder::over(&folder, None);
+    let report = recorder.repair(&RepairOptions::new()).expect("repairs");
+    assert_eq!(report.lost, 32);
+    let mut rng = Rng(5);
+    let losses = [Loss::Everything, Loss::Nothing, Loss::Bytes, Loss::Names];
+    for cut in 0..=recorder.operations() {
+        for loss in losses.into_iter().chain([Loss::Drawn; 4]) {
+            let left = recorder.after(cut, loss, &mut || rng.next());
+            let again = repair(&left);
+            assert!(again.was_intact() || again.lost == 32, "{cut} {loss:?}: {again:?}");
+            assert_eq!(healthy(&left).len(), 318 - 32, "{cut} {loss:?}");
+            let kept = left.names().into_iter().filter(|n| n.starts_with("damaged-"));
+            let whole = kept.filter(|n| left.read(n).as_ref() == Some(&bad)).count();
+            assert!(whole >= 1, "{cut} {loss:?}: {:?}", left.names());
+        }
+    }
+}
