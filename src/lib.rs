@@ -14,6 +14,7 @@ mod query;
 mod rows;
 mod schema;
 mod segment;
+mod sown;
 mod types;
 mod vfs;
 mod view;
