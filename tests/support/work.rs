@@ -62,7 +62,14 @@ impl Work {
             2 => {
                 drop(db);
                 self.close();
-                self.db = Some(self.recorder.open(self.options.clone())?);
+                let db = self.recorder.open(self.options.clone())?;
+                // Recovery may have found a commit whose sync failed.
+                if let Some(doubtful) = self.doubtful.take()
+                    && rows_in(&db).as_ref() == Ok(&doubtful)
+                {
+                    self.rows = doubtful;
+                }
+                self.db = Some(db);
                 Ok(())
             }
             3 | 4 => self.bulk(&db, true),
@@ -144,7 +151,9 @@ impl Work {
                 self.rows = next;
                 self.mark(durable);
             }
+            // A handle that still writes is sure that nothing of it is there.
             Err(Error::Poisoned { .. }) => {}
+            Err(_) if self.db().bulk().is_ok() => {}
             Err(_) => self.doubtful = Some(next),
         }
         done
