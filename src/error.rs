@@ -9,6 +9,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
+
 /// `std::result::Result` with this library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -53,8 +55,9 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// An earlier write or sync failed, so nothing more is written through this
-    /// handle; reads go on. Reopen the collection to recover.
+    /// An earlier write or sync failed, and not for want of room, so nothing more
+    /// is written through this handle; reads go on. Reopen the collection to
+    /// recover.
     Poisoned {
         /// The failure that poisoned the handle.
         cause: String,
@@ -150,6 +153,19 @@ impl Error {
 
     pub(crate) fn invalid(what: &'static str, why: impl fmt::Display) -> Self {
         Self::Invalid { what, why: why.to_string() }
+    }
+}
+
+impl Error {
+    /// Whether the system had too little of something: it did what it could, and
+    /// can do the rest once there is room. Any other failure leaves in doubt what
+    /// reached the disk.
+    pub(crate) fn is_exhaustion(&self) -> bool {
+        use io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull};
+        let Self::Io { source, .. } = self else { return false };
+        let few_files = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+        matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge | OutOfMemory)
+            || source.raw_os_error().is_some_and(|code| few_files.contains(&code))
     }
 }
 

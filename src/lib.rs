@@ -72,6 +72,7 @@ mod query;
 mod rows;
 mod schema;
 mod segment;
+mod sown;
 mod types;
 mod vfs;
 mod view;

@@ -8,8 +8,9 @@ use crate::codec::header::{CollectionId, FileHeader, FileKind, MAX_COUNTER, Owne
 use crate::codec::{Fields, FormatError, Reader, layout, put};
 use crate::error::{Error, Result};
 use crate::schema::Schema;
+use crate::sown::{Bug, sown};
 use crate::types::{FileNumber, Lsn};
-use crate::vfs::{self, Vfs};
+use crate::vfs::{self, Staged, Vfs};
 
 /// Name of the manifest file.
 pub(crate) const NAME: &str = "MANIFEST";
@@ -122,7 +123,15 @@ impl Manifest {
     pub(crate) fn take_number(&mut self) -> FileNumber {
         let n = self.next_file;
         self.next_file = FileNumber(n.0 + 1);
-        n
+        if sown(Bug::NumbersReused) { self.unnamed_number() } else { n }
+    }
+
+    /// The lowest number that no file has now.
+    fn unnamed_number(&self) -> FileNumber {
+        let taken = self.files();
+        let kinds = [FileKind::Segment, FileKind::Tombstones, FileKind::Wal];
+        let free = |n: &FileNumber| !kinds.iter().any(|kind| taken.contains(&kind.name(*n)));
+        (1..).map(FileNumber).find(free).expect("there are infinitely many")
     }
 
     /// Names of all files this manifest needs.
@@ -137,13 +146,18 @@ impl Manifest {
     /// Makes this the state of the collection, atomically and durably. Every file
     /// it names must be durable already.
     pub(crate) fn install(&mut self, vfs: &dyn Vfs) -> Result<()> {
+        self.stage(vfs)?.replace(vfs, NAME)
+    }
+
+    /// The first half of [`Self::install`], which leaves what is installed alone.
+    pub(crate) fn stage(&mut self, vfs: &dyn Vfs) -> Result<Staged> {
         self.generation += 1;
         let bytes = self.encode();
         if bytes.len() as u64 > MAX_LEN {
             let why = format!("at most {MAX_LEN} bytes of manifest, got {}", bytes.len());
             return Err(Error::invalid("number of segments", why));
         }
-        vfs::replace(vfs, NAME, &bytes)
+        vfs::stage(vfs, &bytes)
     }
 
     /// What the headers of new files record.

@@ -99,17 +99,18 @@ impl Folder {
 #[derive(Clone)]
 pub struct Recorder(crate::vfs::record::Record);
 
-pub use crate::vfs::record::{Bug, Loss};
+pub use crate::sown::{Bug, sow};
+pub use crate::vfs::record::{Failure, Flaw, Torn};
 
 impl Recorder {
-    /// An empty folder. With a bug, it forgets some of what it should make durable.
-    pub fn new(bug: Option<Bug>) -> Self {
-        Self(crate::vfs::record::Record::new(crate::vfs::mem::Mem::default(), bug))
+    /// An empty folder. With a flaw, it forgets some of what it should make durable.
+    pub fn new(flaw: Option<Flaw>) -> Self {
+        Self(crate::vfs::record::Record::new(crate::vfs::mem::Mem::default(), flaw))
     }
 
     /// Begins with the files of `folder`, all of them durable.
-    pub fn over(folder: &Folder, bug: Option<Bug>) -> Self {
-        Self(crate::vfs::record::Record::new(folder.0.fork(), bug))
+    pub fn over(folder: &Folder) -> Self {
+        Self(crate::vfs::record::Record::new(folder.0.fork(), None))
     }
 
     /// Creates a collection in it.
@@ -117,7 +118,7 @@ impl Recorder {
     /// # Errors
     /// As [`Collection::create_with`].
     pub fn create(&self, schema: Schema, options: Options) -> Result<Collection> {
-        crate::collection::open::create(Arc::new(self.0.clone()), schema, options)
+        crate::collection::open::create(Arc::new(self.0.clone()), schema, options.background(false))
     }
 
     /// Opens the collection in it.
@@ -125,7 +126,7 @@ impl Recorder {
     /// # Errors
     /// As [`Collection::open_with`].
     pub fn open(&self, options: Options) -> Result<Collection> {
-        crate::collection::open::open(Arc::new(self.0.clone()), options)
+        crate::collection::open::open(Arc::new(self.0.clone()), options.background(false))
     }
 
     /// Repairs the collection in it.
@@ -142,24 +143,55 @@ impl Recorder {
         self.0.operations()
     }
 
-    /// The folder after a cut before operation `cut`.
-    pub fn after(&self, cut: usize, loss: Loss, draw: &mut dyn FnMut() -> u64) -> Folder {
-        Folder(self.0.after(cut, loss, draw))
+    /// What happened so far, to cut the power in.
+    pub fn replay(&self) -> Replay {
+        Replay(self.0.replay())
     }
 
-    /// Lets the changes counted so fail, as on a full disk.
-    pub fn fail(&self, changes: std::ops::Range<usize>) {
-        self.0.fail(changes);
+    /// Lets the operations counted so fail.
+    pub fn fail(&self, operations: std::ops::Range<usize>, how: Failure) {
+        self.0.fail(operations, how);
     }
 
-    /// Changes tried so far, failed ones included.
+    /// Operations tried so far, failed ones and those that only read included.
     pub fn tried(&self) -> usize {
         self.0.tried()
     }
 
-    /// What operation `at` was, for messages.
-    pub fn describe(&self, at: usize) -> String {
-        self.0.describe(at)
+    /// Syncs so far: of files, of the folder.
+    pub fn syncs(&self) -> (usize, usize) {
+        self.0.syncs()
+    }
+}
+
+/// A recording, run up to some operation.
+pub struct Replay(crate::vfs::record::Replay);
+
+impl Replay {
+    /// Runs one more operation; false at the end.
+    pub fn step(&mut self) -> bool {
+        self.0.step()
+    }
+
+    /// The operation that comes next, for messages.
+    pub fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    /// How many operations are not durable.
+    pub fn pending(&self) -> usize {
+        self.0.pending()
+    }
+
+    /// Bytes of the last write if it is not durable.
+    pub fn last_write(&self) -> Option<usize> {
+        self.0.last_write()
+    }
+
+    /// What power loss now leaves: of the pending operations those that `keep`
+    /// says, of the last write what `torn` says.
+    pub fn folder(&self, keep: impl Fn(usize) -> bool, torn: Option<Torn>) -> Folder {
+        Folder(self.0.folder(&keep, torn))
     }
 }
 

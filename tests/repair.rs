@@ -2,9 +2,9 @@
 
 mod support;
 
-use matryo::testing::{Folder, Loss, Recorder};
+use matryo::testing::{Folder, Recorder};
 use matryo::{Collection, Error, IdKind, Options, RepairOptions, Repaired, RowId, Schema, json};
-use support::{DIMS, Rng, files, folder_of, read_only, schema, vector};
+use support::{DIMS, files, folder_of, read_only, schema, vector};
 
 type Files = Vec<(String, Vec<u8>)>;
 
@@ -299,20 +299,28 @@ fn power_loss_during_a_repair_loses_nothing_more() {
     bad[at + 4096 * 2] ^= 1;
     let folder = folder_of(&good);
     folder.write(name, bad.clone());
-    let recorder = Recorder::over(&folder, None);
+    let recorder = Recorder::over(&folder);
     let report = recorder.repair(&RepairOptions::new()).expect("repairs");
     assert_eq!(report.lost, 32);
-    let mut rng = Rng(5);
-    let losses = [Loss::Everything, Loss::Nothing, Loss::Bytes, Loss::Names];
-    for cut in 0..=recorder.operations() {
-        for loss in losses.into_iter().chain([Loss::Drawn; 4]) {
-            let left = recorder.after(cut, loss, &mut || rng.next());
+    let mut replay = recorder.replay();
+    loop {
+        // Of what was not synced: nothing, all, each alone, each missing.
+        let mut states = vec![replay.folder(|_| false, None), replay.folder(|_| true, None)];
+        for one in 0..replay.pending() {
+            states.push(replay.folder(|n| n == one, None));
+            states.push(replay.folder(|n| n != one, None));
+        }
+        for left in states {
+            let when = replay.describe();
             let again = repair(&left);
-            assert!(again.was_intact() || again.lost == 32, "{cut} {loss:?}: {again:?}");
-            assert_eq!(healthy(&left).len(), 318 - 32, "{cut} {loss:?}");
+            assert!(again.was_intact() || again.lost == 32, "{when}: {again:?}");
+            assert_eq!(healthy(&left).len(), 318 - 32, "{when}");
             let kept = left.names().into_iter().filter(|n| n.starts_with("damaged-"));
             let whole = kept.filter(|n| left.read(n).as_ref() == Some(&bad)).count();
-            assert!(whole >= 1, "{cut} {loss:?}: {:?}", left.names());
+            assert!(whole >= 1, "{when}: {:?}", left.names());
+        }
+        if !replay.step() {
+            break;
         }
     }
 }

@@ -12,13 +12,16 @@ use serde_json::Value;
 
 use super::Collection;
 use super::encode::RowEncoder;
-use super::writer::{check_room, plan_tombstones, write_parts, write_tombstones};
+use super::writer::{
+    check_room, plan_tombstones, remove_unnamed, sync_names, write_parts, write_tombstones,
+};
 use crate::codec::header::FileKind;
 use crate::error::Result;
 use crate::manifest::{Manifest, SegmentEntry};
 use crate::memtable::RunBuilder;
 use crate::rows::Rows;
 use crate::segment::reader::Segment;
+use crate::sown::{Bug, sown};
 use crate::types::{FileNumber, Ordinal, RowId};
 use crate::view::{Part, View};
 
@@ -108,16 +111,24 @@ impl Bulk<'_> {
         check_room(&view, u32::try_from(self.rows).unwrap_or(u32::MAX))?;
         let parts = self.parts(&view)?;
         let mut next = writer.manifest.clone();
-        next.lsn = view.lsn.next();
+        if !sown(Bug::BulkTakesNoLsn) {
+            next.lsn = view.lsn.next();
+        }
         let entered = self.enter(&mut next, &parts);
         // Numbers are spent even if writing fails: names are never reused.
         writer.manifest.next_file = next.next_file;
-        entered?;
-        writer.install(vfs, next)?;
+        entered.inspect_err(|_| remove_unnamed(vfs, &next, &writer.manifest))?;
+        let written = std::mem::take(&mut self.written);
+        // From here on the files are the manifest's: where it fails the new one
+        // may be on disk all the same, and the files it names must be too.
+        writer.install(vfs, next).inspect_err(|_| {
+            if sown(Bug::BulkRemovesInstalled) {
+                self.written = written;
+            }
+        })?;
         let view = View { schema: view.schema.clone(), lsn: view.lsn.next(), parts };
         let living = view.parts.iter().filter(|part| part.live_rows() > 0).cloned().collect();
         shared.publish(View { parts: living, ..view });
-        self.written.clear();
         drop(writer);
         shared.wake();
         Ok(())
@@ -137,7 +148,7 @@ impl Bulk<'_> {
         let write = || -> Result<_> {
             let vfs = &*shared.vfs;
             let entry = write_parts(vfs, owner, &shared.schema, number, &[part], &|_| Ok(()))?;
-            vfs.sync_dir()?;
+            sync_names(vfs)?;
             Ok((entry, Segment::open(vfs, &owner.collection, &shared.schema, &entry)?))
         };
         let (entry, segment) = write().inspect_err(|_| self.remove(number))?;
@@ -174,15 +185,18 @@ impl Bulk<'_> {
         for part in parts.iter().filter(|part| part.live_rows() > 0) {
             let number = part.segment.expect("all rows were flushed");
             let mut entry = all[&number];
-            if entry.tombstones.map_or(0, |t| t.dead) != part.dead.len() as u32 {
-                let (number, owner) = (next.take_number(), next.owner());
-                let (body, tombstones) = plan_tombstones(number, &part.dead);
-                write_tombstones(vfs, owner, tombstones, &body)?;
-                entry.tombstones = Some(tombstones);
+            if entry.tombstones.map_or(0, |t| t.dead) == part.dead.len() as u32 {
+                next.segments.push(entry);
+                continue;
             }
+            let (number, owner) = (next.take_number(), next.owner());
+            let (body, tombstones) = plan_tombstones(number, &part.dead);
+            entry.tombstones = Some(tombstones);
+            // Entered before it is written: a file that fails is known.
             next.segments.push(entry);
+            write_tombstones(vfs, owner, tombstones, &body)?;
         }
-        vfs.sync_dir()
+        sync_names(vfs)
     }
 
     /// Removes a file that nobody will name; if that fails the next open does.
@@ -193,7 +207,9 @@ impl Bulk<'_> {
 
 impl Drop for Bulk<'_> {
     fn drop(&mut self) {
-        self.written.iter().for_each(|(entry, _)| self.remove(entry.number));
+        if !sown(Bug::BulkLeavesFiles) {
+            self.written.iter().for_each(|(entry, _)| self.remove(entry.number));
+        }
     }
 }
 
@@ -218,7 +234,7 @@ fn replaced_within(run: &dyn Rows) -> Result<RoaringBitmap> {
 /// The dead rows of `part` once the rows of `newer` are there.
 fn replaced_by(part: &Part, newer: &dyn Rows) -> Result<RoaringBitmap> {
     let mut dead = (*part.dead).clone();
-    if !overlap(&*part.rows, newer)? {
+    if sown(Bug::BulkForgetsDead) || !overlap(&*part.rows, newer)? {
         return Ok(dead);
     }
     for row in (0..newer.len()).map(Ordinal) {

@@ -102,8 +102,8 @@ fn admit(view: &View, group: Vec<Waiting>) -> Vec<Waiting> {
 }
 
 /// The commit order: log, sync, next view, publish. Readers see a batch only
-/// when it is as durable as was asked for. Any error ends writing, for all
-/// batches of the group: nobody knows then what the log holds.
+/// when it is as durable as was asked for. An error is one for all batches of the
+/// group, and ends writing unless there was just no room for them.
 fn log_and_apply(
     handle: &Handle,
     writer: &mut Writer,
@@ -115,9 +115,8 @@ fn log_and_apply(
     }
     let first = view.lsn.next();
     let lsns = || (first.0..).map(Lsn).zip(group);
-    for (lsn, batch) in lsns() {
-        writer.log(&*handle.vfs, lsn, batch.operations, &batch.body)?;
-    }
+    let commits = lsns().map(|(lsn, batch)| (lsn, batch.operations, batch.body.as_slice()));
+    writer.log(&*handle.vfs, commits)?;
     if handle.options.durability == Durability::Full {
         writer.sync_log()?;
     }

@@ -9,12 +9,15 @@ use std::sync::atomic::Ordering;
 
 use roaring::RoaringBitmap;
 
-use super::writer::{Writer, plan_tombstones, write_parts, write_tombstones};
+use super::writer::{
+    Writer, plan_tombstones, remove_unnamed, sync_names, write_parts, write_tombstones,
+};
 use super::{Collection, Shared};
 use crate::codec::header::{FileKind, Owner};
 use crate::error::{Error, Result};
-use crate::manifest::SegmentEntry;
+use crate::manifest::{Manifest, SegmentEntry};
 use crate::segment::reader::Segment;
+use crate::sown::{Bug, sown};
 use crate::types::FileNumber;
 use crate::vfs::Vfs;
 use crate::view::{Part, View};
@@ -133,9 +136,15 @@ fn merge(
     let merged = if total == 0 { None } else { Some(write()?) };
     let mut writer = shared.lock_writer()?;
     let view = shared.view();
-    let died = died_meanwhile(&view, group);
-    // Where all rows have died meanwhile, the new file is a stray.
+    let mut died = died_meanwhile(&view, group);
+    if sown(Bug::MergeForgetsDead) {
+        died.clear();
+    }
     let merged = merged.filter(|(entry, _)| died.len() < u64::from(entry.rows));
+    if merged.is_none() {
+        // All rows have died meanwhile: nobody will name the new file.
+        let _ = vfs.remove(&FileKind::Segment.name(number));
+    }
     let entry = merged.as_ref().map(|(entry, _)| *entry);
     writer.replace(vfs, &numbers(group), entry, &died)?;
     shared.publish(replaced(&view, group, merged, died));
@@ -156,7 +165,7 @@ fn write_merged(
 ) -> Result<(SegmentEntry, Segment)> {
     let vfs = &*shared.vfs;
     let entry = write_parts(vfs, owner, &shared.schema, number, group, watch)?;
-    vfs.sync_dir()?;
+    sync_names(vfs)?;
     let segment = Segment::open(vfs, &owner.collection, &shared.schema, &entry)?;
     Ok((entry, segment))
 }
@@ -175,7 +184,11 @@ fn died_meanwhile(view: &View, group: &[Arc<Part>]) -> RoaringBitmap {
         match view.parts.iter().find(|p| p.segment == part.segment) {
             Some(now) => {
                 let new = &*now.dead - &*part.dead;
-                died.extend(new.iter().map(|row| base + row - part.dead.rank(row) as u32));
+                let gone = |row| match sown(Bug::MergeMistakesDead) {
+                    true => 0,
+                    false => part.dead.rank(row) as u32,
+                };
+                died.extend(new.iter().map(|row| base + row - gone(row)));
             }
             // A flush has dropped the segment: all its rows are dead.
             None => {
@@ -219,22 +232,40 @@ impl Writer {
     ) -> Result<()> {
         // The merged segment leaves out rows that commits in the log replaced
         // or deleted. Those commits must not be lost after their effect is durable.
-        self.sync_log()?;
+        if !sown(Bug::MergeBeforeLogSync) {
+            self.sync_log()?;
+        }
         let mut next = self.manifest.clone();
         next.segments.retain(|entry| !sources.contains(&entry.number));
-        if let Some(mut entry) = merged {
-            if !died.is_empty() {
-                let number = next.take_number();
-                self.manifest.next_file = next.next_file;
-                let (body, tombstones) = plan_tombstones(number, died);
-                write_tombstones(vfs, next.owner(), tombstones, &body)?;
-                vfs.sync_dir()?;
-                entry.tombstones = Some(tombstones);
-            }
-            next.segments.push(entry);
+        if let Some(entry) = merged {
+            let entered = enter(vfs, &mut next, entry, died);
+            // Numbers are spent even if writing fails: names are never reused.
+            self.manifest.next_file = next.next_file;
+            // On a full disk, what was written must not stay in the way.
+            entered.inspect_err(|_| remove_unnamed(vfs, &next, &self.manifest))?;
         }
         self.install(vfs, next)
     }
+}
+
+/// Enters a merged segment and the tombstones it needs, which it writes. Both
+/// are named before that, so that files that fail are known.
+fn enter(
+    vfs: &dyn Vfs,
+    next: &mut Manifest,
+    mut entry: SegmentEntry,
+    died: &RoaringBitmap,
+) -> Result<()> {
+    if died.is_empty() {
+        next.segments.push(entry);
+        return Ok(());
+    }
+    let (number, owner) = (next.take_number(), next.owner());
+    let (body, tombstones) = plan_tombstones(number, died);
+    entry.tombstones = Some(tombstones);
+    next.segments.push(entry);
+    write_tombstones(vfs, owner, tombstones, &body)?;
+    if sown(Bug::MergeFolderNotSynced) { Ok(()) } else { vfs.sync_dir() }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{self, LogEntry, Manifest, SegmentEntry};
 use crate::schema::Schema;
 use crate::segment::reader::Segment;
+use crate::sown::{Bug, sown};
 use crate::types::{FileNumber, Lsn};
 use crate::vfs::disk::{Disk, TEMP_PREFIX};
 use crate::vfs::{LockMode, Vfs, read_all};
@@ -83,7 +84,9 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, options: Options) -> Result<Collection> {
     let needed = manifest.files();
     for name in strays.iter().chain(old.iter().filter(|name| !needed.contains(name))) {
         // What cannot be removed now is a stray again at the next open.
-        let _ = vfs.remove(name);
+        if !sown(Bug::StraysStay) {
+            let _ = vfs.remove(name);
+        }
     }
     Ok(handle(vfs, options, lock, view, Some(Writer::new(manifest, log))))
 }
@@ -188,7 +191,9 @@ impl Tail {
         for commit in read_commits(vfs, manifest, &self.bytes, self.entry, self.before)? {
             log.append(commit.lsn, commit.operations, commit.body)?;
         }
-        log.sync()?;
+        if !sown(Bug::RecoveredLogNotSynced) {
+            log.sync()?;
+        }
         manifest.logs.pop();
         manifest.logs.push(log.entry(false));
         manifest.install(vfs)?;

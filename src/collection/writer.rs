@@ -9,10 +9,11 @@ use super::open::MAX_LOG;
 use crate::codec::crc32;
 use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::error::{Error, Result};
-use crate::manifest::{LogEntry, MAX_ROWS, Manifest, SegmentEntry, TombstonesEntry};
+use crate::manifest::{self, LogEntry, MAX_ROWS, Manifest, SegmentEntry, TombstonesEntry};
 use crate::memtable::ColumnsBuilder;
 use crate::schema::Schema;
 use crate::segment::{reader::Segment, writer as segment_writer};
+use crate::sown::{Bug, sown};
 use crate::types::{FileNumber, Lsn};
 use crate::vfs::Vfs;
 use crate::view::{Part, View};
@@ -60,30 +61,50 @@ impl Writer {
             || (self.log.is_none() && logs >= MAX_LOGS)
     }
 
-    /// Writes one commit to the log; durable after [`Self::sync_log`].
-    pub(super) fn log(
+    /// Writes commits to the log, all or none; durable after [`Self::sync_log`].
+    ///
+    /// Where there is no room for them the log is as it was, and there may be
+    /// room for the next.
+    pub(super) fn log<'a>(
         &mut self,
         vfs: &dyn Vfs,
-        lsn: Lsn,
-        operations: u32,
-        body: &[u8],
+        commits: impl Iterator<Item = (Lsn, u32, &'a [u8])>,
     ) -> Result<()> {
         if self.log.is_none() {
-            let started = self.start_log(vfs);
-            started.inspect_err(|e| self.poison(e))?;
+            self.start_log(vfs)?;
         }
         let log = self.log.as_mut().expect("started above");
-        log.append(lsn, operations, body).inspect_err(|e| self.poison(e))
+        let before = log.mark();
+        for (lsn, operations, body) in commits {
+            let Err(e) = log.append(lsn, operations, body) else { continue };
+            if !e.is_exhaustion() || log.roll_back(before).is_err() {
+                self.poison(&e);
+            }
+            return Err(e);
+        }
+        Ok(())
     }
 
     /// Creates a log and installs a manifest that names it.
     fn start_log(&mut self, vfs: &dyn Vfs) -> Result<()> {
         let number = self.manifest.take_number();
-        let log = LogWriter::create(vfs, number, self.manifest.owner())?;
-        self.manifest.logs.push(log.entry(false));
-        self.manifest.install(vfs)?;
+        let created = LogWriter::create(vfs, number, self.manifest.owner());
+        let log = created.inspect_err(|e| {
+            let _ = vfs.remove(&FileKind::Wal.name(number));
+            self.poison_unless_exhausted(e);
+        })?;
+        let mut next = self.manifest.clone();
+        next.logs.push(log.entry(false));
+        self.install(vfs, next)?;
         self.log = Some(log);
         Ok(())
+    }
+
+    /// For a failure that has changed nothing that is installed.
+    fn poison_unless_exhausted(&mut self, e: &Error) {
+        if !e.is_exhaustion() || sown(Bug::FullForGood) {
+            self.poison(e);
+        }
     }
 
     /// Writes the runs of `view` as one segment and the new tombstones of older
@@ -93,7 +114,9 @@ impl Writer {
     /// but for files that no manifest names; the next open removes those.
     pub(super) fn flush(&mut self, vfs: &dyn Vfs, view: &View) -> Result<View> {
         let mut next = self.manifest.clone();
-        next.lsn = view.lsn;
+        if !sown(Bug::FlushKeepsLsn) {
+            next.lsn = view.lsn;
+        }
         next.logs.clear();
         let written = write_files(vfs, view, &mut next);
         // Numbers are spent even if writing fails: names are never reused.
@@ -109,9 +132,18 @@ impl Writer {
     }
 
     /// Installs a manifest whose files are durable, and removes those that only
-    /// the one before named.
+    /// the one before named. Where it fails the new files are removed, unless the
+    /// new manifest may be the one on disk.
     pub(super) fn install(&mut self, vfs: &dyn Vfs, mut next: Manifest) -> Result<()> {
-        next.install(vfs).inspect_err(|e| self.poison(e))?;
+        if sown(Bug::RemovedBeforeInstall) {
+            remove_unnamed(vfs, &self.manifest, &next);
+        }
+        let staged = next.stage(vfs).inspect_err(|e| {
+            remove_unnamed(vfs, &next, &self.manifest);
+            self.poison_unless_exhausted(e);
+        })?;
+        let replaced = staged.replace(vfs, manifest::NAME);
+        replaced.inspect_err(|e| self.poison(e))?;
         let old = std::mem::replace(&mut self.manifest, next);
         remove_unnamed(vfs, &old, &self.manifest);
         Ok(())
@@ -128,6 +160,9 @@ impl Writer {
     pub(super) fn close(&mut self, vfs: &dyn Vfs) -> Result<()> {
         let (None, Some(mut log)) = (&self.poisoned, self.log.take()) else { return Ok(()) };
         log.sync()?;
+        if sown(Bug::CloseDoesNotSeal) {
+            return Ok(());
+        }
         if let Some(entry) = self.manifest.logs.last_mut() {
             *entry = log.entry(true);
         }
@@ -169,7 +204,7 @@ pub(super) fn write_files(
         let segment = Segment::open(vfs, &next.collection, &view.schema, &entry)?;
         parts.push(Arc::new(Part::new(Arc::new(segment), Arc::default(), Some(entry.number))));
     }
-    vfs.sync_dir()?;
+    sync_names(vfs)?;
     Ok(parts)
 }
 
@@ -189,7 +224,7 @@ fn flush_runs(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<Option<
 }
 
 /// Writes the living rows of some parts, at least one, as one segment. `watch`
-/// is told of every thousandth row; its error ends the writing.
+/// is told of the first row and every thousandth; its error ends the writing.
 pub(super) fn write_parts(
     vfs: &dyn Vfs,
     owner: Owner,
@@ -201,10 +236,10 @@ pub(super) fn write_parts(
     let rows = || parts.iter().flat_map(|part| part.living().map(|row| (&*part.rows, row)));
     let mut columns = ColumnsBuilder::new(schema);
     for (source, row) in rows() {
-        columns.push(&source.id(row)?, source.vectors(row, 1)?);
         if columns.len().is_multiple_of(1024) {
             watch(columns.len() as u64)?;
         }
+        columns.push(&source.id(row)?, source.vectors(row, 1)?);
     }
     segment_writer::write(vfs, owner, number, &columns.finish(), rows)
 }
@@ -221,7 +256,7 @@ fn flush_tombstones(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<V
         }
         kept.push(part.clone());
         let dead = part.dead.len() as u32;
-        if entry.tombstones.map_or(0, |t| t.dead) == dead {
+        if entry.tombstones.map_or(0, |t| t.dead) == dead || sown(Bug::FlushForgetsDead) {
             next.segments.push(entry);
             continue;
         }
@@ -256,7 +291,12 @@ pub(super) fn write_tombstones(
     let mut file = vfs.create(&FileKind::Tombstones.name(entry.number))?;
     file.write(&header.encode())?;
     file.write(body)?;
-    file.sync()
+    if sown(Bug::TombstonesNotSynced) { Ok(()) } else { file.sync() }
+}
+
+/// Makes the names of new files durable, so that a manifest can name them.
+pub(super) fn sync_names(vfs: &dyn Vfs) -> Result<()> {
+    if sown(Bug::FolderNotSyncedBeforeInstall) { Ok(()) } else { vfs.sync_dir() }
 }
 
 /// Removes what the new manifest does not name any more. A failure leaves a

@@ -90,12 +90,9 @@ pub struct StageCode {
 }
 
 impl StageCode {
-    /// The code of the first `dims` dimensions with `bits` bits each.
-    ///
-    /// # Panics
-    /// When `dims` is 0 or above 65535.
+    /// The code of the first `dims` dimensions with `bits` bits each. Whether a
+    /// collection can have it is for its schema to say.
     pub fn new(dims: usize, bits: Bits) -> Self {
-        assert!((1..=usize::from(u16::MAX)).contains(&dims), "{dims} dimensions");
         Self { dims, bits }
     }
 

@@ -8,6 +8,7 @@ use super::format::RegionEntry;
 use crate::codec::crc32;
 use crate::error::{Error, Result};
 use crate::index::Source;
+use crate::sown::{Bug, sown};
 use crate::vfs::map::Bytes;
 
 /// Part of a mapped file with one checksum per block. A block is compared with
@@ -84,7 +85,8 @@ impl Region {
     fn compare(&self, block: usize) -> Result<()> {
         let start = self.offset + block * self.block_len;
         let end = (start + self.block_len).min(self.offset + self.len);
-        if crc32(&self.bytes[start..end]) == self.checksums[self.first_checksum + block] {
+        let sum = crc32(&self.bytes[start..end]);
+        if sum == self.checksums[self.first_checksum + block] || sown(Bug::BlockNotChecked) {
             return Ok(());
         }
         let what = format!("checksum of {} bytes does not match", end - start);

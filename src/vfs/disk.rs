@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_types, reason = "this is the module the ban points to")]
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -251,6 +251,15 @@ impl WriteFile for Growing {
     fn sync(&mut self) -> Result<()> {
         self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))
     }
+
+    fn truncate(&mut self, len: u64) -> Result<()> {
+        truncate(&self.file, len).map_err(|e| Error::io("truncate", &self.path, e))
+    }
+}
+
+fn truncate(mut file: &File, len: u64) -> io::Result<()> {
+    file.set_len(len)?;
+    file.seek(SeekFrom::Start(len)).map(drop)
 }
 
 struct Temp {
@@ -265,6 +274,11 @@ impl WriteFile for Temp {
 
     fn sync(&mut self) -> Result<()> {
         self.temp.as_file().sync_data().map_err(|e| Error::io("sync", self.temp.path(), e))
+    }
+
+    fn truncate(&mut self, len: u64) -> Result<()> {
+        let cut = truncate(self.temp.as_file(), len);
+        cut.map_err(|e| Error::io("truncate", self.temp.path(), e))
     }
 }
 

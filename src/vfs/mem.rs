@@ -181,6 +181,13 @@ impl WriteFile for Growing {
     fn sync(&mut self) -> Result<()> {
         Ok(())
     }
+
+    fn truncate(&mut self, len: u64) -> Result<()> {
+        let mut state = self.folder.state.lock();
+        let bytes = state.files.entry(self.name.clone()).or_default();
+        bytes.truncate(usize::try_from(len).unwrap_or(usize::MAX));
+        Ok(())
+    }
 }
 
 impl TempFile for Growing {

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::sown::{Bug, sown};
 
 /// Whether a lock lets others in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +93,10 @@ pub(crate) trait WriteFile: Send + Sync {
 
     /// Makes everything written so far durable.
     fn sync(&mut self) -> Result<()>;
+
+    /// Cuts the file back to its first `len` bytes; what is written next follows
+    /// them. Durable after [`Self::sync`].
+    fn truncate(&mut self, len: u64) -> Result<()>;
 }
 
 /// A file without a lasting name yet.
@@ -120,12 +125,28 @@ pub(crate) fn buffer(file: &Path, len: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Replaces `name` by `bytes`, atomically and durably: temporary file, sync,
-/// rename, sync of the folder.
-pub(crate) fn replace(vfs: &dyn Vfs, name: &str, bytes: &[u8]) -> Result<()> {
+/// A durable file that has no lasting name yet. Dropping it changes nothing.
+pub(crate) struct Staged(Box<dyn TempFile>);
+
+/// The first half of replacing a file: as long as only this was done, or tried,
+/// the file is what it was.
+pub(crate) fn stage(vfs: &dyn Vfs, bytes: &[u8]) -> Result<Staged> {
     let mut temp = vfs.create_temp()?;
     temp.write(bytes)?;
-    temp.sync()?;
-    temp.persist(name)?;
-    vfs.sync_dir()
+    if !sown(Bug::ManifestNotSynced) {
+        temp.sync()?;
+    }
+    Ok(Staged(temp))
+}
+
+impl Staged {
+    /// The second half: `name` becomes this file, atomically and durably. After
+    /// an error nobody knows which of the two it is.
+    pub(crate) fn replace(self, vfs: &dyn Vfs, name: &str) -> Result<()> {
+        self.0.persist(name)?;
+        if sown(Bug::FolderNotSyncedAfterInstall) {
+            return Ok(());
+        }
+        vfs.sync_dir()
+    }
 }

@@ -2,11 +2,11 @@
 //! could leave after any of them.
 //!
 //! Bytes are safe once their file was synced, names once the folder was. Of all
-//! that was not synced when the power went, any part may be there: a file keeps
-//! some of its unsynced bytes, as written or as garbage; names that were made,
-//! renamed or removed may be so or not, each by itself (FORMAT.md, section 3).
+//! that was not synced when the power went, any part may be there, each write
+//! and each name by itself (FORMAT.md, section 3).
 //!
-//! To show that the tests notice what they are for, it can have a [`Bug`].
+//! Operations can be made to fail. To show that the tests notice what they are
+//! for, the folder can have a [`Flaw`].
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,9 +18,9 @@ use super::mem::Mem;
 use super::{LockMode, ReadFile, TempFile, Vfs, WriteFile};
 use crate::error::{Error, Result};
 
-/// What a folder with a bug forgets to do. It says that it did.
+/// What a folder with a flaw forgets to do. It says that it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bug {
+pub enum Flaw {
     /// To sync the folder.
     NoDirSync,
     /// To sync the folder after a rename.
@@ -37,19 +37,22 @@ pub enum Bug {
     RewriteInsteadOfRename,
 }
 
-/// Which part of what was not synced is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loss {
-    /// All of it.
-    Everything,
-    /// Nothing: only the process died.
-    Nothing,
-    /// Names survive, bytes do not.
-    Bytes,
-    /// Bytes survive, names do not.
-    Names,
-    /// Any part, as drawn.
-    Drawn,
+/// How operations fail.
+#[derive(Debug, Clone, Copy)]
+pub struct Failure {
+    /// The code of the operating system.
+    pub code: i32,
+    /// Of a write that fails, so many hundredths are written.
+    pub percent_written: usize,
+}
+
+/// What of the last unsynced write is there.
+#[derive(Debug, Clone, Copy)]
+pub struct Torn {
+    /// Its first bytes,
+    pub kept: usize,
+    /// then, if any, bytes of this kind up to its length.
+    pub filler: Option<u8>,
 }
 
 type Inode = usize;
@@ -57,7 +60,8 @@ type Inode = usize;
 #[derive(Debug, Clone)]
 enum Op {
     Create(String, Inode),
-    Write(Inode, Vec<u8>),
+    Write(Inode, u64, Vec<u8>),
+    Truncate(Inode, u64),
     Sync(Inode),
     Rename(String, String, Inode),
     Remove(String),
@@ -69,7 +73,7 @@ enum Op {
 pub(crate) struct Record {
     mem: Mem,
     start: Mem,
-    bug: Option<Bug>,
+    flaw: Option<Flaw>,
     log: Arc<Mutex<Log>>,
 }
 
@@ -77,55 +81,66 @@ pub(crate) struct Record {
 struct Log {
     ops: Vec<Op>,
     inodes: usize,
-    /// Changes tried, failed ones included.
+    /// Operations tried, failed ones included.
     tried: usize,
-    /// Changes that fail, counted as `tried` is.
-    failing: std::ops::Range<usize>,
-}
-
-/// A file as the medium and the cache have it.
-#[derive(Default, Clone)]
-struct File {
-    safe: Vec<u8>,
-    /// Written since the last sync.
-    unsafe_: Vec<u8>,
+    /// Operations that fail, counted as `tried` is, and how.
+    failing: Option<(std::ops::Range<usize>, Failure)>,
+    syncs: usize,
+    dir_syncs: usize,
 }
 
 impl Record {
-    pub(crate) fn new(mem: Mem, bug: Option<Bug>) -> Self {
-        Self { start: mem.fork(), mem, bug, log: Arc::default() }
+    pub(crate) fn new(mem: Mem, flaw: Option<Flaw>) -> Self {
+        Self { start: mem.fork(), mem, flaw, log: Arc::default() }
     }
 
     pub(crate) fn operations(&self) -> usize {
         self.log.lock().ops.len()
     }
 
-    /// Lets the changes counted so fail, as on a full disk.
-    pub(crate) fn fail(&self, changes: std::ops::Range<usize>) {
-        self.log.lock().failing = changes;
+    /// Lets the operations counted so fail.
+    pub(crate) fn fail(&self, operations: std::ops::Range<usize>, how: Failure) {
+        self.log.lock().failing = Some((operations, how));
     }
 
-    /// Changes tried so far.
+    /// Operations tried so far.
     pub(crate) fn tried(&self) -> usize {
         self.log.lock().tried
     }
 
-    fn attempt(&self, action: &'static str, name: &str) -> Result<()> {
-        let mut log = self.log.lock();
-        log.tried += 1;
-        if !log.failing.contains(&(log.tried - 1)) {
-            return Ok(());
-        }
-        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        Err(Error::io(action, self.mem.path(name), full))
+    /// Syncs so far: of files, of the folder.
+    pub(crate) fn syncs(&self) -> (usize, usize) {
+        let log = self.log.lock();
+        (log.syncs, log.dir_syncs)
     }
 
-    pub(crate) fn describe(&self, at: usize) -> String {
-        match self.log.lock().ops.get(at) {
-            None => "the end".into(),
-            Some(Op::Write(inode, bytes)) => format!("write {} bytes to file {inode}", bytes.len()),
-            Some(op) => format!("{op:?}"),
+    /// What happened, to be looked at one operation after the other.
+    pub(crate) fn replay(&self) -> Replay {
+        let mut replay = Replay { ops: self.log.lock().ops.clone(), ..Replay::default() };
+        // The files it began with are durable; their inodes count from the top.
+        for (n, name) in self.start.list().unwrap_or_default().into_iter().enumerate() {
+            let bytes = self.start.bytes(&name).unwrap_or_default();
+            replay.names.insert(name, usize::MAX - n);
+            replay.files.insert(usize::MAX - n, bytes);
         }
+        replay
+    }
+
+    fn attempt(&self, action: &'static str, name: &str) -> Result<(), (Failure, Error)> {
+        let mut log = self.log.lock();
+        let at = log.tried;
+        log.tried += 1;
+        match &log.failing {
+            Some((range, how)) if range.contains(&at) => {
+                let source = std::io::Error::from_raw_os_error(how.code);
+                Err((*how, Error::io(action, self.mem.path(name), source)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn may(&self, action: &'static str, name: &str) -> Result<()> {
+        self.attempt(action, name).map_err(|(_, e)| e)
     }
 
     fn push(&self, op: Op) {
@@ -135,10 +150,10 @@ impl Record {
             Op::SyncDir => Some(false),
             _ => None,
         });
-        let forgotten = match (&op, self.bug) {
-            (Op::SyncDir, Some(Bug::NoDirSync)) => true,
-            (Op::SyncDir, Some(Bug::NoDirSyncAfterRename)) => renamed == Some(true),
-            (Op::SyncDir, Some(Bug::NoDirSyncAfterCreate)) => renamed != Some(true),
+        let forgotten = match (&op, self.flaw) {
+            (Op::SyncDir, Some(Flaw::NoDirSync)) => true,
+            (Op::SyncDir, Some(Flaw::NoDirSyncAfterRename)) => renamed == Some(true),
+            (Op::SyncDir, Some(Flaw::NoDirSyncAfterCreate)) => renamed != Some(true),
             _ => false,
         };
         if !forgotten {
@@ -153,108 +168,132 @@ impl Record {
         log.ops.push(Op::Create(name.into(), inode));
         inode
     }
+}
 
-    /// What a cut of the power before operation `cut` leaves.
-    pub(crate) fn after(&self, cut: usize, loss: Loss, draw: &mut dyn FnMut() -> u64) -> Mem {
-        let log = self.log.lock();
-        let start = Files::of(&self.start);
-        let (mut safe, mut files, mut pending) = (start.names, start.files, Vec::new());
-        for op in &log.ops[..cut] {
-            match op {
-                Op::Write(inode, bytes) => {
-                    files.entry(*inode).or_default().unsafe_.extend_from_slice(bytes);
+/// A recording, run up to some operation.
+#[derive(Default)]
+pub(crate) struct Replay {
+    ops: Vec<Op>,
+    at: usize,
+    /// What the medium has.
+    names: BTreeMap<String, Inode>,
+    files: BTreeMap<Inode, Vec<u8>>,
+    /// Operations that were not made durable, in order.
+    pending: Vec<Op>,
+}
+
+impl Replay {
+    /// Runs one more operation; false at the end.
+    pub(crate) fn step(&mut self) -> bool {
+        let Some(op) = self.ops.get(self.at) else { return false };
+        self.at += 1;
+        match op {
+            Op::Sync(inode) => {
+                for op in self.pending.extract_if(.., |op| op.changes(*inode)) {
+                    op.write(self.files.entry(*inode).or_default(), None);
                 }
-                Op::Sync(inode) => {
-                    let file = files.entry(*inode).or_default();
-                    let now_safe = std::mem::take(&mut file.unsafe_);
-                    file.safe.extend(now_safe);
-                }
-                Op::SyncDir => {
-                    for op in pending.drain(..) {
-                        rename(&mut safe, op);
-                    }
-                }
-                Op::Create(..) | Op::Rename(..) | Op::Remove(_) => pending.push(op),
             }
+            Op::SyncDir => {
+                for op in self.pending.extract_if(.., |op| op.names()) {
+                    op.rename(&mut self.names);
+                }
+            }
+            other => self.pending.push(other.clone()),
         }
-        let survives = |draw: &mut dyn FnMut() -> u64| match loss {
-            Loss::Everything | Loss::Names => false,
-            Loss::Nothing | Loss::Bytes => true,
-            Loss::Drawn => draw() & 1 == 1,
-        };
-        for op in pending {
-            if survives(draw) {
-                rename(&mut safe, op);
+        true
+    }
+
+    /// The operation that comes next, for messages.
+    pub(crate) fn describe(&self) -> String {
+        match self.ops.get(self.at) {
+            None => "the end".into(),
+            Some(Op::Write(inode, at, bytes)) => {
+                format!("write {} bytes at {at} of file {inode}", bytes.len())
+            }
+            Some(op) => format!("{op:?}"),
+        }
+    }
+
+    /// How many operations are not durable.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Bytes of the last write if it is not durable.
+    pub(crate) fn last_write(&self) -> Option<usize> {
+        self.pending.iter().rev().find_map(|op| match op {
+            Op::Write(_, _, bytes) => Some(bytes.len()),
+            _ => None,
+        })
+    }
+
+    /// What power loss now leaves: of the pending operations those that `keep`
+    /// says, of the last write what `torn` says.
+    pub(crate) fn folder(&self, keep: &dyn Fn(usize) -> bool, torn: Option<Torn>) -> Mem {
+        let mut names = self.names.clone();
+        let mut files: BTreeMap<Inode, Vec<u8>> = BTreeMap::new();
+        let last = self.pending.iter().rposition(|op| matches!(op, Op::Write(..)));
+        for (n, op) in self.pending.iter().enumerate().filter(|(n, _)| keep(*n)) {
+            op.rename(&mut names);
+            if let Op::Write(inode, ..) | Op::Truncate(inode, _) = op {
+                let before = || self.files.get(inode).cloned().unwrap_or_default();
+                let torn = torn.filter(|_| last == Some(n));
+                op.write(files.entry(*inode).or_insert_with(before), torn);
             }
         }
         let left = Mem::default();
-        for (name, inode) in safe {
-            let file = files.get(&inode).cloned().unwrap_or_default();
-            left.set(&name, torn(file, loss, draw));
+        for (name, inode) in names {
+            let safe = || self.files.get(&inode).cloned().unwrap_or_default();
+            left.set(&name, files.get(&inode).cloned().unwrap_or_else(safe));
         }
         left
     }
 }
 
-/// The names and bytes a recording begins with; their inodes count from the top.
-struct Files {
-    names: BTreeMap<String, Inode>,
-    files: BTreeMap<Inode, File>,
-}
-
-impl Files {
-    fn of(mem: &Mem) -> Self {
-        let (mut names, mut files) = (BTreeMap::new(), BTreeMap::new());
-        for (n, name) in mem.list().unwrap_or_default().into_iter().enumerate() {
-            let safe = mem.bytes(&name).unwrap_or_default();
-            names.insert(name, usize::MAX - n);
-            files.insert(usize::MAX - n, File { safe, unsafe_: Vec::new() });
-        }
-        Self { names, files }
+impl Op {
+    fn changes(&self, file: Inode) -> bool {
+        matches!(self, Op::Write(inode, ..) | Op::Truncate(inode, _) if *inode == file)
     }
-}
 
-fn rename(names: &mut BTreeMap<String, Inode>, op: &Op) {
-    match op {
-        Op::Create(name, inode) => {
-            names.insert(name.clone(), *inode);
-        }
-        Op::Rename(from, to, inode) => {
-            names.remove(from);
-            names.insert(to.clone(), *inode);
-        }
-        Op::Remove(name) => {
-            names.remove(name);
-        }
-        _ => {}
+    fn names(&self) -> bool {
+        matches!(self, Op::Create(..) | Op::Rename(..) | Op::Remove(_))
     }
-}
 
-/// The safe bytes, and what the loss leaves of the others.
-fn torn(file: File, loss: Loss, draw: &mut dyn FnMut() -> u64) -> Vec<u8> {
-    let File { safe: mut bytes, unsafe_: rest } = file;
-    match loss {
-        Loss::Everything | Loss::Bytes => {}
-        Loss::Nothing | Loss::Names => bytes.extend(rest),
-        Loss::Drawn if rest.is_empty() => {}
-        Loss::Drawn => {
-            let kept = (draw() % (rest.len() as u64 + 1)) as usize;
-            match draw() % 4 {
-                0 => {}
-                // The beginning; all of it, with a hole of zeros or of garbage.
-                1 => bytes.extend(&rest[..kept]),
-                2 => {
-                    bytes.extend(std::iter::repeat_n(0, kept));
-                    bytes.extend(&rest[kept..]);
+    /// Does to the bytes of a file what the operation did; where earlier bytes
+    /// are missing there are zeros.
+    fn write(&self, file: &mut Vec<u8>, torn: Option<Torn>) {
+        match self {
+            Op::Truncate(_, len) => file.truncate(*len as usize),
+            Op::Write(_, at, bytes) => {
+                let mut bytes = bytes.clone();
+                if let Some(Torn { kept, filler }) = torn {
+                    let len = bytes.len();
+                    bytes.truncate(kept);
+                    bytes.extend(filler.into_iter().flat_map(|f| vec![f; len - kept.min(len)]));
                 }
-                _ => {
-                    bytes.extend(&rest[..kept]);
-                    bytes.extend(rest[kept..].iter().map(|_| draw() as u8));
-                }
+                let at = *at as usize;
+                file.resize(file.len().max(at + bytes.len()), 0);
+                file[at..at + bytes.len()].copy_from_slice(&bytes);
             }
+            _ => {}
         }
     }
-    bytes
+
+    fn rename(&self, names: &mut BTreeMap<String, Inode>) {
+        match self {
+            Op::Create(name, inode) => {
+                names.insert(name.clone(), *inode);
+            }
+            Op::Rename(from, to, inode) => {
+                names.remove(from);
+                names.insert(to.clone(), *inode);
+            }
+            Op::Remove(name) => {
+                names.remove(name);
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Vfs for Record {
@@ -263,34 +302,36 @@ impl Vfs for Record {
     }
 
     fn list(&self) -> Result<Vec<String>> {
+        self.may("list", "")?;
         self.mem.list()
     }
 
     fn open(&self, name: &str) -> Result<Option<Arc<dyn ReadFile>>> {
+        self.may("open", name)?;
         self.mem.open(name)
     }
 
     fn create(&self, name: &str) -> Result<Box<dyn WriteFile>> {
-        self.attempt("create", name)?;
+        self.may("create", name)?;
         let file = self.mem.create(name)?;
         let inode = self.new_file(name);
-        Ok(Box::new(Recorded { folder: self.clone(), name: name.into(), inode, file, held: None }))
+        Ok(Box::new(Recorded::new(self, name.into(), inode, file)))
     }
 
     fn create_temp(&self) -> Result<Box<dyn TempFile>> {
-        self.attempt("create", super::disk::TEMP_PREFIX)?;
+        self.may("create", super::disk::TEMP_PREFIX)?;
         let file = self.mem.create_temp()?;
         let inode = self.log.lock().inodes;
         let name = format!("{}{inode}", super::disk::TEMP_PREFIX);
         self.new_file(&name);
-        Ok(Box::new(Recorded { folder: self.clone(), name, inode, file, held: None }))
+        Ok(Box::new(Recorded::new(self, name, inode, file)))
     }
 
     fn remove(&self, name: &str) -> Result<()> {
-        self.attempt("remove", name)?;
+        self.may("remove", name)?;
         self.mem.remove(name)?;
         self.push(Op::Remove(name.into()));
-        if self.bug == Some(Bug::RemoveBeforeRename) {
+        if self.flaw == Some(Flaw::RemoveBeforeRename) {
             let mut log = self.log.lock();
             let removal = log.ops.pop();
             let at = log.ops.iter().rposition(|op| matches!(op, Op::Rename(..))).unwrap_or(0);
@@ -300,8 +341,9 @@ impl Vfs for Record {
     }
 
     fn sync_dir(&self) -> Result<()> {
-        self.attempt("sync", "")?;
+        self.may("sync", "")?;
         self.mem.sync_dir()?;
+        self.log.lock().dir_syncs += 1;
         self.push(Op::SyncDir);
         Ok(())
     }
@@ -324,57 +366,78 @@ struct Recorded<F: ?Sized> {
     folder: Record,
     name: String,
     inode: Inode,
-    /// With [`Bug::SyncBeforeWrite`]: the write that is recorded too late.
-    held: Option<Vec<u8>>,
+    len: u64,
+    /// With [`Flaw::SyncBeforeWrite`]: the write that is recorded too late.
+    held: Option<Op>,
     file: Box<F>,
+}
+
+impl<F: ?Sized> Recorded<F> {
+    fn new(folder: &Record, name: String, inode: Inode, file: Box<F>) -> Self {
+        Self { folder: folder.clone(), name, inode, len: 0, held: None, file }
+    }
+
+    fn release(&mut self) {
+        if let Some(op) = self.held.take() {
+            self.folder.push(op);
+        }
+    }
 }
 
 impl<F: WriteFile + ?Sized> WriteFile for Recorded<F> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let full = self.folder.attempt("write", &self.name);
+        let tried = self.folder.attempt("write", &self.name);
         // A disk that fills up takes some of the bytes.
-        let bytes = if full.is_ok() { bytes } else { &bytes[..bytes.len() / 2] };
-        self.file.write(bytes)?;
-        if self.folder.bug == Some(Bug::SyncBeforeWrite) {
+        let taken = match &tried {
+            Ok(()) => bytes.len(),
+            Err((how, _)) => bytes.len() * how.percent_written / 100,
+        };
+        self.file.write(&bytes[..taken])?;
+        let op = Op::Write(self.inode, self.len, bytes[..taken].to_vec());
+        self.len += taken as u64;
+        if self.folder.flaw == Some(Flaw::SyncBeforeWrite) {
             self.release();
-            self.held = Some(bytes.to_vec());
+            self.held = Some(op);
         } else {
-            self.folder.push(Op::Write(self.inode, bytes.to_vec()));
+            self.folder.push(op);
         }
-        full
+        tried.map_err(|(_, e)| e)
     }
 
     fn sync(&mut self) -> Result<()> {
-        self.folder.attempt("sync", &self.name)?;
+        self.folder.may("sync", &self.name)?;
         self.file.sync()?;
-        let forgotten =
-            matches!(self.folder.bug, Some(Bug::NoSyncOf(prefix)) if self.name.starts_with(prefix));
+        self.folder.log.lock().syncs += 1;
+        let forgotten = matches!(
+            self.folder.flaw,
+            Some(Flaw::NoSyncOf(prefix)) if self.name.starts_with(prefix)
+        );
         if !forgotten {
             self.folder.push(Op::Sync(self.inode));
         }
         self.release();
         Ok(())
     }
-}
 
-impl<F: ?Sized> Recorded<F> {
-    fn release(&mut self) {
-        if let Some(bytes) = self.held.take() {
-            self.folder.push(Op::Write(self.inode, bytes));
-        }
+    fn truncate(&mut self, len: u64) -> Result<()> {
+        self.folder.may("truncate", &self.name)?;
+        self.file.truncate(len)?;
+        self.len = len;
+        self.folder.push(Op::Truncate(self.inode, len));
+        Ok(())
     }
 }
 
 impl TempFile for Recorded<dyn TempFile> {
     fn persist(self: Box<Self>, name: &str) -> Result<()> {
         let Self { folder, name: temp, inode: old, file, .. } = *self;
-        folder.attempt("rename to", name)?;
+        folder.may("rename to", name)?;
         file.persist(name)?;
-        if folder.bug == Some(Bug::RewriteInsteadOfRename) {
+        if folder.flaw == Some(Flaw::RewriteInsteadOfRename) {
             let inode = folder.new_file(name);
             folder.push(Op::SyncDir);
             let bytes = folder.mem.bytes(name).unwrap_or_default();
-            folder.push(Op::Write(inode, bytes));
+            folder.push(Op::Write(inode, 0, bytes));
             folder.push(Op::Sync(inode));
         } else {
             folder.push(Op::Rename(temp, name.into(), old));

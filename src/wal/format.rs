@@ -3,6 +3,7 @@
 
 use crate::codec::header::CollectionId;
 use crate::codec::{Fields, crc32, crc32_of, layout, put};
+use crate::sown::{Bug, sown};
 use crate::types::{FileNumber, Lsn};
 
 layout!(
@@ -110,7 +111,8 @@ impl LogName {
         let body = log.get(body_at..body_end)?;
         let end = body_end.next_multiple_of(ALIGN);
         let padding = log.get(body_end..end)?;
-        let valid = crc32(body) == frame.body_crc && padding.iter().all(|b| *b == 0);
+        let intact = crc32(body) == frame.body_crc || sown(Bug::FrameNotChecked);
+        let valid = intact && padding.iter().all(|b| *b == 0);
         valid.then_some((frame, body, end))
     }
 }

@@ -4,11 +4,12 @@ use super::format::{FrameHead, LogName};
 use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::error::Result;
 use crate::manifest::LogEntry;
+use crate::sown::{Bug, sown};
 use crate::types::{FileNumber, Lsn};
 use crate::vfs::{Vfs, WriteFile};
 
-/// The open log. After an error it must not be used again: what reached the
-/// file is unknown then, and the collection refuses further writes.
+/// The open log. After an error it must not be used again, unless
+/// [`LogWriter::roll_back`] succeeds: what reached the file is unknown then.
 pub(crate) struct LogWriter {
     file: Box<dyn WriteFile>,
     name: LogName,
@@ -16,6 +17,12 @@ pub(crate) struct LogWriter {
     synced: u64,
     crc: crc32fast::Hasher,
     buffer: Vec<u8>,
+}
+
+/// A moment in the life of a log, to go back to.
+pub(crate) struct Mark {
+    len: u64,
+    crc: crc32fast::Hasher,
 }
 
 impl LogWriter {
@@ -29,7 +36,9 @@ impl LogWriter {
         log.buffer.extend(header.encode());
         log.write()?;
         log.sync()?;
-        vfs.sync_dir()?;
+        if !sown(Bug::LogNameNotSynced) {
+            vfs.sync_dir()?;
+        }
         Ok(log)
     }
 
@@ -61,8 +70,26 @@ impl LogWriter {
 
     /// Makes all frames so far durable.
     pub(crate) fn sync(&mut self) -> Result<()> {
-        self.file.sync()?;
+        if !sown(Bug::LogNotSynced) {
+            self.file.sync()?;
+        }
         self.synced = self.len;
         Ok(())
+    }
+
+    /// Now.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { len: self.len, crc: self.crc.clone() }
+    }
+
+    /// Takes back the frames since `mark`, durably: whoever brought them was told
+    /// that they failed, so they must not be there after a crash.
+    pub(crate) fn roll_back(&mut self, mark: Mark) -> Result<()> {
+        (self.len, self.crc) = (mark.len, mark.crc);
+        if sown(Bug::FailedFramesStay) {
+            return Ok(());
+        }
+        self.file.truncate(self.len)?;
+        self.sync()
     }
 }

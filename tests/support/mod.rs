@@ -2,6 +2,10 @@
 //! and everything a collection answers, small enough to compare often.
 #![allow(dead_code, reason = "every test uses a part of it")]
 
+pub(crate) mod cuts;
+pub(crate) mod fails;
+pub(crate) mod work;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use matryo::testing::Folder;

@@ -1,0 +1,94 @@
+//! Bugs that tests sow into the engine, to show that they would notice them.
+//!
+//! Each is asked for where it would sit: `if sown(Bug::LogNotSynced) { .. }`.
+//! Without the feature `testing` nothing can be sown and the question is a
+//! constant, so nothing of this is left in the library.
+
+/// A step that is left out, or done wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "only tests reach it"))]
+pub enum Bug {
+    /// A commit is acknowledged before the log is synced.
+    LogNotSynced,
+    /// The name of a new log is not made durable.
+    LogNameNotSynced,
+    /// A segment is named before its bytes are durable.
+    SegmentNotSynced,
+    /// Tombstones are named before their bytes are durable.
+    TombstonesNotSynced,
+    /// The manifest is renamed before its bytes are durable.
+    ManifestNotSynced,
+    /// Names of new files are not made durable before the manifest names them.
+    FolderNotSyncedBeforeInstall,
+    /// The new manifest is relied on before its name is durable.
+    FolderNotSyncedAfterInstall,
+    /// Files are removed before the manifest that names them is replaced.
+    RemovedBeforeInstall,
+    /// Numbers of files that are gone are given out again.
+    NumbersReused,
+    /// A flush forgets rows of segments that died since the last one.
+    FlushForgetsDead,
+    /// A flush does not say up to which commit the segments reach.
+    FlushKeepsLsn,
+    /// A merge is installed while commits it takes for granted can be lost.
+    MergeBeforeLogSync,
+    /// Rows that die while they are merged live on in the merged segment.
+    MergeForgetsDead,
+    /// Rows that die while they are merged are taken for others.
+    MergeMistakesDead,
+    /// A merge does not sync the tombstones it adds.
+    MergeFolderNotSynced,
+    /// A bulk load takes no LSN of its own.
+    BulkTakesNoLsn,
+    /// A bulk load does not replace rows that have the same id.
+    BulkForgetsDead,
+    /// A bulk load whose manifest may be installed removes its segments.
+    BulkRemovesInstalled,
+    /// A bulk load that was dropped leaves its segments.
+    BulkLeavesFiles,
+    /// Frames of a commit that failed are not cut off.
+    FailedFramesStay,
+    /// A disk that was full is never written to again.
+    FullForGood,
+    /// Recovery relies on a copy of the log that is not durable.
+    RecoveredLogNotSynced,
+    /// Files that nobody names stay.
+    StraysStay,
+    /// A clean close does not record how long the log is.
+    CloseDoesNotSeal,
+    /// Bad frames below the last sync are taken for a torn end.
+    DamageIsTornEnd,
+    /// The order of commits in the log is not checked.
+    GapsAccepted,
+    /// The checksum of a commit is not compared.
+    FrameNotChecked,
+    /// The checksum of a block of a segment is not compared.
+    BlockNotChecked,
+    /// The checksum of a manifest or of tombstones is not compared.
+    BodyNotChecked,
+    /// The checksum of a file header is not compared.
+    HeaderNotChecked,
+}
+
+/// Whether tests have sown this bug, on this thread.
+#[cfg(feature = "testing")]
+pub(crate) fn sown(bug: Bug) -> bool {
+    SOWN.get() == Some(bug)
+}
+
+/// Whether tests have sown this bug: there are no tests.
+#[cfg(not(feature = "testing"))]
+pub(crate) const fn sown(_: Bug) -> bool {
+    false
+}
+
+#[cfg(feature = "testing")]
+thread_local! {
+    static SOWN: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Sows a bug into what this thread does, or weeds it out.
+#[cfg(feature = "testing")]
+pub fn sow(bug: Option<Bug>) {
+    SOWN.set(bug);
+}

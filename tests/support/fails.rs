@@ -1,0 +1,120 @@
+//! Every operation of a workload fails in turn, in every way.
+
+use matryo::testing::{Bug, Failure, Folder, Recorder, sow};
+use matryo::{Collection, Durability, Error, Options, json};
+
+use super::work::{Rows, Work, rows_in};
+use super::{DIMS, Rng, vector};
+
+/// Codes of Linux, and whether they mean that there was no room.
+pub(crate) const FAILURES: [(&str, i32, bool); 6] = [
+    ("EIO", 5, false),
+    ("ENOSPC", 28, true),
+    ("EDQUOT", 122, true),
+    ("EMFILE", 24, true),
+    ("EINTR", 4, false),
+    ("EFBIG", 27, true),
+];
+
+const STEPS: usize = 16;
+
+fn allowed(db: &Collection, states: &[&Rows], what: &str) -> Rows {
+    let rows = rows_in(db).unwrap_or_else(|e| panic!("{what}: {e}"));
+    assert!(states.contains(&&rows), "{what}: {rows:?}, expected one of {states:?}");
+    rows
+}
+
+/// Runs a workload whose operations `failing` fail; returns how many there were.
+pub(crate) fn run(
+    seed: u64,
+    bug: Option<Bug>,
+    failing: std::ops::Range<usize>,
+    how: Failure,
+    room: bool,
+    what: &str,
+) -> usize {
+    sow(bug);
+    let mut work = Work::new(seed, Recorder::new(None), Durability::Full);
+    let from = work.recorder.tried();
+    let forever = failing.end == usize::MAX;
+    work.recorder.fail(from + failing.start..failing.end.saturating_add(from), how);
+    for _ in 0..STEPS {
+        let failed = work.step().is_err();
+        if work.closed() {
+            // It could not be reopened.
+            assert!(failed, "{what}");
+            break;
+        }
+        allowed(&work.db(), &[&work.rows], what);
+    }
+    let tried = work.recorder.tried() - from;
+    work.recorder.fail(0..0, how);
+    finish(work, room, forever, what);
+    sow(None);
+    tried
+}
+
+/// There is room again, or the disk is replaced by one that works.
+fn finish(mut work: Work, room: bool, forever: bool, what: &str) {
+    let mut healthy = false;
+    if !work.closed() {
+        let db = work.db();
+        healthy = match db.upsert(11, &vector(1, DIMS), json!({"seed": 1})) {
+            Ok(()) => true,
+            Err(Error::Poisoned { cause }) => {
+                // Syncs and renames that fail leave in doubt what is on disk.
+                let sure = ["sync", "rename", "truncate"].iter().all(|word| !cause.contains(word));
+                assert!(!(room && sure && !forever), "{what}: there is room again, but {cause}");
+                false
+            }
+            Err(e) => panic!("{what}: {e}"),
+        };
+        if healthy {
+            work.rows.insert(11, 1);
+            work.doubtful = None;
+            db.flush().unwrap_or_else(|e| panic!("{what}: room, but {e}"));
+        }
+        allowed(&db, &[&work.rows], what);
+        drop(db);
+        work.close();
+    }
+    let states: Vec<&Rows> = [&work.rows].into_iter().chain(&work.doubtful).collect();
+    let mut replay = work.recorder.replay();
+    while replay.step() {}
+    let mut rng = Rng(replay.pending() as u64);
+    let drawn: Vec<bool> = (0..replay.pending()).map(|_| rng.next() & 1 == 1).collect();
+    let none = replay.folder(|_| false, None);
+    for left in [replay.folder(|_| true, None), none, replay.folder(|n| drawn[n], None)] {
+        check(&left, &states, healthy.then_some(&work.rows), what);
+    }
+}
+
+fn check(left: &Folder, states: &[&Rows], exactly: Option<&Rows>, what: &str) {
+    let db = left.open(Options::new()).unwrap_or_else(|e| panic!("{what}, reopened: {e}"));
+    let rows = allowed(&db, states, &format!("{what}, reopened"));
+    assert!(exactly.is_none_or(|expected| rows == *expected), "{what}: {rows:?}");
+    db.verify().unwrap_or_else(|e| panic!("{what}: {e}"));
+    db.upsert(3, &vector(9, DIMS), json!({"seed": 9})).expect("writes again");
+}
+
+/// Every operation of a workload, once, four times and for good. `skip` thins
+/// the cases out.
+pub(crate) fn sweep(seed: u64, bug: Option<Bug>, codes: &[(&str, i32, bool)]) -> usize {
+    let mut cases = 0;
+    let harmless = Failure { code: 5, percent_written: 0 };
+    let all = run(seed, bug, 0..0, harmless, false, "nothing fails");
+    for (name, code, room) in codes {
+        for at in 0..all {
+            let percent_written = [0, 50, 99][at % 3];
+            let how = Failure { code: *code, percent_written };
+            for (until, often) in [(at + 1, "once"), (usize::MAX, "for good")] {
+                let what = format!(
+                    "workload {seed}, operation {at} fails {often}, {name}, {percent_written} % written"
+                );
+                run(seed, bug, at..until, how, *room, &what);
+                cases += 1;
+            }
+        }
+    }
+    cases
+}
