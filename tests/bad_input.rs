@@ -290,7 +290,11 @@ fn payloads() {
         ("NUL", json!({"a\0": "\0"}), r#"{"a\u0000":"\u0000"}"#),
         ("an empty key", json!({"": {}}), r#"{"":{}}"#),
         ("large numbers", json!({"a": u64::MAX, "b": i64::MIN}), "18446744073709551615"),
-        ("deep", Value::Object([("a".into(), deep)].into_iter().collect()), "refused: invalid payload: at most 127 objects"),
+        (
+            "deep",
+            Value::Object([("a".into(), deep)].into_iter().collect()),
+            "refused: invalid payload: at most 127 objects",
+        ),
         (
             "16 MiB",
             json!({"a": "x".repeat(16 << 20)}),
