@@ -131,7 +131,7 @@ impl Manifest {
         let taken = self.files();
         let kinds = [FileKind::Segment, FileKind::Tombstones, FileKind::Wal];
         let free = |n: &FileNumber| !kinds.iter().any(|kind| taken.contains(&kind.name(*n)));
-        (1..).map(FileNumber).find(free).expect("there are infinitely many")
+        (1..=MAX_COUNTER).map(FileNumber).find(free).expect("there are more numbers than files")
     }
 
     /// Names of all files this manifest needs.

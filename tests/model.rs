@@ -137,13 +137,48 @@ impl Case {
         for (id, row) in changes {
             match row {
                 None => drop(self.rows.remove(&id)),
-                Some((vector, payload)) => {
-                    let payload = if payload.is_null() { json!({}) } else { payload };
-                    let vector = self.round(&vector);
-                    self.rows.insert(id, Stored { vector, payload });
-                }
+                Some((vector, payload)) => self.keep(id, &vector, payload),
             }
         }
+    }
+
+    fn keep(&mut self, id: RowId, vector: &[f32], payload: Value) {
+        let payload = if payload.is_null() { json!({}) } else { payload };
+        let vector = self.round(vector);
+        self.rows.insert(id, Stored { vector, payload });
+    }
+
+    /// Loads rows in bulk, or nearly; some commits come while it goes on.
+    fn load(&mut self) {
+        let collection = self.db().clone();
+        let mut bulk = collection.bulk().expect("bulk");
+        let mut loaded = Vec::new();
+        for _ in 0..self.rng.below(30) {
+            let (id, vector, payload) = (self.id(), self.vector(), self.payload());
+            bulk.upsert(&id, &vector, payload.clone()).expect("fits");
+            loaded.push((id, vector, payload));
+        }
+        if self.rng.below(2) == 0 {
+            self.write();
+        }
+        if self.rng.below(4) > 0 {
+            bulk.finish().expect("finish");
+            loaded.into_iter().for_each(|(id, vector, payload)| self.keep(id, &vector, payload));
+        }
+    }
+
+    /// Merges all segments; some commits come while it goes on.
+    fn compact(&mut self) {
+        let collection = self.db().clone();
+        let within = std::cell::RefCell::new(self);
+        let merged = collection.compact_with(|_| {
+            let mut case = within.borrow_mut();
+            if case.rng.below(2) == 0 {
+                case.write();
+            }
+            true
+        });
+        merged.expect("compact");
     }
 
     /// Closes it, or lets it die, and opens what is then there.
@@ -248,6 +283,8 @@ impl Case {
                 11 => drop(self.db().verify().expect("verify")),
                 12 => self.get(),
                 13 => self.count(),
+                14 => self.load(),
+                15 => self.compact(),
                 _ => self.search(),
             }
             assert_eq!(self.db().len(), self.rows.len() as u64);

@@ -36,7 +36,7 @@ fn options() -> Options {
 /// deletes.
 fn changes(n: u64) -> (Vec<(u64, u64)>, Option<u64>) {
     let mut rng = Rng(n);
-    let rows = (0..1 + rng.below(4)).map(|_| (rng.below(40) as u64, rng.next() >> 20)).collect();
+    let rows = (0..=rng.below(4)).map(|_| (rng.below(40) as u64, rng.next() >> 20)).collect();
     (rows, (rng.below(3) == 0).then(|| rng.below(40) as u64))
 }
 

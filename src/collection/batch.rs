@@ -81,7 +81,10 @@ impl<'c> Batch<'c> {
     ///
     /// # Errors
     /// [`Error::Io`] if the log could not be written: nothing of the batch is
-    /// visible then, and the handle refuses further writes ([`Error::Poisoned`]).
+    /// visible then. Where there was just no room (on the disk, or for another
+    /// open file) nothing of it is on disk either, and there may be room for the
+    /// next one. After any other failure the handle refuses further writes
+    /// ([`Error::Poisoned`]).
     pub fn commit(self) -> Result<()> {
         if self.is_empty() {
             return Ok(());

@@ -184,9 +184,9 @@ fn died_meanwhile(view: &View, group: &[Arc<Part>]) -> RoaringBitmap {
         match view.parts.iter().find(|p| p.segment == part.segment) {
             Some(now) => {
                 let new = &*now.dead - &*part.dead;
-                let gone = |row| match sown(Bug::MergeMistakesDead) {
-                    true => 0,
-                    false => part.dead.rank(row) as u32,
+                let gone = |row| {
+                    let before = part.dead.rank(row) as u32;
+                    if sown(Bug::MergeMistakesDead) { 0 } else { before }
                 };
                 died.extend(new.iter().map(|row| base + row - gone(row)));
             }
