@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (cache, runs) in [("warm", 20), ("cold", 6)] {
         let ready = || {
             if cache == "cold" {
-                forget(&path).expect("files")
+                forget(&path).expect("files");
             }
         };
         let mut read = || {
