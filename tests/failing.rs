@@ -11,7 +11,7 @@ use support::long;
 
 #[test]
 fn an_operation_that_fails_loses_nothing_that_was_acknowledged() {
-    let workloads = if long() { 400 } else { 12 };
+    let workloads = if long() { 400 } else { 30 };
     let (next, cases) = (AtomicU64::new(0), AtomicUsize::new(0));
     let work = || {
         loop {

@@ -41,12 +41,12 @@ fn run(durability: Durability, workloads: u64) {
 
 #[test]
 fn power_loss_takes_nothing_that_was_acknowledged() {
-    run(Durability::Full, if long() { 10_000 } else { 64 });
+    run(Durability::Full, if long() { 10_000 } else { 120 });
 }
 
 #[test]
 fn power_loss_takes_only_the_last_commits_where_they_are_buffered() {
-    run(Durability::Buffered, if long() { 10_000 } else { 30 });
+    run(Durability::Buffered, if long() { 10_000 } else { 60 });
 }
 
 /// What a thread was told, and when: (operations, thread, its commit).

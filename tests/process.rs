@@ -161,7 +161,7 @@ fn kill_takes_nothing_that_was_acknowledged() {
                 assert!(out.read_line(&mut first).expect("reads") > 0, "the child has died");
             }
         }
-        std::thread::sleep(Duration::from_micros(rng.next() % 30_000));
+        std::thread::sleep(Duration::from_micros(rng.next() % 150_000));
         child.kill().expect("is killed");
         let mut said = first;
         out.read_to_string(&mut said).expect("UTF-8");

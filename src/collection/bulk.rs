@@ -119,6 +119,7 @@ impl Bulk<'_> {
         writer.manifest.next_file = next.next_file;
         entered.inspect_err(|_| remove_unnamed(vfs, &next, &writer.manifest))?;
         let written = std::mem::take(&mut self.written);
+        let numbers: Vec<_> = written.iter().map(|(entry, _)| entry.number).collect();
         // From here on the files are the manifest's: where it fails the new one
         // may be on disk all the same, and the files it names must be too.
         writer.install(vfs, next).inspect_err(|_| {
@@ -126,6 +127,9 @@ impl Bulk<'_> {
                 self.written = written;
             }
         })?;
+        // A segment whose rows all came again later in this load is not needed.
+        let named = |n: &FileNumber| writer.manifest.segments.iter().any(|s| s.number == *n);
+        numbers.into_iter().filter(|n| !named(n)).for_each(|n| self.remove(n));
         let view = View { schema: view.schema.clone(), lsn: view.lsn.next(), parts };
         let living = view.parts.iter().filter(|part| part.live_rows() > 0).cloned().collect();
         shared.publish(View { parts: living, ..view });

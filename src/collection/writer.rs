@@ -102,7 +102,8 @@ impl Writer {
 
     /// For a failure that has changed nothing that is installed.
     fn poison_unless_exhausted(&mut self, e: &Error) {
-        if !e.is_exhaustion() || sown(Bug::FullForGood) {
+        let in_doubt = matches!(e, Error::Io { .. }) && !e.is_exhaustion();
+        if in_doubt || sown(Bug::FullForGood) {
             self.poison(e);
         }
     }

@@ -34,7 +34,9 @@ pub(crate) fn run(
     what: &str,
 ) -> usize {
     sow(bug);
-    let mut work = Work::new(seed, Recorder::new(None), Durability::Full);
+    let durability = if seed % 3 == 2 { Durability::Buffered } else { Durability::Full };
+    let mut work = Work::new(seed, Recorder::new(None), durability);
+    work.failing = true;
     let from = work.recorder.tried();
     let forever = failing.end == usize::MAX;
     work.recorder.fail(from + failing.start..failing.end.saturating_add(from), how);
@@ -79,13 +81,19 @@ fn finish(mut work: Work, room: bool, forever: bool, what: &str) {
         work.close();
     }
     let states: Vec<&Rows> = [&work.rows].into_iter().chain(&work.doubtful).collect();
+    // Where commits are buffered, power loss may take those since the last that
+    // had to last.
+    let durable = work.marks.iter().rposition(|mark| mark.2).unwrap_or(0);
+    let earlier = work.marks[durable..].iter().map(|mark| &mark.1);
+    let lost: Vec<&Rows> = earlier.chain(states.iter().copied()).collect();
     let mut replay = work.recorder.replay();
     while replay.step() {}
     let mut rng = Rng(replay.pending() as u64);
     let drawn: Vec<bool> = (0..replay.pending()).map(|_| rng.next() & 1 == 1).collect();
-    let none = replay.folder(|_| false, None);
-    for left in [replay.folder(|_| true, None), none, replay.folder(|n| drawn[n], None)] {
-        check(&left, &states, healthy.then_some(&work.rows), what);
+    let exactly = healthy.then_some(&work.rows);
+    check(&replay.folder(|_| true, None), &states, exactly, what);
+    for left in [replay.folder(|_| false, None), replay.folder(|n| drawn[n], None)] {
+        check(&left, &lost, exactly, what);
     }
 }
 

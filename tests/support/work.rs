@@ -20,6 +20,8 @@ pub(crate) struct Work {
     pub(crate) recorder: Recorder,
     pub(crate) options: Options,
     full: bool,
+    /// Whether operations can fail, so that a clean close may not be one.
+    pub(crate) failing: bool,
     db: Option<Collection>,
     /// What was acknowledged.
     pub(crate) rows: Rows,
@@ -37,7 +39,8 @@ impl Work {
         let db = Some(recorder.create(schema(), options.clone()).expect("create"));
         let full = durability == Durability::Full;
         let (rows, marks) = (Rows::new(), Vec::new());
-        let mut work = Self { rng, recorder, options, full, db, rows, doubtful: None, marks };
+        let (failing, doubtful) = (false, None);
+        let mut work = Self { rng, recorder, options, full, failing, db, rows, doubtful, marks };
         work.mark(true);
         work
     }
@@ -70,6 +73,7 @@ impl Work {
                     self.rows = doubtful;
                 }
                 self.db = Some(db);
+                self.mark(true);
                 Ok(())
             }
             3 | 4 => self.bulk(&db, true),
@@ -82,7 +86,9 @@ impl Work {
     /// Closes cleanly, which makes everything durable.
     pub(crate) fn close(&mut self) {
         drop(self.db.take());
-        self.mark(true);
+        if !self.failing {
+            self.mark(true);
+        }
     }
 
     pub(crate) fn batch(&mut self, db: &Collection) -> Result<(), Error> {
