@@ -156,11 +156,14 @@ fn the_background_keeps_segments_few_and_the_lock_is_free_after_the_last_drop() 
         }
         assert_eq!(collection.info()?.background_error, None);
     }
+    // Each handle was closed while there was work; the last one gets to do it.
     let collection = open(&path, true)?;
-    check(&collection, 0..6000, |id| id % 100 != 0)?;
-    let segments = collection.info()?.segments;
-    assert!(segments < 40, "{segments} of 60 segments");
-    Ok(())
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    while collection.info()?.segments >= 12 {
+        assert!(std::time::Instant::now() < patience, "{:?}", collection.info()?);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    check(&collection, 0..6000, |id| id % 100 != 0)
 }
 
 #[test]

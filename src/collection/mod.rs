@@ -278,7 +278,7 @@ impl Handle {
     /// Starts the background thread if there is something to merge and it is
     /// not running.
     fn wake(&self) {
-        if !self.options.background {
+        if !self.options.background || self.writer.is_none() {
             return;
         }
         let mut background = self.background.lock();

@@ -113,6 +113,8 @@ fn handle(
         _lock: lock,
     };
     let handle = Handle { shared: Arc::new(shared), background: Mutex::new(None) };
+    // The last handle may have been closed while segments were being merged.
+    handle.wake();
     Collection { shared: Arc::new(handle) }
 }
 
