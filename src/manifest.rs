@@ -143,6 +143,17 @@ impl Manifest {
         segments.chain(tombstones).chain(logs).collect()
     }
 
+    /// How many files these are with the manifest itself, and their bytes.
+    pub(crate) fn measure(&self, vfs: &dyn Vfs) -> Result<(usize, u64)> {
+        let mut names = self.files();
+        names.push(NAME.to_owned());
+        let mut bytes = 0;
+        for name in &names {
+            bytes += vfs.open(name)?.map_or(0, |file| file.len());
+        }
+        Ok((names.len(), bytes))
+    }
+
     /// Makes this the state of the collection, atomically and durably. Every file
     /// it names must be durable already.
     pub(crate) fn install(&mut self, vfs: &dyn Vfs) -> Result<()> {

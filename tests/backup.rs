@@ -50,7 +50,7 @@ fn a_backup_answers_as_the_collection_did() -> Done {
     assert_eq!((copied.rows, copied.skipped), (collection.len(), 0));
     put(&collection, 0..80)?;
     assert_ne!(sure_answers(&collection), then);
-    let backup = Collection::open(at("b"))?;
+    let backup = Collection::open_with(at("b"), Options::new().background(false))?;
     assert_eq!(sure_answers(&backup), then);
     assert_eq!(backup.verify()?.bytes, copied.bytes);
     assert_eq!(backup.verify()?.files, copied.files);

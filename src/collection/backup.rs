@@ -116,10 +116,7 @@ fn copied(to: &dyn Vfs, manifest: &Manifest, view: &View) -> Result<Copied> {
 
 /// Adds files and bytes.
 pub(super) fn measured(to: &dyn Vfs, manifest: &Manifest, mut copied: Copied) -> Result<Copied> {
-    for name in manifest.files().iter().map(String::as_str).chain([manifest::NAME]) {
-        copied.files += 1;
-        copied.bytes += to.open(name)?.map_or(0, |file| file.len());
-    }
+    (copied.files, copied.bytes) = manifest.measure(to)?;
     Ok(copied)
 }
 

@@ -12,9 +12,7 @@ use serde_json::Value;
 
 use super::Collection;
 use super::encode::RowEncoder;
-use super::writer::{
-    check_room, plan_tombstones, remove_unnamed, sync_names, write_parts, write_tombstones,
-};
+use super::writer::{check_room, enter_with_dead, remove_unnamed, sync_names, write_segment};
 use crate::codec::header::FileKind;
 use crate::error::Result;
 use crate::manifest::{Manifest, SegmentEntry};
@@ -149,13 +147,9 @@ impl Bulk<'_> {
         self.run_bytes = 0;
         let replaced = replaced_within(&run)?;
         let part = Arc::new(Part::new(Arc::new(run), Arc::new(replaced), None));
-        let write = || -> Result<_> {
-            let vfs = &*shared.vfs;
-            let entry = write_parts(vfs, owner, &shared.schema, number, &[part], &|_| Ok(()))?;
-            sync_names(vfs)?;
-            Ok((entry, Segment::open(vfs, &owner.collection, &shared.schema, &entry)?))
-        };
-        let (entry, segment) = write().inspect_err(|_| self.remove(number))?;
+        let vfs = &*shared.vfs;
+        let written = write_segment(vfs, owner, &shared.schema, number, &[part], &|_| Ok(()));
+        let (entry, segment) = written?;
         self.written.push((entry, Arc::new(segment)));
         Ok(())
     }
@@ -188,17 +182,12 @@ impl Bulk<'_> {
             .collect();
         for part in parts.iter().filter(|part| part.live_rows() > 0) {
             let number = part.segment.expect("all rows were flushed");
-            let mut entry = all[&number];
+            let entry = all[&number];
             if entry.tombstones.map_or(0, |t| t.dead) == part.dead.len() as u32 {
                 next.segments.push(entry);
                 continue;
             }
-            let (number, owner) = (next.take_number(), next.owner());
-            let (body, tombstones) = plan_tombstones(number, &part.dead);
-            entry.tombstones = Some(tombstones);
-            // Entered before it is written: a file that fails is known.
-            next.segments.push(entry);
-            write_tombstones(vfs, owner, tombstones, &body)?;
+            enter_with_dead(vfs, next, entry, &part.dead)?;
         }
         sync_names(vfs)
     }

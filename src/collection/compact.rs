@@ -9,9 +9,7 @@ use std::sync::atomic::Ordering;
 
 use roaring::RoaringBitmap;
 
-use super::writer::{
-    Writer, plan_tombstones, remove_unnamed, sync_names, write_parts, write_tombstones,
-};
+use super::writer::{Writer, enter_with_dead, remove_unnamed, write_segment};
 use super::{Collection, Shared};
 use crate::codec::header::{FileKind, Owner};
 use crate::error::{Error, Result};
@@ -128,11 +126,7 @@ fn merge(
         let ended = || Error::invalid("compaction", "it was ended before it was done");
         if progress(Progress { done, total }) { Ok(()) } else { Err(ended()) }
     };
-    let write = || {
-        let written = write_merged(shared, owner, number, group, &watch);
-        // On a full disk, what was written must not stay in the way.
-        written.inspect_err(|_| drop(vfs.remove(&FileKind::Segment.name(number))))
-    };
+    let write = || write_segment(vfs, owner, &shared.schema, number, group, &watch);
     let merged = if total == 0 { None } else { Some(write()?) };
     let mut writer = shared.lock_writer()?;
     let view = shared.view();
@@ -153,21 +147,6 @@ fn merge(
         rows: total,
         reclaimed: group.iter().map(|part| part.dead.len()).sum(),
     })
-}
-
-/// Writes the merged segment, makes it durable and opens it.
-fn write_merged(
-    shared: &Shared,
-    owner: Owner,
-    number: FileNumber,
-    group: &[Arc<Part>],
-    watch: &dyn Fn(u64) -> Result<()>,
-) -> Result<(SegmentEntry, Segment)> {
-    let vfs = &*shared.vfs;
-    let entry = write_parts(vfs, owner, &shared.schema, number, group, watch)?;
-    sync_names(vfs)?;
-    let segment = Segment::open(vfs, &owner.collection, &shared.schema, &entry)?;
-    Ok((entry, segment))
 }
 
 fn numbers(group: &[Arc<Part>]) -> Vec<FileNumber> {
@@ -253,18 +232,14 @@ impl Writer {
 fn enter(
     vfs: &dyn Vfs,
     next: &mut Manifest,
-    mut entry: SegmentEntry,
+    entry: SegmentEntry,
     died: &RoaringBitmap,
 ) -> Result<()> {
     if died.is_empty() {
         next.segments.push(entry);
         return Ok(());
     }
-    let (number, owner) = (next.take_number(), next.owner());
-    let (body, tombstones) = plan_tombstones(number, died);
-    entry.tombstones = Some(tombstones);
-    next.segments.push(entry);
-    write_tombstones(vfs, owner, tombstones, &body)?;
+    enter_with_dead(vfs, next, entry, died)?;
     if sown(Bug::MergeFolderNotSynced) { Ok(()) } else { vfs.sync_dir() }
 }
 

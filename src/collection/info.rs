@@ -75,9 +75,7 @@ impl Collection {
                 *info.regions.entry(region_name(kind)).or_default() += bytes;
             }
         }
-        for name in manifest.files().iter().map(String::as_str).chain([manifest::NAME]) {
-            info.disk_bytes += vfs.open(name)?.map_or(0, |file| file.len());
-        }
+        (_, info.disk_bytes) = manifest.measure(vfs)?;
         Ok(info)
     }
 

@@ -249,7 +249,7 @@ pub(super) fn write_parts(
 /// segments that lost all, and returns the parts that remain.
 fn flush_tombstones(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<Vec<Arc<Part>>> {
     let mut kept = Vec::new();
-    for mut entry in std::mem::take(&mut next.segments) {
+    for entry in std::mem::take(&mut next.segments) {
         let part = view.parts.iter().find(|p| p.segment == Some(entry.number));
         let part = part.expect("a view has all segments of its manifest");
         if part.live_rows() == 0 {
@@ -261,13 +261,42 @@ fn flush_tombstones(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<V
             next.segments.push(entry);
             continue;
         }
-        let (number, owner) = (next.take_number(), next.owner());
-        let (body, planned) = plan_tombstones(number, &part.dead);
-        entry.tombstones = Some(planned);
-        next.segments.push(entry);
-        write_tombstones(vfs, owner, planned, &body)?;
+        enter_with_dead(vfs, next, entry, &part.dead)?;
     }
     Ok(kept)
+}
+
+/// Enters a segment and its dead rows, and writes those. The entry is made before
+/// the file, so that a file that could not be written is known.
+pub(super) fn enter_with_dead(
+    vfs: &dyn Vfs,
+    next: &mut Manifest,
+    mut entry: SegmentEntry,
+    dead: &RoaringBitmap,
+) -> Result<()> {
+    let (number, owner) = (next.take_number(), next.owner());
+    let (body, planned) = plan_tombstones(number, dead);
+    entry.tombstones = Some(planned);
+    next.segments.push(entry);
+    write_tombstones(vfs, owner, planned, &body)
+}
+
+/// Writes the living rows of some parts as one segment, makes it durable and opens
+/// it. On a full disk, what was written must not stay in the way.
+pub(super) fn write_segment(
+    vfs: &dyn Vfs,
+    owner: Owner,
+    schema: &Schema,
+    number: FileNumber,
+    parts: &[Arc<Part>],
+    watch: &dyn Fn(u64) -> Result<()>,
+) -> Result<(SegmentEntry, Segment)> {
+    let write = || {
+        let entry = write_parts(vfs, owner, schema, number, parts, watch)?;
+        sync_names(vfs)?;
+        Ok((entry, Segment::open(vfs, &owner.collection, schema, &entry)?))
+    };
+    write().inspect_err(|_: &Error| drop(vfs.remove(&FileKind::Segment.name(number))))
 }
 
 /// The bytes of a bitmap and the entry of the file that will hold them.

@@ -57,8 +57,8 @@ pub(super) fn run(
 }
 
 /// Looks up what a hit shows of a row.
-pub(super) fn hit(view: &View, found: Found, payloads: bool) -> Result<Hit> {
-    let (part, row) = locate(view, &view.bases(), found.position);
+pub(super) fn hit(view: &View, bases: &[u32], found: Found, payloads: bool) -> Result<Hit> {
+    let (part, row) = locate(view, bases, found.position);
     let payload = if payloads { Some(part.payload(row)?) } else { None };
     Ok(Hit { id: found.id, score: found.score, payload })
 }

@@ -178,7 +178,8 @@ impl Search {
         let plan = self.funnel.plan(schema, dims, self.limit, Candidates { rows, all })?;
         let wanted = exec::Wanted { query: &self.query, dims, limit: self.limit };
         let (found, explain) = exec::run(&self.view, &wanted, selection, &plan)?;
-        let hits = found.into_iter().map(|f| exec::hit(&self.view, f, self.payloads));
+        let bases = self.view.bases();
+        let hits = found.into_iter().map(|f| exec::hit(&self.view, &bases, f, self.payloads));
         Ok(SearchResult { hits: hits.collect::<Result<_>>()?, metric: schema.metric(), explain })
     }
 
