@@ -56,6 +56,7 @@
 //!
 //! The files ARCHITECTURE.md and FORMAT.md say how it is built and what is on disk.
 
+pub mod classify;
 mod codec;
 mod collection;
 #[cfg(feature = "embed")]

@@ -17,6 +17,7 @@ const LAYERS: &[(u32, &[&str])] = &[
     (8, &["segment"]),
     (9, &["query"]),
     (10, &["collection"]),
+    (11, &["classify"]),
 ];
 
 /// Beside the engine: imports the lowest layer, and only `lib.rs` imports it.

@@ -1,0 +1,163 @@
+//! Linear heads decide.
+
+use super::train::LinearTrainer;
+use super::{Classifier, Prediction, norm, prefix, softmax_best};
+use crate::error::{Error, Result};
+
+/// What a head multiplies its weights with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Features {
+    /// The prefix as it is: heads that were trained with the model.
+    Raw,
+    /// The prefix scaled to length `sqrt(dims)`, so that a component is about 1
+    /// whatever the prefix.
+    Scaled,
+}
+
+impl Features {
+    /// The factor that a prefix is multiplied with.
+    pub(super) fn scale(self, prefix: &[f32]) -> f32 {
+        match self {
+            Self::Raw => 1.0,
+            Self::Scaled => {
+                let length = norm(prefix);
+                let scale = (prefix.len() as f64).sqrt() / length;
+                if length > 0.0 { scale as f32 } else { 0.0 }
+            }
+        }
+    }
+}
+
+/// Weights of a linear head.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    pub(super) dims: usize,
+    /// Class after class, `dims` each.
+    pub(super) weights: Vec<f32>,
+    /// One for each class.
+    pub(super) bias: Vec<f32>,
+}
+
+impl Head {
+    pub(super) fn zeros(dims: usize, classes: usize) -> Self {
+        Self { dims, weights: vec![0.0; dims * classes], bias: vec![0.0; classes] }
+    }
+
+    /// A logit for each class, of a prefix that may be shorter than the head.
+    pub(super) fn logits(&self, prefix: &[f32], scale: f32) -> Vec<f64> {
+        let rows = self.weights.chunks(self.dims).zip(&self.bias);
+        rows.map(|(row, bias)| f64::from(dot_f32(&row[..prefix.len()], prefix) * scale + bias))
+            .collect()
+    }
+}
+
+/// In `f32` with eight sums, which compiles to SIMD.
+pub(super) fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0f32; 8];
+    let (runs_a, runs_b) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest = runs_a.remainder().iter().zip(runs_b.remainder()).map(|(a, b)| a * b).sum::<f32>();
+    for (a, b) in runs_a.zip(runs_b) {
+        for i in 0..8 {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    sums.iter().sum::<f32>() + rest
+}
+
+/// Linear classifiers over prefixes: one head for each granularity (MRL), or one
+/// whose first weights serve every prefix (MRL-E, "efficient", which has weights
+/// of the full dimension only; paper, section 3).
+///
+/// The confidence is the class's share in the softmax of the logits.
+#[derive(Debug, Clone)]
+pub struct LinearHeads {
+    pub(super) classes: Vec<String>,
+    pub(super) features: Features,
+    /// Ascending by dimensions. A single one serves every shorter prefix.
+    pub(super) heads: Vec<Head>,
+    pub(super) shared: bool,
+}
+
+impl LinearHeads {
+    /// Begins the training of heads on labelled rows.
+    pub fn trainer() -> LinearTrainer {
+        LinearTrainer::new()
+    }
+
+    /// One head with given weights, for every prefix up to its dimensions: what a
+    /// model trained as MRL-E is exported with. `weights` has `classes x dims`
+    /// numbers, class after class, `bias` one for each class.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the lengths do not belong together.
+    pub fn shared(
+        classes: Vec<String>,
+        weights: Vec<f32>,
+        bias: Vec<f32>,
+        features: Features,
+    ) -> Result<Self> {
+        let heads = vec![head(classes.len(), weights, bias)?];
+        Ok(Self { classes, features, heads, shared: true })
+    }
+
+    /// One head for each of some prefixes: what a model trained as MRL is
+    /// exported with. Each head is `(weights, bias)`, as in [`Self::shared`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the lengths do not belong together, or two heads
+    /// have the same number of dimensions.
+    pub fn separate(
+        classes: Vec<String>,
+        heads: impl IntoIterator<Item = (Vec<f32>, Vec<f32>)>,
+        features: Features,
+    ) -> Result<Self> {
+        let heads = heads.into_iter().map(|(weights, bias)| head(classes.len(), weights, bias));
+        let mut heads = heads.collect::<Result<Vec<_>>>()?;
+        heads.sort_by_key(|head| head.dims);
+        if heads.is_empty() || heads.windows(2).any(|pair| pair[0].dims == pair[1].dims) {
+            let dims: Vec<_> = heads.iter().map(|head| head.dims).collect();
+            let why = format!("expected one for each of some prefixes, got heads of {dims:?}");
+            return Err(Error::invalid("linear heads", why));
+        }
+        Ok(Self { classes, features, heads, shared: false })
+    }
+
+    /// The classes.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// The prefixes there is a head for; one that is shared serves all shorter
+    /// ones too.
+    pub fn dims(&self) -> Vec<usize> {
+        self.heads.iter().map(|head| head.dims).collect()
+    }
+
+    fn head(&self, dims: usize) -> Result<&Head> {
+        let fits = |head: &&Head| head.dims == dims || (self.shared && dims < head.dims);
+        self.heads.iter().find(fits).ok_or_else(|| {
+            let of = if self.shared { "up to" } else { "one of" };
+            Error::invalid("dims", format!("expected {of} {:?}, got {dims}", self.dims()))
+        })
+    }
+}
+
+fn head(classes: usize, weights: Vec<f32>, bias: Vec<f32>) -> Result<Head> {
+    let dims = weights.len().checked_div(classes).unwrap_or(0);
+    if dims == 0 || dims * classes != weights.len() || bias.len() != classes {
+        let got = format!("{} weights and {} biases", weights.len(), bias.len());
+        let why = format!("expected {classes} x dims and {classes}, got {got}");
+        return Err(Error::invalid("linear head", why));
+    }
+    Ok(Head { dims, weights, bias })
+}
+
+impl Classifier for LinearHeads {
+    fn predict(&self, vector: &[f32], dims: usize) -> Result<Prediction> {
+        let head = self.head(dims)?;
+        let prefix = prefix(vector, dims, head.dims)?;
+        let logits = head.logits(prefix, self.features.scale(prefix));
+        let (best, confidence) = softmax_best(&logits);
+        Ok(Prediction { label: self.classes[best].clone(), confidence })
+    }
+}
