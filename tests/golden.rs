@@ -166,7 +166,6 @@ fn golden_folders_open_and_answer_as_ever() {
         for (name, bytes) in committed(&golden) {
             fs::write(dir.path().join(name), bytes).expect("copy");
         }
-        fs::write(dir.path().join("LOCK"), "").expect("readers need one");
         let want = expected(&golden);
         // As a reader, as a writer that recovers, after a close, after a flush.
         let read = Collection::open_with(dir.path(), support::read_only()).expect("open");

@@ -7,7 +7,6 @@ use parking_lot::MutexGuard;
 use super::Collection;
 use super::writer::Writer;
 use crate::error::Result;
-use crate::manifest;
 use crate::schema::Schema;
 use crate::segment::format::RegionKind;
 use crate::segment::reader::Segment;
@@ -47,12 +46,11 @@ impl Collection {
         let vfs = &*self.shared.vfs;
         let _quiet = self.quiet();
         let view = self.view();
-        let manifest = manifest::load_installed(vfs)?;
         let mut info = Info {
             schema: (*view.schema).clone(),
             rows: view.live_rows(),
             dead_rows: view.parts.iter().map(|p| p.dead.len()).sum(),
-            segments: manifest.segments.len(),
+            segments: 0,
             memtable_rows: 0,
             memtable_bytes: 0,
             disk_bytes: 0,
@@ -69,13 +67,16 @@ impl Collection {
                 info.memtable_bytes += bytes;
             }
         }
-        for entry in &manifest.segments {
-            let segment = Segment::open(vfs, &manifest.collection, &view.schema, entry)?;
-            for (kind, bytes) in segment.sizes() {
-                *info.regions.entry(region_name(kind)).or_default() += bytes;
+        (info.segments, info.regions, info.disk_bytes) = self.shared.settled(|manifest| {
+            let mut regions = BTreeMap::new();
+            for entry in &manifest.segments {
+                let segment = Segment::open(vfs, &manifest.collection, &manifest.schema, entry)?;
+                for (kind, bytes) in segment.sizes() {
+                    *regions.entry(region_name(kind)).or_default() += bytes;
+                }
             }
-        }
-        (_, info.disk_bytes) = manifest.measure(vfs)?;
+            Ok((manifest.segments.len(), regions, manifest.measure(vfs)?.1))
+        })?;
         Ok(info)
     }
 

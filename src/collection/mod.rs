@@ -11,6 +11,7 @@
 //!   writer.rs   log, flush, clean close
 //!   compact.rs  segments are merged, dead rows reclaimed
 //!   open.rs     create, open, recovery
+//!   follow.rs   handles that only read, beside a writer
 //!   snapshot.rs the rows at one moment
 //!   info.rs     sizes
 //!   verify.rs   every byte is read and compared
@@ -27,6 +28,7 @@ mod commit;
 mod compact;
 mod copy;
 mod encode;
+mod follow;
 mod info;
 pub(crate) mod open;
 mod options;
@@ -62,13 +64,15 @@ use crate::schema::Schema;
 use crate::types::RowId;
 use crate::vfs::Vfs;
 use crate::view::View;
+use follow::Follower;
 use writer::Writer;
 
 /// A collection of rows in a folder: cheap to clone, safe to share.
 ///
 /// Any number of searches run while one batch at a time commits; each search
-/// sees the rows as they were when it began. The folder stays locked until the
-/// last clone is dropped.
+/// sees the rows as they were when it began. The folder stays locked for other
+/// writers until the last clone is dropped; handles that only read, here or in
+/// other processes, come and go beside it ([`Options::read_only`]).
 ///
 /// ```
 /// use matryo::{Collection, Schema, json};
@@ -100,6 +104,8 @@ struct Shared {
     view: RwLock<Arc<View>>,
     /// None in a collection that is open for reading only.
     writer: Option<Mutex<Writer>>,
+    /// None in one that is open for writing.
+    follower: Option<Mutex<Follower>>,
     queue: commit::Queue,
     /// The process that opened the collection.
     process: u32,
@@ -108,8 +114,8 @@ struct Shared {
     closing: AtomicBool,
     /// Why the background thread last gave up.
     background_error: Mutex<Option<String>>,
-    /// Released when the last clone is dropped.
-    _lock: Box<dyn Send + Sync>,
+    /// Of a handle that writes; released when the last clone is dropped.
+    _lock: Option<Box<dyn Send + Sync>>,
 }
 
 impl Collection {
@@ -133,7 +139,7 @@ impl Collection {
     /// stop left behind.
     ///
     /// # Errors
-    /// [`Error::NotACollection`], [`Error::Locked`] if another handle has it,
+    /// [`Error::NotACollection`], [`Error::Locked`] if another handle writes to it,
     /// [`Error::Corrupt`] where bytes are damaged, [`Error::UnsupportedFormat`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, Options::new())

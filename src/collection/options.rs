@@ -1,5 +1,7 @@
 //! How a collection is opened.
 
+use std::time::Duration;
+
 /// When a commit counts as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
@@ -19,6 +21,7 @@ pub struct Options {
     pub(crate) read_only: bool,
     pub(crate) background: bool,
     pub(crate) allow_unsafe_fs: bool,
+    pub(crate) lock_timeout: Duration,
 }
 
 impl Options {
@@ -33,6 +36,7 @@ impl Options {
             read_only: false,
             background: true,
             allow_unsafe_fs: false,
+            lock_timeout: Duration::ZERO,
         }
     }
 
@@ -68,8 +72,26 @@ impl Options {
         self
     }
 
-    /// Opens for reading only. Any number of processes may do so at once, while
-    /// none has the collection open for writing; nothing on disk is changed.
+    /// How long to wait where another handle or process has the collection open
+    /// for writing, before [`Error::Locked`](crate::Error::Locked). Default: not
+    /// at all. Who waits is not served in any order.
+    ///
+    /// A process that starts others may want a moment here: between `fork` and
+    /// `exec` a child holds a copy of the lock, so that the collection can be
+    /// locked for some milliseconds after its handle was dropped.
+    #[must_use]
+    pub fn lock_timeout(mut self, patience: Duration) -> Self {
+        self.lock_timeout = patience;
+        self
+    }
+
+    /// Opens for reading only: any number of handles and processes may, beside
+    /// one that writes, and nothing on disk is changed or even locked. The handle
+    /// sees the rows as they were when it was opened, and what was committed since
+    /// after [`Collection::refresh`](super::Collection::refresh).
+    ///
+    /// On a network file system whose server knows nothing of open files (NFS) a
+    /// reader can lose a segment that a writer on another machine has merged away.
     #[must_use]
     pub fn read_only(mut self, yes: bool) -> Self {
         self.read_only = yes;
