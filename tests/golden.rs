@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use matryo::testing::Folder;
 use matryo::testing::encoding::{Bits, StageCode};
 use matryo::{
-    Collection, Error, Funnel, Hit, IdKind, Metric, Options, Precision, Row, RowId, Schema, Value,
-    json,
+    Collection, EmbedderId, Error, Funnel, Hit, IdKind, Metric, Options, Precision, Row, RowId,
+    Schema, Value, json,
 };
 use support::{files, vector};
 
@@ -89,10 +89,11 @@ fn words() -> Folder {
     folder
 }
 
-/// Never written to.
+/// Never written to; it knows what would make its vectors.
 fn empty() -> Folder {
     let folder = Folder::default();
-    let schema = Schema::builder(5).metric(Metric::Dot).build().expect("valid");
+    let embedder = EmbedderId::new("f\u{fc}nf", [5; 32]).part("graph", [1; 32]).part("b", [2; 32]);
+    let schema = Schema::builder(5).metric(Metric::Dot).embedder(embedder).build().expect("valid");
     drop(folder.create(schema, Options::new()).expect("create"));
     folder
 }

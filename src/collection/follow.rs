@@ -66,11 +66,12 @@ impl Follower {
         let mut opened = self.segments.clone();
         settled(vfs, |manifest| {
             self.check_successor(vfs, manifest)?;
-            match self.go_on(vfs, manifest)? {
-                Progress::None => Ok(None),
-                Progress::To(next) => Ok(Some(next)),
-                Progress::Lost => Self::load(vfs, manifest, &mut opened).map(Some),
-            }
+            let next = match self.go_on(vfs, manifest)? {
+                Some(next) => next,
+                None => Self::load(vfs, manifest, &mut opened)?,
+            };
+            let is_new = (&next.manifest, next.read) != (&self.manifest, self.read);
+            Ok(is_new.then_some(next))
         })
     }
 
@@ -79,7 +80,8 @@ impl Follower {
         let schema = Arc::new(manifest.schema.clone());
         let mut parts = Vec::with_capacity(manifest.segments.len());
         for entry in &manifest.segments {
-            let same = |old: &SegmentEntry| (old.len, old.table_crc) == (entry.len, entry.table_crc);
+            let same =
+                |old: &SegmentEntry| (old.len, old.table_crc) == (entry.len, entry.table_crc);
             let rows = match opened.get(&entry.number) {
                 Some((old, rows)) if same(old) => rows.clone(),
                 _ => {
@@ -113,28 +115,26 @@ impl Follower {
         Ok(self)
     }
 
-    /// Reads on where it was left, if that is possible: the segments are the same,
-    /// and no log that was read is gone.
-    fn go_on(&self, vfs: &dyn Vfs, manifest: &Manifest) -> Result<Progress> {
+    /// Reads on where it was left; `None` if what was read is no beginning of what
+    /// is there, because segments are others or a log is gone or shorter.
+    fn go_on(&self, vfs: &dyn Vfs, manifest: &Manifest) -> Result<Option<Self>> {
         let (old, new) = (&self.manifest, manifest);
         let numbers = |logs: &[LogEntry]| logs.iter().map(|l| l.number).collect::<Vec<_>>();
         let same_base = (&old.segments, old.lsn) == (&new.segments, new.lsn)
             && numbers(&new.logs).starts_with(&numbers(&old.logs));
         if !same_base {
-            return Ok(Progress::Lost);
+            return Ok(None);
         }
         let mut next = Self { manifest: new.clone(), ..self.clone() };
         let mut unread = new.logs.as_slice();
         if let (Some(read), Some(known)) = (self.read, old.logs.len().checked_sub(1)) {
             let Some(further) = next.read_on(vfs, new.logs[known], read)? else {
-                return Ok(Progress::Lost);
+                return Ok(None);
             };
             next = further;
             unread = &new.logs[known + 1..];
         }
-        let next = next.read_logs(vfs, unread)?;
-        let idle = next.manifest == *old && next.read == self.read;
-        Ok(if idle { Progress::None } else { Progress::To(next) })
+        next.read_logs(vfs, unread).map(Some)
     }
 
     /// Reads what was appended to a log; `None` if what was read is no more in it.
@@ -181,21 +181,9 @@ impl Follower {
     }
 }
 
-/// What became of following a log.
-enum Progress {
-    /// There is nothing new.
-    None,
-    To(Follower),
-    /// What was known is no beginning of what is there.
-    Lost,
-}
-
 /// Does `work` under the installed manifest, and again where it fails because a
 /// writer has replaced that meanwhile.
-pub(super) fn settled<T>(
-    vfs: &dyn Vfs,
-    mut work: impl FnMut(&Manifest) -> Result<T>,
-) -> Result<T> {
+pub(super) fn settled<T>(vfs: &dyn Vfs, mut work: impl FnMut(&Manifest) -> Result<T>) -> Result<T> {
     let mut failed = 0;
     loop {
         let manifest = manifest::load_installed(vfs)?;

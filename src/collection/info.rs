@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use parking_lot::MutexGuard;
 
-use super::Collection;
 use super::writer::Writer;
+use super::{Collection, ColumnInfo};
 use crate::error::Result;
 use crate::schema::Schema;
 use crate::segment::format::RegionKind;
@@ -33,6 +33,13 @@ pub struct Info {
     pub regions: BTreeMap<&'static str, u64>,
     /// Bytes of stage codes, factors and norms kept in RAM for the rows in segments.
     pub ram_bytes: u64,
+    /// Stage codes and norms of the rows in segments: how much of each is in RAM,
+    /// and why.
+    pub columns: Vec<ColumnInfo>,
+    /// The RAM they may take together, where [`Options::ram_budget`](super::Options::ram_budget) says so.
+    pub ram_budget: Option<u64>,
+    /// Most dimensions of a search: all, or [`Options::max_dims`](super::Options::max_dims).
+    pub max_dims: usize,
     /// Why merging segments in the background last failed, if it did.
     pub background_error: Option<String>,
 }
@@ -56,6 +63,9 @@ impl Collection {
             disk_bytes: 0,
             regions: BTreeMap::new(),
             ram_bytes: 0,
+            columns: self.shared.residency.info(&view),
+            ram_budget: self.shared.options.ram_budget,
+            max_dims: self.shared.residency.dims,
             background_error: self.shared.background_error.lock().clone(),
         };
         for part in &view.parts {

@@ -10,6 +10,7 @@ use roaring::RoaringBitmap;
 use super::apply;
 use super::follow::Follower;
 use super::options::Options;
+use super::residency::Residency;
 use super::writer::Writer;
 use super::{Collection, Handle, Shared};
 use crate::codec::header::{FileHeader, FileKind, check_writable};
@@ -52,6 +53,7 @@ pub(crate) fn create(vfs: Arc<dyn Vfs>, schema: Schema, options: Options) -> Res
     if options.read_only {
         return Err(Error::invalid("options", "a collection cannot be created read-only"));
     }
+    let residency = Residency::new(&schema, &options)?;
     let lock = vfs.lock(options.lock_timeout)?;
     if Manifest::load(&*vfs)?.is_some() {
         return Err(Error::AlreadyExists { path: vfs.path("") });
@@ -60,7 +62,8 @@ pub(crate) fn create(vfs: Arc<dyn Vfs>, schema: Schema, options: Options) -> Res
     manifest.install(&*vfs)?;
     let schema = Arc::new(manifest.schema.clone());
     let view = Arc::new(View { schema, lsn: Lsn(0), parts: Vec::new() });
-    Ok(handle(vfs, options, view, Access::Write(Writer::new(manifest, None), lock)))
+    let access = Access::Write(Writer::new(manifest, None), lock);
+    Ok(handle(vfs, options, view, residency, access))
 }
 
 /// Opens a collection and recovers what is in its logs.
@@ -68,7 +71,9 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, options: Options) -> Result<Collection> {
     if options.read_only {
         let follower = Follower::open(&*vfs)?;
         let view = follower.view.clone();
-        return Ok(handle(vfs, options, view, Access::Read(follower)));
+        let residency = Residency::new(&view.schema, &options)?;
+        residency.settle(&view)?;
+        return Ok(handle(vfs, options, view, residency, Access::Read(follower)));
     }
     let lock = vfs.lock(options.lock_timeout)?;
     let mut manifest = manifest::load_installed(&*vfs)?;
@@ -76,6 +81,9 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, options: Options) -> Result<Collection> {
     let strays = strays(&*vfs, &manifest)?;
     let segments = open_segments(&*vfs, &manifest)?;
     let (view, tail) = replay(&*vfs, &manifest, segments)?;
+    // Before anything is changed: what is damaged is to be left as it is.
+    let residency = Residency::new(&view.schema, &options)?;
+    residency.settle(&view)?;
     // Names are never reused, not even those of files that nobody ever named.
     let spent = strays.iter().filter_map(|name| FileKind::parse(name)).map(|(_, n)| n.0 + 1);
     manifest.next_file = spent.map(FileNumber).fold(manifest.next_file, Ord::max);
@@ -89,7 +97,7 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, options: Options) -> Result<Collection> {
         }
     }
     let access = Access::Write(Writer::new(manifest, log), lock);
-    Ok(handle(vfs, options, Arc::new(view), access))
+    Ok(handle(vfs, options, Arc::new(view), residency, access))
 }
 
 /// What a handle may do: one that only reads follows whoever writes.
@@ -98,7 +106,13 @@ enum Access {
     Write(Writer, Box<dyn Send + Sync>),
 }
 
-fn handle(vfs: Arc<dyn Vfs>, options: Options, view: Arc<View>, access: Access) -> Collection {
+fn handle(
+    vfs: Arc<dyn Vfs>,
+    options: Options,
+    view: Arc<View>,
+    residency: Residency,
+    access: Access,
+) -> Collection {
     let process = vfs.process();
     let (writer, lock, follower) = match access {
         Access::Write(writer, lock) => (Some(writer), Some(lock), None),
@@ -109,6 +123,7 @@ fn handle(vfs: Arc<dyn Vfs>, options: Options, view: Arc<View>, access: Access) 
         schema: view.schema.clone(),
         options,
         view: RwLock::new(view),
+        residency,
         writer: writer.map(Mutex::new),
         follower: follower.map(Mutex::new),
         queue: super::commit::Queue::default(),

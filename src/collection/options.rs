@@ -22,6 +22,8 @@ pub struct Options {
     pub(crate) background: bool,
     pub(crate) allow_unsafe_fs: bool,
     pub(crate) lock_timeout: Duration,
+    pub(crate) max_dims: Option<usize>,
+    pub(crate) ram_budget: Option<u64>,
 }
 
 impl Options {
@@ -37,6 +39,8 @@ impl Options {
             background: true,
             allow_unsafe_fs: false,
             lock_timeout: Duration::ZERO,
+            max_dims: None,
+            ram_budget: None,
         }
     }
 
@@ -69,6 +73,47 @@ impl Options {
     #[must_use]
     pub fn allow_unsafe_fs(mut self, yes: bool) -> Self {
         self.allow_unsafe_fs = yes;
+        self
+    }
+
+    /// Opens the collection to be searched by at most its first `dims` dimensions,
+    /// 1 to all. Stage codes that only longer searches read stay on disk, and so do
+    /// the further dimensions of every vector, but for the pages that they share
+    /// with the first. Queries may have `dims` dimensions or all. Rows are written
+    /// and returned whole. Default: all.
+    #[must_use]
+    pub fn max_dims(mut self, dims: usize) -> Self {
+        self.max_dims = Some(dims);
+        self
+    }
+
+    /// RAM for the stage codes and norms of rows in segments. They are taken into
+    /// RAM in the order searches use them, column by column and segment by
+    /// segment: the code that a search over all dimensions scans, norms, the other
+    /// codes. What has no room is mapped, and read from disk where the system does
+    /// not have it in its cache. Answers are the same with any budget, 0 included;
+    /// [`Collection::info`](super::Collection::info) says what is where. Default:
+    /// all is kept in RAM.
+    ///
+    /// It is never exceeded; segments that snapshots still use count as long as
+    /// they do. Beside it are rows that are in no segment yet
+    /// ([`Self::memtable_bytes`]) and, for each segment, its checksums and payload
+    /// index, about a thousandth of the file.
+    ///
+    /// ```
+    /// use matryo::{Collection, Options, Schema};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("a");
+    /// # drop(Collection::create(&path, Schema::builder(64).granularities([16]).build()?)?);
+    /// // The same folder on a small machine: 16 dimensions, at most 1 MiB of codes.
+    /// let options = Options::new().read_only(true).max_dims(16).ram_budget(1 << 20);
+    /// let small = Collection::open_with(&path, options)?;
+    /// assert!(small.search(&[0.5; 16]).run()?.hits.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn ram_budget(mut self, bytes: u64) -> Self {
+        self.ram_budget = Some(bytes);
         self
     }
 

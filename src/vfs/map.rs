@@ -39,6 +39,14 @@ impl Bytes {
         }
     }
 
+    /// Says that `[offset, offset + len)` is read in order, as by default.
+    pub(crate) fn in_order(&self, offset: usize, len: usize) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            let _ = map.advise_range(memmap2::Advice::Normal, offset, len);
+        }
+    }
+
     /// Says that reads jump about, so that reading ahead would be wasted.
     pub(crate) fn random_access(&self) {
         #[cfg(unix)]
