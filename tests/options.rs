@@ -113,7 +113,7 @@ fn the_budget_holds_through_flushes_merges_and_snapshots() {
     let folder = Folder::default();
     let options = Options::new().ram_budget(9000).memtable_bytes(20_000);
     let db = folder.create(schema(), options).expect("create");
-    let mut snapshots = Vec::new();
+    let (mut snapshots, mut most) = (Vec::new(), 0);
     for round in 0..12u64 {
         let mut batch = db.batch();
         (0..60).for_each(|n| {
@@ -127,9 +127,10 @@ fn the_budget_holds_through_flushes_merges_and_snapshots() {
         if round % 4 == 3 {
             db.compact().expect("compact");
         }
-        assert!(db.info().expect("info").ram_bytes <= 9000);
+        most = most.max(db.info().expect("info").ram_bytes);
     }
-    assert!(db.info().expect("info").ram_bytes > 0, "something is in RAM");
+    // Less than there is room for: the snapshots' segments count too.
+    assert!((1..=9000).contains(&most), "{most} bytes");
     for (snapshot, len) in &snapshots {
         let hits = snapshot.search(&vector(1, DIMS)).limit(10_000).exact().run().expect("search");
         assert_eq!(hits.hits.len() as u64, *len);
