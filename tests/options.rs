@@ -172,11 +172,11 @@ fn fewer_dimensions_read_less_and_answer_alike() {
 
 #[test]
 fn finer_codes_and_needless_norms_stay_on_disk() {
+    use Placement::{InRam, Unused};
     let info = |metric, most| {
         let db = make(metric).open(read_only().max_dims(most)).expect("open");
         db.info().expect("info")
     };
-    use Placement::{InRam, Unused};
     let of =
         |metric, most| placed(&info(metric, most)).into_iter().map(|p| p.2).collect::<Vec<_>>();
     assert_eq!(of(Metric::Cosine, 16), [InRam, Unused, Unused]);

@@ -279,7 +279,8 @@ impl Shared {
     }
 
     fn publish_arc(&self, view: Arc<View>) {
-        let before = std::mem::replace(&mut *self.view.write(), view.clone());
+        let before = std::mem::replace(&mut *self.view.write(), view);
+        let view = self.view();
         if residency::same_segments(&before, &view) {
             return;
         }

@@ -234,7 +234,7 @@ pub(super) fn replay(
     for entry in &manifest.logs {
         let bytes = read_log(vfs, *entry)?;
         let before = view.lsn;
-        view = replay_log(vfs, manifest, &bytes, *entry, view)?;
+        view = replay_log(vfs, manifest, &bytes, *entry, &view)?;
         if !entry.sealed {
             tail = Some(Tail { entry: *entry, bytes, before });
         }
@@ -281,10 +281,10 @@ fn replay_log(
     manifest: &Manifest,
     bytes: &[u8],
     entry: LogEntry,
-    view: View,
+    view: &View,
 ) -> Result<View> {
     let commits = read_commits(vfs, manifest, bytes, entry, view.lsn)?;
-    apply_commits(vfs, entry, &commits, &view)
+    apply_commits(vfs, entry, &commits, view)
 }
 
 /// The view after commits that were read from a log.
