@@ -35,13 +35,16 @@ fn same(folder: &Folder, reader: &Collection, writer: &Collection) {
     assert_eq!(all(&folder.open(read_only()).expect("open")), all(writer));
 }
 
+/// Its name, and what the writer does.
+type Step<'a> = (&'a str, &'a dyn Fn(&Collection));
+
 #[test]
 fn a_reader_sees_each_change_after_a_refresh_and_not_before() {
     let folder = Folder::default();
     let db = writer(&folder);
     let reader = folder.open(read_only()).expect("open");
     assert!(!reader.refresh().expect("refresh") && !db.refresh().expect("of a writer: nothing"));
-    let steps: [(&str, &dyn Fn(&Collection)); 9] = [
+    let steps: [Step; 9] = [
         ("the first commit", &|db| put(db, 0..20, 0)),
         ("another", &|db| put(db, [3, 30], 100)),
         ("a delete", &|db| db.delete(4).expect("delete")),

@@ -72,7 +72,8 @@ fn schema(report: &mut Report, schema: &Schema) {
     let text: Vec<_> = codes.map(ToString::to_string).collect();
     report.field("stage_codes", json, text.join(", "));
     if let Some(embedder) = schema.embedder() {
-        let hex = |hash: &[u8]| hash.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let add = |hex: String, byte: &u8| format!("{hex}{byte:02x}");
+        let hex = |hash: &[u8; 32]| hash.iter().fold(String::new(), add);
         let parts = embedder.parts().map(|(name, hash)| (name.to_owned(), hex(hash).into()));
         let json = json!({
             "name": embedder.name(), "hash": hex(embedder.hash()),
