@@ -129,7 +129,7 @@ fn child() {
             Err(e) => println!("refused: {e}"),
         },
         "wait" => {
-            let patient = Options::new().lock_timeout(Duration::from_secs(60));
+            let patient = Options::new().lock_timeout(Duration::from_mins(1));
             drop(Collection::open_with(&path, patient).expect("the lock comes free"));
             println!("opened");
         }
