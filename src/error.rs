@@ -77,6 +77,15 @@ pub enum Error {
         /// What was expected and what came.
         why: String,
     },
+    /// Vectors of another model than the one that made those of the collection.
+    OtherEmbedder {
+        /// What made the vectors that are stored.
+        stored: String,
+        /// What was to be used with them.
+        given: String,
+        /// Parts in which the two differ, as far as both say.
+        parts: Vec<String>,
+    },
     /// A model directory cannot be used.
     Model {
         /// The file or directory at fault.
@@ -191,7 +200,8 @@ impl fmt::Display for Error {
             ),
             Self::Locked { path } => write!(
                 f,
-                "{} is in use by another handle or process: only one may write at a time",
+                "{} is in use by another handle or process: only one may write at a time \
+                 (readers may: open read-only; `lock_timeout` waits)",
                 path.display()
             ),
             Self::Poisoned { cause } => write!(
@@ -205,6 +215,13 @@ impl fmt::Display for Error {
             ),
             Self::Vector(v) => v.fmt(f),
             Self::Invalid { what, why } => write!(f, "invalid {what}: {why}"),
+            Self::OtherEmbedder { stored, given, parts } => {
+                write!(f, "the vectors were made by {stored}, not by {given}")?;
+                if !parts.is_empty() {
+                    write!(f, "; they differ in {}", parts.join(", "))?;
+                }
+                f.write_str(": use the same model, or embed into a new collection")
+            }
             Self::Model { path, why } => write!(f, "model {}: {why}", path.display()),
             Self::Runtime { why, cure } => write!(f, "ONNX Runtime: {why}; {cure}"),
         }

@@ -84,8 +84,8 @@ mod wal;
 pub mod testing;
 
 pub use collection::{
-    Batch, Bulk, Collection, Compacted, Copied, CopyOptions, Durability, Info, Options, Progress,
-    RepairOptions, Repaired, Row, Snapshot, Verified,
+    Batch, Bulk, Collection, ColumnInfo, Compacted, Copied, CopyOptions, Durability, Info, Options,
+    Placement, Progress, RepairOptions, Repaired, Row, Snapshot, Verified,
 };
 pub use encoding::{Bits, Precision, StageCode};
 pub use error::{Corruption, Error, Result, VectorError};
@@ -96,11 +96,32 @@ pub use query::{
     StageReport,
 };
 pub use schema::{
-    Field, FieldKind, MAX_DIMS, MAX_FIELD_NAME, MAX_FIELDS, MAX_TIERS, Metric, Schema,
-    SchemaBuilder,
+    EmbedderId, Field, FieldKind, MAX_DIMS, MAX_EMBEDDER_PARTS, MAX_FIELD_NAME, MAX_FIELDS,
+    MAX_TIERS, Metric, Schema, SchemaBuilder,
 };
 pub use serde_json::{Value, json};
 pub use types::{IdKind, MAX_ID_BYTES, RowId};
+
+#[cfg(feature = "embed")]
+impl From<&embed::Embedder> for EmbedderId {
+    /// Named after the model's folder, and after its graph where that is not the
+    /// usual one, as those of other precisions are not.
+    fn from(embedder: &embed::Embedder) -> Self {
+        let graph = embedder.describe().graph;
+        let last = |path: &std::path::Path| {
+            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        };
+        let folders = graph.ancestors().skip(1).map(last).find(|name| name != "onnx");
+        let mut name = folders.unwrap_or_default();
+        if !graph.ends_with("model.onnx") {
+            name = format!("{name}, {}", last(&graph));
+        }
+        name.truncate(name.floor_char_boundary(255));
+        let print = embedder.fingerprint();
+        let add = |id: Self, (part, hash): (&str, &embed::Hash)| id.part(part, *hash);
+        print.parts().fold(Self::new(name, print.hash()), add)
+    }
+}
 
 /// The README's Rust code, so that it is compiled with the tests.
 #[cfg(doctest)]

@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::encoding::{Precision, StageBuilder};
+use crate::encoding::{Precision, StageBuilder, StageView};
 use crate::error::{Error, Result};
 use crate::index::{Index, IndexBuilder, Source};
 use crate::kernel::{Isa, row};
@@ -299,8 +299,8 @@ impl Rows for Run {
         &self.codes().norms
     }
 
-    fn codes(&self) -> &[CodeColumn] {
-        &self.codes().stages
+    fn code(&self, stage: usize) -> StageView<'_> {
+        self.codes().stages[stage].view()
     }
 
     fn ram_bytes(&self) -> usize {

@@ -1,11 +1,53 @@
 //! What a search needs of a set of rows, wherever they are: the trait [`Rows`],
 //! implemented by the memtable's runs and by segments.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::encoding::{StageCode, StageView};
 use crate::error::Result;
 use crate::index::Index;
 use crate::types::{Ordinal, RowId};
 use crate::vfs::map::Bytes;
+
+/// What a scan reads of all rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Column {
+    /// Norms of the full vectors.
+    Norms,
+    /// Codes and factors of a stage, by its number in the schema.
+    Stage(usize),
+}
+
+/// RAM that columns of segments may take together.
+pub(crate) struct Budget {
+    left: AtomicU64,
+}
+
+impl Budget {
+    pub(crate) fn new(bytes: u64) -> Arc<Self> {
+        Arc::new(Self { left: AtomicU64::new(bytes) })
+    }
+
+    /// So many bytes, until the lease is dropped; `None` if fewer are left.
+    pub(crate) fn take(self: &Arc<Self>, bytes: u64) -> Option<Lease> {
+        let less = |left: u64| left.checked_sub(bytes);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok()?;
+        Some(Lease { budget: self.clone(), bytes })
+    }
+}
+
+/// Part of a budget that is in use.
+pub(crate) struct Lease {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.budget.left.fetch_add(self.bytes, Ordering::Relaxed);
+    }
+}
 
 /// One stage code of a set of rows, in RAM.
 pub(crate) struct CodeColumn {
@@ -32,10 +74,6 @@ impl CodeColumn {
 
     pub(crate) fn factors(&self) -> &[f32] {
         &self.factors
-    }
-
-    pub(crate) fn ram_bytes(&self) -> usize {
-        self.blocks.len() + self.factors.len() * 4
     }
 }
 
@@ -65,8 +103,27 @@ pub(crate) trait Rows: Send + Sync {
     /// Norm of each row's full vector, as stored.
     fn norms(&self) -> &[f32];
 
-    /// The rows' stage codes, in the order of the schema.
-    fn codes(&self) -> &[CodeColumn];
+    /// The rows' codes of a stage, by its number in the schema.
+    fn code(&self, stage: usize) -> StageView<'_>;
+
+    /// Makes a column fit for use: of one that is not in RAM, what was not read
+    /// in this open yet is compared with its checksums. [`Self::norms`] and
+    /// [`Self::code`] are to be asked for only then.
+    fn ready(&self, _: Column) -> Result<()> {
+        Ok(())
+    }
+
+    /// Takes a column into RAM, if it is not there and `budget` has room for all
+    /// of it.
+    fn hold(&self, _: Column, _budget: &Arc<Budget>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Bytes of a column, and whether the rows keep it in RAM. Rows that are in RAM
+    /// as a whole have no columns to count.
+    fn column(&self, _: Column) -> Option<(u64, bool)> {
+        None
+    }
 
     /// Bytes of RAM the rows take.
     fn ram_bytes(&self) -> usize;

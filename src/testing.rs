@@ -253,6 +253,7 @@ pub mod format {
         ("MAX_PAYLOAD_DEPTH", crate::payload::MAX_DEPTH as u64),
         ("MAX_FIELDS", crate::MAX_FIELDS as u64),
         ("MAX_FIELD_NAME", crate::MAX_FIELD_NAME as u64),
+        ("MAX_EMBEDDER_PARTS", crate::MAX_EMBEDDER_PARTS as u64),
         ("MAX_KEYWORD", crate::index::MAX_KEYWORD as u64),
         ("MOST_BITMAPS", crate::index::MOST_BITMAPS as u64),
         ("PAYLOAD_ALIGN", crate::payload::block::ALIGN as u64),

@@ -241,6 +241,25 @@ fn info_bench_and_verify_say_what_is_there() -> Done {
 }
 
 #[test]
+fn less_of_a_collection_can_be_opened() -> Done {
+    let (place, ..) = imported()?;
+    let search = "search c --vectors q.npy --limit 5";
+    let wanted = place.json(&format!("{search} --dims 32"))["results"].clone();
+    let small = place.json(&format!("{search} --max-dims 32 --ram-budget 0"))["results"].clone();
+    assert_eq!(small, wanted);
+    let info = place.json("info c --max-dims 32 --ram-budget 1k");
+    assert_eq!((&info["max_dims"], &info["ram_budget"]), (&json!(32), &json!(1024)));
+    let columns = info["ram_by_column"].as_array().expect("columns");
+    assert_eq!(columns[0]["ram_bytes"], json!(0), "no room for 3000 rows");
+    assert!(columns[0]["placement"].as_str().is_some_and(|why| why.contains("budget")));
+    assert!(columns.iter().any(|c| c["placement"].as_str().is_some_and(|w| w.contains("finer"))));
+    assert!(place.succeeds("info c --ram-budget 64M").contains("in RAM"));
+    assert!(place.fails("info c --max-dims 97").contains("expected 1 to 96, got 97"));
+    assert!(place.fails(&format!("{search} --max-dims 32 --dims 33")).contains("as it was opened"));
+    Ok(())
+}
+
+#[test]
 fn hits_are_printed_and_funnels_explained() -> Done {
     let (place, ..) = imported()?;
     let found = place.json("search c --vectors q.npy --limit 3 --funnel 8:200,16:100 --explain");

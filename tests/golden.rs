@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use matryo::testing::Folder;
 use matryo::testing::encoding::{Bits, StageCode};
 use matryo::{
-    Collection, Error, Funnel, Hit, IdKind, Metric, Options, Precision, Row, RowId, Schema, Value,
-    json,
+    Collection, EmbedderId, Error, Funnel, Hit, IdKind, Metric, Options, Precision, Row, RowId,
+    Schema, Value, json,
 };
 use support::{files, vector};
 
@@ -89,10 +89,11 @@ fn words() -> Folder {
     folder
 }
 
-/// Never written to.
+/// Never written to; it knows what would make its vectors.
 fn empty() -> Folder {
     let folder = Folder::default();
-    let schema = Schema::builder(5).metric(Metric::Dot).build().expect("valid");
+    let embedder = EmbedderId::new("f\u{fc}nf", [5; 32]).part("graph", [1; 32]).part("b", [2; 32]);
+    let schema = Schema::builder(5).metric(Metric::Dot).embedder(embedder).build().expect("valid");
     drop(folder.create(schema, Options::new()).expect("create"));
     folder
 }
@@ -166,7 +167,6 @@ fn golden_folders_open_and_answer_as_ever() {
         for (name, bytes) in committed(&golden) {
             fs::write(dir.path().join(name), bytes).expect("copy");
         }
-        fs::write(dir.path().join("LOCK"), "").expect("readers need one");
         let want = expected(&golden);
         // As a reader, as a writer that recovers, after a close, after a flush.
         let read = Collection::open_with(dir.path(), support::read_only()).expect("open");

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use matryo::{Collection, Error, Options, RowId, Schema, json};
 use support::{Rng, long, vector};
@@ -128,6 +128,11 @@ fn child() {
             Ok(_) => println!("opened"),
             Err(e) => println!("refused: {e}"),
         },
+        "wait" => {
+            let patient = Options::new().lock_timeout(Duration::from_mins(1));
+            drop(Collection::open_with(&path, patient).expect("the lock comes free"));
+            println!("opened");
+        }
         other => panic!("do what? {other}"),
     }
 }
@@ -268,17 +273,25 @@ fn the_lock_holds_between_processes_and_dies_with_its_owner() {
         line.clear();
         assert!(out.read_line(&mut line).expect("reads") > 0, "the child has died");
     }
-    for options in [Options::new(), Options::new().read_only(true)] {
-        let refused = Collection::open_with(&path, options).err();
+    for patience in [0, 50] {
+        let patient = Options::new().lock_timeout(Duration::from_millis(patience));
+        let start = Instant::now();
+        let refused = Collection::open_with(&path, patient).err();
         assert!(matches!(refused, Some(Error::Locked { .. })), "{refused:?}");
+        assert!(start.elapsed() >= Duration::from_millis(patience), "it waited");
     }
+    drop(Collection::open_with(&path, support::read_only()).expect("readers take no lock"));
     holder.kill().expect("is killed");
     holder.wait().expect("has ended");
     let db = Collection::open(&path).expect("nobody has to remove anything");
     // POSIX record locks would be lost here.
     drop(std::fs::read(path.join("LOCK")).expect("reads"));
     assert!(output(spawn("try", &path, "")).contains("refused: "));
+    // Somebody who waits gets the lock when it is free.
+    let waiting = spawn("wait", &path, "");
+    std::thread::sleep(Duration::from_millis(200));
     drop(db);
+    assert!(output(waiting).contains("opened"));
     assert!(output(spawn("try", &path, "")).contains("opened"));
 }
 

@@ -6,12 +6,7 @@ usage: reader.py FOLDER                    one line of JSON for each row, sorted
 
 All checksums and padding are checked; damage is exit code 1. Strays (13.2) are not looked for.
 """
-import json
-import math
-import pathlib
-import struct
-import sys
-import zlib
+import json, math, pathlib, struct, sys, zlib
 
 PAGE, SMALL, LARGE = 4096, 4096, 65536  # numbers in parentheses: sections of FORMAT.md
 IDS, ORDER, NORMS, CODES, FACTORS, VECTORS, PAYLOAD, INDEX, FIELD = range(1, 10)
@@ -65,12 +60,16 @@ class Schema:  # (7)
         need(all(1 <= d <= self.dims and b in (1, 8) for d, b in self.stages), "stage codes")
         at, self.fields = at + 4 + 8 * count, 0
         if at < len(data):
-            self.fields, at = one(data, at, "I"), at + 4
-            need(1 <= self.fields <= 64, "fields")
+            self.fields, at = one(data, at, "I"), at + 4  # 0 only before an embedder
+            need(self.fields <= 64 and (self.fields or at < len(data)), "fields")
             for _ in range(self.fields):
                 kind, is_list, size = read(data, at, "BBH")
                 need(kind < 5 and is_list < 2 and cut(data, at + 4, size).decode(), "field")
                 at += 4 + size
+        if at < len(data):  # what made the vectors: name and hash, of it and of its parts
+            at += 34 + one(data, at, "B")
+            for _ in range(one(data, at - 1, "B")):
+                at += 33 + one(data, at, "B")
         need(len(data) == at, "schema")
         self.vector_bytes = self.dims * (4 if self.stored == "f32" else 2)
 

@@ -121,8 +121,8 @@ fn another_model_embeds_everything_again() {
     fs::write(model.join("config_sentence_transformers.json"), prompts).unwrap();
     let more = ["--model", model.to_str().unwrap()];
     let other = run(&dir, &out, &more).unwrap();
-    assert!(files_line(&other).starts_with("0 unchanged, 0 new, 3 changed, 0 gone"), "{other}");
-    assert!(other.contains("the model is another one than before"), "{other}");
+    assert!(files_line(&other).starts_with("0 unchanged, 3 new, 0 changed, 0 gone"), "{other}");
+    assert!(other.contains("they differ in prompts"), "{other}");
     assert!(other.contains("reopened: 3 passages"), "{other}");
     assert!(run(&dir, &out, &more).unwrap().contains("3 unchanged"));
 }
@@ -161,6 +161,15 @@ fn a_collection_of_something_else_is_left_alone() {
     drop(matryo::Collection::create(&small, schema).unwrap());
     let refused = run(&dir, &small, &[]).expect_err("another schema");
     assert!(refused.contains("other vectors"), "{refused}");
+    // Even if it is of another model: what this program has not made stays.
+    let foreign = temp.path().join("foreign.matryo");
+    let schema = matryo::Schema::builder(4).embedder(matryo::EmbedderId::new("x", [0; 32]));
+    let collection = matryo::Collection::create(&foreign, schema.build().unwrap()).unwrap();
+    collection.upsert(1, &[1.0; 4], ()).unwrap();
+    drop(collection);
+    let refused = run(&dir, &foreign, &[]).expect_err("not ours");
+    assert!(refused.contains("made of something else"), "{refused}");
+    assert_eq!(matryo::Collection::open(&foreign).unwrap().len(), 1);
 }
 
 #[test]

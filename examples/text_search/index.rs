@@ -1,10 +1,9 @@
 //! Brings a collection up to date with a corpus.
 //!
 //! A row is a passage; its id is `FILE#N`. The row `FILE#0` also says of which
-//! content, which model and which corpus it was made, so a file's rows and the
-//! proof that they are fresh are committed together and nothing but the
-//! collection has to be kept. (A collection cannot store the fingerprint of its
-//! model by itself yet.)
+//! content and which corpus it was made, so a file's rows and the proof that they
+//! are fresh are committed together and nothing but the collection has to be kept.
+//! Which model made the vectors the collection knows by itself.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -36,8 +35,6 @@ pub(crate) struct Report {
     /// Passages whose vector is zero, which have no direction to compare.
     pub(crate) no_direction: usize,
     pub(crate) skipped: Skipped,
-    /// Whether rows of another model were replaced.
-    pub(crate) other_model: bool,
     pub(crate) reading: Duration,
     pub(crate) embedding: Duration,
     pub(crate) storing: Duration,
@@ -48,7 +45,6 @@ pub(crate) struct Report {
 struct Stored {
     rows: usize,
     content: String,
-    model: String,
 }
 
 /// A file whose passages are to be embedded.
@@ -68,9 +64,8 @@ pub(crate) fn update(
 ) -> Result<Report, Box<dyn Error>> {
     let mut report = Report { skipped: corpus.skipped, ..Report::default() };
     let start = Instant::now();
-    let model: String = embedder.fingerprint().to_string();
     let mut stored = stored(collection, corpus)?;
-    let fresh = compare(corpus, &mut stored, &model, &mut report);
+    let fresh = compare(corpus, &mut stored, &mut report);
     report.reading = start.elapsed();
     // What is still in `stored` was met by no file.
     report.gone = stored.len();
@@ -98,7 +93,6 @@ pub(crate) fn update(
 fn compare<'c>(
     corpus: &'c Corpus,
     stored: &mut BTreeMap<String, Stored>,
-    model: &str,
     report: &mut Report,
 ) -> Vec<Fresh<'c>> {
     let mut fresh = Vec::new();
@@ -106,7 +100,7 @@ fn compare<'c>(
         let Some(text) = file.read(&mut report.skipped) else { continue };
         let content = content_hash(&text);
         let before = stored.get(&file.name);
-        if before.is_some_and(|b| b.content == content && b.model == model) {
+        if before.is_some_and(|b| b.content == content) {
             stored.remove(&file.name);
             report.unchanged += 1;
             continue;
@@ -118,7 +112,6 @@ fn compare<'c>(
             continue;
         }
         let before = stored.remove(&file.name);
-        report.other_model |= before.as_ref().is_some_and(|b| b.model != model);
         *(if before.is_some() { &mut report.changed } else { &mut report.new }) += 1;
         let rows = before.map_or(0, |b| b.rows);
         fresh.push(Fresh { file: &file.name, content, passages, rows });
@@ -147,9 +140,13 @@ fn stored(
             return Err(foreign(&format!("it holds {:?}", field("corpus"))));
         }
         field("content").clone_into(&mut stored.content);
-        field("model").clone_into(&mut stored.model);
     }
     Ok(files)
+}
+
+/// Fails where the collection holds anything but passages of this corpus.
+pub(crate) fn check_corpus(collection: &Collection, corpus: &Corpus) -> Result<(), Box<dyn Error>> {
+    stored(collection, corpus).map(drop)
 }
 
 fn foreign(why: &str) -> Box<dyn Error> {
@@ -203,7 +200,6 @@ fn commit(
             if number == 0 {
                 payload["corpus"] = json!(corpus.name);
                 payload["content"] = json!(file.content);
-                payload["model"] = json!(embedder.fingerprint().to_string());
             }
             batch.upsert(format!("{}#{number}", file.file), &vector, payload)?;
             number += 1;

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use matryo::embed::{Embedder, runtime};
-use matryo::{Collection, IdKind, Metric, Precision, Schema};
+use matryo::{Collection, Error as StoreError, IdKind, Metric, Precision, Schema};
 
 use answer::Asking;
 use args::Args;
@@ -80,7 +80,10 @@ pub(crate) fn run(
     )?;
     let path = args.out.clone().unwrap_or_else(|| default_path(args.dir.as_deref()));
     writeln!(out, "collection: {}", path.display())?;
-    let collection = open_or_create(&path, &embedder)?;
+    let (collection, other_model) = open_or_create(&path, &embedder, &corpus)?;
+    if let Some(why) = other_model {
+        writeln!(out, "  {why}\n  so everything is embedded again")?;
+    }
     let report = index::update(&collection, &embedder, &corpus)?;
     print_report(&report, out)?;
     drop(collection);
@@ -118,23 +121,38 @@ fn default_path(dir: Option<&Path>) -> PathBuf {
     target.join("text_search").join(format!("{name}.matryo"))
 }
 
-fn open_or_create(path: &Path, embedder: &Embedder) -> Result<Collection, Box<dyn Error>> {
+/// The collection at `path`. One that another model has filled is made anew: its
+/// vectors cannot be compared with those of this model. The message says so.
+fn open_or_create(
+    path: &Path,
+    embedder: &Embedder,
+    corpus: &Corpus,
+) -> Result<(Collection, Option<String>), Box<dyn Error>> {
     let schema = Schema::builder(embedder.dims())
         .granularities(embedder.granularities().iter().copied())
         .metric(Metric::Cosine)
         .stored(Precision::F16)
         .ids(IdKind::Str)
+        .embedder(embedder)
         .build()?;
     let is_new = !path.exists() || path.is_dir() && path.read_dir()?.next().is_none();
     if is_new {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        return Ok(Collection::create(path, schema)?);
+        return Ok((Collection::create(path, schema)?, None));
     }
     let collection = Collection::open(path)?;
-    if *collection.schema() == schema {
-        return Ok(collection);
+    match collection.check_embedder(embedder) {
+        Ok(()) => return Ok((collection, None)),
+        Err(other @ StoreError::OtherEmbedder { .. }) => {
+            // Only what this program has made of the same texts is made anew.
+            index::check_corpus(&collection, corpus)?;
+            drop(collection);
+            std::fs::remove_dir_all(path)?;
+            return Ok((Collection::create(path, schema)?, Some(other.to_string())));
+        }
+        Err(_) => {}
     }
     let why = "holds other vectors than this model makes: choose another with --out, or remove it";
     Err(format!("{} {why}", path.display()).into())
@@ -150,9 +168,6 @@ fn print_report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let skipped = report.skipped.in_words();
     if !skipped.is_empty() {
         writeln!(out, "  skipped: {skipped}")?;
-    }
-    if report.other_model {
-        writeln!(out, "  the model is another one than before: everything was embedded again")?;
     }
     if report.no_direction > 0 {
         writeln!(out, "  {} passages without a known word left out", report.no_direction)?;

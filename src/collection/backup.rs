@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::writer::{plan_tombstones, write_parts, write_tombstones};
 use super::{Collection, Progress};
@@ -19,7 +20,7 @@ use crate::segment::format::Footer;
 use crate::types::FileNumber;
 use crate::vfs::disk::Disk;
 use crate::vfs::map::Bytes;
-use crate::vfs::{LockMode, ReadFile, Vfs};
+use crate::vfs::{ReadFile, Vfs};
 use crate::view::{Part, View};
 
 /// What [`Collection::backup_to`] or [`Collection::copy_to`] wrote.
@@ -79,6 +80,8 @@ impl Collection {
         check_writable(installed.read_only, &self.shared.vfs.path(manifest::NAME))?;
         let mut next = Manifest { segments: Vec::new(), logs: Vec::new(), ..installed };
         next.lsn = view.lsn;
+        // Beside a reader's handle the folder may have been shortened.
+        next.schema = (*view.schema).clone();
         let done = Backup { from: &*self.shared.vfs, to, progress, total: mapped_bytes(&view) };
         let written = done.write(&view, &mut next).and_then(|()| finish(to, &mut next));
         written.inspect_err(|_| remove_all(to, &next))?;
@@ -88,7 +91,7 @@ impl Collection {
 
 /// Locks a folder that no collection is in.
 pub(super) fn claim(to: &dyn Vfs) -> Result<Box<dyn Send + Sync>> {
-    let lock = to.lock(LockMode::Exclusive)?;
+    let lock = to.lock(Duration::ZERO)?;
     if to.list()?.iter().any(|name| name == manifest::NAME || FileKind::parse(name).is_some()) {
         return Err(Error::AlreadyExists { path: to.path("") });
     }

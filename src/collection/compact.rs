@@ -128,6 +128,8 @@ fn merge(
     };
     let write = || write_segment(vfs, owner, &shared.schema, number, group, &watch);
     let merged = if total == 0 { None } else { Some(write()?) };
+    // Now, while nobody waits for us.
+    merged.iter().for_each(|(_, segment)| shared.residency.welcome(segment));
     let mut writer = shared.lock_writer()?;
     let view = shared.view();
     let mut died = died_meanwhile(&view, group);

@@ -90,6 +90,10 @@ impl CopyOptions {
             .stored(self.stored.unwrap_or(from.stored()))
             .ids(from.ids())
             .stages(stages);
+        let schema = match from.embedder() {
+            Some(embedder) => schema.embedder(embedder),
+            None => schema,
+        };
         let declare = |schema: SchemaBuilder, field: &Field| {
             if field.is_list() {
                 schema.list_field(field.name(), field.kind())

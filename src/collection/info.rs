@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use parking_lot::MutexGuard;
 
-use super::Collection;
 use super::writer::Writer;
+use super::{Collection, ColumnInfo};
 use crate::error::Result;
-use crate::manifest;
 use crate::schema::Schema;
 use crate::segment::format::RegionKind;
 use crate::segment::reader::Segment;
@@ -34,6 +33,13 @@ pub struct Info {
     pub regions: BTreeMap<&'static str, u64>,
     /// Bytes of stage codes, factors and norms kept in RAM for the rows in segments.
     pub ram_bytes: u64,
+    /// Stage codes and norms of the rows in segments: how much of each is in RAM,
+    /// and why.
+    pub columns: Vec<ColumnInfo>,
+    /// The RAM they may take together, where [`Options::ram_budget`](super::Options::ram_budget) says so.
+    pub ram_budget: Option<u64>,
+    /// Most dimensions of a search: all, or [`Options::max_dims`](super::Options::max_dims).
+    pub max_dims: usize,
     /// Why merging segments in the background last failed, if it did.
     pub background_error: Option<String>,
 }
@@ -47,17 +53,19 @@ impl Collection {
         let vfs = &*self.shared.vfs;
         let _quiet = self.quiet();
         let view = self.view();
-        let manifest = manifest::load_installed(vfs)?;
         let mut info = Info {
             schema: (*view.schema).clone(),
             rows: view.live_rows(),
             dead_rows: view.parts.iter().map(|p| p.dead.len()).sum(),
-            segments: manifest.segments.len(),
+            segments: 0,
             memtable_rows: 0,
             memtable_bytes: 0,
             disk_bytes: 0,
             regions: BTreeMap::new(),
             ram_bytes: 0,
+            columns: self.shared.residency.info(&view),
+            ram_budget: self.shared.options.ram_budget,
+            max_dims: self.shared.residency.dims,
             background_error: self.shared.background_error.lock().clone(),
         };
         for part in &view.parts {
@@ -69,13 +77,16 @@ impl Collection {
                 info.memtable_bytes += bytes;
             }
         }
-        for entry in &manifest.segments {
-            let segment = Segment::open(vfs, &manifest.collection, &view.schema, entry)?;
-            for (kind, bytes) in segment.sizes() {
-                *info.regions.entry(region_name(kind)).or_default() += bytes;
+        (info.segments, info.regions, info.disk_bytes) = self.shared.settled(|manifest| {
+            let mut regions = BTreeMap::new();
+            for entry in &manifest.segments {
+                let segment = Segment::open(vfs, &manifest.collection, &manifest.schema, entry)?;
+                for (kind, bytes) in segment.sizes() {
+                    *regions.entry(region_name(kind)).or_default() += bytes;
+                }
             }
-        }
-        (_, info.disk_bytes) = manifest.measure(vfs)?;
+            Ok((manifest.segments.len(), regions, manifest.measure(vfs)?.1))
+        })?;
         Ok(info)
     }
 

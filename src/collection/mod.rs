@@ -11,7 +11,9 @@
 //!   writer.rs   log, flush, clean close
 //!   compact.rs  segments are merged, dead rows reclaimed
 //!   open.rs     create, open, recovery
+//!   follow.rs   handles that only read, beside a writer
 //!   snapshot.rs the rows at one moment
+//!   residency.rs what is kept in RAM
 //!   info.rs     sizes
 //!   verify.rs   every byte is read and compared
 //!   backup.rs   a copy of the files, while they are in use
@@ -27,10 +29,12 @@ mod commit;
 mod compact;
 mod copy;
 mod encode;
+mod follow;
 mod info;
 pub(crate) mod open;
 mod options;
 pub(crate) mod repair;
+mod residency;
 mod snapshot;
 mod verify;
 mod writer;
@@ -52,23 +56,27 @@ pub use copy::CopyOptions;
 pub use info::Info;
 pub use options::{Durability, Options};
 pub use repair::{RepairOptions, Repaired};
+pub use residency::{ColumnInfo, Placement};
 pub use snapshot::{Row, Snapshot};
 pub use verify::Verified;
 
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::query::{self, Search};
-use crate::schema::Schema;
+use crate::schema::{EmbedderId, Schema};
 use crate::types::RowId;
 use crate::vfs::Vfs;
 use crate::view::View;
+use follow::Follower;
+use residency::Residency;
 use writer::Writer;
 
 /// A collection of rows in a folder: cheap to clone, safe to share.
 ///
 /// Any number of searches run while one batch at a time commits; each search
-/// sees the rows as they were when it began. The folder stays locked until the
-/// last clone is dropped.
+/// sees the rows as they were when it began. The folder stays locked for other
+/// writers until the last clone is dropped; handles that only read, here or in
+/// other processes, come and go beside it ([`Options::read_only`]).
 ///
 /// ```
 /// use matryo::{Collection, Schema, json};
@@ -98,8 +106,11 @@ struct Shared {
     schema: Arc<Schema>,
     options: Options,
     view: RwLock<Arc<View>>,
+    residency: Residency,
     /// None in a collection that is open for reading only.
     writer: Option<Mutex<Writer>>,
+    /// None in one that is open for writing.
+    follower: Option<Mutex<Follower>>,
     queue: commit::Queue,
     /// The process that opened the collection.
     process: u32,
@@ -108,8 +119,8 @@ struct Shared {
     closing: AtomicBool,
     /// Why the background thread last gave up.
     background_error: Mutex<Option<String>>,
-    /// Released when the last clone is dropped.
-    _lock: Box<dyn Send + Sync>,
+    /// Of a handle that writes; released when the last clone is dropped.
+    _lock: Option<Box<dyn Send + Sync>>,
 }
 
 impl Collection {
@@ -133,7 +144,7 @@ impl Collection {
     /// stop left behind.
     ///
     /// # Errors
-    /// [`Error::NotACollection`], [`Error::Locked`] if another handle has it,
+    /// [`Error::NotACollection`], [`Error::Locked`] if another handle writes to it,
     /// [`Error::Corrupt`] where bytes are damaged, [`Error::UnsupportedFormat`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, Options::new())
@@ -150,6 +161,25 @@ impl Collection {
     /// What the collection stores.
     pub fn schema(&self) -> &Schema {
         &self.shared.schema
+    }
+
+    /// Compares what is about to embed queries or rows with what made the vectors of
+    /// this collection. With the feature `embed`, `check_embedder(&embedder)`.
+    ///
+    /// # Errors
+    /// [`Error::OtherEmbedder`], which names the parts that differ;
+    /// [`Error::Invalid`] where the collection records none, and so nobody knows
+    /// ([`Schema::embedder`]).
+    pub fn check_embedder(&self, embedder: impl Into<EmbedderId>) -> Result<()> {
+        let why = "the collection does not record what made its vectors";
+        let stored = self.schema().embedder().ok_or_else(|| Error::invalid("embedder", why))?;
+        stored.check(&embedder.into())
+    }
+
+    /// Most dimensions a search of this handle can have: all that the schema says,
+    /// or [`Options::max_dims`].
+    pub fn max_dims(&self) -> usize {
+        self.shared.residency.dims
     }
 
     /// Number of rows.
@@ -194,7 +224,7 @@ impl Collection {
 
     /// The collection as it is now.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(self.view())
+        Snapshot::new(self.view(), self.shared.residency.dims)
     }
 
     /// The row with this id.
@@ -208,7 +238,7 @@ impl Collection {
 
     /// Begins a search over the rows as they are now.
     pub fn search(&self, query: &[f32]) -> Search {
-        Search::new(self.view(), query)
+        Search::new(self.view(), query, self.shared.residency.dims)
     }
 
     /// Number of rows that pass a filter.
@@ -249,7 +279,15 @@ impl Shared {
     }
 
     fn publish_arc(&self, view: Arc<View>) {
-        *self.view.write() = view;
+        let before = std::mem::replace(&mut *self.view.write(), view);
+        let view = self.view();
+        if residency::same_segments(&before, &view) {
+            return;
+        }
+        // What was merged away leaves room, if no search or snapshot holds it still.
+        drop(before);
+        // What cannot be read is as well where it is: a search that reads it says so.
+        let _ = self.residency.settle(&view);
     }
 
     /// Whether this process inherited the handle by a fork. The lock is the

@@ -8,7 +8,9 @@ use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
 
 use super::apply;
+use super::follow::Follower;
 use super::options::Options;
+use super::residency::Residency;
 use super::writer::Writer;
 use super::{Collection, Handle, Shared};
 use crate::codec::header::{FileHeader, FileKind, check_writable};
@@ -19,7 +21,7 @@ use crate::segment::reader::Segment;
 use crate::sown::{Bug, sown};
 use crate::types::{FileNumber, Lsn};
 use crate::vfs::disk::{Disk, TEMP_PREFIX};
-use crate::vfs::{LockMode, Vfs, read_all};
+use crate::vfs::{Vfs, read_all};
 use crate::view::{Part, View};
 use crate::wal::ops::{self, Operation};
 use crate::wal::reader::{Commit, commits};
@@ -51,31 +53,37 @@ pub(crate) fn create(vfs: Arc<dyn Vfs>, schema: Schema, options: Options) -> Res
     if options.read_only {
         return Err(Error::invalid("options", "a collection cannot be created read-only"));
     }
-    let lock = vfs.lock(LockMode::Exclusive)?;
+    let residency = Residency::new(&schema, &options)?;
+    let lock = vfs.lock(options.lock_timeout)?;
     if Manifest::load(&*vfs)?.is_some() {
         return Err(Error::AlreadyExists { path: vfs.path("") });
     }
     let mut manifest = Manifest::new(vfs.entropy()?, schema);
     manifest.install(&*vfs)?;
     let schema = Arc::new(manifest.schema.clone());
-    let view = View { schema: schema.clone(), lsn: Lsn(0), parts: Vec::new() };
-    Ok(handle(vfs, options, lock, view, Some(Writer::new(manifest, None))))
+    let view = Arc::new(View { schema, lsn: Lsn(0), parts: Vec::new() });
+    let access = Access::Write(Writer::new(manifest, None), lock);
+    Ok(handle(vfs, options, view, residency, access))
 }
 
 /// Opens a collection and recovers what is in its logs.
 pub(crate) fn open(vfs: Arc<dyn Vfs>, options: Options) -> Result<Collection> {
-    let mode = if options.read_only { LockMode::Shared } else { LockMode::Exclusive };
-    let lock = vfs.lock(mode)?;
-    let mut manifest = manifest::load_installed(&*vfs)?;
-    if !options.read_only {
-        check_writable(manifest.read_only, &vfs.path(manifest::NAME))?;
+    if options.read_only {
+        let follower = Follower::open(&*vfs)?;
+        let view = follower.view.clone();
+        let residency = Residency::new(&view.schema, &options)?;
+        residency.settle(&view)?;
+        return Ok(handle(vfs, options, view, residency, Access::Read(follower)));
     }
+    let lock = vfs.lock(options.lock_timeout)?;
+    let mut manifest = manifest::load_installed(&*vfs)?;
+    check_writable(manifest.read_only, &vfs.path(manifest::NAME))?;
     let strays = strays(&*vfs, &manifest)?;
     let segments = open_segments(&*vfs, &manifest)?;
     let (view, tail) = replay(&*vfs, &manifest, segments)?;
-    if options.read_only {
-        return Ok(handle(vfs, options, lock, view, None));
-    }
+    // Before anything is changed: what is damaged is to be left as it is.
+    let residency = Residency::new(&view.schema, &options)?;
+    residency.settle(&view)?;
     // Names are never reused, not even those of files that nobody ever named.
     let spent = strays.iter().filter_map(|name| FileKind::parse(name)).map(|(_, n)| n.0 + 1);
     manifest.next_file = spent.map(FileNumber).fold(manifest.next_file, Ord::max);
@@ -88,23 +96,36 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, options: Options) -> Result<Collection> {
             let _ = vfs.remove(name);
         }
     }
-    Ok(handle(vfs, options, lock, view, Some(Writer::new(manifest, log))))
+    let access = Access::Write(Writer::new(manifest, log), lock);
+    Ok(handle(vfs, options, Arc::new(view), residency, access))
+}
+
+/// What a handle may do: one that only reads follows whoever writes.
+enum Access {
+    Read(Follower),
+    Write(Writer, Box<dyn Send + Sync>),
 }
 
 fn handle(
     vfs: Arc<dyn Vfs>,
     options: Options,
-    lock: Box<dyn Send + Sync>,
-    view: View,
-    writer: Option<Writer>,
+    view: Arc<View>,
+    residency: Residency,
+    access: Access,
 ) -> Collection {
     let process = vfs.process();
+    let (writer, lock, follower) = match access {
+        Access::Write(writer, lock) => (Some(writer), Some(lock), None),
+        Access::Read(follower) => (None, None, Some(follower)),
+    };
     let shared = Shared {
         vfs,
         schema: view.schema.clone(),
         options,
-        view: RwLock::new(Arc::new(view)),
+        view: RwLock::new(view),
+        residency,
         writer: writer.map(Mutex::new),
+        follower: follower.map(Mutex::new),
         queue: super::commit::Queue::default(),
         process,
         compacting: Mutex::new(()),
@@ -213,7 +234,7 @@ pub(super) fn replay(
     for entry in &manifest.logs {
         let bytes = read_log(vfs, *entry)?;
         let before = view.lsn;
-        view = replay_log(vfs, manifest, &bytes, *entry, view)?;
+        view = replay_log(vfs, manifest, &bytes, *entry, &view)?;
         if !entry.sealed {
             tail = Some(Tail { entry: *entry, bytes, before });
         }
@@ -260,12 +281,23 @@ fn replay_log(
     manifest: &Manifest,
     bytes: &[u8],
     entry: LogEntry,
-    view: View,
+    view: &View,
+) -> Result<View> {
+    let commits = read_commits(vfs, manifest, bytes, entry, view.lsn)?;
+    apply_commits(vfs, entry, &commits, view)
+}
+
+/// The view after commits that were read from a log.
+pub(super) fn apply_commits(
+    vfs: &dyn Vfs,
+    entry: LogEntry,
+    commits: &[Commit],
+    view: &View,
 ) -> Result<View> {
     let schema = view.schema.clone();
     let mut operations = Vec::new();
     let mut lsn = view.lsn;
-    for commit in read_commits(vfs, manifest, bytes, entry, view.lsn)? {
+    for commit in commits {
         let parsed =
             ops::parse(commit.body, commit.operations, schema.ids(), schema.vector_bytes());
         let path = vfs.path(&FileKind::Wal.name(entry.number));
@@ -277,9 +309,9 @@ fn replay_log(
         lsn = commit.lsn;
     }
     if operations.is_empty() {
-        return Ok(View { lsn, ..view });
+        return Ok(View { schema, lsn, parts: view.parts.clone() });
     }
-    apply::apply(&view, lsn, &operations)
+    apply::apply(view, lsn, &operations)
 }
 
 /// What a batch refuses; only a log that was made by hand can hold it.

@@ -1,5 +1,7 @@
 //! How a collection is opened.
 
+use std::time::Duration;
+
 /// When a commit counts as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
@@ -19,6 +21,9 @@ pub struct Options {
     pub(crate) read_only: bool,
     pub(crate) background: bool,
     pub(crate) allow_unsafe_fs: bool,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) max_dims: Option<usize>,
+    pub(crate) ram_budget: Option<u64>,
 }
 
 impl Options {
@@ -33,6 +38,9 @@ impl Options {
             read_only: false,
             background: true,
             allow_unsafe_fs: false,
+            lock_timeout: Duration::ZERO,
+            max_dims: None,
+            ram_budget: None,
         }
     }
 
@@ -68,8 +76,67 @@ impl Options {
         self
     }
 
-    /// Opens for reading only. Any number of processes may do so at once, while
-    /// none has the collection open for writing; nothing on disk is changed.
+    /// Opens the collection to be searched by at most its first `dims` dimensions,
+    /// 1 to all. Stage codes that only longer searches read stay on disk, and so do
+    /// the further dimensions of every vector, but for the pages that they share
+    /// with the first. Queries may have `dims` dimensions or all. Rows are written
+    /// and returned whole. Default: all.
+    #[must_use]
+    pub fn max_dims(mut self, dims: usize) -> Self {
+        self.max_dims = Some(dims);
+        self
+    }
+
+    /// RAM for the stage codes and norms of rows in segments. They are taken into
+    /// RAM in the order searches use them, column by column and segment by
+    /// segment: the code that a search over all dimensions scans, norms, the other
+    /// codes. What has no room is mapped, and read from disk where the system does
+    /// not have it in its cache. Answers are the same with any budget, 0 included;
+    /// [`Collection::info`](super::Collection::info) says what is where. Default:
+    /// all is kept in RAM.
+    ///
+    /// It is never exceeded; segments that snapshots still use count as long as
+    /// they do. Beside it are rows that are in no segment yet
+    /// ([`Self::memtable_bytes`]) and, for each segment, its checksums and payload
+    /// index, about a thousandth of the file.
+    ///
+    /// ```
+    /// use matryo::{Collection, Options, Schema};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("a");
+    /// # drop(Collection::create(&path, Schema::builder(64).granularities([16]).build()?)?);
+    /// // The same folder on a small machine: 16 dimensions, at most 1 MiB of codes.
+    /// let options = Options::new().read_only(true).max_dims(16).ram_budget(1 << 20);
+    /// let small = Collection::open_with(&path, options)?;
+    /// assert!(small.search(&[0.5; 16]).run()?.hits.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn ram_budget(mut self, bytes: u64) -> Self {
+        self.ram_budget = Some(bytes);
+        self
+    }
+
+    /// How long to wait where another handle or process has the collection open
+    /// for writing, before [`Error::Locked`](crate::Error::Locked). Default: not
+    /// at all. Who waits is not served in any order.
+    ///
+    /// A process that starts others may want a moment here: between `fork` and
+    /// `exec` a child holds a copy of the lock, so that the collection can be
+    /// locked for some milliseconds after its handle was dropped.
+    #[must_use]
+    pub fn lock_timeout(mut self, patience: Duration) -> Self {
+        self.lock_timeout = patience;
+        self
+    }
+
+    /// Opens for reading only: any number of handles and processes may, beside
+    /// one that writes, and nothing on disk is changed or even locked. The handle
+    /// sees the rows as they were when it was opened, and what was committed since
+    /// after [`Collection::refresh`](super::Collection::refresh).
+    ///
+    /// On a network file system whose server knows nothing of open files (NFS) a
+    /// reader can lose a segment that a writer on another machine has merged away.
     #[must_use]
     pub fn read_only(mut self, yes: bool) -> Self {
         self.read_only = yes;

@@ -16,6 +16,8 @@ use crate::view::{Part, View};
 #[derive(Clone)]
 pub struct Snapshot {
     view: Arc<View>,
+    /// Most dimensions of a search.
+    most_dims: usize,
 }
 
 /// A row as it is stored.
@@ -30,8 +32,8 @@ pub struct Row {
 }
 
 impl Snapshot {
-    pub(super) fn new(view: Arc<View>) -> Self {
-        Self { view }
+    pub(super) fn new(view: Arc<View>, most_dims: usize) -> Self {
+        Self { view, most_dims }
     }
 
     /// What the collection stores.
@@ -74,7 +76,7 @@ impl Snapshot {
 
     /// Begins a search.
     pub fn search(&self, query: &[f32]) -> Search {
-        Search::new(self.view.clone(), query)
+        Search::new(self.view.clone(), query, self.most_dims)
     }
 
     /// Number of rows that pass a filter.

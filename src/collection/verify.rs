@@ -62,17 +62,20 @@ impl Collection {
     fn verify_logs(&self, verified: &mut Verified) -> Result<Manifest> {
         let vfs = &*self.shared.vfs;
         let writer = self.shared.writer.as_ref().map(|writer| writer.lock());
-        let manifest = manifest::load_installed(vfs)?;
-        if writer.as_ref().is_some_and(|w| w.healthy().is_ok() && !w.installed(&manifest)) {
-            let what = "is not the one this handle installed";
-            return Err(Error::corrupt(vfs.path(manifest::NAME), 0, what));
-        }
-        verified.bytes += len(vfs, manifest::NAME)?;
-        check_logs(vfs, &manifest, writer.and_then(|w| w.open_log()))?;
-        for log in &manifest.logs {
-            verified.files += 1;
-            verified.bytes += len(vfs, &FileKind::Wal.name(log.number))?;
-        }
+        let open = writer.as_ref().and_then(|w| w.open_log());
+        let (manifest, bytes) = self.shared.settled(|manifest| {
+            if writer.as_ref().is_some_and(|w| w.healthy().is_ok() && !w.installed(manifest)) {
+                let what = "is not the one this handle installed";
+                return Err(Error::corrupt(vfs.path(manifest::NAME), 0, what));
+            }
+            check_logs(vfs, manifest, open)?;
+            let logs = manifest.logs.iter().map(|log| FileKind::Wal.name(log.number));
+            let names = logs.chain([manifest::NAME.to_owned()]);
+            let bytes = names.map(|name| len(vfs, &name)).sum::<Result<u64>>()?;
+            Ok((manifest.clone(), bytes))
+        })?;
+        verified.files += manifest.logs.len();
+        verified.bytes += bytes;
         Ok(manifest)
     }
 }

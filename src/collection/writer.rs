@@ -58,7 +58,7 @@ impl Writer {
         let logs = self.manifest.logs.len();
         bytes >= options.memtable_bytes
             || log >= (options.memtable_bytes as u64).saturating_mul(2).min(MAX_LOG / 2)
-            || (self.log.is_none() && logs >= MAX_LOGS)
+            || (self.needs_log() && logs >= MAX_LOGS)
     }
 
     /// Writes commits to the log, all or none; durable after [`Self::sync_log`].
@@ -70,7 +70,7 @@ impl Writer {
         vfs: &dyn Vfs,
         commits: impl Iterator<Item = (Lsn, u32, &'a [u8])>,
     ) -> Result<()> {
-        if self.log.is_none() {
+        if self.needs_log() {
             self.start_log(vfs)?;
         }
         let log = self.log.as_mut().expect("started above");
@@ -85,7 +85,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Creates a log and installs a manifest that names it.
+    /// Whether the next commit goes to a new log.
+    fn needs_log(&self) -> bool {
+        self.log.as_ref().is_none_or(LogWriter::has_ended)
+    }
+
+    /// Creates a log and installs a manifest that names it; a log before it that
+    /// has ended is sealed.
     fn start_log(&mut self, vfs: &dyn Vfs) -> Result<()> {
         let number = self.manifest.take_number();
         let created = LogWriter::create(vfs, number, self.manifest.owner());
@@ -94,6 +100,9 @@ impl Writer {
             self.poison_unless_exhausted(e);
         })?;
         let mut next = self.manifest.clone();
+        if let (Some(ended), Some(entry)) = (&self.log, next.logs.last_mut()) {
+            *entry = ended.entry(true);
+        }
         next.logs.push(log.entry(false));
         self.install(vfs, next)?;
         self.log = Some(log);

@@ -1,8 +1,9 @@
 //! What makes two embedders the same: a hash over everything that shapes a vector.
 //!
 //! Vectors of different models must never be searched together, and the mistake
-//! is invisible in the numbers. So a collection stores the fingerprint of the
-//! embedder that filled it, part by part, and a mismatch can say which part.
+//! is invisible in the numbers. So a collection can store the fingerprint of the
+//! embedder that filled it (`Schema::builder(..).embedder(&embedder)`), part by
+//! part, and a mismatch says which part.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Read};

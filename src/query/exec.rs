@@ -156,7 +156,7 @@ impl Run<'_> {
                 Metric::Dot => Scoring::Dot { norms, query_norm },
                 Metric::L2 => Scoring::L2 { norms, query_norm },
             };
-            let view = part.rows.codes()[plan.stage].view();
+            let view = part.rows.code(plan.stage);
             let scan = Scan {
                 view,
                 query: &query,

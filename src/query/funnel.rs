@@ -126,7 +126,7 @@ impl Entry {
     /// The code to shortlist with for a search over `dims` dimensions: the
     /// shortest that holds them all, else the longest. Shorter codes have more
     /// bits, so the first that suffices is also the sharpest.
-    fn choose(schema: &Schema, dims: usize) -> Self {
+    pub(super) fn choose(schema: &Schema, dims: usize) -> Self {
         let stages = schema.stages();
         let holds = stages.iter().position(|code| code.dims >= dims);
         let stage = holds.unwrap_or(stages.len() - 1);

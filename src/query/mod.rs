@@ -24,10 +24,11 @@ pub use funnel::{DEFAULT_RECALL, Funnel, FunnelStage};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::payload::Payload;
-use crate::schema::Metric;
+use crate::rows::Column;
+use crate::schema::{Metric, Schema};
 use crate::types::RowId;
 use crate::view::View;
-use funnel::Candidates;
+use funnel::{Candidates, Entry, Plan};
 use select::Selection;
 
 /// Hits returned where [`Search::limit`] does not say otherwise.
@@ -38,6 +39,8 @@ pub const DEFAULT_LIMIT: usize = 10;
 pub struct Search {
     view: Arc<View>,
     query: Vec<f32>,
+    /// Most dimensions a search can have.
+    most_dims: usize,
     limit: usize,
     dims: Option<usize>,
     funnel: Funnel,
@@ -70,9 +73,10 @@ pub struct SearchResult {
 }
 
 impl Search {
-    pub(crate) fn new(view: Arc<View>, query: &[f32]) -> Self {
+    pub(crate) fn new(view: Arc<View>, query: &[f32], most_dims: usize) -> Self {
         Self {
             view,
+            most_dims,
             query: query.to_vec(),
             limit: DEFAULT_LIMIT,
             dims: None,
@@ -91,6 +95,7 @@ impl Search {
 
     /// Searches as if the collection had only its first `dims` dimensions: any
     /// number from 1 to all of them. The query may have `dims` dimensions or all.
+    /// Default: all, or [`Options::max_dims`](crate::Options::max_dims).
     pub fn dims(mut self, dims: usize) -> Self {
         self.dims = Some(dims);
         self
@@ -164,9 +169,10 @@ impl Search {
     /// row that had to be read is damaged.
     pub fn run(self) -> Result<SearchResult> {
         let schema = &self.view.schema;
-        let dims = self.dims.unwrap_or(schema.dims());
-        if !(1..=schema.dims()).contains(&dims) {
-            let why = format!("expected 1 to {}, got {dims}", schema.dims());
+        let dims = self.dims.unwrap_or(self.most_dims);
+        if !(1..=self.most_dims).contains(&dims) {
+            let opened = if self.most_dims < schema.dims() { " as it was opened" } else { "" };
+            let why = format!("expected 1 to {}{opened}, got {dims}", self.most_dims);
             return Err(Error::invalid("dims", why));
         }
         let whole = self.query.len() == schema.dims();
@@ -176,6 +182,13 @@ impl Search {
         let all = self.view.live_rows();
         let rows = selection.as_ref().map_or(all, Selection::rows);
         let plan = self.funnel.plan(schema, dims, self.limit, Candidates { rows, all })?;
+        let stage = match &plan {
+            Plan::Exact => None,
+            Plan::Funnel { entry, .. } => Some(Column::Stage(entry.stage)),
+        };
+        for column in stage.into_iter().chain(needs_norms(schema, dims).then_some(Column::Norms)) {
+            self.view.parts.iter().try_for_each(|part| part.rows.ready(column))?;
+        }
         let wanted = exec::Wanted { query: &self.query, dims, limit: self.limit };
         let (found, explain) = exec::run(&self.view, &wanted, selection, &plan)?;
         let bases = self.view.bases();
@@ -189,6 +202,25 @@ impl Search {
         }
         select::select(&self.view, self.filter.as_ref(), &self.predicates).map(Some)
     }
+}
+
+/// Whether a search over so many dimensions reads the norms of full vectors.
+fn needs_norms(schema: &Schema, dims: usize) -> bool {
+    dims == schema.dims() || schema.metric() != Metric::Cosine
+}
+
+/// The columns that searches over at most `dims` dimensions can read, those first
+/// that a search over all of them reads.
+pub(crate) fn columns(schema: &Schema, dims: usize) -> Vec<Column> {
+    let stage = |dims| Column::Stage(Entry::choose(schema, dims).stage);
+    let norms = (1..=dims).any(|dims| needs_norms(schema, dims)).then_some(Column::Norms);
+    let mut columns: Vec<Column> = [stage(dims)].into_iter().chain(norms).collect();
+    for column in (1..dims).rev().map(stage) {
+        if !columns.contains(&column) {
+            columns.push(column);
+        }
+    }
+    columns
 }
 
 /// Number of living rows that pass a filter.

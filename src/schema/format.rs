@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Field, FieldKind, Metric, Schema};
+use super::{EmbedderId, Field, FieldKind, Metric, Schema};
 use crate::codec::{FormatError, Reader};
 use crate::encoding::{Bits, Precision, StageCode};
 use crate::types::IdKind;
@@ -29,7 +29,7 @@ impl Schema {
             out.extend((stage.dims as u32).to_le_bytes());
             out.extend(stage.bits.count().to_le_bytes());
         }
-        if self.fields.is_empty() {
+        if self.fields.is_empty() && self.embedder.is_none() {
             return out;
         }
         out.extend((self.fields.len() as u32).to_le_bytes());
@@ -38,6 +38,16 @@ impl Schema {
             out.push(u8::from(field.list));
             out.extend((field.name.len() as u16).to_le_bytes());
             out.extend_from_slice(field.name.as_bytes());
+        }
+        if let Some(embedder) = &self.embedder {
+            let named = |out: &mut Vec<u8>, name: &str, hash: &[u8; 32]| {
+                out.push(name.len() as u8);
+                out.extend_from_slice(name.as_bytes());
+                out.extend_from_slice(hash);
+            };
+            named(&mut out, &embedder.name, &embedder.hash);
+            out.push(embedder.parts.len() as u8);
+            embedder.parts.iter().for_each(|(name, hash)| named(&mut out, name, hash));
         }
         out
     }
@@ -55,8 +65,9 @@ impl Schema {
         let granularities = granularities.collect::<Result<_, _>>()?;
         let stages = (0..r.count(8)?).map(|_| stage(&mut r)).collect::<Result<_, _>>()?;
         let fields = fields(&mut r)?;
+        let embedder = if r.remaining() > 0 { Some(embedder(&mut r)?) } else { None };
         r.finish()?;
-        let schema = Self { dims, metric, granularities, stored, ids, stages, fields };
+        let schema = Self { dims, metric, granularities, stored, ids, stages, fields, embedder };
         schema.validate().map_err(|_| FormatError::new(0, "schema contradicts itself"))?;
         Ok(schema)
     }
@@ -83,16 +94,32 @@ fn stage(r: &mut Reader) -> Result<StageCode, FormatError> {
     Ok(StageCode { dims, bits })
 }
 
-/// A schema without fields ends before them.
+/// A schema without fields ends before them, unless an embedder follows.
 fn fields(r: &mut Reader) -> Result<Arc<[Field]>, FormatError> {
     if r.remaining() == 0 {
         return Ok(Arc::default());
     }
     let at = r.at();
     match r.count(4)? {
-        0 => Err(FormatError::new(at, "a list of no fields is left out")),
+        0 if r.remaining() == 0 => Err(FormatError::new(at, "a list of no fields is left out")),
         count => (0..count).map(|_| field(r)).collect(),
     }
+}
+
+fn embedder(r: &mut Reader) -> Result<EmbedderId, FormatError> {
+    let (name, hash) = named_hash(r)?;
+    let parts = (0..r.u8()?).map(|_| named_hash(r)).collect::<Result<_, _>>()?;
+    Ok(EmbedderId { name, hash, parts })
+}
+
+fn named_hash(r: &mut Reader) -> Result<(String, [u8; 32]), FormatError> {
+    let len = usize::from(r.u8()?);
+    let at = r.at();
+    let name = std::str::from_utf8(r.take(len)?);
+    let name = name.map_err(|_| FormatError::new(at, "name of an embedder is not UTF-8"))?;
+    let mut hash = [0; 32];
+    hash.copy_from_slice(r.take(32)?);
+    Ok((name.to_owned(), hash))
 }
 
 fn field(r: &mut Reader) -> Result<Field, FormatError> {
@@ -125,6 +152,31 @@ mod tests {
             .build()
             .expect("valid");
         assert_eq!(Schema::decode(&schema.encode()), Ok(schema));
+    }
+
+    #[test]
+    fn embedders_round_trip_with_fields_and_without() {
+        let id = EmbedderId::new("m\u{fc}", [7; 32]).part("graph", [1; 32]).part("x", [2; 32]);
+        let plain = || Schema::builder(8).embedder(&id);
+        for builder in [plain(), plain().field("year", FieldKind::Integer)] {
+            let schema = builder.build().expect("valid");
+            let bytes = schema.encode();
+            assert_eq!(Schema::decode(&bytes).as_ref(), Ok(&schema));
+            assert_eq!(schema.embedder(), Some(&id));
+            let without = Schema { embedder: None, ..schema }.encode();
+            for len in without.len() + 1..bytes.len() {
+                assert!(Schema::decode(&bytes[..len]).is_err(), "cut at {len}");
+            }
+            assert!(Schema::decode(&[bytes.as_slice(), &[0]].concat()).is_err(), "trailing byte");
+        }
+        // A part that is there twice.
+        let mut twice = plain().build().expect("valid").encode();
+        let at = twice.len() - 33;
+        assert_eq!(twice[at], b'x');
+        let end = twice.len() - 34;
+        twice.truncate(end);
+        twice.extend([&[5], b"graph".as_slice(), &[3; 32]].concat());
+        assert!(Schema::decode(&twice).is_err());
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! What a collection stores, fixed when it is created.
 
+mod embedder;
 mod field;
 mod format;
 mod metric;
 
 use std::sync::Arc;
 
+pub use embedder::{EmbedderId, MAX_EMBEDDER_PARTS};
 pub use field::{Field, FieldKind, MAX_FIELD_NAME, MAX_FIELDS};
 pub use metric::Metric;
 
@@ -20,8 +22,8 @@ pub const MAX_DIMS: usize = 65_535;
 pub const MAX_TIERS: usize = 16;
 
 /// What a collection stores: dimensions, metric, granularities, stored
-/// precision, kind of ids, the stage codes kept in RAM and the payload fields
-/// that filters can ask about.
+/// precision, kind of ids, the stage codes kept in RAM, the payload fields that
+/// filters can ask about, and, if it is recorded, what made the vectors.
 ///
 /// ```
 /// use matryo::{Metric, Precision, Schema};
@@ -42,6 +44,7 @@ pub struct Schema {
     ids: IdKind,
     stages: Vec<StageCode>,
     fields: Arc<[Field]>,
+    embedder: Option<EmbedderId>,
 }
 
 /// Builds a [`Schema`]; made by [`Schema::builder`].
@@ -65,6 +68,7 @@ impl Schema {
             ids: IdKind::U64,
             stages: Vec::new(),
             fields: Arc::default(),
+            embedder: None,
         };
         SchemaBuilder { schema, stages: None, fields: Vec::new() }
     }
@@ -103,6 +107,11 @@ impl Schema {
     /// Payload fields that filters can ask about, in the order they were declared.
     pub fn fields(&self) -> &[Field] {
         &self.fields
+    }
+
+    /// What made the vectors, if the collection records it.
+    pub fn embedder(&self) -> Option<&EmbedderId> {
+        self.embedder.as_ref()
     }
 
     /// The same, to be kept.
@@ -160,6 +169,7 @@ impl Schema {
             return Err(Error::invalid("schema", why));
         }
         field::validate(&self.fields)?;
+        self.embedder.iter().try_for_each(EmbedderId::validate)?;
         self.validate_stages()
     }
 
@@ -231,6 +241,14 @@ impl SchemaBuilder {
         self
     }
 
+    /// Records what makes the vectors, so that nobody mixes models by mistake:
+    /// [`Collection::check_embedder`](crate::Collection::check_embedder) compares
+    /// another with it. Default: nothing is recorded.
+    pub fn embedder(mut self, id: impl Into<EmbedderId>) -> Self {
+        self.schema.embedder = Some(id.into());
+        self
+    }
+
     /// As [`Self::field`], for a field whose values are arrays. A row matches a
     /// comparison if any element does.
     pub fn list_field(mut self, name: impl Into<String>, kind: FieldKind) -> Self {
@@ -242,8 +260,9 @@ impl SchemaBuilder {
     ///
     /// # Errors
     /// [`Error::Invalid`] for dimensions outside 1 to [`MAX_DIMS`], granularities
-    /// that are not ascending up to the full dimension, impossible stages, or
-    /// fields that are declared twice, too many, or have no usable name.
+    /// that are not ascending up to the full dimension, impossible stages, fields
+    /// that are declared twice, too many, or have no usable name, or an embedder
+    /// of which the same is true.
     pub fn build(self) -> Result<Schema> {
         let mut schema = self.schema;
         schema.fields = self.fields.into();

@@ -5,8 +5,8 @@
 //!          | payload index | index of each field | region table | checksums | footer
 //! ```
 //!
-//! [`writer`] makes a segment from a run of the memtable, [`reader`] opens one:
-//! codes, factors and norms are read into RAM, the rest is paged from disk.
+//! [`writer`] makes a segment from a run of the memtable, [`reader`] opens one: it
+//! is mapped and paged from disk, but for the columns that [`resident`] keeps in RAM.
 //! [`check`] reads a whole file, [`salvage`] what is left of a damaged one.
 //! Every byte is checked against its block's checksum before its first use.
 
@@ -15,5 +15,6 @@ pub(crate) mod format;
 mod ids;
 pub(crate) mod reader;
 pub(crate) mod region;
+mod resident;
 pub(crate) mod salvage;
 pub(crate) mod writer;

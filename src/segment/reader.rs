@@ -6,19 +6,22 @@ use std::sync::Arc;
 use super::format::{Footer, PAGE, RegionEntry, RegionKind, decode_table};
 use super::ids;
 use super::region::Region;
+use super::resident::{Codes, Norms, ResidentColumn};
 use crate::codec::header::{CollectionId, FileHeader, FileKind};
-use crate::codec::{FormatError, Reader, crc32, f32s};
+use crate::codec::{FormatError, Reader, crc32};
+use crate::encoding::{StageCode, StageView};
 use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::manifest::SegmentEntry;
 use crate::payload::block::{self, BlockEntry};
-use crate::rows::{CodeColumn, Rows};
+use crate::rows::{Budget, Column, Rows};
 use crate::schema::{Field, Schema};
 use crate::types::{IdKind, Ordinal, RowId};
 use crate::vfs::map::Bytes;
 use crate::vfs::{ReadFile, Vfs};
 
-/// An open segment: norms and stage codes in RAM, the rest paged from disk.
+/// An open segment. All of it is mapped and paged from disk as it is touched;
+/// norms and stage codes are taken into RAM where [`Rows::hold`] finds room.
 pub(crate) struct Segment {
     file: PathBuf,
     bytes: Bytes,
@@ -33,8 +36,8 @@ pub(crate) struct Segment {
     /// Of each declared field.
     indexes: Vec<Region>,
     fields: Arc<[Field]>,
-    norms: Vec<f32>,
-    codes: Vec<CodeColumn>,
+    norms: Norms,
+    codes: Vec<Codes>,
 }
 
 pub(super) struct PayloadRegion {
@@ -44,8 +47,8 @@ pub(super) struct PayloadRegion {
 }
 
 impl Segment {
-    /// Opens the segment the manifest names: footer, region table and the
-    /// regions kept in RAM are read and checked, the others are mapped.
+    /// Opens the segment the manifest names: footer and region table are read and
+    /// checked, the regions are mapped.
     pub(crate) fn open(
         vfs: &dyn Vfs,
         collection: &CollectionId,
@@ -60,6 +63,13 @@ impl Segment {
         let footer = read_footer(&*file, entry)?;
         let parts = Parts::open(&*file, &footer)?;
         parts.build(schema, entry.rows)
+    }
+
+    fn resident(&self, column: Column) -> &dyn ResidentColumn {
+        match column {
+            Column::Norms => &self.norms,
+            Column::Stage(stage) => &self.codes[stage],
+        }
     }
 
     /// (what, bytes) of each region, for `info`.
@@ -146,7 +156,7 @@ impl<'a> Parts<'a> {
             IdKind::U64 => expect(RegionKind::Ids, count * 8)?,
             IdKind::Str => self.mapped(RegionKind::Ids, None)?,
         };
-        let norms = f32s(&self.pinned(RegionKind::Norms, 0, count * 4)?);
+        let norms = Norms::new(expect(RegionKind::Norms, count * 4)?)?;
         let codes = self.codes(schema, count)?;
         Ok(Segment {
             ids,
@@ -223,29 +233,12 @@ impl<'a> Parts<'a> {
         Ok(self.region(self.required(kind, 0, len)?))
     }
 
-    /// A region read into RAM and checked.
-    fn pinned(&self, kind: RegionKind, stage: u16, len: usize) -> Result<Vec<u8>> {
-        let entry = self.required(kind, stage, Some(len))?;
-        let bytes = read(self.file, entry.offset, len)?;
-        let block_len = kind.block_len() as usize;
-        let checksums = &self.checksums[entry.first_checksum as usize..];
-        let bad = bytes.chunks(block_len).zip(checksums).position(|(b, crc)| crc32(b) != *crc);
-        match bad {
-            None => Ok(bytes),
-            Some(block) => {
-                let at = entry.offset + (block * block_len) as u64;
-                let what = format!("checksum of region {kind:?} {stage} does not match");
-                Err(Error::corrupt(self.file.path(), at, what))
-            }
-        }
-    }
-
-    fn codes(&self, schema: &Schema, rows: usize) -> Result<Vec<CodeColumn>> {
+    fn codes(&self, schema: &Schema, rows: usize) -> Result<Vec<Codes>> {
         let stages = schema.stages().iter().zip(0..);
-        let column = |(code, stage): (&crate::encoding::StageCode, u16)| {
-            let blocks = self.pinned(RegionKind::Codes, stage, code.code_bytes(rows))?;
-            let factors = f32s(&self.pinned(RegionKind::Factors, stage, rows * 4)?);
-            Ok(CodeColumn::new(*code, blocks, factors).expect("lengths were checked"))
+        let column = |(code, stage): (&StageCode, u16)| {
+            let region = |kind, len| self.required(kind, stage, Some(len)).map(|e| self.region(e));
+            let blocks = region(RegionKind::Codes, code.code_bytes(rows))?;
+            Codes::new(*code, blocks, region(RegionKind::Factors, rows * 4)?)
         };
         stages.map(column).collect()
     }
@@ -311,11 +304,24 @@ impl Rows for Segment {
     }
 
     fn norms(&self) -> &[f32] {
-        &self.norms
+        self.norms.get()
     }
 
-    fn codes(&self) -> &[CodeColumn] {
-        &self.codes
+    fn code(&self, stage: usize) -> StageView<'_> {
+        self.codes[stage].get()
+    }
+
+    fn ready(&self, column: Column) -> Result<()> {
+        self.resident(column).ready()
+    }
+
+    fn hold(&self, column: Column, budget: &Arc<Budget>) -> Result<()> {
+        self.resident(column).hold(budget)
+    }
+
+    fn column(&self, column: Column) -> Option<(u64, bool)> {
+        let column = self.resident(column);
+        Some((column.bytes(), column.is_held()))
     }
 
     fn mapped(&self) -> Option<&Bytes> {
@@ -323,7 +329,8 @@ impl Rows for Segment {
     }
 
     fn ram_bytes(&self) -> usize {
-        let codes: usize = self.codes.iter().map(CodeColumn::ram_bytes).sum();
-        codes + self.norms.len() * 4
+        let codes = self.codes.iter().map(|codes| codes as &dyn ResidentColumn);
+        let columns = codes.chain([&self.norms as &dyn ResidentColumn]);
+        columns.filter(|column| column.is_held()).map(|column| column.bytes() as usize).sum()
     }
 }

@@ -1,5 +1,6 @@
 //! A region of a segment that is paged from disk, checked before first use.
 
+use std::collections::TryReserveError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +11,9 @@ use crate::error::{Error, Result};
 use crate::index::Source;
 use crate::sown::{Bug, sown};
 use crate::vfs::map::Bytes;
+
+/// Blocks that are asked for at once when a region is read as a whole.
+const AHEAD: usize = 64;
 
 /// Part of a mapped file with one checksum per block. A block is compared with
 /// its checksum when it is first touched in this open, and then trusted.
@@ -76,21 +80,54 @@ impl Region {
 
     fn check(&self, block: usize) -> Result<()> {
         if !self.seen(block) {
-            self.compare(block)?;
+            let start = block * self.block_len;
+            let bytes = self.raw();
+            self.compare(block, &bytes[start..bytes.len().min(start + self.block_len)])?;
             self.seen[block / 64].fetch_or(1 << (block % 64), Ordering::Relaxed);
         }
         Ok(())
     }
 
-    fn compare(&self, block: usize) -> Result<()> {
-        let start = self.offset + block * self.block_len;
-        let end = (start + self.block_len).min(self.offset + self.len);
-        let sum = crc32(&self.bytes[start..end]);
+    /// Compares the bytes of a block.
+    fn compare(&self, block: usize, bytes: &[u8]) -> Result<()> {
+        let sum = crc32(bytes);
         if sum == self.checksums[self.first_checksum + block] || sown(Bug::BlockNotChecked) {
             return Ok(());
         }
-        let what = format!("checksum of {} bytes does not match", end - start);
-        Err(Error::corrupt(&self.file, start as u64, what))
+        let at = self.offset + block * self.block_len;
+        let what = format!("checksum of {} bytes does not match", bytes.len());
+        Err(Error::corrupt(&self.file, at as u64, what))
+    }
+
+    /// All bytes, compared with their checksums or not.
+    pub(crate) fn raw(&self) -> &[u8] {
+        &self.bytes[self.offset..self.offset + self.len]
+    }
+
+    /// Whether all bytes were compared.
+    pub(crate) fn is_checked(&self) -> bool {
+        (0..self.len.div_ceil(self.block_len)).all(|block| self.seen(block))
+    }
+
+    /// A copy in RAM, each block compared after it was copied.
+    pub(crate) fn copy(&self) -> Result<Vec<u8>> {
+        let mut copy = Vec::new();
+        let no_room = |e: TryReserveError| Error::io("allocate for", &self.file, e.into());
+        copy.try_reserve_exact(self.len).map_err(no_room)?;
+        for (block, bytes) in self.raw().chunks(self.block_len).enumerate() {
+            if block.is_multiple_of(AHEAD) {
+                let (at, len) = (block * self.block_len, AHEAD * self.block_len);
+                self.bytes.will_need(self.offset + at, len.min(self.len - at));
+            }
+            copy.extend_from_slice(bytes);
+            self.compare(block, &copy[block * self.block_len..])?;
+        }
+        Ok(copy)
+    }
+
+    /// Says that the region is read from its beginning to its end.
+    pub(crate) fn in_order(&self) {
+        self.bytes.in_order(self.offset, self.len);
     }
 
     /// Says that bytes `[at, at + len)` will be read soon. Blocks that were read

@@ -6,11 +6,12 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
 use super::map::Bytes;
-use super::{LockMode, ReadFile, TempFile, Vfs, WriteFile};
+use super::{ReadFile, TempFile, Vfs, WriteFile};
 use crate::error::{Error, Result};
 
 /// Prefix of files that were not given a name yet; strays are removed at open.
@@ -175,22 +176,25 @@ impl Vfs for Disk {
         sync_folder(&self.dir)
     }
 
-    fn lock(&self, mode: LockMode) -> Result<Box<dyn Send + Sync>> {
+    fn lock(&self, patience: Duration) -> Result<Box<dyn Send + Sync>> {
         let mut options = OpenOptions::new();
-        options.read(true).mode(0o600).custom_flags(only_files());
-        if mode == LockMode::Exclusive {
-            options.write(true).create(true);
-        }
+        options.read(true).write(true).create(true).mode(0o600).custom_flags(only_files());
         let path = self.dir.join(LOCK_NAME);
         let file = options.open(&path).map_err(|e| Error::io("open", &path, e))?;
-        let taken = match mode {
-            LockMode::Exclusive => file.try_lock(),
-            LockMode::Shared => file.try_lock_shared(),
-        };
-        match taken {
-            Ok(()) => Ok(Box::new(file)),
-            Err(TryLockError::WouldBlock) => Err(Error::Locked { path: self.dir.clone() }),
-            Err(TryLockError::Error(e)) => Err(Error::io("lock", path, e)),
+        // The system could wait for us, but not for a time and no longer.
+        let (start, mut pause) = (Instant::now(), Duration::from_millis(1));
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Box::new(file)),
+                Err(TryLockError::Error(e)) => return Err(Error::io("lock", path, e)),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            let left = patience.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Err(Error::Locked { path: self.dir.clone() });
+            }
+            std::thread::sleep(pause.min(left));
+            pause = (pause * 2).min(Duration::from_millis(32));
         }
     }
 

@@ -15,8 +15,7 @@ pub(crate) enum Bytes {
 }
 
 impl Bytes {
-    /// Maps `file`, which belongs to a collection that we hold a lock on and is
-    /// never written after it was named in a manifest.
+    /// Maps `file`, which is never written after it was named in a manifest.
     pub(crate) fn map(file: &File) -> io::Result<Self> {
         if file.metadata()?.len() == 0 {
             return Ok(Self::Owned(Arc::from([])));
@@ -24,7 +23,7 @@ impl Bytes {
         // SAFETY: a map is sound while nobody changes or truncates the file.
         // 1. We never do: sealed files are only read and, at last, unlinked,
         //    which leaves the mapped pages alone.
-        // 2. Other matryo processes are kept out by the lock of the folder.
+        // 2. So do other matryo processes, whoever of them has the lock.
         // 3. Foreign programs that truncate our files are outside what we can
         //    promise (README, "What is not promised"); the process gets SIGBUS.
         let map = unsafe { memmap2::Mmap::map(file)? };
@@ -37,6 +36,14 @@ impl Bytes {
         if let Self::Mapped(map) = self {
             // Advice only: where the system refuses, the page faults still work.
             let _ = map.advise_range(memmap2::Advice::WillNeed, offset, len);
+        }
+    }
+
+    /// Says that `[offset, offset + len)` is read in order, as by default.
+    pub(crate) fn in_order(&self, offset: usize, len: usize) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            let _ = map.advise_range(memmap2::Advice::Normal, offset, len);
         }
     }
 

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::map::Bytes;
-use super::{LockMode, ReadFile, TempFile, Vfs, WriteFile};
+use super::{ReadFile, TempFile, Vfs, WriteFile};
 use crate::error::{Error, Result};
 
 /// The folder; clones share it.
@@ -24,8 +25,7 @@ struct State {
     files: BTreeMap<String, Vec<u8>>,
     drawn: u128,
     process: u32,
-    readers: usize,
-    writer: bool,
+    locked: bool,
 }
 
 impl Mem {
@@ -100,16 +100,12 @@ impl Vfs for Mem {
         Ok(())
     }
 
-    fn lock(&self, mode: LockMode) -> Result<Box<dyn Send + Sync>> {
-        let mut state = self.state.lock();
-        if state.writer || (mode == LockMode::Exclusive && state.readers > 0) {
+    /// Never waits: there is no clock here.
+    fn lock(&self, _: Duration) -> Result<Box<dyn Send + Sync>> {
+        if std::mem::replace(&mut self.state.lock().locked, true) {
             return Err(Error::Locked { path: self.path("") });
         }
-        match mode {
-            LockMode::Exclusive => state.writer = true,
-            LockMode::Shared => state.readers += 1,
-        }
-        Ok(Box::new(Guard { folder: self.clone(), mode }))
+        Ok(Box::new(Guard(self.clone())))
     }
 
     fn process(&self) -> u32 {
@@ -123,18 +119,11 @@ impl Vfs for Mem {
     }
 }
 
-struct Guard {
-    folder: Mem,
-    mode: LockMode,
-}
+struct Guard(Mem);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let mut state = self.folder.state.lock();
-        match self.mode {
-            LockMode::Exclusive => state.writer = false,
-            LockMode::Shared => state.readers -= 1,
-        }
+        self.0.state.lock().locked = false;
     }
 }
 

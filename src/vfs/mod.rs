@@ -21,18 +21,10 @@ pub(crate) mod record;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::sown::{Bug, sown};
-
-/// Whether a lock lets others in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LockMode {
-    /// One writer, nobody else.
-    Exclusive,
-    /// Any number of readers, no writer.
-    Shared,
-}
 
 /// A folder of files. See the module documentation for what is durable when.
 pub(crate) trait Vfs: Send + Sync {
@@ -58,9 +50,10 @@ pub(crate) trait Vfs: Send + Sync {
     /// Makes creations, renames and removals so far durable.
     fn sync_dir(&self) -> Result<()>;
 
-    /// Takes the folder's lock or fails with [`crate::Error::Locked`] at once.
+    /// Takes the folder's lock, which one writer at a time can have. Where another
+    /// has it this waits for so long, and then fails with [`crate::Error::Locked`].
     /// Dropping the guard releases it, as does the death of the process.
-    fn lock(&self, mode: LockMode) -> Result<Box<dyn Send + Sync>>;
+    fn lock(&self, patience: Duration) -> Result<Box<dyn Send + Sync>>;
 
     /// Number of the process: another one than at open means that the handle
     /// was inherited by a fork, and must not write.

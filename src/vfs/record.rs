@@ -11,11 +11,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::mem::Mem;
-use super::{LockMode, ReadFile, TempFile, Vfs, WriteFile};
+use super::{ReadFile, TempFile, Vfs, WriteFile};
 use crate::error::{Error, Result};
 
 /// What a folder with a flaw forgets to do. It says that it did.
@@ -348,8 +349,8 @@ impl Vfs for Record {
         Ok(())
     }
 
-    fn lock(&self, mode: LockMode) -> Result<Box<dyn Send + Sync>> {
-        self.mem.lock(mode)
+    fn lock(&self, patience: Duration) -> Result<Box<dyn Send + Sync>> {
+        self.mem.lock(patience)
     }
 
     fn process(&self) -> u32 {

@@ -80,8 +80,14 @@ impl LogName {
     /// The head at `offset` of the log whose bytes are `log`; `None` unless every
     /// condition of FORMAT.md holds. Its body may still be damaged or cut.
     pub(crate) fn head(&self, log: &[u8], offset: usize) -> Option<FrameHead> {
+        self.head_behind(0, log, offset)
+    }
+
+    /// As [`Self::head`], where `log` leaves out the first `start` bytes of the file.
+    pub(crate) fn head_behind(&self, start: usize, log: &[u8], offset: usize) -> Option<FrameHead> {
         use wal_frame as f;
-        let head = log.get(offset..offset.checked_add(f::LEN)?)?;
+        let at = offset.checked_sub(start)?;
+        let head = log.get(at..at.checked_add(f::LEN)?)?;
         if head.field(f::MAGIC) != MAGIC {
             return None;
         }
@@ -105,12 +111,22 @@ impl LogName {
         log: &'a [u8],
         offset: usize,
     ) -> Option<(FrameHead, &'a [u8], usize)> {
-        let frame = self.head(log, offset)?;
+        self.frame_behind(0, log, offset)
+    }
+
+    /// As [`Self::frame`], where `log` leaves out the first `start` bytes of the file.
+    pub(crate) fn frame_behind<'a>(
+        &self,
+        start: usize,
+        log: &'a [u8],
+        offset: usize,
+    ) -> Option<(FrameHead, &'a [u8], usize)> {
+        let frame = self.head_behind(start, log, offset)?;
         let body_at = offset + wal_frame::LEN;
         let body_end = body_at + frame.body_len as usize;
-        let body = log.get(body_at..body_end)?;
+        let body = log.get(body_at - start..body_end - start)?;
         let end = body_end.next_multiple_of(ALIGN);
-        let padding = log.get(body_end..end)?;
+        let padding = log.get(body_end - start..end - start)?;
         let intact = crc32(body) == frame.body_crc || sown(Bug::FrameNotChecked);
         let valid = intact && padding.iter().all(|b| *b == 0);
         valid.then_some((frame, body, end))

@@ -32,6 +32,13 @@ pub(crate) struct Commit<'a> {
     pub(crate) body: &'a [u8],
 }
 
+impl Commit<'_> {
+    /// Where the next frame begins.
+    pub(crate) fn end(&self) -> u64 {
+        (self.at + self.body.len() as u64).next_multiple_of(ALIGN as u64)
+    }
+}
+
 /// All commits of the log that `entry` names, whose first has the LSN after
 /// `before`.
 pub(crate) fn commits<'a>(
@@ -46,9 +53,51 @@ pub(crate) fn commits<'a>(
     header.expect(name.number, &name.collection, file)?;
     header.no_body(file)?;
     check_len(bytes, file, entry)?;
+    let (found, _) = behind(bytes, 0, FileHeader::LEN, file, name, entry, before)?;
+    check_durable(bytes, file, entry)?;
+    Ok(found)
+}
+
+/// A log as far as it was read, by somebody who reads beside its writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Read {
+    /// Where the next frame will begin.
+    pub(crate) at: u64,
+    /// The last commit before it.
+    pub(crate) lsn: Lsn,
+}
+
+/// The commits behind `read`, and how far the log is read then. `bytes` are those
+/// of the log from `read.at` on.
+///
+/// A frame that was read once is trusted: as long as it is part of the log nobody
+/// changes it.
+pub(crate) fn following<'a>(
+    bytes: &'a [u8],
+    file: &Path,
+    collection: &CollectionId,
+    entry: LogEntry,
+    read: Read,
+) -> Result<(Vec<Commit<'a>>, Read)> {
+    let name = LogName { collection: *collection, number: entry.number };
+    let start = usize::try_from(read.at).unwrap_or(usize::MAX);
+    behind(bytes, start, start, file, name, entry, read.lsn)
+}
+
+/// The commits from the frame at `at` on, where `bytes` leaves out the first
+/// `start` bytes of the log; refused if they end in damage.
+fn behind<'a>(
+    bytes: &'a [u8],
+    start: usize,
+    mut at: usize,
+    file: &Path,
+    name: LogName,
+    entry: LogEntry,
+    before: Lsn,
+) -> Result<(Vec<Commit<'a>>, Read)> {
     let mut found = Vec::new();
-    let (mut at, mut last) = (FileHeader::LEN, before);
-    while let Some((frame, body, end)) = name.frame(bytes, at) {
+    let mut last = before;
+    while let Some((frame, body, end)) = name.frame_behind(start, bytes, at) {
         if frame.lsn != last.next() && !sown(Bug::GapsAccepted) {
             let what = format!("commit {} follows commit {}", frame.lsn.0, last.0);
             return Err(Error::corrupt(file, at as u64, what));
@@ -57,13 +106,12 @@ pub(crate) fn commits<'a>(
         found.push(Commit { at: body_at, lsn: frame.lsn, operations: frame.operations, body });
         (at, last) = (end, frame.lsn);
     }
-    let known = entry.sealed || (at as u64) < entry.len || was_synced(bytes, name, at);
-    let damaged = at < bytes.len() && known && !sown(Bug::DamageIsTornEnd);
+    let known = entry.sealed || (at as u64) < entry.len || was_synced(bytes, start, name, at);
+    let damaged = at < start + bytes.len() && known && !sown(Bug::DamageIsTornEnd);
     if damaged {
         return Err(Error::corrupt(file, at as u64, "a commit that was durable is damaged"));
     }
-    check_durable(bytes, file, entry)?;
-    Ok(found)
+    Ok((found, Read { at: at as u64, lsn: last }))
 }
 
 /// As many bytes as the manifest vouches for are there, and no more if it was sealed.
@@ -90,10 +138,10 @@ fn check_durable(bytes: &[u8], file: &Path, entry: LogEntry) -> Result<()> {
 /// Whether a head behind `bad` says that the log was synced beyond it. The body
 /// of that frame does not matter (nor is it read: a hostile log could otherwise
 /// make each of its bytes be summed once for every head it forges).
-fn was_synced(bytes: &[u8], name: LogName, bad: usize) -> bool {
-    (bad + ALIGN..bytes.len())
+fn was_synced(bytes: &[u8], start: usize, name: LogName, bad: usize) -> bool {
+    (bad + ALIGN..start + bytes.len())
         .step_by(ALIGN)
-        .filter_map(|at| name.head(bytes, at))
+        .filter_map(|at| name.head_behind(start, bytes, at))
         .any(|frame| frame.synced > bad as u64)
 }
 

@@ -17,6 +17,7 @@ pub(crate) struct LogWriter {
     synced: u64,
     crc: crc32fast::Hasher,
     buffer: Vec<u8>,
+    ended: bool,
 }
 
 /// A moment in the life of a log, to go back to.
@@ -31,7 +32,7 @@ impl LogWriter {
         let name = LogName { collection: owner.collection, number };
         let file = vfs.create(&FileKind::Wal.name(number))?;
         let crc = crc32fast::Hasher::new();
-        let mut log = Self { file, name, len: 0, synced: 0, crc, buffer: Vec::new() };
+        let mut log = Self { file, name, len: 0, synced: 0, crc, buffer: Vec::new(), ended: false };
         let header = FileHeader::new(FileKind::Wal, number, owner);
         log.buffer.extend(header.encode());
         log.write()?;
@@ -77,6 +78,11 @@ impl LogWriter {
         Ok(())
     }
 
+    /// Whether frames were taken back: the next must go to another log.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Now.
     pub(crate) fn mark(&self) -> Mark {
         Mark { len: self.len, crc: self.crc.clone() }
@@ -84,8 +90,12 @@ impl LogWriter {
 
     /// Takes back the frames since `mark`, durably: whoever brought them was told
     /// that they failed, so they must not be there after a crash.
+    ///
+    /// The log ends here. Somebody who reads beside us may have seen those frames;
+    /// were others written in their place, of the same length, he could not tell.
     pub(crate) fn roll_back(&mut self, mark: Mark) -> Result<()> {
         (self.len, self.crc) = (mark.len, mark.crc);
+        self.ended = true;
         if sown(Bug::FailedFramesStay) {
             return Ok(());
         }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use matryo::{Collection, Explain, IdKind, RowId, SearchResult, Value, json};
 
+use crate::Opening;
 use crate::npy::Reader;
-use crate::open_to_read;
 use crate::report::{Outcome, Output, Report, context};
 use crate::search::Method;
 
@@ -37,6 +37,8 @@ pub(crate) struct Args {
     truth: PathBuf,
     #[command(flatten)]
     method: Method,
+    #[command(flatten)]
+    opening: Opening,
     /// Hits asked for, and compared with as many of the truth.
     #[arg(long, value_name = "K", default_value_t = 10,
           value_parser = clap::value_parser!(u64).range(1..=100_000))]
@@ -49,7 +51,7 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(&self, output: Output) -> Outcome {
-        let collection = open_to_read(&self.dir)?;
+        let collection = self.opening.open(&self.dir)?;
         let limit = self.limit as usize;
         let mut reader = self.method.queries(&self.vectors, &collection)?;
         let truth = Truth::open(&self.truth, &collection, reader.rows(), limit)?;

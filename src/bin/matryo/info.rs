@@ -8,19 +8,21 @@ use indicatif::BinaryBytes;
 use matryo::{Info, Schema, json};
 use serde_json::Map;
 
-use crate::open_to_read;
 use crate::report::{Outcome, Output, Report};
+use crate::{Opening, open_to_read};
 
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  matryo info books.matryo --json")]
 pub(crate) struct Args {
     /// The collection.
     dir: PathBuf,
+    #[command(flatten)]
+    opening: Opening,
 }
 
 impl Args {
     pub(crate) fn run(&self, output: Output) -> Outcome {
-        let info = open_to_read(&self.dir)?.info()?;
+        let info = self.opening.open(&self.dir)?.info()?;
         let mut report = Report::default();
         schema(&mut report, &info.schema);
         report.count("rows", info.rows);
@@ -28,6 +30,7 @@ impl Args {
         report.count("segments", info.segments as u64);
         report.count("memtable_rows", info.memtable_rows);
         sizes(&mut report, &info)?;
+        columns(&mut report, &info)?;
         output.print(&report)
     }
 }
@@ -68,10 +71,46 @@ fn schema(report: &mut Report, schema: &Schema) {
         codes.clone().map(|c| json!({"dims": c.dims, "bits": c.bits.count()})).collect();
     let text: Vec<_> = codes.map(ToString::to_string).collect();
     report.field("stage_codes", json, text.join(", "));
+    if let Some(embedder) = schema.embedder() {
+        let add = |hex: String, byte: &u8| format!("{hex}{byte:02x}");
+        let hex = |hash: &[u8; 32]| hash.iter().fold(String::new(), add);
+        let parts = embedder.parts().map(|(name, hash)| (name.to_owned(), hex(hash).into()));
+        let json = json!({
+            "name": embedder.name(), "hash": hex(embedder.hash()),
+            "parts": parts.collect::<Map<_, _>>(),
+        });
+        report.field("embedder", json, embedder);
+    }
     if !schema.fields().is_empty() {
         let fields: Vec<_> = schema.fields().iter().map(ToString::to_string).collect();
         report.field("fields", fields.clone(), fields.join(", "));
     }
+}
+
+/// What is kept in RAM, and why.
+fn columns(report: &mut Report, info: &Info) -> Outcome {
+    if let Some(budget) = info.ram_budget {
+        report.bytes("ram_budget", budget);
+    }
+    if info.max_dims < info.schema.dims() {
+        report.plain("max_dims", info.max_dims);
+    }
+    let (mut json, mut text) = (Vec::new(), String::new());
+    for column in &info.columns {
+        let (why, ram) = (column.placement.to_string(), column.ram_bytes);
+        writeln!(
+            text,
+            "  {:<22} {} of {}, {why}",
+            column.name,
+            BinaryBytes(ram),
+            BinaryBytes(column.bytes)
+        )?;
+        json.push(json!({
+            "name": column.name, "bytes": column.bytes, "ram_bytes": ram, "placement": why,
+        }));
+    }
+    report.block("ram_by_column", json, &text);
+    Ok(())
 }
 
 /// Bytes on disk and in RAM, whole and for each vector.

@@ -103,8 +103,34 @@ fn main() -> ExitCode {
     }
 }
 
-/// The collection at `path`, for reading only: any number of commands may share it.
+/// The collection at `path`, for reading only: any number of commands may, beside
+/// one that writes.
 fn open_to_read(path: &std::path::Path) -> Outcome<matryo::Collection> {
-    let options = matryo::Options::new().read_only(true);
-    Ok(matryo::Collection::open_with(path, options)?)
+    Opening::default().open(path)
+}
+
+/// How much of a collection is opened: shared by `search`, `bench` and `info`.
+#[derive(clap::Args, Default)]
+pub(crate) struct Opening {
+    /// Open it to be searched by at most its first D dimensions; finer codes stay on
+    /// disk.
+    #[arg(long, value_name = "D")]
+    max_dims: Option<usize>,
+    /// Keep at most so many bytes of stage codes and norms in RAM, as in 500M (K, M, G
+    /// are powers of 1024); the rest is mapped. Answers are the same.
+    #[arg(long, value_name = "BYTES", value_parser = report::bytes)]
+    ram_budget: Option<u64>,
+}
+
+impl Opening {
+    fn open(&self, path: &std::path::Path) -> Outcome<matryo::Collection> {
+        let mut options = matryo::Options::new().read_only(true);
+        if let Some(dims) = self.max_dims {
+            options = options.max_dims(dims);
+        }
+        if let Some(bytes) = self.ram_budget {
+            options = options.ram_budget(bytes);
+        }
+        Ok(matryo::Collection::open_with(path, options)?)
+    }
 }

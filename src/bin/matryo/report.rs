@@ -194,3 +194,16 @@ pub(crate) fn explain_json(explain: &Explain) -> Value {
     });
     json!({"exact": explain.exact, "stages": stages.collect::<Vec<_>>()})
 }
+
+/// A size on the command line: bytes, or with K, M or G so many powers of 1024.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a size: expected bytes, or as in 512K, 64M, 2G");
+    let (digits, shift) = match text.chars().last().map(|c| c.to_ascii_uppercase()) {
+        Some('K') => (&text[..text.len() - 1], 10),
+        Some('M') => (&text[..text.len() - 1], 20),
+        Some('G') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
+}

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use matryo::{Collection, Explain, Funnel, Hit, IdKind, RowId, Search, SearchResult, Value, json};
 
+use crate::Opening;
 use crate::npy::{Dtype, Reader, Writer};
-use crate::open_to_read;
 use crate::report::{Outcome, Output, Report, context, explain_json, print};
 
 const HELP: &str = "\
@@ -36,6 +36,8 @@ pub(crate) struct Args {
     limit: u64,
     #[command(flatten)]
     method: Method,
+    #[command(flatten)]
+    opening: Opening,
     /// Write the ids of the hits here, as .npy; without it they are printed.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -112,7 +114,7 @@ impl Method {
     pub(crate) fn queries(&self, path: &Path, collection: &Collection) -> Outcome<Reader> {
         let queries = Reader::vectors(path)?;
         let (whole, got) = (collection.schema().dims(), queries.columns());
-        if got == whole || Some(got) == self.dims {
+        if got == whole || got == self.dims.unwrap_or(collection.max_dims()) {
             return Ok(queries);
         }
         let or = match self.dims {
@@ -126,7 +128,7 @@ impl Method {
 
 impl Args {
     pub(crate) fn run(&self, output: Output) -> Outcome {
-        let collection = open_to_read(&self.dir)?;
+        let collection = self.opening.open(&self.dir)?;
         let queries = self.method.queries(&self.vectors, &collection)?;
         match &self.out {
             Some(out) => self.to_files(&collection, queries, out, output),

@@ -14,6 +14,7 @@ mod frames;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use roaring::RoaringBitmap;
 
@@ -30,7 +31,7 @@ use crate::segment::reader::Segment;
 use crate::segment::salvage::Salvage;
 use crate::types::{FileNumber, Ordinal, RowId};
 use crate::vfs::disk::Disk;
-use crate::vfs::{LockMode, ReadFile, Vfs, read_all};
+use crate::vfs::{ReadFile, Vfs, read_all};
 use crate::view::{Part, View};
 use blind::{manifest_lost, without_manifest};
 use frames::Frames;
@@ -138,7 +139,7 @@ impl Collection {
 
 /// Repairs the collection in a folder.
 pub(crate) fn repair(vfs: &dyn Vfs, options: &RepairOptions) -> Result<Repaired> {
-    let _lock = vfs.lock(LockMode::Exclusive)?;
+    let _lock = vfs.lock(Duration::ZERO)?;
     let mut repair = Repair::begin(vfs, options)?;
     let sources = repair.examine()?;
     let logs = repair.examine_logs()?;

@@ -1,0 +1,157 @@
+//! Columns of a segment that searches read whole: norms and stage codes.
+//!
+//! A column is mapped like the rest of the file, and compared with its checksums
+//! before its first use. Where there is room in the budget it is copied into RAM;
+//! that can happen at any time, for whoever reads it next.
+
+use std::sync::{Arc, OnceLock};
+
+use super::region::Region;
+use crate::codec::f32s;
+use crate::encoding::{StageCode, StageView};
+use crate::error::Result;
+use crate::rows::{Budget, CodeColumn, Lease};
+
+/// A column of one or more regions, which are in RAM together as a `T` or not at all.
+struct Resident<T> {
+    regions: Vec<Region>,
+    held: OnceLock<(T, Lease)>,
+}
+
+impl<T> Resident<T> {
+    fn new(regions: Vec<Region>) -> Self {
+        regions.iter().for_each(Region::in_order);
+        Self { regions, held: OnceLock::new() }
+    }
+
+    fn held(&self) -> Option<&T> {
+        self.held.get().map(|(column, _)| column)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.regions.iter().map(|region| region.len() as u64).sum()
+    }
+
+    fn ready(&self) -> Result<()> {
+        if self.held().is_some() {
+            return Ok(());
+        }
+        self.regions.iter().try_for_each(|region| region.get(0, region.len()).map(drop))
+    }
+
+    fn is_ready(&self) -> bool {
+        self.held().is_some() || self.regions.iter().all(Region::is_checked)
+    }
+
+    fn hold(&self, budget: &Arc<Budget>, make: impl FnOnce(Vec<Vec<u8>>) -> T) -> Result<()> {
+        if self.held().is_some() {
+            return Ok(());
+        }
+        let Some(lease) = budget.take(self.bytes()) else { return Ok(()) };
+        let copies = self.regions.iter().map(Region::copy).collect::<Result<_>>()?;
+        // Somebody else may have been quicker: then this copy and its lease go.
+        let _ = self.held.set((make(copies), lease));
+        Ok(())
+    }
+}
+
+/// Norms of the full vectors.
+pub(super) struct Norms(Resident<Vec<f32>>);
+
+/// Codes and factors of a stage.
+pub(super) struct Codes {
+    code: StageCode,
+    column: Resident<CodeColumn>,
+}
+
+/// What both are for their segment.
+pub(super) trait ResidentColumn {
+    /// Bytes on disk, and in RAM where it is held.
+    fn bytes(&self) -> u64;
+    fn is_held(&self) -> bool;
+    fn ready(&self) -> Result<()>;
+    fn hold(&self, budget: &Arc<Budget>) -> Result<()>;
+}
+
+impl Norms {
+    /// `region` has 4 bytes for each row.
+    pub(super) fn new(region: Region) -> Result<Self> {
+        let norms = Self(Resident::new(vec![region]));
+        hold_if_foreign(&norms)?;
+        Ok(norms)
+    }
+
+    pub(super) fn get(&self) -> &[f32] {
+        self.0.held().map_or_else(|| floats(&self.0.regions[0]), Vec::as_slice)
+    }
+}
+
+impl Codes {
+    /// The regions have the lengths that go with the code and the rows.
+    pub(super) fn new(code: StageCode, blocks: Region, factors: Region) -> Result<Self> {
+        let codes = Self { code, column: Resident::new(vec![blocks, factors]) };
+        hold_if_foreign(&codes)?;
+        Ok(codes)
+    }
+
+    pub(super) fn get(&self) -> StageView<'_> {
+        debug_assert!(self.column.is_ready(), "codes are used before they were checked");
+        match (self.column.held(), self.column.regions.as_slice()) {
+            (Some(column), _) => column.view(),
+            (None, [blocks, factors]) => StageView::new(self.code, blocks.raw(), floats(factors))
+                .expect("lengths were checked"),
+            (None, _) => unreachable!("made of two regions"),
+        }
+    }
+}
+
+impl ResidentColumn for Norms {
+    fn bytes(&self) -> u64 {
+        self.0.bytes()
+    }
+
+    fn is_held(&self) -> bool {
+        self.0.held().is_some()
+    }
+
+    fn ready(&self) -> Result<()> {
+        self.0.ready()
+    }
+
+    fn hold(&self, budget: &Arc<Budget>) -> Result<()> {
+        self.0.hold(budget, |copies| f32s(&copies[0]))
+    }
+}
+
+impl ResidentColumn for Codes {
+    fn bytes(&self) -> u64 {
+        self.column.bytes()
+    }
+
+    fn is_held(&self) -> bool {
+        self.column.held().is_some()
+    }
+
+    fn ready(&self) -> Result<()> {
+        self.column.ready()
+    }
+
+    fn hold(&self, budget: &Arc<Budget>) -> Result<()> {
+        let make = |mut copies: Vec<Vec<u8>>| {
+            let factors = f32s(&copies[1]);
+            let column = CodeColumn::new(self.code, copies.swap_remove(0), factors);
+            column.expect("lengths were checked")
+        };
+        self.column.hold(budget, make)
+    }
+}
+
+/// Files are little-endian: elsewhere numbers cannot be used as they are mapped.
+fn hold_if_foreign(column: &dyn ResidentColumn) -> Result<()> {
+    if cfg!(target_endian = "big") { column.hold(&Budget::new(u64::MAX)) } else { Ok(()) }
+}
+
+/// A region of numbers as it is mapped. Regions begin at pages, so it is aligned.
+fn floats(region: &Region) -> &[f32] {
+    bytemuck::cast_slice(region.raw())
+}
