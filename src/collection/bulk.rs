@@ -101,7 +101,7 @@ impl Bulk<'_> {
         }
         let shared = &*self.collection.shared;
         let vfs = &*shared.vfs;
-        let mut writer = shared.lock_writer()?;
+        let mut writer = shared.idle_writer()?;
         // Logs hold commits that come before this one.
         let view = writer.flush(vfs, &shared.view())?;
         shared.publish(view);

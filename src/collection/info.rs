@@ -9,8 +9,6 @@ use super::writer::Writer;
 use crate::error::Result;
 use crate::manifest;
 use crate::schema::Schema;
-use crate::segment::format::RegionKind;
-use crate::segment::reader::Segment;
 
 /// What a collection holds and what it takes.
 #[derive(Debug, Clone)]
@@ -62,17 +60,14 @@ impl Collection {
         };
         for part in &view.parts {
             let bytes = part.rows.ram_bytes() as u64;
+            for (what, bytes) in part.rows.disk_bytes() {
+                *info.regions.entry(what).or_default() += bytes;
+            }
             if part.segment.is_some() {
                 info.ram_bytes += bytes;
             } else {
                 info.memtable_rows += part.live_rows();
                 info.memtable_bytes += bytes;
-            }
-        }
-        for entry in &manifest.segments {
-            let segment = Segment::open(vfs, &manifest.collection, &view.schema, entry)?;
-            for (kind, bytes) in segment.sizes() {
-                *info.regions.entry(region_name(kind)).or_default() += bytes;
             }
         }
         (_, info.disk_bytes) = manifest.measure(vfs)?;
@@ -82,15 +77,5 @@ impl Collection {
     /// Keeps the writer from replacing files while they are read.
     fn quiet(&self) -> Option<MutexGuard<'_, Writer>> {
         self.shared.writer.as_ref().map(|writer| writer.lock())
-    }
-}
-
-fn region_name(kind: RegionKind) -> &'static str {
-    match kind {
-        RegionKind::Ids | RegionKind::IdOrder => "ids",
-        RegionKind::Norms | RegionKind::Codes | RegionKind::Factors => "stage codes",
-        RegionKind::Vectors => "full vectors",
-        RegionKind::Payload | RegionKind::PayloadIndex => "payloads",
-        RegionKind::FieldIndex => "field indexes",
     }
 }

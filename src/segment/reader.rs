@@ -58,13 +58,8 @@ impl Segment {
         };
         check_header(&*file, collection, entry)?;
         let footer = read_footer(&*file, entry)?;
-        let parts = Parts::open(&*file, &footer)?;
+        let parts = Parts::open(file, &footer)?;
         parts.build(schema, entry.rows)
-    }
-
-    /// (what, bytes) of each region, for `info`.
-    pub(crate) fn sizes(&self) -> impl Iterator<Item = (RegionKind, u64)> {
-        self.entries.iter().map(|e| (e.kind, e.len))
     }
 }
 
@@ -111,18 +106,18 @@ fn read(file: &dyn ReadFile, offset: u64, len: usize) -> Result<Vec<u8>> {
 }
 
 /// A segment whose table is read: what the regions are built from.
-pub(super) struct Parts<'a> {
-    pub(super) file: &'a dyn ReadFile,
+pub(super) struct Parts {
+    pub(super) file: Arc<dyn ReadFile>,
     bytes: Bytes,
     pub(super) entries: Vec<RegionEntry>,
     pub(super) checksums: Arc<[u32]>,
 }
 
-impl<'a> Parts<'a> {
-    pub(super) fn open(file: &'a dyn ReadFile, footer: &Footer) -> Result<Self> {
+impl Parts {
+    pub(super) fn open(file: Arc<dyn ReadFile>, footer: &Footer) -> Result<Self> {
         let len =
             footer.table_len().and_then(|len| usize::try_from(len).ok()).unwrap_or(usize::MAX);
-        let table = read(file, footer.table_at, len)?;
+        let table = read(&*file, footer.table_at, len)?;
         if crc32(&table) != footer.table_crc {
             let what = "checksum of the region table does not match";
             return Err(Error::corrupt(file.path(), footer.table_at, what));
@@ -226,7 +221,7 @@ impl<'a> Parts<'a> {
     /// A region read into RAM and checked.
     fn pinned(&self, kind: RegionKind, stage: u16, len: usize) -> Result<Vec<u8>> {
         let entry = self.required(kind, stage, Some(len))?;
-        let bytes = read(self.file, entry.offset, len)?;
+        let bytes = read(&*self.file, entry.offset, len)?;
         let block_len = kind.block_len() as usize;
         let checksums = &self.checksums[entry.first_checksum as usize..];
         let bad = bytes.chunks(block_len).zip(checksums).position(|(b, crc)| crc32(b) != *crc);
@@ -294,8 +289,8 @@ impl Rows for Segment {
         Ok(Ordinal(row))
     }
 
-    fn vectors(&self, first: Ordinal, count: u32) -> Result<&[u8]> {
-        self.vectors.get(first.index() * self.vector_bytes, count as usize * self.vector_bytes)
+    fn vector(&self, row: Ordinal) -> Result<&[u8]> {
+        self.vectors.get(row.index() * self.vector_bytes, self.vector_bytes)
     }
 
     fn will_need(&self, row: Ordinal) {
@@ -316,6 +311,10 @@ impl Rows for Segment {
 
     fn codes(&self) -> &[CodeColumn] {
         &self.codes
+    }
+
+    fn disk_bytes(&self) -> Vec<(&'static str, u64)> {
+        self.entries.iter().map(|entry| (entry.kind.name(), entry.len)).collect()
     }
 
     fn mapped(&self) -> Option<&Bytes> {
