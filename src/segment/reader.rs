@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::format::{Footer, PAGE, RegionEntry, RegionKind, decode_table};
 use super::ids;
-use super::region::Region;
+use super::region::{Checksums, Region};
 use crate::codec::header::{CollectionId, FileHeader, FileKind};
 use crate::codec::{FormatError, Reader, crc32, f32s};
 use crate::error::{Error, Result};
@@ -110,7 +110,9 @@ pub(super) struct Parts {
     pub(super) file: Arc<dyn ReadFile>,
     bytes: Bytes,
     pub(super) entries: Vec<RegionEntry>,
-    pub(super) checksums: Arc<[u32]>,
+    pub(super) checksums: Vec<u32>,
+    /// Where in the file they are.
+    checksums_at: usize,
 }
 
 impl Parts {
@@ -130,7 +132,9 @@ impl Parts {
             return Err(Error::corrupt(file.path(), 0, what));
         }
         bytes.random_access();
-        Ok(Self { file, bytes, entries, checksums: checksums.into() })
+        let table_end = usize::try_from(footer.table_at).expect("fits the file") + len;
+        let checksums_at = table_end - checksums.len() * 4;
+        Ok(Self { file, bytes, entries, checksums, checksums_at })
     }
 
     fn build(self, schema: &Schema, rows: u32) -> Result<Segment> {
@@ -211,7 +215,8 @@ impl Parts {
     }
 
     fn region(&self, entry: &RegionEntry) -> Region {
-        Region::new(self.file.path(), self.bytes.clone(), self.checksums.clone(), entry)
+        let checksums = Checksums::InFile(self.checksums_at);
+        Region::new(self.file.path(), self.bytes.clone(), checksums, entry)
     }
 
     fn mapped(&self, kind: RegionKind, len: Option<usize>) -> Result<Region> {

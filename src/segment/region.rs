@@ -5,11 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::format::RegionEntry;
-use crate::codec::crc32;
+use crate::codec::{Fields, crc32};
 use crate::error::{Error, Result};
 use crate::index::Source;
 use crate::sown::{Bug, sown};
 use crate::vfs::map::Bytes;
+
+/// The checksums of all blocks of a file.
+#[derive(Clone)]
+pub(crate) enum Checksums {
+    /// At this offset of the same file: they take no RAM of ours. What they were
+    /// when the file was opened, its table's checksum vouched for.
+    InFile(usize),
+    /// Taken out of a file whose table is not where it should be.
+    Kept(Arc<[u32]>),
+}
 
 /// Part of a mapped file with one checksum per block. A block is compared with
 /// its checksum when it is first touched in this open, and then trusted.
@@ -19,7 +29,7 @@ pub(crate) struct Region {
     offset: usize,
     len: usize,
     block_len: usize,
-    checksums: Arc<[u32]>,
+    checksums: Checksums,
     first_checksum: usize,
     /// One bit per block that was compared. Two threads may compare the same
     /// block; both find the same, so no order between them is needed.
@@ -31,7 +41,7 @@ impl Region {
     pub(crate) fn new(
         file: &Path,
         bytes: Bytes,
-        checksums: Arc<[u32]>,
+        checksums: Checksums,
         entry: &RegionEntry,
     ) -> Self {
         let words = usize::try_from(entry.blocks().div_ceil(64)).expect("fits the file");
@@ -86,11 +96,18 @@ impl Region {
         let start = self.offset + block * self.block_len;
         let end = (start + self.block_len).min(self.offset + self.len);
         let sum = crc32(&self.bytes[start..end]);
-        if sum == self.checksums[self.first_checksum + block] || sown(Bug::BlockNotChecked) {
+        if sum == self.checksum(self.first_checksum + block) || sown(Bug::BlockNotChecked) {
             return Ok(());
         }
         let what = format!("checksum of {} bytes does not match", end - start);
         Err(Error::corrupt(&self.file, start as u64, what))
+    }
+
+    fn checksum(&self, at: usize) -> u32 {
+        match &self.checksums {
+            Checksums::Kept(all) => all[at],
+            Checksums::InFile(start) => self.bytes.u32(start + at * 4..start + at * 4 + 4),
+        }
     }
 
     /// Says that bytes `[at, at + len)` will be read soon. Blocks that were read

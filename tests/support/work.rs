@@ -79,10 +79,7 @@ impl Work {
             3 | 4 => self.bulk(&db, true),
             5 => self.bulk(&db, false),
             6 | 7 => self.compact(&db),
-            16 => match begin_flush(&db)? {
-                true => self.lasting(Ok(())),
-                false => Ok(()),
-            },
+            16 => self.begin_flush(&db),
             17 => self.finish_flush(&db),
             _ => self.batch(&db),
         }
@@ -143,6 +140,12 @@ impl Work {
             true
         });
         self.lasting(compacted.map(drop))
+    }
+
+    fn begin_flush(&mut self, db: &Collection) -> Result<(), Error> {
+        let begun = begin_flush(db);
+        // Where one had begun before nothing was made durable.
+        if matches!(begun, Ok(false)) { Ok(()) } else { self.lasting(begun.map(drop)) }
     }
 
     fn finish_flush(&mut self, db: &Collection) -> Result<(), Error> {
