@@ -1,5 +1,5 @@
 //! Opening a collection against reading, plainly, as many bytes as an open reads
-//! into RAM (stage codes, factors, norms); and the RAM that an open takes.
+//! into RAM (stage codes, factors, norms).
 //!
 //! Rows are made up: 128 dimensions as f16, loaded in bulk. `MATRYO_ROWS` sets
 //! their number (default 1 000 000). Both sides run in turns with warm caches.
@@ -22,18 +22,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     load(&path, rows)?;
     let options = || Options::new().read_only(true);
 
-    let before = anonymous();
     let collection = Collection::open_with(&path, options())?;
-    let taken = before.zip(anonymous()).map(|(before, after)| after.saturating_sub(before));
     let info = collection.info()?;
     check(&collection, rows)?;
     drop(collection);
     let (pinned, segments) = (info.ram_bytes, info.segments);
     println!("{rows} rows x {DIMS} f16: {segments} segments, {pinned} bytes pinned");
-    if let Some(taken) = taken {
-        let more = taken as i64 - pinned as i64;
-        println!("anonymous RAM after open: {taken} bytes, {more} more than that");
-    }
 
     let mut open = || {
         let opened = Collection::open_with(&path, options()).expect("opens");
@@ -96,12 +90,4 @@ fn read_fronts(path: &Path, share: f64) -> std::io::Result<u64> {
         kept.push(bytes);
     }
     Ok(kept.iter().map(|bytes| bytes.len() as u64).sum())
-}
-
-/// Bytes of anonymous memory of this process.
-fn anonymous() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("RssAnon"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
 }
