@@ -37,11 +37,41 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     measure("batches of 1000, durable", &vectors, dir.path(), Some(batch_raw), |dir, v| {
         batches(dir, v, 1000)
     })?;
+    one_row(dir.path(), &vectors[..400.min(rows) * DIMS])?;
     let few = &vectors[..400.min(rows) * DIMS];
     let single_raw = measure("raw write, sync each row", few, dir.path(), None, raw(1))?;
     measure("commits of one row, durable", few, dir.path(), Some(single_raw), |dir, v| {
         batches(dir, v, 1)
     })?;
+    Ok(())
+}
+
+/// The time that one durable commit of one row takes, in turns with an append of
+/// 4 KiB and its sync.
+#[expect(clippy::disallowed_types, reason = "what a program without a store would do")]
+fn one_row(dir: &Path, vectors: &[f32]) -> matryo::Result<()> {
+    let path = dir.join("one-row");
+    let collection = create(&path)?;
+    collection.upsert(u64::MAX, &vectors[..DIMS], ())?;
+    let mut file = std::fs::File::create(dir.join("appended")).expect("create");
+    let [mut commits, mut appends] = [Vec::new(), Vec::new()];
+    for (id, vector) in vectors.chunks(DIMS).enumerate() {
+        let start = Instant::now();
+        collection.upsert(id as u64, vector, ())?;
+        commits.push(start.elapsed().as_secs_f64() * 1e3);
+        let start = Instant::now();
+        file.write_all(&[7; 4096]).and_then(|()| file.sync_data()).expect("append");
+        appends.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    for (name, times) in
+        [("append 4 KiB + fdatasync", &mut appends), ("one-row commit", &mut commits)]
+    {
+        times.sort_by(f64::total_cmp);
+        let (p50, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
+        println!("{name:<32} p50 {p50:>7.2} ms   p99 {p99:>7.2} ms");
+    }
+    drop(collection);
+    std::fs::remove_dir_all(path).expect("remove");
     Ok(())
 }
 

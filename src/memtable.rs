@@ -5,13 +5,14 @@
 //! is copied O(log n) times before its flush), so a search meets few of them.
 //! A run is what a segment is made from: same columns, in RAM.
 
+use std::cmp::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use crate::encoding::{Precision, StageBuilder, StageView};
 use crate::error::{Error, Result};
 use crate::index::{Index, IndexBuilder, Source};
 use crate::kernel::{Isa, row};
-use crate::rows::{CodeColumn, Rows};
+use crate::rows::{CodeColumn, Lent, Place, Rows};
 use crate::schema::{Field, Schema};
 use crate::types::{IdKind, Ordinal, RowId};
 
@@ -59,6 +60,14 @@ impl IdColumn {
                 let start = if row == 0 { 0 } else { ends[row - 1] as usize };
                 RowId::from(&text[start..ends[row] as usize])
             }
+        }
+    }
+
+    /// How the id of a row compares with another.
+    fn compare(&self, row: usize, id: &RowId) -> Ordering {
+        match (self, id) {
+            (Self::U64(ids), RowId::U64(id)) => ids[row].cmp(id),
+            _ => self.get(row).cmp(id),
         }
     }
 
@@ -163,13 +172,16 @@ impl ColumnsBuilder {
     }
 }
 
-/// An immutable set of rows in RAM.
+/// An immutable set of rows in RAM. Vectors and payloads stay in the bytes they
+/// came in, those of a commit in the frame that the log has of it: runs that are
+/// merged pass them on, and no vector is copied before it goes to a segment.
 pub(crate) struct Run {
     schema: Arc<Schema>,
     ids: IdColumn,
     order: Vec<u32>,
-    vectors: Vec<u8>,
-    payloads: Vec<Box<str>>,
+    bytes: Vec<Arc<Vec<u8>>>,
+    /// Of each row: which of `bytes`, and where in them.
+    places: Vec<(u32, Place)>,
     /// Made by the first search that meets the run: most runs are merged or
     /// flushed before any does.
     codes: OnceLock<Codes>,
@@ -185,37 +197,58 @@ struct Bytes(Vec<u8>);
 pub(crate) struct RunBuilder {
     schema: Arc<Schema>,
     ids: IdColumn,
-    vectors: Vec<u8>,
-    payloads: Vec<Box<str>>,
+    /// Of rows that were copied; becomes the first of `bytes`.
+    copied: Vec<u8>,
+    bytes: Vec<Arc<Vec<u8>>>,
+    places: Vec<(u32, Place)>,
 }
 
 impl RunBuilder {
     pub(crate) fn new(schema: &Arc<Schema>) -> Self {
         Self {
             ids: IdColumn::new(schema.ids()),
-            vectors: Vec::new(),
-            payloads: Vec::new(),
+            copied: Vec::new(),
+            bytes: vec![Arc::default()],
+            places: Vec::new(),
             schema: schema.clone(),
         }
     }
 
-    /// Adds a row: `vector` as stored, `payload` as JSON text.
+    /// Adds a row and copies it: `vector` as stored, `payload` as JSON text.
     pub(crate) fn push(&mut self, id: &RowId, vector: &[u8], payload: &str) {
+        let at = self.copied.len() as u64;
+        self.copied.extend_from_slice(vector);
+        self.copied.extend_from_slice(payload.as_bytes());
+        let place = Place {
+            vector: at,
+            payload: at + vector.len() as u64,
+            payload_len: payload.len() as u32,
+        };
         self.ids.push(id);
-        self.vectors.extend_from_slice(vector);
-        self.payloads.push(payload.into());
+        self.places.push((0, place));
+    }
+
+    /// Adds a row that stays where it is. Rows of the same bytes come together.
+    pub(crate) fn lend(&mut self, id: &RowId, lent: Lent) {
+        let last = self.bytes.last().expect("the first is there from the beginning");
+        if !Arc::ptr_eq(last, lent.bytes) {
+            self.bytes.push(lent.bytes.clone());
+        }
+        self.ids.push(id);
+        self.places.push((self.bytes.len() as u32 - 1, lent.place));
     }
 
     pub(crate) fn len(&self) -> usize {
         self.ids.len()
     }
 
-    pub(crate) fn finish(self) -> Run {
+    pub(crate) fn finish(mut self) -> Run {
+        self.bytes[0] = Arc::new(self.copied);
         Run {
             order: self.ids.order(),
             ids: self.ids,
-            vectors: self.vectors,
-            payloads: self.payloads,
+            bytes: self.bytes,
+            places: self.places,
             codes: OnceLock::new(),
             indexes: OnceLock::new(),
             schema: self.schema,
@@ -224,11 +257,25 @@ impl RunBuilder {
 }
 
 impl Run {
+    fn slice(&self, row: usize, at: u64, len: usize) -> &[u8] {
+        let start = at as usize;
+        &self.bytes[self.places[row].0 as usize][start..start + len]
+    }
+
+    fn stored(&self, row: usize) -> &[u8] {
+        self.slice(row, self.places[row].1.vector, self.schema.vector_bytes())
+    }
+
+    fn text(&self, row: usize) -> Result<&str> {
+        let place = self.places[row].1;
+        let bytes = self.slice(row, place.payload, place.payload_len as usize);
+        std::str::from_utf8(bytes).map_err(|_| corrupt(&format!("payload of row {row} is no text")))
+    }
+
     fn codes(&self) -> &Codes {
         self.codes.get_or_init(|| {
             let mut codes = CodesBuilder::new(&self.schema);
-            let vectors = self.vectors.chunks_exact(self.schema.vector_bytes());
-            vectors.for_each(|vector| codes.push(vector));
+            (0..self.places.len()).for_each(|row| codes.push(self.stored(row)));
             codes.finish()
         })
     }
@@ -238,8 +285,8 @@ impl Run {
             return Ok(indexes);
         }
         let mut builder = IndexBuilder::new(self.schema.shared_fields());
-        for (row, payload) in self.payloads.iter().enumerate() {
-            let pushed = builder.push(payload);
+        for row in 0..self.places.len() {
+            let pushed = builder.push(self.text(row)?);
             pushed.map_err(|why| corrupt(&format!("payload of row {row}: {why}")))?;
         }
         let built = builder.finish().map(Bytes).collect();
@@ -280,15 +327,24 @@ impl Rows for Run {
         Ok(Ordinal(self.order[rank as usize]))
     }
 
-    fn vectors(&self, first: Ordinal, count: u32) -> Result<&[u8]> {
-        let start = first.index() * self.schema.vector_bytes();
-        Ok(&self.vectors[start..start + count as usize * self.schema.vector_bytes()])
+    fn vector(&self, row: Ordinal) -> Result<&[u8]> {
+        Ok(self.stored(row.index()))
     }
 
     fn will_need(&self, _: Ordinal) {}
 
     fn payload(&self, row: Ordinal) -> Result<String> {
-        Ok(self.payloads[row.index()].to_string())
+        self.text(row.index()).map(str::to_owned)
+    }
+
+    fn lent(&self, row: Ordinal) -> Option<Lent<'_>> {
+        let (bytes, place) = self.places[row.index()];
+        Some(Lent { bytes: &self.bytes[bytes as usize], place })
+    }
+
+    fn find(&self, id: &RowId) -> Result<Option<Ordinal>> {
+        let found = self.order.binary_search_by(|row| self.ids.compare(*row as usize, id));
+        Ok(found.ok().map(|rank| Ordinal(self.order[rank])))
     }
 
     fn index(&self, field: usize) -> Result<Index<'_>> {
@@ -306,12 +362,13 @@ impl Rows for Run {
     fn ram_bytes(&self) -> usize {
         let stages = self.schema.stages().iter();
         let codes: usize = stages.map(|code| code.bytes_per_row()).sum::<usize>() * self.ids.len();
-        let payloads: usize = self.payloads.iter().map(|p| p.len() + size_of::<Box<str>>()).sum();
+        let bytes: usize = self.bytes.iter().map(|bytes| bytes.len()).sum();
         let ids = match &self.ids {
             IdColumn::U64(ids) => ids.len() * 8,
             IdColumn::Str { ends, text } => ends.len() * 8 + text.len(),
         };
-        self.vectors.len() + codes + payloads + ids + self.order.len() * 8
+        let columns = size_of::<(u32, Place)>() + size_of::<u32>();
+        bytes + codes + ids + self.order.len() * columns
     }
 }
 

@@ -77,6 +77,30 @@ impl CodeColumn {
     }
 }
 
+/// Where the bytes of a row in RAM are.
+#[derive(Clone, Copy)]
+pub(crate) struct Lent<'a> {
+    /// Bytes that are shared by the rows of a commit.
+    pub(crate) bytes: &'a Arc<Vec<u8>>,
+    pub(crate) place: Place,
+}
+
+/// Vector and payload of a row, by their offsets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) vector: u64,
+    pub(crate) payload: u64,
+    pub(crate) payload_len: u32,
+}
+
+impl Place {
+    /// The same place where `len` bytes stand before all others.
+    pub(crate) fn behind(self, len: usize) -> Self {
+        let len = len as u64;
+        Self { vector: self.vector + len, payload: self.payload + len, ..self }
+    }
+}
+
 /// An immutable set of rows. Which of them are dead is kept beside it.
 pub(crate) trait Rows: Send + Sync {
     /// Number of rows; ordinals run from 0.
@@ -88,8 +112,8 @@ pub(crate) trait Rows: Send + Sync {
     /// The row at `rank` when rows are sorted by id.
     fn by_id(&self, rank: u32) -> Result<Ordinal>;
 
-    /// Stored bytes of `count` rows from `first`, one after another.
-    fn vectors(&self, first: Ordinal, count: u32) -> Result<&[u8]>;
+    /// The vector of a row, as stored.
+    fn vector(&self, row: Ordinal) -> Result<&[u8]>;
 
     /// Says that a row's vector will be read soon.
     fn will_need(&self, row: Ordinal);
@@ -128,15 +152,30 @@ pub(crate) trait Rows: Send + Sync {
     /// Bytes of RAM the rows take.
     fn ram_bytes(&self) -> usize;
 
+    /// Bytes on disk by what they hold; none for rows in RAM.
+    fn disk_bytes(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
     /// The whole file the rows are in; none for rows in RAM. It can be read even
     /// after the file was removed.
     fn mapped(&self) -> Option<&Bytes> {
         None
     }
 
+    /// Where a row is in RAM: what a merged run takes over instead of a copy. None
+    /// for rows in a file.
+    fn lent(&self, _: Ordinal) -> Option<Lent<'_>> {
+        None
+    }
+
     /// The row with this id, dead or alive: O(log n).
     fn find(&self, id: &RowId) -> Result<Option<Ordinal>> {
         let (mut low, mut high) = (0, self.len());
+        // New ids are often larger than all there are.
+        if high > 0 && self.id(self.by_id(high - 1)?)? < *id {
+            return Ok(None);
+        }
         while low < high {
             let middle = low + (high - low) / 2;
             let row = self.by_id(middle)?;

@@ -30,6 +30,13 @@ pub enum Bug {
     FlushForgetsDead,
     /// A flush does not say up to which commit the segments reach.
     FlushKeepsLsn,
+    /// A segment made in the background is installed while commits it takes for
+    /// granted can be lost.
+    FlushBeforeLogSync,
+    /// A segment made in the background is said to hold commits that came later.
+    FlushTakesLaterLsn,
+    /// With a segment made in the background the log of later commits goes too.
+    FlushDropsOpenLog,
     /// A merge is installed while commits it takes for granted can be lost.
     MergeBeforeLogSync,
     /// Rows that die while they are merged live on in the merged segment.
@@ -85,6 +92,19 @@ pub(crate) const fn sown(_: Bug) -> bool {
 #[cfg(feature = "testing")]
 thread_local! {
     static SOWN: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// What a thread that is started does first, to have the bugs of this one.
+#[cfg(feature = "testing")]
+pub(crate) fn inherit() -> impl FnOnce() + Send {
+    let bug = SOWN.get();
+    move || sow(bug)
+}
+
+/// What a thread that is started does first: nothing, there are no tests.
+#[cfg(not(feature = "testing"))]
+pub(crate) fn inherit() -> impl FnOnce() + Send {
+    || ()
 }
 
 /// Sows a bug into what this thread does, or weeds it out.

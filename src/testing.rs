@@ -99,6 +99,24 @@ impl Folder {
 #[derive(Clone)]
 pub struct Recorder(crate::vfs::record::Record);
 
+/// The first half of a flush in the background: what a commit does that finds the
+/// memtable full; false where a first half waits for its second.
+///
+/// # Errors
+/// As [`Collection::flush`].
+pub fn begin_flush(collection: &Collection) -> Result<bool> {
+    collection.begin_flush()
+}
+
+/// The second half: what the thread does. `watch` is called while the segment is
+/// written.
+///
+/// # Errors
+/// As [`Collection::flush`].
+pub fn finish_flush(collection: &Collection, watch: &dyn Fn()) -> Result<()> {
+    collection.finish_flush(watch)
+}
+
 pub use crate::sown::{Bug, sow};
 pub use crate::vfs::record::{Failure, Flaw, Torn};
 

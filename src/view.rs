@@ -19,6 +19,8 @@ pub(crate) struct Part {
     pub(crate) dead: Arc<RoaringBitmap>,
     /// The segment's file; none for a run of the memtable.
     pub(crate) segment: Option<FileNumber>,
+    /// A run that is being written as a segment, and is merged with no other.
+    pub(crate) frozen: bool,
     /// `dead` inverted, one word per block, made when first asked for.
     alive: OnceLock<Vec<u64>>,
 }
@@ -29,12 +31,23 @@ impl Part {
         dead: Arc<RoaringBitmap>,
         segment: Option<FileNumber>,
     ) -> Self {
-        Self { rows, dead, segment, alive: OnceLock::new() }
+        Self { rows, dead, segment, frozen: false, alive: OnceLock::new() }
     }
 
     /// The same rows, with other dead ones.
     pub(crate) fn with_dead(&self, dead: RoaringBitmap) -> Self {
-        Self::new(self.rows.clone(), Arc::new(dead), self.segment)
+        let frozen = self.frozen;
+        Self { frozen, ..Self::new(self.rows.clone(), Arc::new(dead), self.segment) }
+    }
+
+    /// The same run, to be written as a segment.
+    pub(crate) fn freeze(&self) -> Self {
+        Self { frozen: true, ..Self::new(self.rows.clone(), self.dead.clone(), None) }
+    }
+
+    /// Whether these are rows of the memtable that are still to be written.
+    pub(crate) fn is_run(&self) -> bool {
+        self.segment.is_none() && !self.frozen
     }
 
     pub(crate) fn live_rows(&self) -> u64 {

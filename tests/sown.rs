@@ -27,7 +27,7 @@ enum By {
 
 const POWER: By = By::PowerLoss(Durability::Full);
 
-const BUGS: [(Wrong, By); 40] = [
+const BUGS: [(Wrong, By); 43] = [
     (Wrong::Folder(Flaw::NoDirSync), POWER),
     (Wrong::Folder(Flaw::NoDirSyncAfterRename), POWER),
     (Wrong::Folder(Flaw::NoDirSyncAfterCreate), POWER),
@@ -49,6 +49,9 @@ const BUGS: [(Wrong, By); 40] = [
     (Wrong::Engine(Bug::NumbersReused), POWER),
     (Wrong::Engine(Bug::FlushForgetsDead), POWER),
     (Wrong::Engine(Bug::FlushKeepsLsn), POWER),
+    (Wrong::Engine(Bug::FlushBeforeLogSync), By::PowerLoss(Durability::Buffered)),
+    (Wrong::Engine(Bug::FlushTakesLaterLsn), POWER),
+    (Wrong::Engine(Bug::FlushDropsOpenLog), POWER),
     (Wrong::Engine(Bug::MergeBeforeLogSync), By::PowerLoss(Durability::Buffered)),
     (Wrong::Engine(Bug::MergeForgetsDead), POWER),
     (Wrong::Engine(Bug::MergeMistakesDead), POWER),

@@ -8,21 +8,31 @@ use roaring::RoaringBitmap;
 use crate::codec::FormatError;
 use crate::error::{Error, Result};
 use crate::memtable::RunBuilder;
+use crate::rows::Lent;
 use crate::types::{Lsn, RowId};
 use crate::view::{Part, View};
+use crate::wal::format::Frame;
 use crate::wal::ops::{self, Operation};
 
-/// The view after one commit.
-pub(super) fn commit(view: &View, lsn: Lsn, operations: u32, body: &[u8]) -> Result<View> {
+/// The view after one commit, whose rows stay in its frame.
+pub(super) fn commit(view: &View, lsn: Lsn, operations: u32, frame: Frame) -> Result<View> {
     let schema = &view.schema;
+    let end = Frame::BODY + frame.body_len();
+    let bytes = Arc::new(frame.into_bytes());
+    let body = &bytes[Frame::BODY..end];
     let operations = ops::parse(body, operations, schema.ids(), schema.vector_bytes())
         .map_err(|e: FormatError| Error::invalid("batch", e))?;
-    apply(view, lsn, &operations)
+    apply(view, lsn, &operations, Some(&bytes))
 }
 
 /// The view after operations that end at `lsn`; of several on one id the last
-/// counts.
-pub(super) fn apply(view: &View, lsn: Lsn, operations: &[Operation]) -> Result<View> {
+/// counts. Rows are copied, or stay in the frame that has the operations.
+pub(super) fn apply(
+    view: &View,
+    lsn: Lsn,
+    operations: &[Operation],
+    frame: Option<&Arc<Vec<u8>>>,
+) -> Result<View> {
     let mut last: HashMap<&RowId, usize> = HashMap::with_capacity(operations.len());
     for (at, operation) in operations.iter().enumerate() {
         last.insert(id_of(operation), at);
@@ -38,8 +48,11 @@ pub(super) fn apply(view: &View, lsn: Lsn, operations: &[Operation]) -> Result<V
             let before = &view.parts[part].dead;
             dead.entry(part).or_insert_with(|| (**before).clone()).insert(row.0);
         }
-        if let Operation::Upsert { id, vector, payload } = operation {
-            new.push(id, vector, payload);
+        if let Operation::Upsert { id, vector, payload, place } = operation {
+            match frame {
+                None => new.push(id, vector, payload),
+                Some(bytes) => new.lend(id, Lent { bytes, place: place.behind(Frame::BODY) }),
+            }
         }
     }
     let mut parts = view.parts.clone();
@@ -67,12 +80,12 @@ fn run(builder: RunBuilder) -> Arc<Part> {
 const FAN_IN: usize = 8;
 
 /// Merges the newest runs when there are [`FAN_IN`] of one magnitude (a power of
-/// it) or smaller: a row is copied once per magnitude, and few runs remain.
+/// it) or smaller, so that few runs remain. Only ids and places are copied.
 fn merge_runs(view: &View, parts: &mut Vec<Arc<Part>>) -> Result<()> {
     parts.retain(|part| part.segment.is_some() || part.live_rows() > 0);
     let magnitude = |part: &Part| part.live_rows().max(1).ilog(FAN_IN as u64);
     loop {
-        let runs = parts.iter().rev().take_while(|part| part.segment.is_none());
+        let runs = parts.iter().rev().take_while(|part| part.is_run());
         let newest = runs.clone().next().map_or(0, |part| magnitude(part));
         let count = runs.take_while(|part| magnitude(part) <= newest).count();
         if count < FAN_IN {
@@ -81,8 +94,8 @@ fn merge_runs(view: &View, parts: &mut Vec<Arc<Part>>) -> Result<()> {
         let mut merged = RunBuilder::new(&view.schema);
         for part in parts.drain(parts.len() - count..) {
             for row in part.living() {
-                let rows = &part.rows;
-                merged.push(&rows.id(row)?, rows.vectors(row, 1)?, &rows.payload(row)?);
+                let lent = part.rows.lent(row).expect("a run is in RAM");
+                merged.lend(&part.rows.id(row)?, lent);
             }
         }
         parts.push(run(merged));

@@ -172,7 +172,7 @@ impl Backup<'_> {
         let name = FileKind::Segment.name(entry.number);
         let unlinked = || Arc::new(Unlinked { path: self.path(entry.number), map: map.clone() });
         let file = self.from.open(&name)?.unwrap_or_else(|| unlinked() as Arc<dyn ReadFile>);
-        let check = Check::new(&*file, &next.collection, &next.schema, entry)?;
+        let check = Check::new(file, &next.collection, &next.schema, entry)?;
         let mut out = self.to.create(&name)?;
         let mut buffer = Vec::new();
         for span in check.spans() {

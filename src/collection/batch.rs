@@ -6,7 +6,7 @@ use super::encode::RowEncoder;
 use super::{Collection, commit};
 use crate::error::{Error, Result};
 use crate::types::{MAX_ID_BYTES, RowId};
-use crate::wal::format::MAX_BODY;
+use crate::wal::format::{Frame, MAX_BODY};
 use crate::wal::ops;
 
 /// Changes that become visible and durable together, or not at all. Dropping a
@@ -16,15 +16,15 @@ use crate::wal::ops;
 #[must_use = "a batch does nothing until it is committed"]
 pub struct Batch<'c> {
     collection: &'c Collection,
-    /// The operations, as the log will hold them.
-    body: Vec<u8>,
+    /// With the operations, as the log will hold them.
+    frame: Frame,
     operations: u32,
     encoder: RowEncoder,
 }
 
 impl<'c> Batch<'c> {
     pub(super) fn new(collection: &'c Collection) -> Self {
-        Self { collection, body: Vec::new(), operations: 0, encoder: RowEncoder::default() }
+        Self { collection, frame: Frame::new(), operations: 0, encoder: RowEncoder::default() }
     }
 
     /// Number of changes so far.
@@ -57,7 +57,7 @@ impl<'c> Batch<'c> {
         self.encoder.encode(self.collection.schema(), &id, vector, payload.into())?;
         let RowEncoder { vector, payload, .. } = &self.encoder;
         self.room(vector.len() + payload.len() + MAX_ID_BYTES)?;
-        ops::put_upsert(&mut self.body, &id, vector, payload);
+        self.frame.grow(|body| ops::put_upsert(body, &id, vector, payload));
         self.operations += 1;
         Ok(self)
     }
@@ -71,7 +71,7 @@ impl<'c> Batch<'c> {
         let id = id.into();
         id.check(self.collection.schema().ids())?;
         self.room(MAX_ID_BYTES)?;
-        ops::put_delete(&mut self.body, &id);
+        self.frame.grow(|body| ops::put_delete(body, &id));
         self.operations += 1;
         Ok(self)
     }
@@ -89,17 +89,17 @@ impl<'c> Batch<'c> {
         if self.is_empty() {
             return Ok(());
         }
-        commit::commit(&self.collection.shared, self.operations, self.body)
+        commit::commit(&self.collection.shared, self.operations, self.frame)
     }
 
     /// Whether `more` bytes fit (16 cover the fixed fields of an operation).
     fn room(&self, more: usize) -> Result<()> {
-        if self.body.len() + more + 16 <= MAX_BODY {
+        let len = self.frame.body_len() + more;
+        if len + 16 <= MAX_BODY {
             return Ok(());
         }
         let why = format!(
-            "at most {MAX_BODY} bytes in one batch, got {} with {} changes: commit it in parts",
-            self.body.len() + more,
+            "at most {MAX_BODY} bytes in one batch, got {len} with {} changes: commit it in parts",
             self.operations
         );
         Err(Error::invalid("batch", why))

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use roaring::RoaringBitmap;
 use serde_json::Value;
@@ -14,7 +15,7 @@ use super::Collection;
 use super::encode::RowEncoder;
 use super::writer::{check_room, enter_with_dead, remove_unnamed, sync_names, write_segment};
 use crate::codec::header::FileKind;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manifest::{Manifest, SegmentEntry};
 use crate::memtable::RunBuilder;
 use crate::rows::Rows;
@@ -35,8 +36,14 @@ pub struct Bulk<'c> {
     run: RunBuilder,
     run_bytes: usize,
     written: Vec<(SegmentEntry, Arc<Segment>)>,
+    /// The thread that writes the rows gathered before those at hand.
+    writing: Option<JoinHandle<Written>>,
+    /// Whether rows were lost because their segment could not be written.
+    failed: bool,
     rows: u64,
 }
+
+type Written = Result<(SegmentEntry, Segment)>;
 
 impl Collection {
     /// Begins loading rows in bulk: the fast way to fill a collection, all or
@@ -50,7 +57,18 @@ impl Collection {
         drop(self.shared.lock_writer()?);
         let run = RunBuilder::new(&self.shared.schema);
         let encoder = RowEncoder::default();
-        Ok(Bulk { collection: self, encoder, run, run_bytes: 0, written: Vec::new(), rows: 0 })
+        let (written, writing) = (Vec::new(), None);
+        let collection = self;
+        Ok(Bulk {
+            collection,
+            encoder,
+            run,
+            run_bytes: 0,
+            written,
+            writing,
+            failed: false,
+            rows: 0,
+        })
     }
 }
 
@@ -59,7 +77,8 @@ impl Bulk<'_> {
     ///
     /// # Errors
     /// As [`Batch::upsert`](crate::Batch::upsert); the rows added before stay.
-    /// [`Error::Io`](crate::Error::Io) if a segment could not be written.
+    /// [`Error::Io`](crate::Error::Io) if a segment could not be written, this time
+    /// or the last; the load cannot be finished then.
     pub fn upsert(
         &mut self,
         id: impl Into<RowId>,
@@ -96,12 +115,17 @@ impl Bulk<'_> {
     /// collection is as it was then.
     pub fn finish(mut self) -> Result<()> {
         self.spill()?;
+        self.settle()?;
+        if self.failed {
+            let why = "rows were lost when a segment could not be written";
+            return Err(Error::invalid("bulk load", why));
+        }
         if self.written.is_empty() {
             return Ok(());
         }
         let shared = &*self.collection.shared;
         let vfs = &*shared.vfs;
-        let mut writer = shared.lock_writer()?;
+        let mut writer = shared.idle_writer()?;
         // Logs hold commits that come before this one.
         let view = writer.flush(vfs, &shared.view())?;
         shared.publish(view);
@@ -136,19 +160,49 @@ impl Bulk<'_> {
         Ok(())
     }
 
-    /// Writes the rows gathered so far as a segment.
+    /// Writes the rows gathered so far as a segment, in the background if there is
+    /// one: then the next rows are gathered meanwhile.
     fn spill(&mut self) -> Result<()> {
+        self.settle()?;
         if self.run.len() == 0 {
             return Ok(());
         }
-        let shared = &*self.collection.shared;
+        let begun = self.write_run();
+        self.failed |= begun.is_err();
+        begun
+    }
+
+    fn write_run(&mut self) -> Result<()> {
+        let shared = Arc::clone(&self.collection.shared);
         let (number, owner) = shared.lock_writer()?.reserve();
         let run = std::mem::replace(&mut self.run, RunBuilder::new(&shared.schema)).finish();
         self.run_bytes = 0;
         let replaced = replaced_within(&run)?;
         let part = Arc::new(Part::new(Arc::new(run), Arc::new(replaced), None));
-        let vfs = &*shared.vfs;
-        let written = write_segment(vfs, owner, &shared.schema, number, &[part], &|_| Ok(()));
+        let (background, folder) = (shared.options.background, shared.vfs.path(""));
+        let write = move || {
+            let watch = |_| Ok(());
+            write_segment(&*shared.vfs, owner, &shared.schema, number, &[part], &watch)
+        };
+        if !background {
+            return self.keep(write());
+        }
+        let thread = std::thread::Builder::new().name("matryo-bulk".into()).spawn(write);
+        self.writing = Some(thread.map_err(|e| Error::io("start a thread for", folder, e))?);
+        Ok(())
+    }
+
+    /// Waits for the segment that is being written.
+    fn settle(&mut self) -> Result<()> {
+        match self.writing.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(written)) => self.keep(written),
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    fn keep(&mut self, written: Written) -> Result<()> {
+        self.failed |= written.is_err();
         let (entry, segment) = written?;
         self.written.push((entry, Arc::new(segment)));
         Ok(())
@@ -200,6 +254,9 @@ impl Bulk<'_> {
 
 impl Drop for Bulk<'_> {
     fn drop(&mut self) {
+        if let Some(Ok(written)) = self.writing.take().map(JoinHandle::join) {
+            let _ = self.keep(written);
+        }
         if !sown(Bug::BulkLeavesFiles) {
             self.written.iter().for_each(|(entry, _)| self.remove(entry.number));
         }

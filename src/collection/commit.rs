@@ -19,11 +19,12 @@ use super::{Durability, Handle, apply};
 use crate::error::{Error, Result};
 use crate::types::Lsn;
 use crate::view::View;
+use crate::wal::format::Frame;
 
 /// A batch that waits to be committed.
 struct Waiting {
     operations: u32,
-    body: Vec<u8>,
+    frame: Frame,
     outcome: Outcome,
 }
 
@@ -36,18 +37,25 @@ type Outcome = Arc<Mutex<Option<Result<()>>>>;
 pub(super) struct Queue(Mutex<Vec<Waiting>>);
 
 impl Queue {
-    fn push(&self, operations: u32, body: Vec<u8>) -> Outcome {
+    fn push(&self, operations: u32, frame: Frame) -> Outcome {
         let outcome = Outcome::default();
-        self.0.lock().push(Waiting { operations, body, outcome: outcome.clone() });
+        self.0.lock().push(Waiting { operations, frame, outcome: outcome.clone() });
         outcome
     }
 }
 
 /// Commits a batch, alone or with those that wait beside it.
-pub(super) fn commit(handle: &Handle, operations: u32, body: Vec<u8>) -> Result<()> {
+pub(super) fn commit(handle: &Handle, operations: u32, frame: Frame) -> Result<()> {
     let writer = handle.writer()?;
-    let outcome = handle.queue.push(operations, body);
+    let outcome = handle.queue.push(operations, frame);
     let mut writer = writer.lock();
+    // The memtable is full again while what filled it before is being written.
+    while outcome.lock().is_none()
+        && writer.flushing
+        && writer.wants_flush(&handle.view(), &handle.options)
+    {
+        handle.flushed.wait(&mut writer);
+    }
     if outcome.lock().is_none() {
         let group = std::mem::take(&mut *handle.queue.0.lock());
         commit_group(handle, &mut writer, group);
@@ -62,25 +70,33 @@ fn commit_group(handle: &Handle, writer: &mut Writer, group: Vec<Waiting>) {
         Err(e) => group.iter().for_each(|batch| batch.finish(Err(e.again()))),
         Ok(view) => {
             let accepted = admit(&view, group);
-            let done = log_and_apply(handle, writer, &view, &accepted);
-            let outcome = || match &done {
+            let outcomes: Vec<_> = accepted.iter().map(|batch| batch.outcome.clone()).collect();
+            let done = log_and_apply(handle, writer, &view, accepted);
+            let result = || match &done {
                 Ok(()) => Ok(()),
                 Err(e) => Err(e.again()),
             };
-            accepted.iter().for_each(|batch| batch.finish(outcome()));
+            outcomes.iter().for_each(|outcome| *outcome.lock() = Some(result()));
         }
     }
 }
 
-/// Makes room in the memtable; returns the view to build on.
+/// Makes room in the memtable, if need be: its runs become a segment in the
+/// background, or here and now where there is no background, or it failed.
+/// Returns the view to build on.
 fn prepare(handle: &Handle, writer: &mut Writer) -> Result<Arc<View>> {
     writer.healthy()?;
     let view = handle.view();
     if !writer.wants_flush(&view, &handle.options) {
         return Ok(view);
     }
-    handle.publish(writer.flush(&*handle.vfs, &view)?);
-    handle.wake();
+    if handle.options.background && !writer.is_frozen() {
+        handle.publish(writer.freeze(&*handle.vfs, &view)?);
+        handle.flush_in_background(writer);
+    } else {
+        handle.publish(writer.flush(&*handle.vfs, &view)?);
+        handle.wake();
+    }
     Ok(handle.view())
 }
 
@@ -108,23 +124,23 @@ fn log_and_apply(
     handle: &Handle,
     writer: &mut Writer,
     view: &Arc<View>,
-    group: &[Waiting],
+    mut group: Vec<Waiting>,
 ) -> Result<()> {
     if group.is_empty() {
         return Ok(());
     }
     let first = view.lsn.next();
-    let lsns = || (first.0..).map(Lsn).zip(group);
-    let commits = lsns().map(|(lsn, batch)| (lsn, batch.operations, batch.body.as_slice()));
-    writer.log(&*handle.vfs, commits)?;
+    let lsns = || (first.0..).map(Lsn);
+    let frames = group.iter_mut().map(|batch| (batch.operations, &mut batch.frame));
+    writer.log(&*handle.vfs, lsns().zip(frames))?;
     if handle.options.durability == Durability::Full {
         writer.sync_log()?;
     }
     let mut next = view.clone();
-    for (lsn, batch) in lsns() {
+    for (lsn, batch) in lsns().zip(group) {
         // The log has the commit, so the view must too: a damaged segment that
         // keeps us from finding old rows ends writing, not just this batch.
-        let applied = apply::commit(&next, lsn, batch.operations, &batch.body);
+        let applied = apply::commit(&next, lsn, batch.operations, batch.frame);
         next = Arc::new(applied.inspect_err(|e| writer.poison(e))?);
     }
     handle.publish_arc(next);

@@ -155,14 +155,14 @@ fn numbers(group: &[Arc<Part>]) -> Vec<FileNumber> {
     group.iter().filter_map(|part| part.segment).collect()
 }
 
-/// Rows of the merged segment that died while it was written. Row `r` of a
+/// Rows of the new segment that died while it was written. Row `r` of a
 /// source became row `base + r - (dead rows up to r)`.
-fn died_meanwhile(view: &View, group: &[Arc<Part>]) -> RoaringBitmap {
+pub(super) fn died_meanwhile(view: &View, group: &[Arc<Part>]) -> RoaringBitmap {
     let mut died = RoaringBitmap::new();
     let mut base = 0;
     for part in group {
         let live = part.live_rows() as u32;
-        match view.parts.iter().find(|p| p.segment == part.segment) {
+        match view.parts.iter().find(|p| Arc::ptr_eq(&p.rows, &part.rows)) {
             Some(now) => {
                 let new = &*now.dead - &*part.dead;
                 let gone = |row| {
@@ -171,7 +171,7 @@ fn died_meanwhile(view: &View, group: &[Arc<Part>]) -> RoaringBitmap {
                 };
                 died.extend(new.iter().map(|row| base + row - gone(row)));
             }
-            // A flush has dropped the segment: all its rows are dead.
+            // The segment was dropped, or the run: all its rows are dead.
             None => {
                 died.insert_range(base..base + live);
             }
@@ -182,13 +182,14 @@ fn died_meanwhile(view: &View, group: &[Arc<Part>]) -> RoaringBitmap {
 }
 
 /// The view with `merged` in the place of its sources.
-fn replaced(
+pub(super) fn replaced(
     view: &View,
     group: &[Arc<Part>],
     merged: Option<(SegmentEntry, Segment)>,
     died: RoaringBitmap,
 ) -> View {
-    let is_source = |part: &&Arc<Part>| group.iter().any(|source| source.segment == part.segment);
+    let is_source =
+        |part: &&Arc<Part>| group.iter().any(|source| Arc::ptr_eq(&source.rows, &part.rows));
     let mut parts: Vec<_> = view.parts.iter().filter(|p| !is_source(p)).cloned().collect();
     if let Some((entry, merged)) = merged {
         let at = parts.iter().position(|p| p.segment.is_none()).unwrap_or(parts.len());

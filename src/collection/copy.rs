@@ -297,7 +297,7 @@ impl Shortener {
     /// The row's vector in the new form, or why it has none.
     fn shorten(&mut self, part: &Part, row: Ordinal) -> Result<Result<&[u8], VectorError>> {
         let stored = self.schema.stored();
-        self.from.decode(part.rows.vectors(row, 1)?, &mut self.wide);
+        self.from.decode(part.rows.vector(row)?, &mut self.wide);
         self.stored.clear();
         if let Err(at) = stored.encode(&self.wide, &mut self.stored) {
             let (value, stored) = (self.wide[at], stored.name());

@@ -2,14 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use parking_lot::MutexGuard;
-
-use super::writer::Writer;
 use super::{Collection, ColumnInfo};
 use crate::error::Result;
 use crate::schema::Schema;
-use crate::segment::format::RegionKind;
-use crate::segment::reader::Segment;
 
 /// What a collection holds and what it takes.
 #[derive(Debug, Clone)]
@@ -51,7 +46,6 @@ impl Collection {
     /// [`crate::Error::Io`], [`crate::Error::Corrupt`] if the files cannot be read.
     pub fn info(&self) -> Result<Info> {
         let vfs = &*self.shared.vfs;
-        let _quiet = self.quiet();
         let view = self.view();
         let mut info = Info {
             schema: (*view.schema).clone(),
@@ -70,6 +64,9 @@ impl Collection {
         };
         for part in &view.parts {
             let bytes = part.rows.ram_bytes() as u64;
+            for (what, bytes) in part.rows.disk_bytes() {
+                *info.regions.entry(what).or_default() += bytes;
+            }
             if part.segment.is_some() {
                 info.ram_bytes += bytes;
             } else {
@@ -77,31 +74,9 @@ impl Collection {
                 info.memtable_bytes += bytes;
             }
         }
-        (info.segments, info.regions, info.disk_bytes) = self.shared.settled(|manifest| {
-            let mut regions = BTreeMap::new();
-            for entry in &manifest.segments {
-                let segment = Segment::open(vfs, &manifest.collection, &manifest.schema, entry)?;
-                for (kind, bytes) in segment.sizes() {
-                    *regions.entry(region_name(kind)).or_default() += bytes;
-                }
-            }
-            Ok((manifest.segments.len(), regions, manifest.measure(vfs)?.1))
-        })?;
+        (info.segments, info.disk_bytes) = self
+            .shared
+            .settled(|manifest| Ok((manifest.segments.len(), manifest.measure(vfs)?.1)))?;
         Ok(info)
-    }
-
-    /// Keeps the writer from replacing files while they are read.
-    fn quiet(&self) -> Option<MutexGuard<'_, Writer>> {
-        self.shared.writer.as_ref().map(|writer| writer.lock())
-    }
-}
-
-fn region_name(kind: RegionKind) -> &'static str {
-    match kind {
-        RegionKind::Ids | RegionKind::IdOrder => "ids",
-        RegionKind::Norms | RegionKind::Codes | RegionKind::Factors => "stage codes",
-        RegionKind::Vectors => "full vectors",
-        RegionKind::Payload | RegionKind::PayloadIndex => "payloads",
-        RegionKind::FieldIndex => "field indexes",
     }
 }

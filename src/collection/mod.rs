@@ -9,6 +9,7 @@
 //!   commit.rs   the order of a commit; commits that share a sync
 //!   apply.rs    a commit's operations -> the next view
 //!   writer.rs   log, flush, clean close
+//!   flush.rs    a flush in the background
 //!   compact.rs  segments are merged, dead rows reclaimed
 //!   open.rs     create, open, recovery
 //!   follow.rs   handles that only read, beside a writer
@@ -29,6 +30,7 @@ mod commit;
 mod compact;
 mod copy;
 mod encode;
+mod flush;
 mod follow;
 mod info;
 pub(crate) mod open;
@@ -45,7 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use serde_json::Value;
 
 pub use backup::Copied;
@@ -97,10 +99,11 @@ pub struct Collection {
 /// thread first, so that the lock is free when the last clone is gone.
 struct Handle {
     shared: Arc<Shared>,
-    background: Mutex<Option<JoinHandle<()>>>,
+    /// The thread that writes, or has written, the runs frozen last.
+    flush: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the background thread shares with the handle.
+/// What the background threads share with the handle.
 struct Shared {
     vfs: Arc<dyn Vfs>,
     schema: Arc<Schema>,
@@ -116,8 +119,13 @@ struct Shared {
     process: u32,
     /// Held while segments are merged: one merge at a time.
     compacting: Mutex<()>,
+    /// Waited for, with the writer's lock, by those whom a flush in the
+    /// background keeps from going on.
+    flushed: Condvar,
+    /// The thread that merges segments.
+    merges: Mutex<Option<JoinHandle<()>>>,
     closing: AtomicBool,
-    /// Why the background thread last gave up.
+    /// Why a background thread last gave up.
     background_error: Mutex<Option<String>>,
     /// Of a handle that writes; released when the last clone is dropped.
     _lock: Option<Box<dyn Send + Sync>>,
@@ -256,7 +264,7 @@ impl Collection {
     /// [`Error::Io`] where a file could not be written; nothing is lost, the
     /// rows stay in the log.
     pub fn flush(&self) -> Result<()> {
-        let mut writer = self.shared.lock_writer()?;
+        let mut writer = self.shared.idle_writer()?;
         let next = writer.flush(&*self.shared.vfs, &self.view())?;
         self.shared.publish(next);
         drop(writer);
@@ -310,34 +318,42 @@ impl Shared {
         writer.healthy()?;
         Ok(writer)
     }
-}
 
-impl Handle {
+    /// As [`Self::lock_writer`], once no flush is going on in the background.
+    fn idle_writer(&self) -> Result<MutexGuard<'_, Writer>> {
+        let mut writer = self.writer()?.lock();
+        while writer.flushing {
+            self.flushed.wait(&mut writer);
+        }
+        writer.healthy()?;
+        Ok(writer)
+    }
+
     /// Starts the background thread if there is something to merge and it is
     /// not running.
-    fn wake(&self) {
+    fn wake(self: &Arc<Self>) {
         if !self.options.background || self.writer.is_none() {
             return;
         }
-        let mut background = self.background.lock();
-        let running = background.as_ref().is_some_and(|thread| !thread.is_finished());
+        let mut merges = self.merges.lock();
+        let running = merges.as_ref().is_some_and(|thread| !thread.is_finished());
         if running || !compact::has_work(&self.view()) {
             return;
         }
-        let shared = self.shared.clone();
+        let shared = self.clone();
         let work = move || {
             let error = compact::run_policy(&shared).err().map(|e| e.to_string());
             *shared.background_error.lock() = error;
         };
         // Without a thread segments pile up, which is slow and nothing worse.
-        *background = std::thread::Builder::new().name("matryo".into()).spawn(work).ok();
+        *merges = std::thread::Builder::new().name("matryo".into()).spawn(work).ok();
     }
 }
 
 impl Deref for Handle {
-    type Target = Shared;
+    type Target = Arc<Shared>;
 
-    fn deref(&self) -> &Shared {
+    fn deref(&self) -> &Arc<Shared> {
         &self.shared
     }
 }
@@ -345,11 +361,15 @@ impl Deref for Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::Relaxed);
-        let thread = self.background.get_mut().take();
-        if let Some(thread) = thread.filter(|_| !self.is_forked()) {
-            // It may have panicked; what it installed stands, the rest is strays.
-            let _ = thread.join();
+        if self.is_forked() {
+            return;
         }
+        // A flush that has ended may have begun to merge. They may have panicked;
+        // what they installed stands, the rest is strays.
+        let flush = self.flush.get_mut().take();
+        drop(flush.map(JoinHandle::join));
+        let merges = self.merges.lock().take();
+        drop(merges.map(JoinHandle::join));
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use roaring::RoaringBitmap;
 
 use super::apply;
@@ -23,6 +23,7 @@ use crate::types::{FileNumber, Lsn};
 use crate::vfs::disk::{Disk, TEMP_PREFIX};
 use crate::vfs::{Vfs, read_all};
 use crate::view::{Part, View};
+use crate::wal::format::Frame;
 use crate::wal::ops::{self, Operation};
 use crate::wal::reader::{Commit, commits};
 use crate::wal::writer::LogWriter;
@@ -129,11 +130,13 @@ fn handle(
         queue: super::commit::Queue::default(),
         process,
         compacting: Mutex::new(()),
+        flushed: Condvar::new(),
+        merges: Mutex::default(),
         closing: AtomicBool::new(false),
         background_error: Mutex::new(None),
         _lock: lock,
     };
-    let handle = Handle { shared: Arc::new(shared), background: Mutex::new(None) };
+    let handle = Handle { shared: Arc::new(shared), flush: Mutex::default() };
     // The last handle may have been closed while segments were being merged.
     handle.wake();
     Collection { shared: Arc::new(handle) }
@@ -212,7 +215,7 @@ impl Tail {
         let number = manifest.take_number();
         let mut log = LogWriter::create(vfs, number, manifest.owner())?;
         for commit in read_commits(vfs, manifest, &self.bytes, self.entry, self.before)? {
-            log.append(commit.lsn, commit.operations, commit.body)?;
+            log.append(commit.lsn, commit.operations, &mut Frame::of(commit.body))?;
         }
         if !sown(Bug::RecoveredLogNotSynced) {
             log.sync()?;
@@ -311,7 +314,7 @@ pub(super) fn apply_commits(
     if operations.is_empty() {
         return Ok(View { schema, lsn, parts: view.parts.clone() });
     }
-    apply::apply(view, lsn, &operations)
+    apply::apply(view, lsn, &operations, None)
 }
 
 /// What a batch refuses; only a log that was made by hand can hold it.

@@ -59,8 +59,9 @@ impl Options {
         self
     }
 
-    /// Whether a thread merges segments while the collection is in use. Default:
-    /// yes, one thread, which runs only while there is something to merge.
+    /// Whether threads write full memtables and merge segments while the collection
+    /// is in use. Default: yes, one for each, which run only while there is something
+    /// to do. Without, the commit that finds the memtable full writes it.
     #[must_use]
     pub fn background(mut self, yes: bool) -> Self {
         self.background = yes;

@@ -89,7 +89,7 @@ impl Snapshot {
 
     fn row(&self, part: &Part, row: Ordinal) -> Result<Row> {
         let mut vector = vec![0.0; self.schema().dims()];
-        self.schema().stored().decode(part.rows.vectors(row, 1)?, &mut vector);
+        self.schema().stored().decode(part.rows.vector(row)?, &mut vector);
         Ok(Row { id: part.rows.id(row)?, vector, payload: part.payload(row)? })
     }
 }

@@ -1,6 +1,7 @@
 //! Reading every byte of a collection and comparing it with what vouches for it.
 
 use std::num::NonZero;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -10,7 +11,7 @@ use super::open::{check_logs, read_tombstones};
 use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
 use crate::manifest::{self, Manifest, SegmentEntry};
-use crate::segment::check::{Check, Span};
+use crate::segment::check::{Check, SPAN, Span};
 use crate::vfs::Vfs;
 
 /// Most threads that sum blocks: more would wait for the disk.
@@ -39,16 +40,17 @@ impl Collection {
         let vfs = &*self.shared.vfs;
         let mut verified = Verified { files: 1, bytes: 0 };
         let manifest = self.verify_logs(&mut verified)?;
-        for entry in &manifest.segments {
-            let read = check_segment(vfs, &manifest, entry, THREADS).and_then(|segment| {
+        let checked = check_segments(vfs, &manifest, &manifest.segments, THREADS);
+        for (entry, checked) in manifest.segments.iter().zip(checked) {
+            let read = checked.and_then(|()| {
                 read_tombstones(vfs, &manifest, entry)?;
                 let tombstones = entry.tombstones.map(|t| FileKind::Tombstones.name(t.number));
-                Ok((segment, tombstones.map_or(Ok(None), |name| len(vfs, &name).map(Some))?))
+                tombstones.map_or(Ok(None), |name| len(vfs, &name).map(Some))
             });
             match read {
-                Ok((segment, tombstones)) => {
+                Ok(tombstones) => {
                     verified.files += 1 + usize::from(tombstones.is_some());
-                    verified.bytes += segment + tombstones.unwrap_or(0);
+                    verified.bytes += entry.len + tombstones.unwrap_or(0);
                 }
                 // A flush or a merge may have replaced the files meanwhile.
                 Err(_) if !manifest::load_installed(vfs)?.segments.contains(entry) => {}
@@ -84,56 +86,106 @@ fn len(vfs: &dyn Vfs, name: &str) -> Result<u64> {
     Ok(vfs.open(name)?.map_or(0, |file| file.len()))
 }
 
-/// Compares all of a segment file, and returns its length.
-pub(super) fn check_segment(
+/// Compares all of each segment file with what vouches for it. What is found
+/// does not depend on the number of threads, but for its order in time.
+///
+/// All threads work on one file after another: who finds no more to do in one
+/// opens the next and does not wait for the others, so at most one file more is
+/// open than there are threads.
+pub(super) fn check_segments(
     vfs: &dyn Vfs,
     manifest: &Manifest,
-    entry: &SegmentEntry,
+    entries: &[SegmentEntry],
     threads: usize,
-) -> Result<u64> {
+) -> Vec<Result<()>> {
+    let open = |entry: &SegmentEntry| open_segment(vfs, manifest, entry);
+    let feed = Feed {
+        open: &open,
+        entries,
+        at: Mutex::new((0, None)),
+        found: entries.iter().map(|_| Mutex::new(None)).collect(),
+    };
+    let stretch = (TAKE * SPAN) as u64;
+    let stretches: u64 = entries.iter().map(|entry| entry.len.div_ceil(stretch)).sum();
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let threads = threads.min(cores).min(usize::try_from(stretches).unwrap_or(usize::MAX));
+    std::thread::scope(|scope| {
+        (1..threads).for_each(|_| drop(scope.spawn(|| feed.work())));
+        feed.work();
+    });
+    let found = feed.found.into_iter().map(Mutex::into_inner);
+    found.map(|found| found.map_or(Ok(()), |(_, error)| Err(error))).collect()
+}
+
+fn open_segment(vfs: &dyn Vfs, manifest: &Manifest, entry: &SegmentEntry) -> Result<Check> {
     let name = FileKind::Segment.name(entry.number);
     let Some(file) = vfs.open(&name)? else {
         return Err(Error::corrupt(vfs.path(&name), 0, "is missing"));
     };
-    let check = Check::new(&*file, &manifest.collection, &manifest.schema, entry)?;
-    let spans = check.spans();
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let threads = threads.min(cores).min(spans.len().div_ceil(TAKE));
-    let (next, first) = (AtomicUsize::new(0), Mutex::new(None));
-    let work = || check_spans(&check, &spans, &next, &first);
-    std::thread::scope(|scope| {
-        (1..threads).for_each(|_| drop(scope.spawn(work)));
-        work();
-    });
-    match first.into_inner() {
-        Some((_, error)) => Err(error),
-        None => Ok(entry.len),
-    }
+    Check::new(file, &manifest.collection, &manifest.schema, entry)
 }
 
-/// Takes spans until there are none, or damage was found before them: which
-/// damage is reported does not depend on threads.
-fn check_spans(
-    check: &Check,
-    spans: &[Span],
-    next: &AtomicUsize,
-    first: &Mutex<Option<(usize, Error)>>,
-) {
-    let mut buffer = Vec::new();
-    loop {
-        let start = next.fetch_add(TAKE, Ordering::Relaxed);
-        if start >= spans.len() || first.lock().as_ref().is_some_and(|(at, _)| *at < start) {
-            return;
-        }
-        let stretch = &spans[start..spans.len().min(start + TAKE)];
-        for (at, span) in (start..).zip(stretch) {
-            if let Err(error) = check.read(*span, &mut buffer) {
-                let mut first = first.lock();
-                if first.as_ref().is_none_or(|(earlier, _)| at < *earlier) {
-                    *first = Some((at, error));
+/// What threads take their work from.
+struct Feed<'a> {
+    open: &'a (dyn Fn(&SegmentEntry) -> Result<Check> + Sync),
+    entries: &'a [SegmentEntry],
+    /// How many files were opened, and the last of them.
+    at: Mutex<(usize, Option<Arc<Opened>>)>,
+    /// The first damage in each file, with the span it is in.
+    found: Vec<Mutex<Option<(usize, Error)>>>,
+}
+
+/// A file that is being compared.
+struct Opened {
+    file: usize,
+    check: Check,
+    spans: Vec<Span>,
+    next: AtomicUsize,
+}
+
+impl Feed<'_> {
+    fn work(&self) {
+        let mut buffer = Vec::new();
+        while let Some((opened, start)) = self.take() {
+            let end = opened.spans.len().min(start + TAKE);
+            for (at, span) in (start..end).zip(&opened.spans[start..end]) {
+                if let Err(error) = opened.check.read(*span, &mut buffer) {
+                    // Spans behind it say nothing new.
+                    opened.next.store(opened.spans.len(), Ordering::Relaxed);
+                    self.note(opened.file, at, error);
+                    break;
                 }
-                return;
             }
+        }
+    }
+
+    /// The next stretch of spans, of the file that is open or of the next.
+    fn take(&self) -> Option<(Arc<Opened>, usize)> {
+        let mut at = self.at.lock();
+        loop {
+            if let Some(opened) = &at.1 {
+                let start = opened.next.fetch_add(TAKE, Ordering::Relaxed);
+                if start < opened.spans.len() {
+                    return Some((opened.clone(), start));
+                }
+            }
+            let file = at.0;
+            let entry = self.entries.get(file)?;
+            at.0 += 1;
+            match (self.open)(entry) {
+                Ok(check) => {
+                    let (spans, next) = (check.spans(), AtomicUsize::new(0));
+                    at.1 = Some(Arc::new(Opened { file, check, spans, next }));
+                }
+                Err(error) => self.note(file, 0, error),
+            }
+        }
+    }
+
+    fn note(&self, file: usize, at: usize, error: Error) {
+        let mut found = self.found[file].lock();
+        if found.as_ref().is_none_or(|(earlier, _)| at < *earlier) {
+            *found = Some((at, error));
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::sown::{Bug, sown};
 use crate::types::{FileNumber, Lsn};
 use crate::vfs::Vfs;
 use crate::view::{Part, View};
+use crate::wal::format::Frame;
 use crate::wal::writer::LogWriter;
 
 /// Logs that may pile up over clean closes before they are flushed away.
@@ -27,12 +28,24 @@ pub(super) struct Writer {
     pub(super) manifest: Manifest,
     /// Opened with the first commit: a handle that only reads writes nothing.
     log: Option<LogWriter>,
+    frozen: Option<Frozen>,
+    /// Whether the background thread is writing the frozen runs.
+    pub(super) flushing: bool,
     poisoned: Option<String>,
+}
+
+/// What becomes durable with the frozen runs of the view.
+#[derive(Debug, Clone, Copy)]
+struct Frozen {
+    /// The last commit of theirs.
+    lsn: Lsn,
+    /// The last log that holds such commits.
+    log: FileNumber,
 }
 
 impl Writer {
     pub(super) fn new(manifest: Manifest, log: Option<LogWriter>) -> Self {
-        Self { manifest, log, poisoned: None }
+        Self { manifest, log, frozen: None, flushing: false, poisoned: None }
     }
 
     /// Fails if an earlier write did.
@@ -52,7 +65,7 @@ impl Writer {
 
     /// Whether rows in RAM, or logs, should become a segment first.
     pub(super) fn wants_flush(&self, view: &View, options: &Options) -> bool {
-        let runs = view.parts.iter().filter(|p| p.segment.is_none());
+        let runs = view.parts.iter().filter(|p| p.is_run());
         let bytes: usize = runs.map(|p| p.rows.ram_bytes()).sum();
         let log = self.log.as_ref().map_or(0, LogWriter::len);
         let logs = self.manifest.logs.len();
@@ -68,15 +81,15 @@ impl Writer {
     pub(super) fn log<'a>(
         &mut self,
         vfs: &dyn Vfs,
-        commits: impl Iterator<Item = (Lsn, u32, &'a [u8])>,
+        commits: impl Iterator<Item = (Lsn, (u32, &'a mut Frame))>,
     ) -> Result<()> {
         if self.needs_log() {
             self.start_log(vfs)?;
         }
         let log = self.log.as_mut().expect("started above");
         let before = log.mark();
-        for (lsn, operations, body) in commits {
-            let Err(e) = log.append(lsn, operations, body) else { continue };
+        for (lsn, (operations, frame)) in commits {
+            let Err(e) = log.append(lsn, operations, frame) else { continue };
             if !e.is_exhaustion() || log.roll_back(before).is_err() {
                 self.poison(&e);
             }
@@ -90,8 +103,8 @@ impl Writer {
         self.log.as_ref().is_none_or(LogWriter::has_ended)
     }
 
-    /// Creates a log and installs a manifest that names it; a log before it that
-    /// has ended is sealed.
+    /// Creates a log and installs a manifest that names it, and says how long the
+    /// one before is.
     fn start_log(&mut self, vfs: &dyn Vfs) -> Result<()> {
         let number = self.manifest.take_number();
         let created = LogWriter::create(vfs, number, self.manifest.owner());
@@ -100,12 +113,60 @@ impl Writer {
             self.poison_unless_exhausted(e);
         })?;
         let mut next = self.manifest.clone();
-        if let (Some(ended), Some(entry)) = (&self.log, next.logs.last_mut()) {
-            *entry = ended.entry(true);
+        if let (Some(full), Some(entry)) = (&self.log, next.logs.last_mut()) {
+            *entry = full.entry(true);
         }
         next.logs.push(log.entry(false));
         self.install(vfs, next)?;
         self.log = Some(log);
+        Ok(())
+    }
+
+    /// Whether some runs are frozen: being written in the background, or left
+    /// over where that failed.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// Sets the runs of `view` apart, to be written while commits go on in a new
+    /// log. Returns the view in which they are frozen.
+    pub(super) fn freeze(&mut self, vfs: &dyn Vfs, view: &View) -> Result<View> {
+        // The manifest is going to vouch for all of it.
+        self.sync_log()?;
+        self.start_log(vfs)?;
+        let logs = self.manifest.logs.iter().rev();
+        let log = logs.map(|log| log.number).nth(1).unwrap_or(FileNumber(0));
+        self.frozen = Some(Frozen { lsn: view.lsn, log });
+        let freeze =
+            |part: &Arc<Part>| if part.is_run() { Arc::new(part.freeze()) } else { part.clone() };
+        let parts = view.parts.iter().map(freeze).collect();
+        Ok(View { schema: view.schema.clone(), lsn: view.lsn, parts })
+    }
+
+    /// Installs the segment that was made of the frozen runs, with those of its
+    /// rows that `died` meanwhile, and what a flush does besides. No segment where
+    /// all have died.
+    pub(super) fn install_frozen(
+        &mut self,
+        vfs: &dyn Vfs,
+        view: &View,
+        segment: Option<SegmentEntry>,
+        died: &RoaringBitmap,
+    ) -> Result<()> {
+        let Some(frozen) = self.frozen else { return Ok(()) };
+        // The tombstones know of commits that are in the log only.
+        if !sown(Bug::FlushBeforeLogSync) {
+            self.sync_log()?;
+        }
+        let mut next = self.manifest.clone();
+        next.lsn = if sown(Bug::FlushTakesLaterLsn) { view.lsn } else { frozen.lsn };
+        next.logs.retain(|log| log.number > frozen.log && !sown(Bug::FlushDropsOpenLog));
+        let written = enter_frozen(vfs, view, &mut next, segment, died);
+        // Numbers are spent even if writing fails: names are never reused.
+        self.manifest.next_file = next.next_file;
+        written.inspect_err(|_| remove_unnamed(vfs, &next, &self.manifest))?;
+        self.install(vfs, next)?;
+        self.frozen = None;
         Ok(())
     }
 
@@ -137,7 +198,7 @@ impl Writer {
             return Ok(View { schema: view.schema.clone(), lsn: view.lsn, parts });
         }
         self.install(vfs, next)?;
-        self.log = None;
+        (self.log, self.frozen) = (None, None);
         Ok(View { schema: view.schema.clone(), lsn: view.lsn, parts })
     }
 
@@ -218,6 +279,26 @@ pub(super) fn write_files(
     Ok(parts)
 }
 
+/// Enters a segment that was written before, and writes the tombstones it and
+/// older ones need.
+fn enter_frozen(
+    vfs: &dyn Vfs,
+    view: &View,
+    next: &mut Manifest,
+    segment: Option<SegmentEntry>,
+    died: &RoaringBitmap,
+) -> Result<()> {
+    let before = next.next_file;
+    let old = flush_tombstones(vfs, view, next);
+    match segment {
+        Some(entry) if died.is_empty() => next.segments.push(entry),
+        Some(entry) => enter_with_dead(vfs, next, entry, died)?,
+        None => {}
+    }
+    old?;
+    if next.next_file == before { Ok(()) } else { sync_names(vfs) }
+}
+
 /// Writes the living rows of all runs as a segment; `None` if there are none.
 fn flush_runs(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<Option<SegmentEntry>> {
     let runs: Vec<_> = view.parts.iter().filter(|p| p.segment.is_none()).cloned().collect();
@@ -249,7 +330,7 @@ pub(super) fn write_parts(
         if columns.len().is_multiple_of(1024) {
             watch(columns.len() as u64)?;
         }
-        columns.push(&source.id(row)?, source.vectors(row, 1)?);
+        columns.push(&source.id(row)?, source.vector(row)?);
     }
     segment_writer::write(vfs, owner, number, &columns.finish(), rows)
 }

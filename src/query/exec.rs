@@ -204,7 +204,7 @@ impl Run<'_> {
         let rows_in = shortlist.len() as u64;
         for candidate in shortlist.iter_mut() {
             let (part, row) = locate(self.view, &self.bases, candidate.ordinal);
-            candidate.score = scorer.score(part.rows.vectors(row, 1)?, None);
+            candidate.score = scorer.score(part.rows.vector(row)?, None);
         }
         shortlist
             .sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.ordinal.cmp(&b.ordinal)));
@@ -235,7 +235,7 @@ impl Run<'_> {
         for candidate in shortlist.iter() {
             let (part, row) = locate(self.view, &self.bases, candidate.ordinal);
             let norm = whole.then(|| part.rows.norms()[row.index()]);
-            let score = scorer.score(part.rows.vectors(row, 1)?, norm);
+            let score = scorer.score(part.rows.vector(row)?, norm);
             best.offer(score, candidate.ordinal, || part.rows.id(row))?;
         }
         let found = best.into_sorted();
@@ -262,7 +262,7 @@ impl Run<'_> {
         let query2 = self.query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
         for candidate in shortlist.iter_mut() {
             let (part, row) = locate(self.view, &self.bases, candidate.ordinal);
-            let dot = row::rerank_dot(&query, part.rows.vectors(row, 1)?);
+            let dot = row::rerank_dot(&query, part.rows.vector(row)?);
             let norm = f64::from(part.rows.norms()[row.index()]);
             let score = match schema.metric() {
                 Metric::Cosine if norm == 0.0 => 0.0,
@@ -303,7 +303,7 @@ impl Run<'_> {
         for row in rows {
             let row = Ordinal(row);
             let norm = whole.then(|| part.rows.norms()[row.index()]);
-            let score = scorer.score(part.rows.vectors(row, 1)?, norm);
+            let score = scorer.score(part.rows.vector(row)?, norm);
             best.offer(score, base + row.0, || part.rows.id(row))?;
         }
         Ok(rows.len())
@@ -313,22 +313,19 @@ impl Run<'_> {
     fn score_all(&self, at: usize, scorer: &Scorer, best: &mut Best) -> Result<u64> {
         let (part, base) = (&self.view.parts[at], self.bases[at]);
         let rows = part.rows.len();
-        let schema = &self.view.schema;
-        let whole = self.dims == schema.dims();
+        let whole = self.dims == self.view.schema.dims();
         for first in (0..rows).step_by(BLOCK) {
             let count = (rows - first).min(BLOCK as u32);
             let alive = part.alive().map_or(u64::MAX, |words| words[first as usize / BLOCK]);
             if alive == 0 {
                 continue;
             }
-            let vectors = part.rows.vectors(Ordinal(first), count)?;
             let norms = &part.rows.norms()[first as usize..];
-            for (lane, vector) in vectors.chunks_exact(schema.vector_bytes()).enumerate() {
-                if alive >> lane & 1 == 1 {
-                    let score = scorer.score(vector, whole.then(|| norms[lane]));
-                    let row = Ordinal(first + lane as u32);
-                    best.offer(score, base + row.0, || part.rows.id(row))?;
-                }
+            for lane in (0..count).filter(|lane| alive >> lane & 1 == 1) {
+                let row = Ordinal(first + lane);
+                let norm = whole.then(|| norms[lane as usize]);
+                let score = scorer.score(part.rows.vector(row)?, norm);
+                best.offer(score, base + row.0, || part.rows.id(row))?;
             }
         }
         Ok(part.live_rows())

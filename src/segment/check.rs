@@ -5,6 +5,8 @@
 //! region table with the footer. Whoever reads the spans, in any order or on any
 //! number of threads, keeps no more of the file in RAM than the span at hand.
 
+use std::sync::Arc;
+
 use super::format::{Footer, PAGE, RegionKind};
 use super::reader::{Parts, check_header, read_footer};
 use crate::codec::crc32;
@@ -17,12 +19,12 @@ use crate::vfs::ReadFile;
 
 /// Most bytes of blocks in a span: they stay in the cache of a core between
 /// being read and being summed.
-const SPAN: usize = 256 << 10;
+pub(crate) const SPAN: usize = 256 << 10;
 
 /// A segment file whose header, footer and region table are right, and agree
 /// with each other, the schema and the manifest.
-pub(crate) struct Check<'a> {
-    parts: Parts<'a>,
+pub(crate) struct Check {
+    parts: Parts,
     collection: CollectionId,
     entry: SegmentEntry,
     table_at: u64,
@@ -42,17 +44,17 @@ pub(crate) struct Span {
     first: usize,
 }
 
-impl<'a> Check<'a> {
+impl Check {
     /// # Errors
     /// [`Error::Corrupt`] where that is not so.
     pub(crate) fn new(
-        file: &'a dyn ReadFile,
+        file: Arc<dyn ReadFile>,
         collection: &CollectionId,
         schema: &Schema,
         entry: &SegmentEntry,
     ) -> Result<Self> {
-        check_header(file, collection, entry)?;
-        let footer = read_footer(file, entry)?;
+        check_header(&*file, collection, entry)?;
+        let footer = read_footer(&*file, entry)?;
         let parts = Parts::open(file, &footer)?;
         parts.check_regions(schema)?;
         check_lengths(&parts, schema, entry.rows)?;

@@ -66,6 +66,17 @@ impl RegionKind {
         Self::FieldIndex,
     ];
 
+    /// What it holds, in the words of `info`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ids | Self::IdOrder => "ids",
+            Self::Norms | Self::Codes | Self::Factors => "stage codes",
+            Self::Vectors => "full vectors",
+            Self::Payload | Self::PayloadIndex => "payloads",
+            Self::FieldIndex => "field indexes",
+        }
+    }
+
     /// Bytes covered by one checksum.
     pub(crate) fn block_len(self) -> u32 {
         match self {

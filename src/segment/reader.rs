@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::format::{Footer, PAGE, RegionEntry, RegionKind, decode_table};
 use super::ids;
-use super::region::Region;
+use super::region::{Checksums, Region};
 use super::resident::{Codes, Norms, ResidentColumn};
 use crate::codec::header::{CollectionId, FileHeader, FileKind};
 use crate::codec::{FormatError, Reader, crc32};
@@ -61,7 +61,7 @@ impl Segment {
         };
         check_header(&*file, collection, entry)?;
         let footer = read_footer(&*file, entry)?;
-        let parts = Parts::open(&*file, &footer)?;
+        let parts = Parts::open(file, &footer)?;
         parts.build(schema, entry.rows)
     }
 
@@ -70,11 +70,6 @@ impl Segment {
             Column::Norms => &self.norms,
             Column::Stage(stage) => &self.codes[stage],
         }
-    }
-
-    /// (what, bytes) of each region, for `info`.
-    pub(crate) fn sizes(&self) -> impl Iterator<Item = (RegionKind, u64)> {
-        self.entries.iter().map(|e| (e.kind, e.len))
     }
 }
 
@@ -121,18 +116,20 @@ fn read(file: &dyn ReadFile, offset: u64, len: usize) -> Result<Vec<u8>> {
 }
 
 /// A segment whose table is read: what the regions are built from.
-pub(super) struct Parts<'a> {
-    pub(super) file: &'a dyn ReadFile,
+pub(super) struct Parts {
+    pub(super) file: Arc<dyn ReadFile>,
     bytes: Bytes,
     pub(super) entries: Vec<RegionEntry>,
-    pub(super) checksums: Arc<[u32]>,
+    pub(super) checksums: Vec<u32>,
+    /// Where in the file they are.
+    checksums_at: usize,
 }
 
-impl<'a> Parts<'a> {
-    pub(super) fn open(file: &'a dyn ReadFile, footer: &Footer) -> Result<Self> {
+impl Parts {
+    pub(super) fn open(file: Arc<dyn ReadFile>, footer: &Footer) -> Result<Self> {
         let len =
             footer.table_len().and_then(|len| usize::try_from(len).ok()).unwrap_or(usize::MAX);
-        let table = read(file, footer.table_at, len)?;
+        let table = read(&*file, footer.table_at, len)?;
         if crc32(&table) != footer.table_crc {
             let what = "checksum of the region table does not match";
             return Err(Error::corrupt(file.path(), footer.table_at, what));
@@ -145,7 +142,9 @@ impl<'a> Parts<'a> {
             return Err(Error::corrupt(file.path(), 0, what));
         }
         bytes.random_access();
-        Ok(Self { file, bytes, entries, checksums: checksums.into() })
+        let table_end = usize::try_from(footer.table_at).expect("fits the file") + len;
+        let checksums_at = table_end - checksums.len() * 4;
+        Ok(Self { file, bytes, entries, checksums, checksums_at })
     }
 
     fn build(self, schema: &Schema, rows: u32) -> Result<Segment> {
@@ -226,7 +225,8 @@ impl<'a> Parts<'a> {
     }
 
     fn region(&self, entry: &RegionEntry) -> Region {
-        Region::new(self.file.path(), self.bytes.clone(), self.checksums.clone(), entry)
+        let checksums = Checksums::InFile(self.checksums_at);
+        Region::new(self.file.path(), self.bytes.clone(), checksums, entry)
     }
 
     fn mapped(&self, kind: RegionKind, len: Option<usize>) -> Result<Region> {
@@ -287,8 +287,8 @@ impl Rows for Segment {
         Ok(Ordinal(row))
     }
 
-    fn vectors(&self, first: Ordinal, count: u32) -> Result<&[u8]> {
-        self.vectors.get(first.index() * self.vector_bytes, count as usize * self.vector_bytes)
+    fn vector(&self, row: Ordinal) -> Result<&[u8]> {
+        self.vectors.get(row.index() * self.vector_bytes, self.vector_bytes)
     }
 
     fn will_need(&self, row: Ordinal) {
@@ -322,6 +322,10 @@ impl Rows for Segment {
     fn column(&self, column: Column) -> Option<(u64, bool)> {
         let column = self.resident(column);
         Some((column.bytes(), column.is_held()))
+    }
+
+    fn disk_bytes(&self) -> Vec<(&'static str, u64)> {
+        self.entries.iter().map(|entry| (entry.kind.name(), entry.len)).collect()
     }
 
     fn mapped(&self) -> Option<&Bytes> {

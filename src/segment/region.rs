@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::format::RegionEntry;
-use crate::codec::crc32;
+use crate::codec::{Fields, crc32};
 use crate::error::{Error, Result};
 use crate::index::Source;
 use crate::sown::{Bug, sown};
@@ -14,6 +14,16 @@ use crate::vfs::map::Bytes;
 
 /// Blocks that are asked for at once when a region is read as a whole.
 const AHEAD: usize = 64;
+
+/// The checksums of all blocks of a file.
+#[derive(Clone)]
+pub(crate) enum Checksums {
+    /// At this offset of the same file: they take no RAM of ours. What they were
+    /// when the file was opened, its table's checksum vouched for.
+    InFile(usize),
+    /// Taken out of a file whose table is not where it should be.
+    Kept(Arc<[u32]>),
+}
 
 /// Part of a mapped file with one checksum per block. A block is compared with
 /// its checksum when it is first touched in this open, and then trusted.
@@ -23,7 +33,7 @@ pub(crate) struct Region {
     offset: usize,
     len: usize,
     block_len: usize,
-    checksums: Arc<[u32]>,
+    checksums: Checksums,
     first_checksum: usize,
     /// One bit per block that was compared. Two threads may compare the same
     /// block; both find the same, so no order between them is needed.
@@ -35,7 +45,7 @@ impl Region {
     pub(crate) fn new(
         file: &Path,
         bytes: Bytes,
-        checksums: Arc<[u32]>,
+        checksums: Checksums,
         entry: &RegionEntry,
     ) -> Self {
         let words = usize::try_from(entry.blocks().div_ceil(64)).expect("fits the file");
@@ -91,7 +101,7 @@ impl Region {
     /// Compares the bytes of a block.
     fn compare(&self, block: usize, bytes: &[u8]) -> Result<()> {
         let sum = crc32(bytes);
-        if sum == self.checksums[self.first_checksum + block] || sown(Bug::BlockNotChecked) {
+        if sum == self.checksum(self.first_checksum + block) || sown(Bug::BlockNotChecked) {
             return Ok(());
         }
         let at = self.offset + block * self.block_len;
@@ -128,6 +138,13 @@ impl Region {
     /// Says that the region is read from its beginning to its end.
     pub(crate) fn in_order(&self) {
         self.bytes.in_order(self.offset, self.len);
+    }
+
+    fn checksum(&self, at: usize) -> u32 {
+        match &self.checksums {
+            Checksums::Kept(all) => all[at],
+            Checksums::InFile(start) => self.bytes.u32(start + at * 4..start + at * 4 + 4),
+        }
     }
 
     /// Says that bytes `[at, at + len)` will be read soon. Blocks that were read

@@ -4,11 +4,10 @@
 //! read if the blocks it lies in match their checksums, whatever else is damaged.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::format::{Footer, PAGE, RegionEntry, RegionKind, decode_table};
 use super::ids;
-use super::region::Region;
+use super::region::{Checksums, Region};
 use crate::codec::{Reader, crc32};
 use crate::error::{Error, Result};
 use crate::manifest::SegmentEntry;
@@ -54,7 +53,7 @@ impl Salvage {
         let whole = bytes.get(..entry.len as usize).ok_or_else(|| wrong("is cut short"))?;
         let (regions, checksums) =
             table(whole, entry).ok_or_else(|| wrong("its region table cannot be read"))?;
-        let checksums: Arc<[u32]> = checksums.into();
+        let checksums = Checksums::Kept(checksums.into());
         let region = |kind, len: Option<usize>| {
             let found = regions.iter().find(|r| r.kind == kind && r.stage == 0);
             let fits = found.filter(|r| len.is_none_or(|len| r.len == len as u64));

@@ -35,7 +35,7 @@ where
     write_columns(&mut out, columns)?;
     out.begin_region(RegionKind::Vectors, 0);
     for (source, row) in rows() {
-        out.put(source.vectors(row, 1)?)?;
+        out.put(source.vector(row)?)?;
     }
     out.end_region()?;
     let mut indexes = IndexBuilder::new(columns.fields.clone());

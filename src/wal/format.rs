@@ -46,10 +46,58 @@ pub(crate) struct FrameHead {
     pub(crate) body_crc: u32,
 }
 
-impl FrameHead {
-    /// The head of a frame with this body.
-    pub(crate) fn over(body: &[u8], lsn: Lsn, synced: u64, operations: u32) -> Self {
-        Self { lsn, synced, operations, body_len: body.len() as u32, body_crc: crc32(body) }
+/// A frame being built: room for the head, then the body as it grows, so that a
+/// commit goes to the file from where it was gathered.
+pub(crate) struct Frame {
+    bytes: Vec<u8>,
+    body_len: usize,
+}
+
+impl Frame {
+    /// Where the body begins.
+    pub(crate) const BODY: usize = wal_frame::LEN;
+
+    pub(crate) fn new() -> Self {
+        Self::of(&[])
+    }
+
+    /// A frame with this body.
+    pub(crate) fn of(body: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(Self::BODY + body.len() + ALIGN);
+        bytes.resize(Self::BODY, 0);
+        bytes.extend_from_slice(body);
+        Self { bytes, body_len: body.len() }
+    }
+
+    /// Lets `add` append to the body.
+    pub(crate) fn grow(&mut self, add: impl FnOnce(&mut Vec<u8>)) {
+        add(&mut self.bytes);
+        self.body_len = self.bytes.len() - Self::BODY;
+    }
+
+    pub(crate) fn body_len(&self) -> usize {
+        self.body_len
+    }
+
+    pub(crate) fn body(&self) -> &[u8] {
+        self.bytes.field(Self::BODY..Self::BODY + self.body_len)
+    }
+
+    /// Fills in the head and the padding behind the body.
+    pub(crate) fn seal(&mut self, name: &LogName, offset: u64, head: FrameHead) {
+        self.bytes.resize((Self::BODY + self.body_len).next_multiple_of(ALIGN), 0);
+        put(&mut self.bytes, 0..Self::BODY, &name.encode(offset, head));
+    }
+
+    /// All of it: head, body and padding once it is sealed.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The same, to be kept; nothing is added any more.
+    pub(crate) fn into_bytes(mut self) -> Vec<u8> {
+        self.bytes.shrink_to_fit();
+        self.bytes
     }
 }
 
@@ -60,8 +108,8 @@ impl LogName {
         crc32_of(&[&self.collection, &number, &offset, head])
     }
 
-    /// Appends the frame that stands at `offset` of the log to `out`.
-    pub(crate) fn encode(&self, offset: u64, frame: FrameHead, body: &[u8], out: &mut Vec<u8>) {
+    /// The head of the frame that stands at `offset` of the log.
+    pub(crate) fn encode(&self, offset: u64, frame: FrameHead) -> [u8; wal_frame::LEN] {
         use wal_frame as f;
         let mut head = [0; f::LEN];
         put(&mut head, f::MAGIC, MAGIC);
@@ -72,9 +120,7 @@ impl LogName {
         put(&mut head, f::BODY_CRC, &frame.body_crc.to_le_bytes());
         let crc = self.crc(offset, &head);
         put(&mut head, f::HEAD_CRC, &crc.to_le_bytes());
-        out.extend_from_slice(&head);
-        out.extend_from_slice(body);
-        out.resize(out.len().next_multiple_of(ALIGN), 0);
+        head
     }
 
     /// The head at `offset` of the log whose bytes are `log`; `None` unless every

@@ -5,6 +5,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
 use crate::codec::{FormatError, Reader};
+use crate::rows::Place;
 use crate::types::{IdKind, MAX_ID_BYTES, RowId};
 
 const UPSERT: u8 = 1;
@@ -17,8 +18,8 @@ pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Operation<'a> {
     /// The row now is this: vector in stored precision, payload as JSON text
-    /// (empty: none).
-    Upsert { id: RowId, vector: &'a [u8], payload: &'a str },
+    /// (empty: none), and where in the body both are.
+    Upsert { id: RowId, vector: &'a [u8], payload: &'a str, place: Place },
     /// The row is gone.
     Delete { id: RowId },
 }
@@ -73,10 +74,13 @@ fn operation<'a>(
     match r.u8()? {
         UPSERT => {
             let id = row_id(r, ids)?;
+            let vector_at = r.at() as u64;
             let vector = r.take(vector_bytes)?;
             let len = r.count(1)?;
+            let (payload_at, payload_len) = (r.at() as u64, len as u32);
             let payload = utf8(r, len)?;
-            Ok(Operation::Upsert { id, vector, payload })
+            let place = Place { vector: vector_at, payload: payload_at, payload_len };
+            Ok(Operation::Upsert { id, vector, payload, place })
         }
         DELETE => Ok(Operation::Delete { id: row_id(r, ids)? }),
         other => Err(FormatError::mismatch(at, "kind of operation", 1, u64::from(other))),
@@ -112,8 +116,9 @@ mod tests {
         put_upsert(&mut body, &RowId::from("a"), &[1, 2, 3, 4], "{\"x\":1}");
         put_delete(&mut body, &RowId::from("some id"));
         let back = parse(&body, 2, IdKind::Str, 4).expect("parses");
-        let first =
-            Operation::Upsert { id: "a".into(), vector: &[1, 2, 3, 4], payload: "{\"x\":1}" };
+        let place = Place { vector: 4, payload: 12, payload_len: 7 };
+        let (vector, payload) = (&[1, 2, 3, 4], "{\"x\":1}");
+        let first = Operation::Upsert { id: "a".into(), vector, payload, place };
         assert_eq!(back, [first, Operation::Delete { id: "some id".into() }]);
     }
 

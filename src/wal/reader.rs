@@ -152,7 +152,7 @@ mod tests {
     use crate::types::FileNumber;
     use crate::vfs::Vfs;
     use crate::vfs::mem::Mem;
-    use crate::wal::format::FrameHead;
+    use crate::wal::format::{Frame, FrameHead};
     use crate::wal::writer::LogWriter;
 
     const OWNER: Owner = Owner { collection: [5; 16], generation: 1 };
@@ -164,7 +164,7 @@ mod tests {
         let mut starts = Vec::new();
         for (n, body) in [b"first".as_slice(), b"second commit", b"third"].iter().enumerate() {
             starts.push(log.len() as usize);
-            log.append(Lsn(n as u64 + 1), 1, body).expect("append");
+            log.append(Lsn(n as u64 + 1), 1, &mut Frame::of(body)).expect("append");
             log.sync().expect("sync");
         }
         assert_eq!(vfs.list().expect("list"), ["wal-0000000003"]);
@@ -250,13 +250,10 @@ mod tests {
         let name = LogName { collection: [5; 16], number: FileNumber(3) };
         let mut bytes = FileHeader::new(FileKind::Wal, FileNumber(3), OWNER).encode().to_vec();
         let entry = entry(&bytes, false);
-        let mut forged = Vec::new();
         while bytes.len() < 8 << 20 {
             let head =
                 FrameHead { lsn: Lsn(9), synced: 0, operations: 0, body_len: 4 << 20, body_crc: 1 };
-            forged.clear();
-            name.encode(bytes.len() as u64, head, &[], &mut forged);
-            bytes.extend_from_slice(&forged);
+            bytes.extend_from_slice(&name.encode(bytes.len() as u64, head));
         }
         assert_eq!(read(&bytes, entry).expect("a torn end"), Vec::<Vec<u8>>::new());
     }

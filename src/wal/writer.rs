@@ -1,6 +1,6 @@
 //! Appends frames to the one log that is open for writing.
 
-use super::format::{FrameHead, LogName};
+use super::format::{Frame, FrameHead, LogName};
 use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::error::Result;
 use crate::manifest::LogEntry;
@@ -16,7 +16,6 @@ pub(crate) struct LogWriter {
     len: u64,
     synced: u64,
     crc: crc32fast::Hasher,
-    buffer: Vec<u8>,
     ended: bool,
 }
 
@@ -32,10 +31,11 @@ impl LogWriter {
         let name = LogName { collection: owner.collection, number };
         let file = vfs.create(&FileKind::Wal.name(number))?;
         let crc = crc32fast::Hasher::new();
-        let mut log = Self { file, name, len: 0, synced: 0, crc, buffer: Vec::new(), ended: false };
-        let header = FileHeader::new(FileKind::Wal, number, owner);
-        log.buffer.extend(header.encode());
-        log.write()?;
+        let mut log = Self { file, name, len: 0, synced: 0, crc, ended: false };
+        let header = FileHeader::new(FileKind::Wal, number, owner).encode();
+        log.file.write(&header)?;
+        log.crc.update(&header);
+        log.len = header.len() as u64;
         log.sync()?;
         if !sown(Bug::LogNameNotSynced) {
             vfs.sync_dir()?;
@@ -48,18 +48,26 @@ impl LogWriter {
         self.len
     }
 
-    /// Appends one commit; durable only after [`Self::sync`].
-    pub(crate) fn append(&mut self, lsn: Lsn, operations: u32, body: &[u8]) -> Result<()> {
-        self.buffer.clear();
-        let head = FrameHead::over(body, lsn, self.synced, operations);
-        self.name.encode(self.len, head, body, &mut self.buffer);
-        self.write()
-    }
-
-    fn write(&mut self) -> Result<()> {
-        self.file.write(&self.buffer)?;
-        self.crc.update(&self.buffer);
-        self.len += self.buffer.len() as u64;
+    /// Appends one commit; durable only after [`Self::sync`]. Its body is summed
+    /// once: the log's checksum takes the frame's over.
+    pub(crate) fn append(&mut self, lsn: Lsn, operations: u32, frame: &mut Frame) -> Result<()> {
+        let mut body = crc32fast::Hasher::new();
+        body.update(frame.body());
+        let head = FrameHead {
+            lsn,
+            synced: self.synced,
+            operations,
+            body_len: frame.body_len() as u32,
+            body_crc: body.clone().finalize(),
+        };
+        frame.seal(&self.name, self.len, head);
+        let bytes = frame.bytes();
+        self.file.write(bytes)?;
+        let (head, rest) = bytes.split_at(Frame::BODY);
+        self.crc.update(head);
+        self.crc.combine(&body);
+        self.crc.update(&rest[frame.body_len()..]);
+        self.len += bytes.len() as u64;
         Ok(())
     }
 

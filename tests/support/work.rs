@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use matryo::testing::Recorder;
+use matryo::testing::{Recorder, begin_flush, finish_flush};
 use matryo::{Collection, Durability, Error, Options, RowId, json};
 
 use super::{DIMS, Rng, schema, vector};
@@ -60,7 +60,7 @@ impl Work {
     /// One random step; no error is expected of some, any of others.
     pub(crate) fn step(&mut self) -> Result<(), Error> {
         let db = self.db();
-        match self.rng.below(16) {
+        match self.rng.below(18) {
             0 | 1 => self.lasting(db.flush()),
             2 => {
                 drop(db);
@@ -79,6 +79,8 @@ impl Work {
             3 | 4 => self.bulk(&db, true),
             5 => self.bulk(&db, false),
             6 | 7 => self.compact(&db),
+            16 => self.begin_flush(&db),
+            17 => self.finish_flush(&db),
             _ => self.batch(&db),
         }
     }
@@ -138,6 +140,23 @@ impl Work {
             true
         });
         self.lasting(compacted.map(drop))
+    }
+
+    fn begin_flush(&mut self, db: &Collection) -> Result<(), Error> {
+        let begun = begin_flush(db);
+        // Where one had begun before nothing was made durable.
+        if matches!(begun, Ok(false)) { Ok(()) } else { self.lasting(begun.map(drop)) }
+    }
+
+    fn finish_flush(&mut self, db: &Collection) -> Result<(), Error> {
+        let (once, within) = (Cell::new(true), RefCell::new(&mut *self));
+        let flushed = finish_flush(db, &|| {
+            if once.replace(false) {
+                let _ = within.borrow_mut().batch(db);
+            }
+        });
+        // Where nothing was frozen nothing was made durable.
+        if once.get() { flushed } else { self.lasting(flushed) }
     }
 
     fn seed(&mut self) -> u64 {

@@ -71,6 +71,6 @@ impl<'a> Frames<'a> {
         let valid = self.valid(view.lsn);
         let Some(lsn) = valid.last().map(|(lsn, ..)| *lsn) else { return Ok(view) };
         let operations: Vec<_> = valid.into_iter().flat_map(|(_, all, _)| all).collect();
-        apply::apply(&view, lsn, &operations)
+        apply::apply(&view, lsn, &operations, None)
     }
 }

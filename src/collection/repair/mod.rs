@@ -20,7 +20,7 @@ use roaring::RoaringBitmap;
 
 use super::Collection;
 use super::open::{MAX_LOG, open_segments, read_tombstones, replay, strays};
-use super::verify::check_segment;
+use super::verify::check_segments;
 use super::writer::{remove_unnamed, write_files, write_parts};
 use crate::codec::header::{FileHeader, FileKind, check_writable};
 use crate::error::{Corruption, Error, Result};
@@ -221,11 +221,12 @@ impl<'a> Repair<'a> {
     /// Compares all segments and tombstones.
     fn examine(&mut self) -> Result<Vec<Source>> {
         let mut sources = Vec::new();
-        for entry in self.found.segments.clone() {
+        let segments = self.found.segments.clone();
+        let checked = check_segments(self.vfs, &self.found, &segments, THREADS);
+        for (entry, checked) in segments.into_iter().zip(checked) {
             let name = FileKind::Segment.name(entry.number);
-            let checked = check_segment(self.vfs, &self.found, &entry, THREADS);
             let state = match checked {
-                Ok(_) => State::Intact,
+                Ok(()) => State::Intact,
                 Err(e) => {
                     let salvage = self.salvage(&name, &entry);
                     self.note(name, e)?;

@@ -1,0 +1,113 @@
+//! Flushing in the background: commits go on while full runs become a segment.
+//!
+//! ```text
+//!   with the lock     freeze: a new log; the manifest names it and the full one
+//!   without           write the frozen runs as a segment
+//!   with the lock     install it; the manifest names the new log alone
+//! ```
+//!
+//! A stop anywhere between finds each commit in a segment or in a log. At most
+//! one set of runs is frozen at a time: when the memtable is full again before
+//! that, commits wait, so RAM in use stays below twice its size.
+
+use std::sync::Arc;
+
+#[cfg(feature = "testing")]
+use super::Collection;
+use super::compact::{died_meanwhile, replaced};
+use super::writer::{Writer, write_segment};
+use super::{Handle, Shared};
+use crate::codec::header::FileKind;
+use crate::error::Result;
+use crate::view::{Part, View};
+
+impl Handle {
+    /// Has the background write the runs that were just frozen.
+    pub(super) fn flush_in_background(&self, writer: &mut Writer) {
+        let shared = self.shared.clone();
+        let sown = crate::sown::inherit();
+        writer.flushing = true;
+        let work = move || {
+            sown();
+            let done = Done(&shared);
+            let error = write_frozen(&shared, &|_| Ok(())).err().map(|e| e.to_string());
+            *shared.background_error.lock() = error;
+            drop(done);
+            shared.wake();
+        };
+        let spawned = std::thread::Builder::new().name("matryo-flush".into()).spawn(work);
+        // Without a thread the next commit that finds the memtable full does it.
+        writer.flushing = spawned.is_ok();
+        *self.flush.lock() = spawned.ok();
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Collection {
+    pub(crate) fn begin_flush(&self) -> Result<bool> {
+        let mut writer = self.shared.idle_writer()?;
+        if writer.is_frozen() {
+            return Ok(false);
+        }
+        self.shared.publish(writer.freeze(&*self.shared.vfs, &self.view())?);
+        Ok(true)
+    }
+
+    pub(crate) fn finish_flush(&self, watch: &dyn Fn()) -> Result<()> {
+        let watch = |_| {
+            watch();
+            Ok(())
+        };
+        write_frozen(&self.shared, &watch)
+    }
+}
+
+/// Lets those go on that wait for the flush, however it ended.
+struct Done<'a>(&'a Shared);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        if let Some(writer) = &self.0.writer {
+            writer.lock().flushing = false;
+        }
+        self.0.flushed.notify_all();
+    }
+}
+
+/// Writes the frozen runs as a segment and installs it. `watch` is told of the
+/// first row and every thousandth.
+///
+/// # Errors
+/// Whatever kept the segment from being written: the runs stay frozen then, and
+/// the next flush writes them.
+pub(super) fn write_frozen(shared: &Shared, watch: &dyn Fn(u64) -> Result<()>) -> Result<()> {
+    let vfs = &*shared.vfs;
+    let (group, number, owner) = {
+        let mut writer = shared.lock_writer()?;
+        if !writer.is_frozen() {
+            return Ok(());
+        }
+        let parts = &shared.view().parts;
+        let group: Vec<Arc<Part>> = parts.iter().filter(|part| part.frozen).cloned().collect();
+        let (number, owner) = writer.reserve();
+        (group, number, owner)
+    };
+    let living = group.iter().any(|part| part.live_rows() > 0);
+    let write = || write_segment(vfs, owner, &shared.schema, number, &group, watch);
+    let written = if living { Some(write()?) } else { None };
+    let mut writer = shared.lock_writer()?;
+    let view = shared.view();
+    let died = died_meanwhile(&view, &group);
+    let written = written.filter(|(entry, _)| died.len() < u64::from(entry.rows));
+    if written.is_none() {
+        // All rows have died meanwhile: nobody will name the new file.
+        let _ = vfs.remove(&FileKind::Segment.name(number));
+    }
+    let entry = written.as_ref().map(|(entry, _)| *entry);
+    writer.install_frozen(vfs, &view, entry, &died)?;
+    let view = replaced(&view, &group, written, died);
+    let living = view.parts.iter().filter(|part| part.segment.is_none() || part.live_rows() > 0);
+    let parts = living.cloned().collect();
+    shared.publish(View { parts, ..view });
+    Ok(())
+}
