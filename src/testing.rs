@@ -81,6 +81,16 @@ impl Folder {
         self.0.remove(name).expect("a file in RAM can be removed");
     }
 
+    /// From here on its files have at most so many bytes together.
+    pub fn limit(&self, capacity: Option<u64>) {
+        self.0.limit(capacity);
+    }
+
+    /// Bytes that its files take, and the reserve.
+    pub fn used(&self) -> u64 {
+        self.0.used()
+    }
+
     /// From here on this is a process that was forked off with all its handles.
     pub fn enter_fork(&self) {
         self.0.enter_fork();

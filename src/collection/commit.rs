@@ -23,6 +23,8 @@ use crate::view::View;
 /// A batch that waits to be committed.
 struct Waiting {
     operations: u32,
+    /// Whether it adds rows, so that the reserve is not for it.
+    adds: bool,
     body: Vec<u8>,
     outcome: Outcome,
 }
@@ -36,17 +38,17 @@ type Outcome = Arc<Mutex<Option<Result<()>>>>;
 pub(super) struct Queue(Mutex<Vec<Waiting>>);
 
 impl Queue {
-    fn push(&self, operations: u32, body: Vec<u8>) -> Outcome {
+    fn push(&self, operations: u32, adds: bool, body: Vec<u8>) -> Outcome {
         let outcome = Outcome::default();
-        self.0.lock().push(Waiting { operations, body, outcome: outcome.clone() });
+        self.0.lock().push(Waiting { operations, adds, body, outcome: outcome.clone() });
         outcome
     }
 }
 
 /// Commits a batch, alone or with those that wait beside it.
-pub(super) fn commit(handle: &Handle, operations: u32, body: Vec<u8>) -> Result<()> {
+pub(super) fn commit(handle: &Handle, operations: u32, adds: bool, body: Vec<u8>) -> Result<()> {
     let writer = handle.writer()?;
-    let outcome = handle.queue.push(operations, body);
+    let outcome = handle.queue.push(operations, adds, body);
     let mut writer = writer.lock();
     if outcome.lock().is_none() {
         let group = std::mem::take(&mut *handle.queue.0.lock());
@@ -56,20 +58,42 @@ pub(super) fn commit(handle: &Handle, operations: u32, body: Vec<u8>) -> Result<
     result.expect("a batch is in the queue until somebody has committed it")
 }
 
-/// Commits each batch of a group or tells it why not.
-fn commit_group(handle: &Handle, writer: &mut Writer, group: Vec<Waiting>) {
-    match prepare(handle, writer) {
-        Err(e) => group.iter().for_each(|batch| batch.finish(Err(e.again()))),
-        Ok(view) => {
-            let accepted = admit(&view, group);
-            let done = log_and_apply(handle, writer, &view, &accepted);
-            let outcome = || match &done {
-                Ok(()) => Ok(()),
-                Err(e) => Err(e.again()),
-            };
-            accepted.iter().for_each(|batch| batch.finish(outcome()));
-        }
+/// Commits each batch of a group or tells it why not. On a full disk those that
+/// only delete go on with the reserve, which the others may not use.
+fn commit_group(handle: &Handle, writer: &mut Writer, mut group: Vec<Waiting>) {
+    let vfs = &*handle.vfs;
+    let room = writer.reserve.refill(vfs);
+    let refuse_adds = |group: &mut Vec<Waiting>, e: &Error| {
+        group.extract_if(.., |batch| batch.adds).for_each(|batch| batch.finish(Err(e.again())));
+    };
+    if let Err(e) = &room {
+        refuse_adds(&mut group, e);
     }
+    let view = match prepare(handle, writer) {
+        Ok(view) => view,
+        // Rows in RAM could not be written; to delete some is possible all the same.
+        Err(e) if e.is_full() && writer.healthy().is_ok() => {
+            refuse_adds(&mut group, &e);
+            handle.view()
+        }
+        Err(e) => return group.iter().for_each(|batch| batch.finish(Err(e.again()))),
+    };
+    let mut accepted = admit(&view, group);
+    let mut done = log_and_apply(handle, writer, &view, &accepted);
+    if let Err(e) = &done
+        && e.is_full()
+        && writer.healthy().is_ok()
+        && !accepted.iter().all(|batch| batch.adds)
+        && writer.reserve.spend(vfs)
+    {
+        refuse_adds(&mut accepted, e);
+        done = log_and_apply(handle, writer, &view, &accepted);
+    }
+    let outcome = || match &done {
+        Ok(()) => Ok(()),
+        Err(e) => Err(e.again()),
+    };
+    accepted.iter().for_each(|batch| batch.finish(outcome()));
 }
 
 /// Makes room in the memtable; returns the view to build on.

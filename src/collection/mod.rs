@@ -9,6 +9,7 @@
 //!   commit.rs   the order of a commit; commits that share a sync
 //!   apply.rs    a commit's operations -> the next view
 //!   writer.rs   log, flush, clean close
+//!   reserve.rs  room that is kept for what frees room
 //!   compact.rs  segments are merged, dead rows reclaimed
 //!   open.rs     create, open, recovery
 //!   snapshot.rs the rows at one moment
@@ -31,6 +32,7 @@ mod info;
 pub(crate) mod open;
 mod options;
 pub(crate) mod repair;
+mod reserve;
 mod snapshot;
 mod verify;
 mod writer;
@@ -227,7 +229,8 @@ impl Collection {
     /// rows stay in the log.
     pub fn flush(&self) -> Result<()> {
         let mut writer = self.shared.lock_writer()?;
-        let next = writer.flush(&*self.shared.vfs, &self.view())?;
+        let (vfs, view) = (&*self.shared.vfs, self.view());
+        let next = writer.with_reserve(vfs, |writer| writer.flush(vfs, &view))?;
         self.shared.publish(next);
         drop(writer);
         self.shared.wake();

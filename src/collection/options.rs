@@ -19,11 +19,16 @@ pub struct Options {
     pub(crate) read_only: bool,
     pub(crate) background: bool,
     pub(crate) allow_unsafe_fs: bool,
+    pub(crate) reserve: u64,
+    pub(crate) file_mode: u32,
 }
 
 impl Options {
     /// RAM for rows that are not in a segment yet, unless told otherwise.
     pub const MEMTABLE_BYTES: usize = 64 << 20;
+
+    /// Bytes of the disk that are kept for deletes, unless told otherwise.
+    pub const RESERVE: u64 = 4 << 20;
 
     /// The defaults: full durability, [`Self::MEMTABLE_BYTES`], read and write.
     pub fn new() -> Self {
@@ -33,6 +38,8 @@ impl Options {
             read_only: false,
             background: true,
             allow_unsafe_fs: false,
+            reserve: Self::RESERVE,
+            file_mode: crate::vfs::disk::PRIVATE,
         }
     }
 
@@ -65,6 +72,31 @@ impl Options {
     #[must_use]
     pub fn allow_unsafe_fs(mut self, yes: bool) -> Self {
         self.allow_unsafe_fs = yes;
+        self
+    }
+
+    /// Bytes of the disk that are taken before the first commit, for a time when
+    /// there are no others: then batches that only delete, [`flush`], [`compact`] and
+    /// the recovery of a log still work, as far as these bytes reach, and new rows
+    /// are refused until they could be taken again. They are a file named `RESERVE`,
+    /// which [`Info`](crate::Info) does not count. Default: [`Self::RESERVE`]; 0 for
+    /// none.
+    ///
+    /// [`flush`]: super::Collection::flush
+    /// [`compact`]: super::Collection::compact
+    #[must_use]
+    pub fn reserve(mut self, bytes: u64) -> Self {
+        self.reserve = bytes;
+        self
+    }
+
+    /// Permission bits of the files that are created through this handle, less
+    /// those that the process masks; a folder that is created has the same, and may
+    /// be entered by whoever may read. Default: 0o600, so 0o700 for the folder:
+    /// nobody else. Bits beyond 0o666 are ignored.
+    #[must_use]
+    pub fn file_mode(mut self, mode: u32) -> Self {
+        self.file_mode = mode & 0o666 | 0o600;
         self
     }
 

@@ -58,6 +58,14 @@ pub(crate) trait Vfs: Send + Sync {
     /// Makes creations, renames and removals so far durable.
     fn sync_dir(&self) -> Result<()>;
 
+    /// Takes `len` bytes of the medium for a file that nobody reads, and keeps them
+    /// until [`Self::release`]; one that has them is left as it is. On failure
+    /// there is no such file.
+    fn allocate(&self, name: &str, len: u64) -> Result<()>;
+
+    /// Gives back what [`Self::allocate`] took; whether there was something.
+    fn release(&self, name: &str) -> Result<bool>;
+
     /// Takes the folder's lock or fails with [`crate::Error::Locked`] at once.
     /// Dropping the guard releases it, as does the death of the process.
     fn lock(&self, mode: LockMode) -> Result<Box<dyn Send + Sync>>;

@@ -4,6 +4,7 @@
 
 pub(crate) mod cuts;
 pub(crate) mod fails;
+pub(crate) mod steps;
 pub(crate) mod work;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
