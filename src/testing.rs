@@ -86,6 +86,11 @@ impl Folder {
         self.0.limit(capacity);
     }
 
+    /// Removes the reserve as an outsider would.
+    pub fn release_reserve(&self) {
+        self.0.release(crate::vfs::disk::RESERVE_NAME).expect("a reserve in RAM can be removed");
+    }
+
     /// Bytes that its files take, and the reserve.
     pub fn used(&self) -> u64 {
         self.0.used()
@@ -250,6 +255,7 @@ pub mod format {
         ("PAGE", crate::segment::format::PAGE as u64),
         ("SMALL_BLOCK", crate::segment::format::SMALL_BLOCK as u64),
         ("LARGE_BLOCK", crate::segment::format::LARGE_BLOCK as u64),
+        ("IGNORABLE", crate::segment::format::IGNORABLE as u64),
         ("BLOCK", crate::kernel::BLOCK as u64),
         ("FRAME_ALIGN", crate::wal::format::ALIGN as u64),
         ("MAX_FRAME_BODY", crate::wal::format::MAX_BODY as u64),

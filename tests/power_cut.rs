@@ -19,9 +19,7 @@ use std::time::{Duration, Instant};
 use matryo::Collection;
 use matryo::testing::{Bug, sow};
 use support::Rng;
-use support::steps::{
-    after, check, commit_for_ever, last_done, options, schema, spawn, steps_of,
-};
+use support::steps::{after, check, commit_for_ever, last_done, options, schema, spawn, steps_of};
 
 /// The child process.
 #[test]

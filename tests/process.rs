@@ -7,13 +7,16 @@
 mod support;
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use matryo::{Collection, Error, Options, json};
+use matryo::{Collection, Error, Options, Schema, json};
+use support::full::{Disk, deletes_go_on, nothing_goes_on_without_a_reserve};
 use support::steps::{
     COUNTER, DIMS, Rows, after, check, commit_for_ever, last_done, options, output, schema, spawn,
     step, steps_of,
@@ -28,6 +31,7 @@ fn child() {
         "commit for ever" => commit_for_ever(&path),
         "few files" => few_files(&path),
         "small files" => small_files(&path),
+        "little memory" => little_memory(&path),
         "hold" => {
             let _db = Collection::open(&path).expect("open");
             println!("held");
@@ -211,7 +215,6 @@ fn folders_may_have_any_name_and_links_lead_nowhere() {
 
 #[test]
 fn a_folder_without_write_permission_opens_for_reading() {
-    use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().expect("temporary folder");
     let path = dir.path().join("a.matryo");
     let db = Collection::create(&path, schema()).expect("create");
@@ -227,4 +230,241 @@ fn a_folder_without_write_permission_opens_for_reading() {
     check(&read_only, &after(1));
     drop(read_only);
     mode(0o700).expect("chmod");
+}
+
+/// Names of a folder's files, and their permission bits.
+fn modes(path: &Path) -> Vec<(String, u32)> {
+    let mode = |entry: std::fs::DirEntry| {
+        let meta = entry.metadata().expect("there");
+        (entry.file_name().into_string().expect("UTF-8"), meta.permissions().mode() & 0o7777)
+    };
+    let mut all: Vec<_> = std::fs::read_dir(path).expect("list").flatten().map(mode).collect();
+    all.sort();
+    all
+}
+
+/// Segments, tombstones, a log, a reserve.
+fn use_it(db: &Collection) {
+    for n in 1..=8 {
+        step(db, n).expect("step");
+        db.flush().expect("flush");
+    }
+    db.compact().expect("compact");
+    step(db, 9).expect("step");
+    db.verify().expect("whole");
+}
+
+#[test]
+fn files_are_private_unless_asked() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    for (name, asked, file, folder) in
+        [("a", None, 0o600, 0o700), ("b", Some(0o640), 0o640, 0o750), ("c", Some(0), 0o600, 0o700)]
+    {
+        let path = dir.path().join(name);
+        let options = asked.into_iter().fold(options(), Options::file_mode);
+        let db = Collection::create_with(&path, schema(), options.clone()).expect("create");
+        use_it(&db);
+        drop(db);
+        use_it(&Collection::open_with(&path, options).expect("open"));
+        let found = modes(&path);
+        assert!(found.len() >= 5, "{found:?}");
+        assert!(found.iter().all(|(_, mode)| *mode == file), "{name}: {found:?}");
+        let meta = std::fs::metadata(&path).expect("there");
+        assert_eq!(meta.permissions().mode() & 0o7777, folder, "{name}");
+    }
+}
+
+/// Whoever may write in the folder around it can rename a collection and put a
+/// link in its place. The handle goes on with the folder it has opened.
+#[test]
+fn a_folder_that_is_moved_and_replaced_by_a_link_is_still_the_one_that_is_written() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let at = |name: &str| dir.path().join(name);
+    let db = Collection::create_with(at("a"), schema(), options()).expect("create");
+    step(&db, 1).expect("step");
+    std::fs::rename(at("a"), at("moved")).expect("rename");
+    std::fs::create_dir(at("elsewhere")).expect("create");
+    std::os::unix::fs::symlink(at("elsewhere"), at("a")).expect("link");
+    for n in 2..=40 {
+        step(&db, n).expect("step");
+    }
+    db.flush().expect("flush");
+    db.compact().expect("compact");
+    step(&db, 41).expect("step");
+    check(&db, &after(41));
+    db.backup_to(at("backup")).expect("backup");
+    drop(db);
+    assert_eq!(modes(&at("elsewhere")), [], "nothing was written through the link");
+    for name in ["moved", "backup"] {
+        check(&Collection::open(at(name)).expect("open"), &after(41));
+    }
+    // A link to a folder is a folder for whoever opens it by that path.
+    std::fs::remove_file(at("a")).expect("remove");
+    std::os::unix::fs::symlink(at("moved"), at("a")).expect("link");
+    check(&Collection::open(at("a")).expect("open"), &after(41));
+}
+
+#[test]
+fn what_cannot_be_created_leaves_nothing() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("a.matryo");
+    let refused = Collection::create_with(&path, schema(), Options::new().read_only(true));
+    assert!(refused.is_err() && !path.exists());
+    std::os::unix::fs::symlink(dir.path().join("nowhere"), &path).expect("link");
+    let refused = Collection::create(&path, schema()).map(drop);
+    assert!(matches!(refused, Err(Error::AlreadyExists { .. })), "{refused:?}");
+    assert!(!dir.path().join("nowhere").exists());
+}
+
+/// A small file system in RAM, or why there is none.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn mount(path: &Path, size: &str) -> Result<Self, String> {
+        std::fs::create_dir_all(path).expect("create");
+        let options = format!("size={size}");
+        let mount = ["-t", "tmpfs", "-o", &options, "matryo-test"];
+        let done =
+            Command::new("mount").args(mount).arg(path).output().map_err(|e| e.to_string())?;
+        let why = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+        if done.status.success() { Ok(Self(path.to_owned())) } else { Err(why) }
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+/// Writes zeros until there is no room for another byte.
+fn fill(file: &Path) {
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("open");
+    for size in [1 << 16, 4096, 64, 1] {
+        while file.write_all(&vec![0; size]).is_ok() {}
+    }
+}
+
+#[test]
+fn on_a_small_file_system_that_is_full_deletes_go_on() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    for (size, test) in [
+        ("8m", deletes_go_on as fn(&Disk)),
+        ("3m", deletes_go_on),
+        ("8m", nothing_goes_on_without_a_reserve),
+    ] {
+        let mounted = match Tmpfs::mount(&dir.path().join("small"), size) {
+            Ok(mounted) => mounted,
+            Err(why) => return println!("skipped: no file system can be mounted here: {why}"),
+        };
+        let (path, rubbish) = (mounted.0.join("a.matryo"), mounted.0.join("rubbish"));
+        test(&Disk {
+            create: &|options| {
+                Collection::create_with(&path, support::schema(), options).expect("create")
+            },
+            open: &|options| Collection::open_with(&path, options),
+            fill: &|| fill(&rubbish),
+            free: &|| std::fs::remove_file(&rubbish).expect("remove"),
+        });
+    }
+}
+
+/// A file system without room for anything: nothing is left half made.
+#[test]
+fn a_collection_that_there_is_no_room_for_can_be_created_later() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let mounted = match Tmpfs::mount(&dir.path().join("small"), "1m") {
+        Ok(mounted) => mounted,
+        Err(why) => return println!("skipped: no file system can be mounted here: {why}"),
+    };
+    let (path, rubbish) = (mounted.0.join("a.matryo"), mounted.0.join("rubbish"));
+    fill(&rubbish);
+    let refused = Collection::create(&path, schema()).map(drop);
+    assert!(matches!(refused, Err(Error::Io { .. })), "{refused:?}");
+    std::fs::remove_file(&rubbish).expect("remove");
+    // Four MiB are not there for a reserve: it goes without.
+    let db = Collection::create(&path, schema()).expect("create");
+    use_it(&db);
+    check(&db, &after(9));
+}
+
+/// Rows of a collection of about 96 MiB.
+const MANY: u64 = 24_000;
+const WIDE: usize = 1024;
+
+fn large_collection(path: &Path) {
+    let schema = Schema::builder(WIDE).build().expect("valid");
+    let options = Options::new().memtable_bytes(8 << 20).background(false);
+    let db = Collection::create_with(path, schema, options).expect("create");
+    let mut bulk = db.bulk().expect("bulk");
+    let mut row = vector(1, WIDE);
+    for id in 0..MANY {
+        row[(id % 1024) as usize] = id as f32 / 1000.0;
+        bulk.upsert(id, &row, json!({"seed": id})).expect("upsert");
+    }
+    bulk.finish().expect("finish");
+}
+
+/// Opens and searches; says whether it could. Makes the collection if there is none.
+fn little_memory(path: &Path) {
+    if !path.exists() {
+        large_collection(path);
+    }
+    let run = || {
+        let db = Collection::open_with(path, Options::new().background(false))?;
+        let found = db.search(&vector(1, WIDE)).limit(10).payloads(true).run()?;
+        assert_eq!(found.hits.len(), 10);
+        let exact = db.search(&vector(1, WIDE)).limit(10).exact().run()?;
+        assert_eq!(exact.hits[0].id, found.hits[0].id);
+        db.upsert(MANY, &vector(2, WIDE), json!({"seed": 2}))?;
+        db.delete(MANY)?;
+        db.verify()
+    };
+    match run() {
+        Ok(verified) => println!("read {} bytes.", verified.bytes),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::OutOfMemory => {
+            println!("refused for want of memory.");
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn with_little_address_space_a_collection_opens_or_says_why_not() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("a.matryo");
+    large_collection(&path);
+    let mut outcomes = Vec::new();
+    for mib in [40, 60, 80, 120, 200, 600] {
+        let limit =
+            format!("export MALLOC_ARENA_MAX=1 RUST_TEST_THREADS=1; ulimit -v {};", mib << 10);
+        let said = output(spawn("little memory", &path, &limit));
+        outcomes.push((mib, said.contains("read "), said.contains("refused for want")));
+    }
+    println!("{outcomes:?}");
+    assert!(outcomes.iter().all(|(_, read, refused)| read ^ refused), "{outcomes:?}");
+    assert!(outcomes[0].2 && outcomes[5].1, "{outcomes:?}");
+}
+
+/// With less memory than the collection is long: pages of mapped files are given
+/// back when others are needed.
+#[test]
+fn in_a_small_memory_cgroup_a_larger_collection_is_searched() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("a.matryo");
+    let group = PathBuf::from(format!("/sys/fs/cgroup/memory/matryo-{}", std::process::id()));
+    let limit = group.join("memory.limit_in_bytes");
+    let made = std::fs::create_dir(&group).and_then(|()| std::fs::write(&limit, "48M"));
+    if let Err(why) = made {
+        let _ = std::fs::remove_dir(&group);
+        return println!("skipped: no memory cgroup (v1) can be made here: {why}");
+    }
+    // Pages of files count for whoever has read or written them first.
+    let join = format!("echo $$ > {}/cgroup.procs;", group.display());
+    let said = output(spawn("little memory", &path, &join));
+    let peak = std::fs::read_to_string(group.join("memory.max_usage_in_bytes")).expect("read");
+    println!("peak of 48 MiB: {}", peak.trim());
+    std::fs::remove_dir(&group).expect("nobody is in it");
+    assert!(said.contains("read "), "{said}");
+    assert!(peak.trim().parse::<u64>().expect("bytes") > 40 << 20, "the limit was felt");
 }

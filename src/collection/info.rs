@@ -92,5 +92,6 @@ fn region_name(kind: RegionKind) -> &'static str {
         RegionKind::Vectors => "full vectors",
         RegionKind::Payload | RegionKind::PayloadIndex => "payloads",
         RegionKind::FieldIndex => "field indexes",
+        RegionKind::Later { .. } => "of later versions",
     }
 }

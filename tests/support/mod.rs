@@ -4,6 +4,7 @@
 
 pub(crate) mod cuts;
 pub(crate) mod fails;
+pub(crate) mod full;
 pub(crate) mod steps;
 pub(crate) mod work;
 
