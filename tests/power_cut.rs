@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use matryo::Collection;
 use matryo::testing::{Bug, sow};
 use support::Rng;
+use support::full::{Disk, deletes_go_on, fill};
 use support::steps::{after, check, commit_for_ever, last_done, options, schema, spawn, steps_of};
 
 /// The child process.
@@ -196,6 +197,24 @@ fn power_cuts_of_a_real_file_system_take_nothing_that_was_acknowledged() {
             let kept = cuts(&medium, mode, number, "commit for ever");
             assert_eq!(kept, Ok(()), "{}, mode {mode}", medium.name());
         }
+    }
+}
+
+#[test]
+#[ignore = "mounts loop devices: needs root"]
+fn on_a_full_file_system_deletes_go_on() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    for medium in media(dir.path()) {
+        let (path, rubbish) = (medium.mount.join("a.matryo"), medium.mount.join("rubbish"));
+        deletes_go_on(&Disk {
+            create: &|options| {
+                Collection::create_with(&path, support::schema(), options).expect("create")
+            },
+            open: &|options| Collection::open_with(&path, options),
+            fill: &|| fill(&rubbish),
+            free: &|| std::fs::remove_file(&rubbish).expect("remove"),
+        });
+        println!("{}: deletes went on", medium.name());
     }
 }
 

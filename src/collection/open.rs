@@ -36,11 +36,12 @@ pub(super) fn create_on_disk(path: &Path, schema: Schema, options: Options) -> R
         if options.allow_unsafe_fs { Ok(()) } else { disk::check_file_system(folder, dir) }
     };
     let disk = Disk::create_with(path, options.file_mode, &allowed)?;
+    let disk = disk.with(options.file_mode, options.mapped)?;
     create(Arc::new(disk), schema, options)
 }
 
 pub(super) fn open_on_disk(path: &Path, options: Options) -> Result<Collection> {
-    let vfs = Arc::new(Disk::open(path)?.with_mode(options.file_mode));
+    let vfs = Arc::new(Disk::open(path)?.with(options.file_mode, options.mapped)?);
     // Before the lock, which would leave a file in a folder that is not ours.
     manifest::load_installed(&*vfs)?;
     if !options.read_only && !options.allow_unsafe_fs {

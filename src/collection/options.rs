@@ -21,6 +21,7 @@ pub struct Options {
     pub(crate) allow_unsafe_fs: bool,
     pub(crate) reserve: u64,
     pub(crate) file_mode: u32,
+    pub(crate) mapped: bool,
 }
 
 impl Options {
@@ -40,6 +41,7 @@ impl Options {
             allow_unsafe_fs: false,
             reserve: Self::RESERVE,
             file_mode: crate::vfs::disk::PRIVATE,
+            mapped: true,
         }
     }
 
@@ -97,6 +99,18 @@ impl Options {
     #[must_use]
     pub fn file_mode(mut self, mode: u32) -> Self {
         self.file_mode = mode & 0o666 | 0o600;
+        self
+    }
+
+    /// Whether segments are mapped: then pages that are not in RAM are read when they
+    /// are touched, and another program that cuts such a file short makes the
+    /// process get SIGBUS, as does a disk that cannot read. With `false` each segment
+    /// is read into RAM as a whole when it is opened, and whatever happens to the file
+    /// then is an error at worst; that takes its length of RAM, which
+    /// [`Info::ram_bytes`](crate::Info::ram_bytes) does not count. Default: mapped.
+    #[must_use]
+    pub fn mapped(mut self, yes: bool) -> Self {
+        self.mapped = yes;
         self
     }
 

@@ -47,7 +47,10 @@ struct Folder {
     fd: OwnedFd,
     /// Where it was when it was opened, for messages only.
     dir: PathBuf,
+    /// Permission bits of files that are created.
     mode: u32,
+    /// Whether [`ReadFile::map`] maps, or reads.
+    mapped: bool,
 }
 
 impl Disk {
@@ -100,18 +103,16 @@ impl Disk {
         Ok(Self::at(made.map_err(failed)?, dir, mode))
     }
 
-    /// Files will be created with these permission bits (less those that the
-    /// process masks).
-    pub(crate) fn with_mode(self, mode: u32) -> Self {
-        let dir = self.folder.dir.clone();
-        match Arc::try_unwrap(self.folder) {
-            Ok(folder) => Self::at(folder.fd, &dir, mode),
-            Err(folder) => Self { folder },
-        }
+    /// The same folder. Files that are created have these permission bits (less
+    /// those that the process masks); sealed ones are mapped, or read as a whole.
+    pub(crate) fn with(self, mode: u32, mapped: bool) -> Result<Self> {
+        let Folder { fd, dir, .. } = &*self.folder;
+        let fd = fd.try_clone().map_err(|e| Error::io("open", dir, e))?;
+        Ok(Self { folder: Arc::new(Folder { fd, dir: dir.clone(), mode, mapped }) })
     }
 
     fn at(fd: OwnedFd, dir: &Path, mode: u32) -> Self {
-        Self { folder: Arc::new(Folder { fd, dir: dir.to_owned(), mode }) }
+        Self { folder: Arc::new(Folder { fd, dir: dir.to_owned(), mode, mapped: true }) }
     }
 
     /// Fails on a file system that may break the durability contract.
@@ -243,7 +244,8 @@ impl Vfs for Disk {
         if !meta.is_file() {
             return Err(Error::corrupt(folder.dir.join(name), 0, "is not a regular file"));
         }
-        Ok(Some(Arc::new(Sealed { file, len: meta.len(), path: folder.dir.join(name) })))
+        let (len, path) = (meta.len(), folder.dir.join(name));
+        Ok(Some(Arc::new(Sealed { file, len, path, mapped: folder.mapped })))
     }
 
     fn create(&self, name: &str) -> Result<Box<dyn WriteFile>> {
@@ -364,6 +366,7 @@ struct Sealed {
     file: File,
     len: u64,
     path: PathBuf,
+    mapped: bool,
 }
 
 impl ReadFile for Sealed {
@@ -385,6 +388,9 @@ impl ReadFile for Sealed {
     }
 
     fn map(&self) -> Result<Bytes> {
+        if !self.mapped {
+            return Ok(Bytes::Read(Arc::new(super::read_all(self, u64::MAX)?)));
+        }
         Bytes::map(&self.file).map_err(|e| Error::io("map", &self.path, e))
     }
 }
@@ -504,7 +510,7 @@ mod tests {
                     fs::rename(dir.path().join("other"), dir.path().join(LOCK_NAME)).expect("move");
                 }
             });
-            for _ in 0..2000 {
+            for _ in 0..300 {
                 match disk.lock(LockMode::Exclusive) {
                     Ok(_) | Err(Error::Io { .. } | Error::Locked { .. }) => {}
                     Err(other) => panic!("{other}"),

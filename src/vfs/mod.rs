@@ -90,7 +90,8 @@ pub(crate) trait ReadFile: Send + Sync {
     /// `buf`; a shorter file is reported as damaged.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
 
-    /// All of the file as memory, paged in as it is touched.
+    /// All of the file as memory, paged in as it is touched, or read now where the
+    /// folder was told not to map.
     fn map(&self) -> Result<map::Bytes>;
 }
 

@@ -1,6 +1,9 @@
 //! A disk that is full to the last byte: what must still work on it, and what must
 //! not.
 
+use std::io::Write;
+use std::path::Path;
+
 use matryo::{Collection, Error, Options, RowId, json};
 
 use super::{DIMS, vector};
@@ -16,6 +19,14 @@ pub(crate) struct Disk<'a> {
     pub(crate) fill: &'a dyn Fn(),
     /// Makes room.
     pub(crate) free: &'a dyn Fn(),
+}
+
+/// Writes zeros until there is no room for another byte.
+pub(crate) fn fill(file: &Path) {
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("open");
+    for size in [1 << 16, 4096, 64, 1] {
+        while file.write_all(&vec![0; size]).is_ok() {}
+    }
 }
 
 fn options() -> Options {
