@@ -120,7 +120,7 @@ fn fields() -> Folder {
             ("lang", json!(["de", "en", "f\u{fc}r", ""][n as usize % 4])),
             ("year", json!(n as i64 * 3 - 200)),
             ("meta", json!({"score": n as f64 / 8.0 - 5.0})),
-            ("open", json!(n % 3 == 0)),
+            ("open", json!(n.is_multiple_of(3))),
             ("at", json!(format!("2026-11-{:02}T10:00:00Z", n % 28 + 1))),
             ("tags", json!([format!("t{}", n % 5), "all"])),
         ];

@@ -13,6 +13,10 @@ pub enum Durability {
 
 /// Options of [`Collection::open_with`](super::Collection::open_with).
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "switches that have nothing to do with each other"
+)]
 pub struct Options {
     pub(crate) durability: Durability,
     pub(crate) memtable_bytes: usize,

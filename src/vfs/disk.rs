@@ -350,7 +350,7 @@ fn allocate(mut file: &File, len: u64) -> io::Result<()> {
             done => return Ok(done?),
         }
     }
-    let zeros = [0; 1 << 16];
+    let zeros = [0; 1 << 12];
     let mut left = len;
     file.seek(SeekFrom::Start(0))?;
     while left > 0 {
@@ -525,7 +525,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary folder");
         let disk = Disk::open(dir.path()).expect("open");
         drop(disk.create_temp().expect("create"));
-        assert_eq!(disk.list().expect("list"), [String::new(); 0]);
+        assert!(disk.list().expect("list").is_empty());
         fs::write(dir.path().join("A"), "old").expect("write");
         let mut temp = disk.create_temp().expect("create");
         temp.write(b"new").expect("write");

@@ -110,7 +110,6 @@ pub(crate) fn deletes_go_on(disk: &Disk) {
     assert_eq!(ids(&read_only), rows);
     drop(read_only);
     let db = (disk.open)(options()).expect("opens");
-    let mut rows = rows;
     for id in 33..60 {
         db.delete(id).unwrap_or_else(|e| panic!("delete {id} on a full disk: {e}"));
         rows.retain(|row| *row != id);
