@@ -18,8 +18,8 @@ use std::time::Duration;
 use matryo::{Collection, Error, Options, Schema, json};
 use support::full::{Disk, deletes_go_on, fill, nothing_goes_on_without_a_reserve};
 use support::steps::{
-    COUNTER, DIMS, Rows, after, check, commit_for_ever, last_done, options, output, schema, spawn,
-    step, steps_of,
+    COUNTER, DIMS, Rows, after, check, commit_for_ever, done, options, output, schema, spawn, step,
+    steps_of,
 };
 use support::{Rng, long, vector};
 
@@ -69,7 +69,7 @@ fn kill_takes_nothing_that_was_acknowledged() {
         let mut said = first;
         out.read_to_string(&mut said).expect("UTF-8");
         child.wait().expect("has ended");
-        let acknowledged = last_done(&said).unwrap_or(steps);
+        let acknowledged = done(&said).map(|done| done.0).max().unwrap_or(steps);
         let db = Collection::open_with(&path, options()).expect("opens again");
         steps = steps_of(&db);
         let expected = acknowledged..=acknowledged + 1;

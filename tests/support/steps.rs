@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::SystemTime;
 
 use matryo::{Collection, Error, Options, RowId, Schema, json};
 
@@ -107,14 +108,23 @@ pub(crate) fn commit_for_ever(path: &Path) {
     let db = Collection::open_with(path, options()).expect("open");
     for n in steps_of(&db) + 1.. {
         step(&db, n).expect("step");
-        println!("done {n}");
+        println!("done {n} {}", now());
         if n % 31 == 0 {
             db.compact().expect("compact");
         }
     }
 }
 
-/// The last step that a process said it had done.
-pub(crate) fn last_done(said: &str) -> Option<u64> {
-    said.lines().filter_map(|line| line.split("done ").nth(1)?.parse().ok()).max()
+/// Nanoseconds since 1970.
+fn now() -> u128 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.expect("later than 1970").as_nanos()
+}
+
+/// The steps that a process said it had done, and when it knew.
+pub(crate) fn done(said: &str) -> impl Iterator<Item = (u64, u128)> {
+    said.lines().filter_map(|line| {
+        let (step, when) = line.split("done ").nth(1)?.split_once(' ')?;
+        Some((step.parse().ok()?, when.parse().ok()?))
+    })
 }
