@@ -390,7 +390,7 @@ fn files_of_two_histories_that_look_alike_are_noticed() {
         drop(collection);
         folder
     };
-    let (mine, theirs) = (go_on(6), go_on(7));
+    let (mine, theirs) = (go_on(6), go_on(16));
     assert_eq!(mine.names(), theirs.names());
     let mut different = Vec::new();
     for (name, bytes) in files(&theirs) {

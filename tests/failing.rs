@@ -38,6 +38,7 @@ fn with_disk(test: impl Fn(&Folder, &Disk)) {
         open: &|options| folder.open(options),
         fill: &|| folder.limit(Some(folder.used())),
         free: &|| folder.limit(None),
+        exact: true,
     };
     test(&folder, &disk);
 }

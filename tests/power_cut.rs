@@ -209,6 +209,7 @@ fn on_a_full_file_system_deletes_go_on() {
             open: &|options| Collection::open_with(&path, options),
             fill: &|| fill(&rubbish),
             free: &|| std::fs::remove_file(&rubbish).expect("remove"),
+            exact: false,
         });
         println!("{}: deletes went on", medium.name());
     }

@@ -358,6 +358,7 @@ fn on_a_small_file_system_that_is_full_deletes_go_on() {
             open: &|options| Collection::open_with(&path, options),
             fill: &|| fill(&rubbish),
             free: &|| std::fs::remove_file(&rubbish).expect("remove"),
+            exact: true,
         });
     }
 }

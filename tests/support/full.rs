@@ -19,6 +19,9 @@ pub(crate) struct Disk<'a> {
     pub(crate) fill: &'a dyn Fn(),
     /// Makes room.
     pub(crate) free: &'a dyn Fn(),
+    /// Whether it is full to the last byte then. Others find some room on second
+    /// thoughts: what they had set aside for files that grow.
+    pub(crate) exact: bool,
 }
 
 /// Writes zeros until there is no room for another byte.
@@ -90,14 +93,13 @@ pub(crate) fn deletes_go_on(disk: &Disk) {
         assert_eq!(ids(db), rows);
     };
     (0..30).for_each(|id| delete(&db, id));
-    assert!(is_full(put(&db, 2999)), "the reserve is not for new rows");
-    let mut mixed = db.batch();
-    mixed
-        .delete(100)
-        .expect("fits")
-        .upsert(100, &vector(100, DIMS), json!({"n": 100}))
-        .expect("fits");
-    assert!(is_full(mixed.commit()));
+    if disk.exact {
+        assert!(is_full(put(&db, 2999)), "the reserve is not for new rows");
+        let mut mixed = db.batch();
+        mixed.delete(100).expect("fits");
+        mixed.upsert(100, &vector(100, DIMS), json!({"n": 100})).expect("fits");
+        assert!(is_full(mixed.commit()));
+    }
     db.flush().expect("a flush on a full disk");
     delete(&db, 31);
     assert!(db.compact().expect("a merge on a full disk").reclaimed >= 30);
