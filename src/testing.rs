@@ -81,6 +81,21 @@ impl Folder {
         self.0.remove(name).expect("a file in RAM can be removed");
     }
 
+    /// From here on its files have at most so many bytes together.
+    pub fn limit(&self, capacity: Option<u64>) {
+        self.0.limit(capacity);
+    }
+
+    /// Removes the reserve as an outsider would.
+    pub fn release_reserve(&self) {
+        self.0.release(crate::vfs::disk::RESERVE_NAME).expect("a reserve in RAM can be removed");
+    }
+
+    /// Bytes that its files take, and the reserve.
+    pub fn used(&self) -> u64 {
+        self.0.used()
+    }
+
     /// From here on this is a process that was forked off with all its handles.
     pub fn enter_fork(&self) {
         self.0.enter_fork();
@@ -258,6 +273,7 @@ pub mod format {
         ("PAGE", crate::segment::format::PAGE as u64),
         ("SMALL_BLOCK", crate::segment::format::SMALL_BLOCK as u64),
         ("LARGE_BLOCK", crate::segment::format::LARGE_BLOCK as u64),
+        ("IGNORABLE", crate::segment::format::IGNORABLE as u64),
         ("BLOCK", crate::kernel::BLOCK as u64),
         ("FRAME_ALIGN", crate::wal::format::ALIGN as u64),
         ("MAX_FRAME_BODY", crate::wal::format::MAX_BODY as u64),

@@ -252,7 +252,7 @@ fn dropping_a_tier_shortens_in_place() -> Done {
     a.upsert(500, &[1.0; 16], ())?;
     drop(a);
     let names = std::fs::read_dir(at("a"))?.count();
-    assert_eq!(names, 4, "lock, manifest, one segment, one log");
+    assert_eq!(names, 5, "lock, reserve, manifest, one segment, one log");
     assert_eq!(Collection::open(at("a"))?.get(500)?.expect("row").vector, [1.0; 16]);
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use matryo::{Collection, Options, Precision, Schema, json};
+use matryo::{Collection, FieldKind, Options, Precision, Schema, json};
 use serde_json::Value;
 
 type Done = Result<(), Box<dyn std::error::Error>>;
@@ -156,5 +156,31 @@ fn repair_says_what_it_did_and_keeps_the_evidence() -> Done {
     let report = place.json("repair a --dims 24 --granularities 8");
     assert_eq!((&report["rows"], &report["rows_lost"]), (&json!(500), &json!(0)));
     assert_eq!(place.run("repair a --metric l2").0, 2, "only with --dims");
+    Ok(())
+}
+
+#[test]
+fn repair_without_a_manifest_takes_declared_fields() -> Done {
+    let place = Place::new()?;
+    let schema = Schema::builder(2).field("n", FieldKind::Integer);
+    let schema = schema.list_field("meta.tags", FieldKind::Keyword).build()?;
+    let options = Options::new().background(false);
+    let collection = Collection::create_with(place.at("b"), schema.clone(), options)?;
+    for n in 0..9 {
+        collection.upsert(n, &[1.0, n as f32], json!({"n": n, "meta": {"tags": ["x"]}}))?;
+    }
+    collection.flush()?;
+    drop(collection);
+    std::fs::remove_file(place.at("b").join("MANIFEST"))?;
+    let fields = "--field n:integer --field meta.tags:keyword[]";
+    assert_eq!(place.run(&format!("repair b {fields}")).0, 2, "only with --dims");
+    for wrong in ["n", "n:int", "n:integer()"] {
+        assert_eq!(place.run(&format!("repair b --dims 2 --field {wrong}")).0, 2, "{wrong}");
+    }
+    let report = place.json(&format!("repair b --dims 2 {fields}"));
+    assert_eq!((&report["rows"], &report["rows_lost"]), (&json!(9), &json!(0)));
+    let collection = Collection::open(place.at("b"))?;
+    assert_eq!(collection.schema(), &schema);
+    assert_eq!(collection.count(&"n >= 5 AND meta.tags = 'x'".parse()?)?, 4);
     Ok(())
 }

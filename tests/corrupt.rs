@@ -12,7 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use matryo::testing::Folder;
 use matryo::{Collection, Error, Options, json};
 use support::{
-    DIMS, Rng, files, folder_of, long, questions, read_only, schema, sure_answers, vector,
+    DIMS, Rng, files, folder_of, long, questions, read_only, schema_with_fields as schema,
+    sure_answers, vector,
 };
 
 /// Three segments, two of them with tombstones, and a log of five commits.
@@ -29,7 +30,12 @@ struct Sample {
 fn put(collection: &Collection, ids: std::ops::Range<u64>, salt: u64) {
     let mut batch = collection.batch();
     for id in ids {
-        let payload = if id % 5 == 0 { json!(null) } else { json!({"n": id, "salt": salt}) };
+        let tags = if id % 2 == 0 { json!(["even", "all"]) } else { json!(null) };
+        let payload = match id % 5 {
+            0 => json!(null),
+            1 => json!({"salt": salt}),
+            _ => json!({"n": id, "salt": salt, "tags": tags}),
+        };
         batch.upsert(id, &vector(id * 1000 + salt, DIMS), payload).expect("upsert");
     }
     batch.commit().expect("commit");
@@ -384,7 +390,7 @@ fn files_of_two_histories_that_look_alike_are_noticed() {
         drop(collection);
         folder
     };
-    let (mine, theirs) = (go_on(6), go_on(7));
+    let (mine, theirs) = (go_on(6), go_on(16));
     assert_eq!(mine.names(), theirs.names());
     let mut different = Vec::new();
     for (name, bytes) in files(&theirs) {

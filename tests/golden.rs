@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use matryo::testing::Folder;
 use matryo::testing::encoding::{Bits, StageCode};
 use matryo::{
-    Collection, EmbedderId, Error, Funnel, Hit, IdKind, Metric, Options, Precision, Row, RowId,
-    Schema, Value, json,
+    Collection, EmbedderId, Error, FieldKind, Filter, Funnel, Hit, IdKind, Metric, Options,
+    Precision, RepairOptions, Row, RowId, Schema, Value, json,
 };
 use support::{files, vector};
 
@@ -25,12 +25,15 @@ struct Golden {
     dims: usize,
 }
 
-fn all() -> [Golden; 3] {
-    let words = (0..40).map(|n| RowId::from(word(n))).collect();
+fn all() -> [Golden; 5] {
+    let words: Vec<_> = (0..40).map(|n| RowId::from(word(n))).collect();
+    let later = || with_later_regions(0x8001);
     [
         Golden { name: "numbers", make: numbers, ids: (0..90).map(RowId::U64).collect(), dims: 24 },
-        Golden { name: "words", make: self::words, ids: words, dims: 20 },
+        Golden { name: "words", make: self::words, ids: words.clone(), dims: 20 },
         Golden { name: "empty", make: empty, ids: vec![RowId::U64(0)], dims: 5 },
+        Golden { name: "later", make: later, ids: words, dims: 20 },
+        Golden { name: "fields", make: fields, ids: (0..340).map(RowId::U64).collect(), dims: 6 },
     ]
 }
 
@@ -98,6 +101,72 @@ fn empty() -> Folder {
     folder
 }
 
+/// Declared fields of every kind, each missing or null in some rows; more than 256
+/// distinct integers, so that one index has numbers and the others bitmaps. Two
+/// segments, tombstones, rows in the log; the second segment has no value at all.
+fn fields() -> Folder {
+    let folder = Folder::default();
+    let schema = Schema::builder(6)
+        .field("lang", FieldKind::Keyword)
+        .field("year", FieldKind::Integer)
+        .field("meta.score", FieldKind::Float)
+        .field("open", FieldKind::Bool)
+        .field("at", FieldKind::Timestamp)
+        .list_field("tags", FieldKind::Keyword);
+    let schema = schema.build().expect("valid");
+    let collection = folder.create(schema, Options::new()).expect("create");
+    let payload = |n: u64| {
+        let mut payload = json!({"n": n});
+        let fields = [
+            ("lang", json!(["de", "en", "f\u{fc}r", ""][n as usize % 4])),
+            ("year", json!(n as i64 * 3 - 200)),
+            ("meta", json!({"score": n as f64 / 8.0 - 5.0})),
+            ("open", json!(n.is_multiple_of(3))),
+            ("at", json!(format!("2026-11-{:02}T10:00:00Z", n % 28 + 1))),
+            ("tags", json!([format!("t{}", n % 5), "all"])),
+        ];
+        for (at, (name, value)) in fields.into_iter().enumerate() {
+            match (n as usize + at) % 7 {
+                0 => {}
+                1 => payload[name] = json!(null),
+                _ => payload[name] = value,
+            }
+        }
+        if n % 11 == 10 { json!(null) } else { payload }
+    };
+    let put = |ids: std::ops::Range<u64>, payload: &dyn Fn(u64) -> Value| {
+        let mut batch = collection.batch();
+        for id in ids {
+            batch.upsert(id, &vector(id, 6), payload(id)).expect("fits");
+        }
+        batch.commit().expect("commit");
+    };
+    put(0..320, &payload);
+    collection.flush().expect("flush");
+    put(310..330, &|_| json!(null));
+    collection.delete(8).expect("delete");
+    collection.flush().expect("flush");
+    put(330..335, &payload);
+    drop(collection);
+    folder
+}
+
+/// Filters on every kind of field, with the rows that miss it on both sides.
+const FILTERS: [&str; 12] = [
+    "lang = 'de'",
+    "NOT lang = 'de'",
+    "lang IN ('en', '')",
+    "lang EXISTS",
+    "NOT year EXISTS",
+    "year >= 100 AND year < 400",
+    "meta.score < -1.5",
+    "open = true",
+    "NOT (open = false)",
+    "at >= '2026-11-20T00:00:00Z'",
+    "tags = 't3' OR year = -200",
+    "NOT tags EXISTS",
+];
+
 fn home() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
 }
@@ -116,11 +185,22 @@ fn answers(golden: &Golden, collection: &Collection) -> Value {
     let funnel = Funnel::stages([(golden.dims / 3, 30)]);
     let searches = searches.into_iter().chain([search().funnel(funnel), search().recall(0.8)]);
     let hits = searches.map(|s| s.run().expect("search").hits.into_iter().map(hit).collect());
-    json!({
+    let filtered = |text: &&str| {
+        let filter: Filter = text.parse().expect("a filter");
+        let hits = search().exact().limit(1000).filter(filter.clone()).run().expect("search").hits;
+        let count = collection.count(&filter).expect("count");
+        let ids: Vec<_> = hits.iter().map(|hit| hit.id.to_string()).collect();
+        json!({"filter": text, "count": count, "ids": ids})
+    };
+    let mut answers = json!({
         "rows": golden.ids.iter().map(row).collect::<Vec<_>>(),
         "len": collection.len(),
         "searches": hits.collect::<Vec<Value>>(),
-    })
+    });
+    if golden.name == "fields" {
+        answers["filters"] = FILTERS.iter().map(filtered).collect();
+    }
+    answers
 }
 
 fn bits(values: &[f32]) -> Vec<String> {
@@ -186,7 +266,7 @@ fn golden_folders_open_and_answer_as_ever() {
 /// Beside the answers that were recorded: what the operations say.
 #[test]
 fn golden_rows_are_those_that_were_written() {
-    let [numbers, words, _] = all();
+    let [numbers, words, ..] = all();
     let rows = |golden: &Golden| expected(golden)["rows"].as_array().expect("rows").clone();
     let round = |precision: Precision, vector: Vec<f32>| {
         let (mut bytes, mut back) = (Vec::new(), vec![0.0; vector.len()]);
@@ -267,6 +347,113 @@ fn a_newer_format_is_refused_and_left_alone() {
         let before = files(&folder);
         let opened = folder.open(Options::new()).map(|_| ());
         assert!(matches!(opened, Err(Error::UnsupportedFormat { .. })), "{name}: {opened:?}");
+        assert_eq!(files(&folder), before);
+    }
+}
+
+/// The end of a segment taken apart: where the table begins, its entries, checksums.
+fn table(segment: &[u8]) -> (usize, Vec<[u8; 32]>, Vec<u32>) {
+    let footer = &segment[segment.len() - 64..];
+    let number = |at: usize| u32::from_le_bytes(footer[at..at + 4].try_into().expect("four"));
+    let (at, regions) = (number(0) as usize, number(16) as usize);
+    let (entries, sums) = segment[at..segment.len() - 64].split_at(regions * 32);
+    let sums = sums.chunks(4).map(|b| u32::from_le_bytes(b.try_into().expect("four")));
+    (at, entries.chunks(32).map(|e| e.try_into().expect("32 bytes")).collect(), sums.collect())
+}
+
+/// The folder of `words` with two more regions in its segment: an empty one in front,
+/// and one of 5000 bytes behind; as version 1.1 might write it.
+fn with_later_regions(kind: u16) -> Folder {
+    let folder = words();
+    let old = folder.read("seg-0000000002").expect("there");
+    let (table_at, mut entries, mut sums) = table(&old);
+    let region = [7; 5000];
+    let entry = |offset: usize, len: usize, first: usize| {
+        let mut entry = [0; 32];
+        entry[..2].copy_from_slice(&kind.to_le_bytes());
+        entry[2] = 9;
+        entry[4..8].copy_from_slice(&4096u32.to_le_bytes());
+        entry[8..16].copy_from_slice(&(offset as u64).to_le_bytes());
+        entry[16..24].copy_from_slice(&(len as u64).to_le_bytes());
+        entry[24..28].copy_from_slice(&(first as u32).to_le_bytes());
+        entry
+    };
+    entries.insert(0, entry(4096, 0, 0));
+    entries.push(entry(table_at, region.len(), sums.len()));
+    sums.extend(region.chunks(4096).map(support::crc32));
+    let mut new = old[..table_at].to_vec();
+    new.extend(region);
+    new.resize(new.len().next_multiple_of(4096), 0);
+    let at = new.len();
+    new.extend(entries.concat());
+    new.extend(sums.iter().flat_map(|sum| sum.to_le_bytes()));
+    let table_crc = support::crc32(&new[at..]);
+    let mut footer = old[old.len() - 64..].to_vec();
+    let mut put = |at: usize, bytes: &[u8]| footer[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, &(at as u64).to_le_bytes());
+    put(8, &((new.len() + 64) as u64).to_le_bytes());
+    put(16, &(entries.len() as u32).to_le_bytes());
+    put(20, &(sums.len() as u32).to_le_bytes());
+    put(28, &table_crc.to_le_bytes());
+    let crc = support::crc32(&footer[..56]);
+    footer[56..60].copy_from_slice(&crc.to_le_bytes());
+    new.extend(footer);
+    // The manifest vouches for length and table.
+    let mut manifest = folder.read("MANIFEST").expect("there");
+    let schema = u32::from_le_bytes(manifest[80..84].try_into().expect("four")) as usize;
+    let entry = 96 + schema;
+    manifest[entry + 8..entry + 16].copy_from_slice(&(new.len() as u64).to_le_bytes());
+    manifest[entry + 20..entry + 24].copy_from_slice(&table_crc.to_le_bytes());
+    let crc = support::crc32(&manifest[64..]);
+    manifest[56..60].copy_from_slice(&crc.to_le_bytes());
+    let crc = support::crc32(&manifest[..60]);
+    manifest[60..64].copy_from_slice(&crc.to_le_bytes());
+    folder.write("MANIFEST", manifest);
+    folder.write("seg-0000000002", new);
+    folder
+}
+
+#[test]
+fn regions_of_a_later_version_that_can_be_done_without_change_no_answer() {
+    let [_, words, ..] = all();
+    let folder = with_later_regions(0x8001);
+    let collection = folder.open(Options::new()).expect("opens");
+    assert_eq!(answers(&words, &collection), expected(&words));
+    let bytes = collection.verify().expect("whole").bytes;
+    let known = self::words().open(support::read_only()).expect("opens");
+    assert!(bytes > known.verify().expect("whole").bytes + 5000, "they are read");
+    // A backup keeps them; what is written anew has none.
+    let backup = Folder::default();
+    backup.back_up(&collection, &|_| true).expect("backs up");
+    assert_eq!(backup.read("seg-0000000002"), folder.read("seg-0000000002"));
+    collection.compact().expect("compact");
+    collection.verify().expect("whole");
+    assert_eq!(answers(&words, &collection), expected(&words));
+    // Each of their bytes counts for verify, and none of them for an answer.
+    let folder = with_later_regions(0x8001);
+    let good = folder.read("seg-0000000002").expect("there");
+    let (table_at, ..) = table(&good);
+    for byte in [0, 4095, 4096, 4999, 5000, 8191].map(|at| table_at - 8192 + at) {
+        let mut bad = good.clone();
+        bad[byte] ^= 1;
+        folder.write("seg-0000000002", bad);
+        let collection = folder.open(support::read_only()).expect("opens");
+        assert!(matches!(collection.verify(), Err(Error::Corrupt(_))), "byte {byte}");
+        assert_eq!(answers(&words, &collection), expected(&words));
+    }
+}
+
+#[test]
+fn regions_of_a_later_version_that_are_needed_are_refused_and_left_alone() {
+    for kind in [0, 10, 0x7fff] {
+        let folder = with_later_regions(kind);
+        let before = files(&folder);
+        for options in [Options::new(), support::read_only()] {
+            let refused = folder.open(options).map(|_| ());
+            assert!(matches!(refused, Err(Error::UnsupportedFormat { .. })), "{refused:?}");
+        }
+        let refused = folder.repair(&RepairOptions::new());
+        assert!(matches!(refused, Err(Error::UnsupportedFormat { .. })), "{refused:?}");
         assert_eq!(files(&folder), before);
     }
 }

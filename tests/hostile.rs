@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use matryo::testing::Folder;
 use matryo::testing::format::LAYOUTS;
-use matryo::{Collection, Error, Funnel, IdKind, Metric, Options, Precision, RowId, Schema, json};
+use matryo::{
+    Collection, Error, FieldKind, Filter, Funnel, IdKind, Metric, Options, Precision, RowId,
+    Schema, json,
+};
 use support::{Rng, crc32, files, folder_of, long, read_only, vector};
 
 const DIMS: usize = 8;
@@ -143,6 +146,7 @@ fn reseal_all(files: &mut [(String, Vec<u8>)]) {
 fn sample(metric: Metric, stored: Precision, ids: IdKind) -> Folder {
     let folder = Folder::default();
     let schema = Schema::builder(DIMS).granularities([4]).metric(metric).stored(stored).ids(ids);
+    let schema = schema.field("n", FieldKind::Integer).list_field("tags", FieldKind::Keyword);
     let collection = folder.create(schema.build().expect("valid"), Options::new()).expect("create");
     let id = |n: u64| match ids {
         IdKind::U64 => RowId::U64(n),
@@ -151,7 +155,8 @@ fn sample(metric: Metric, stored: Precision, ids: IdKind) -> Folder {
     for first in [0, 6, 12] {
         let mut batch = collection.batch();
         for n in first..first + 6 {
-            batch.upsert(id(n), &vector(n, DIMS), json!({"n": n})).expect("upsert");
+            let payload = if n % 4 == 3 { json!({}) } else { json!({"n": n, "tags": ["a", "b"]}) };
+            batch.upsert(id(n), &vector(n, DIMS), payload).expect("upsert");
         }
         batch.delete(id(first / 2)).expect("delete");
         batch.commit().expect("commit");
@@ -186,6 +191,11 @@ fn use_all(collection: &Collection) -> Result<(), Error> {
     let query: Vec<f32> = query.iter().copied().cycle().take(dims.min(4096)).collect();
     let search = || collection.search(&query).limit(9).payloads(true);
     note(search().exact().run().map(|_| ()));
+    for filter in ["n >= 3 AND n < 9", "NOT tags = 'a'", "tags PREFIX 'b' OR NOT n EXISTS"] {
+        let filter: Filter = filter.parse().expect("a filter");
+        note(collection.count(&filter).map(|_| ()));
+        note(search().filter(filter).run().map(|_| ()));
+    }
     note(search().dims(3).run().map(|_| ()));
     note(search().funnel(Funnel::stages([(2, 12), (3, 9)])).run().map(|_| ()));
     note(collection.verify().map(|_| ()));
@@ -267,9 +277,14 @@ fn forged_sizes() {
         let (structures, starts): (&[&str], Vec<usize>) = match name.split('-').next() {
             Some("seg") => {
                 let footer = bytes.len() - size_of("segment_footer");
-                let table = number(bytes, shift(field("segment_footer", "TABLE_AT"), footer));
-                let entries = (0..10).map(|n| table as usize + n * size_of("region_entry"));
-                (&["segment_footer", "region_entry"], [footer].into_iter().chain(entries).collect())
+                let get = |name| number(bytes, shift(field("segment_footer", name), footer));
+                let (table, regions) = (get("TABLE_AT") as usize, get("REGIONS") as usize);
+                let entries = (0..regions).map(|n| table + n * size_of("region_entry"));
+                let of = |entry, name| number(bytes, shift(field("region_entry", name), entry));
+                let indexes = entries.clone().filter(|entry| of(*entry, "KIND") == 9);
+                let indexes = indexes.map(|entry| of(entry, "OFFSET") as usize);
+                let starts = [footer].into_iter().chain(entries.clone()).chain(indexes).collect();
+                (&["segment_footer", "region_entry", "field_index"], starts)
             }
             Some("wal") => (&["wal_frame"], vec![64]),
             Some("MANIFEST") => (

@@ -6,110 +6,22 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use matryo::{Collection, Error, Options, RowId, Schema, json};
+use matryo::{Collection, Error, Options, Schema, json};
+use support::full::{Disk, deletes_go_on, fill, nothing_goes_on_without_a_reserve};
+use support::steps::{
+    COUNTER, DIMS, Rows, after, check, commit_for_ever, done, options, output, schema, spawn, step,
+    steps_of,
+};
 use support::{Rng, long, vector};
-
-const DIMS: usize = 16;
-/// The row that counts the steps.
-const COUNTER: u64 = 1000;
-
-type Rows = BTreeMap<u64, u64>;
-
-fn schema() -> Schema {
-    Schema::builder(DIMS).build().expect("valid")
-}
-
-fn options() -> Options {
-    Options::new().memtable_bytes(8000)
-}
-
-/// The rows that step `n` writes, with the seeds of their vectors, and those it
-/// deletes.
-fn changes(n: u64) -> (Vec<(u64, u64)>, Option<u64>) {
-    let mut rng = Rng(n);
-    let rows = (0..=rng.below(4)).map(|_| (rng.below(40) as u64, rng.next() >> 20)).collect();
-    (rows, (rng.below(3) == 0).then(|| rng.below(40) as u64))
-}
-
-fn after(steps: u64) -> Rows {
-    let mut rows = Rows::new();
-    for n in 1..=steps {
-        let (put, delete) = changes(n);
-        if !n.is_multiple_of(13) {
-            delete.map(|id| rows.remove(&id));
-        }
-        rows.extend(put);
-        rows.insert(COUNTER, n);
-    }
-    rows
-}
-
-/// One step; every 13th is a bulk load, which deletes nothing.
-fn step(db: &Collection, n: u64) -> Result<(), Error> {
-    let (put, delete) = changes(n);
-    let rows = put.into_iter().chain([(COUNTER, n)]);
-    if n.is_multiple_of(13) {
-        let mut bulk = db.bulk()?;
-        for (id, seed) in rows {
-            bulk.upsert(id, &vector(seed, DIMS), json!({"seed": seed}))?;
-        }
-        return bulk.finish();
-    }
-    let mut batch = db.batch();
-    if let Some(id) = delete {
-        batch.delete(id)?;
-    }
-    for (id, seed) in rows {
-        batch.upsert(id, &vector(seed, DIMS), json!({"seed": seed}))?;
-    }
-    batch.commit()
-}
-
-fn steps_of(db: &Collection) -> u64 {
-    let row = db.get(COUNTER).expect("get");
-    row.map_or(0, |row| row.payload["seed"].as_u64().expect("a number"))
-}
-
-fn check(db: &Collection, expected: &Rows) {
-    let mut rows = Rows::new();
-    for row in db.snapshot().iter() {
-        let row = row.expect("readable");
-        let (RowId::U64(id), seed) = (row.id, row.payload["seed"].as_u64().expect("seed")) else {
-            panic!("ids are numbers")
-        };
-        assert_eq!(row.vector, vector(seed, DIMS), "row {id}");
-        assert_eq!(rows.insert(id, seed), None, "row {id} is there twice");
-    }
-    assert_eq!(&rows, expected);
-    db.verify().expect("undamaged");
-}
-
-/// This binary again, through a shell that sets limits first.
-fn spawn(what: &str, path: &Path, limits: &str) -> Child {
-    let mut command = Command::new("sh");
-    let exe = std::env::current_exe().expect("has a path");
-    command.args(["-c", &format!("{limits} exec \"$0\" --exact child --nocapture")]);
-    command.arg(exe).env("MATRYO_TEST_CHILD", what).env("MATRYO_TEST_PATH", path);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    command.spawn().expect("sh runs")
-}
-
-/// Lets a child run to its end; what it said.
-fn output(child: Child) -> String {
-    let done = child.wait_with_output().expect("ends");
-    let said = String::from_utf8(done.stdout).expect("UTF-8");
-    assert!(done.status.success(), "{}: {said}", done.status);
-    said
-}
 
 /// What a child process does; nothing where this is no child.
 #[test]
@@ -119,6 +31,8 @@ fn child() {
         "commit for ever" => commit_for_ever(&path),
         "few files" => few_files(&path),
         "small files" => small_files(&path),
+        "little memory" => little_memory(&path, false),
+        "little memory, and verify" => little_memory(&path, true),
         "hold" => {
             let _db = Collection::open(&path).expect("open");
             println!("held");
@@ -134,17 +48,6 @@ fn child() {
             println!("opened");
         }
         other => panic!("do what? {other}"),
-    }
-}
-
-fn commit_for_ever(path: &Path) {
-    let db = Collection::open_with(path, options()).expect("open");
-    for n in steps_of(&db) + 1.. {
-        step(&db, n).expect("step");
-        println!("done {n}");
-        if n % 31 == 0 {
-            db.compact().expect("compact");
-        }
     }
 }
 
@@ -171,8 +74,7 @@ fn kill_takes_nothing_that_was_acknowledged() {
         let mut said = first;
         out.read_to_string(&mut said).expect("UTF-8");
         child.wait().expect("has ended");
-        let acknowledged = said.lines().filter_map(|line| line.split("done ").nth(1)?.parse().ok());
-        let acknowledged: u64 = acknowledged.max().unwrap_or(steps);
+        let acknowledged = done(&said).map(|done| done.0).max().unwrap_or(steps);
         let db = Collection::open_with(&path, options()).expect("opens again");
         steps = steps_of(&db);
         let expected = acknowledged..=acknowledged + 1;
@@ -313,7 +215,8 @@ fn folders_may_have_any_name_and_links_lead_nowhere() {
     let path = dir.path().join(" ");
     let names: Vec<PathBuf> =
         std::fs::read_dir(&path).expect("list").flatten().map(|e| e.path()).collect();
-    for name in names {
+    // Nobody reads it, so a link in its place is no danger; nor is it written to.
+    for name in names.into_iter().filter(|name| !name.ends_with("RESERVE")) {
         let away = dir.path().join("away");
         std::fs::rename(&name, &away).expect("rename");
         std::os::unix::fs::symlink(&away, &name).expect("link");
@@ -326,7 +229,6 @@ fn folders_may_have_any_name_and_links_lead_nowhere() {
 
 #[test]
 fn a_folder_without_write_permission_opens_for_reading() {
-    use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().expect("temporary folder");
     let path = dir.path().join("a.matryo");
     let db = Collection::create(&path, schema()).expect("create");
@@ -342,4 +244,261 @@ fn a_folder_without_write_permission_opens_for_reading() {
     check(&read_only, &after(1));
     drop(read_only);
     mode(0o700).expect("chmod");
+}
+
+/// Names of a folder's files, and their permission bits.
+fn modes(path: &Path) -> Vec<(String, u32)> {
+    let mode = |entry: std::fs::DirEntry| {
+        let meta = entry.metadata().expect("there");
+        (entry.file_name().into_string().expect("UTF-8"), meta.permissions().mode() & 0o7777)
+    };
+    let mut all: Vec<_> = std::fs::read_dir(path).expect("list").flatten().map(mode).collect();
+    all.sort();
+    all
+}
+
+/// Segments, tombstones, a log, a reserve.
+fn use_it(db: &Collection) {
+    for n in 1..=8 {
+        step(db, n).expect("step");
+        db.flush().expect("flush");
+    }
+    db.compact().expect("compact");
+    step(db, 9).expect("step");
+    db.verify().expect("whole");
+}
+
+#[test]
+fn files_are_private_unless_asked() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    for (name, asked, file, folder) in
+        [("a", None, 0o600, 0o700), ("b", Some(0o640), 0o640, 0o750), ("c", Some(0), 0o600, 0o700)]
+    {
+        let path = dir.path().join(name);
+        let options = asked.into_iter().fold(options(), Options::file_mode);
+        let db = Collection::create_with(&path, schema(), options.clone()).expect("create");
+        use_it(&db);
+        drop(db);
+        use_it(&Collection::open_with(&path, options).expect("open"));
+        let found = modes(&path);
+        assert!(found.len() >= 5, "{found:?}");
+        assert!(found.iter().all(|(_, mode)| *mode == file), "{name}: {found:?}");
+        let meta = std::fs::metadata(&path).expect("there");
+        assert_eq!(meta.permissions().mode() & 0o7777, folder, "{name}");
+    }
+}
+
+/// Whoever may write in the folder around it can rename a collection and put a
+/// link in its place. The handle goes on with the folder it has opened.
+#[test]
+fn a_folder_that_is_moved_and_replaced_by_a_link_is_still_the_one_that_is_written() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let at = |name: &str| dir.path().join(name);
+    let db = Collection::create_with(at("a"), schema(), options()).expect("create");
+    step(&db, 1).expect("step");
+    std::fs::rename(at("a"), at("moved")).expect("rename");
+    std::fs::create_dir(at("elsewhere")).expect("create");
+    std::os::unix::fs::symlink(at("elsewhere"), at("a")).expect("link");
+    for n in 2..=40 {
+        step(&db, n).expect("step");
+    }
+    db.flush().expect("flush");
+    db.compact().expect("compact");
+    step(&db, 41).expect("step");
+    check(&db, &after(41));
+    db.backup_to(at("backup")).expect("backup");
+    drop(db);
+    assert_eq!(modes(&at("elsewhere")), [], "nothing was written through the link");
+    for name in ["moved", "backup"] {
+        check(&Collection::open(at(name)).expect("open"), &after(41));
+    }
+    // A link to a folder is a folder for whoever opens it by that path.
+    std::fs::remove_file(at("a")).expect("remove");
+    std::os::unix::fs::symlink(at("moved"), at("a")).expect("link");
+    check(&Collection::open(at("a")).expect("open"), &after(41));
+}
+
+#[test]
+fn what_cannot_be_created_leaves_nothing() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("a.matryo");
+    let refused = Collection::create_with(&path, schema(), Options::new().read_only(true));
+    assert!(refused.is_err() && !path.exists());
+    std::os::unix::fs::symlink(dir.path().join("nowhere"), &path).expect("link");
+    let refused = Collection::create(&path, schema()).map(drop);
+    assert!(matches!(refused, Err(Error::AlreadyExists { .. })), "{refused:?}");
+    assert!(!dir.path().join("nowhere").exists());
+}
+
+/// A small file system in RAM, or why there is none.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn mount(path: &Path, size: &str) -> Result<Self, String> {
+        std::fs::create_dir_all(path).expect("create");
+        let options = format!("size={size}");
+        let mount = ["-t", "tmpfs", "-o", &options, "matryo-test"];
+        let done =
+            Command::new("mount").args(mount).arg(path).output().map_err(|e| e.to_string())?;
+        let why = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+        if done.status.success() { Ok(Self(path.to_owned())) } else { Err(why) }
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn on_a_small_file_system_that_is_full_deletes_go_on() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    for (size, test) in [
+        ("8m", deletes_go_on as fn(&Disk)),
+        ("3m", deletes_go_on),
+        ("8m", nothing_goes_on_without_a_reserve),
+    ] {
+        let mounted = match Tmpfs::mount(&dir.path().join("small"), size) {
+            Ok(mounted) => mounted,
+            Err(why) => return println!("skipped: no file system can be mounted here: {why}"),
+        };
+        let (path, rubbish) = (mounted.0.join("a.matryo"), mounted.0.join("rubbish"));
+        test(&Disk {
+            create: &|options| {
+                Collection::create_with(&path, support::schema(), options).expect("create")
+            },
+            open: &|options| Collection::open_with(&path, options),
+            fill: &|| fill(&rubbish),
+            free: &|| std::fs::remove_file(&rubbish).expect("remove"),
+            exact: true,
+        });
+    }
+}
+
+/// A file system without room for anything: nothing is left half made.
+#[test]
+fn a_collection_that_there_is_no_room_for_can_be_created_later() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let mounted = match Tmpfs::mount(&dir.path().join("small"), "1m") {
+        Ok(mounted) => mounted,
+        Err(why) => return println!("skipped: no file system can be mounted here: {why}"),
+    };
+    let (path, rubbish) = (mounted.0.join("a.matryo"), mounted.0.join("rubbish"));
+    fill(&rubbish);
+    let refused = Collection::create(&path, schema()).map(drop);
+    assert!(matches!(refused, Err(Error::Io { .. })), "{refused:?}");
+    std::fs::remove_file(&rubbish).expect("remove");
+    // Four MiB are not there for a reserve: it goes without.
+    let db = Collection::create(&path, schema()).expect("create");
+    use_it(&db);
+    check(&db, &after(9));
+}
+
+/// Another program cuts a segment short under an open handle. Mapped, the process
+/// would get a signal (README says so); read into RAM, nothing worse than an error.
+#[test]
+fn files_that_are_not_mapped_may_be_cut_short() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("a.matryo");
+    drop(Collection::create(&path, schema()).expect("create"));
+    let options = || options().mapped(false);
+    use_it(&Collection::open_with(&path, options()).expect("open"));
+    let db = Collection::open_with(&path, options()).expect("open");
+    check(&db, &after(9));
+    for (name, _) in modes(&path).into_iter().filter(|(name, _)| name.starts_with("seg-")) {
+        let file = std::fs::OpenOptions::new().write(true).open(path.join(name)).expect("open");
+        file.set_len(100).expect("cut");
+    }
+    let rows: Vec<u64> = after(9).into_keys().collect();
+    for id in rows {
+        assert!(db.get(id).expect("it is in RAM").is_some());
+    }
+    let found = db.search(&vector(1, DIMS)).exact().limit(100).run().expect("it is in RAM");
+    assert_eq!(found.hits.len(), after(9).len());
+    assert!(matches!(db.verify(), Err(Error::Corrupt(_))), "the file is damaged");
+    drop(db);
+    let opened = Collection::open_with(&path, options()).map(drop);
+    assert!(matches!(opened, Err(Error::Corrupt(_))), "{opened:?}");
+}
+
+/// Rows of a collection of about 96 MiB.
+const MANY: u64 = 24_000;
+const WIDE: usize = 1024;
+
+fn large_collection(path: &Path) {
+    let schema = Schema::builder(WIDE).build().expect("valid");
+    let options = Options::new().memtable_bytes(8 << 20).background(false);
+    let db = Collection::create_with(path, schema, options).expect("create");
+    let mut bulk = db.bulk().expect("bulk");
+    let mut row = vector(1, WIDE);
+    for id in 0..MANY {
+        row[(id % 1024) as usize] = id as f32 / 1000.0;
+        bulk.upsert(id, &row, json!({"seed": id})).expect("upsert");
+    }
+    bulk.finish().expect("finish");
+}
+
+/// Opens and searches; says whether it could. Makes the collection if there is none.
+fn little_memory(path: &Path, verify: bool) {
+    if !path.exists() {
+        large_collection(path);
+    }
+    let run = || {
+        let db = Collection::open_with(path, Options::new().background(false))?;
+        let found = db.search(&vector(1, WIDE)).limit(10).payloads(true).run()?;
+        assert_eq!(found.hits.len(), 10);
+        let exact = db.search(&vector(1, WIDE)).limit(10).exact().run()?;
+        assert_eq!(exact.hits[0].id, found.hits[0].id);
+        db.upsert(MANY, &vector(2, WIDE), json!({"seed": 2}))?;
+        db.delete(MANY)?;
+        if verify { db.verify().map(drop) } else { Ok(()) }
+    };
+    match run() {
+        Ok(()) => println!("found all."),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::OutOfMemory => {
+            println!("refused for want of memory.");
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn with_little_address_space_a_collection_opens_or_says_why_not() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("a.matryo");
+    large_collection(&path);
+    let mut outcomes = Vec::new();
+    for mib in [40, 60, 80, 120, 200, 600] {
+        let limit =
+            format!("export MALLOC_ARENA_MAX=1 RUST_TEST_THREADS=1; ulimit -v {};", mib << 10);
+        let said = output(spawn("little memory", &path, &limit));
+        outcomes.push((mib, said.contains("found all"), said.contains("refused for want")));
+    }
+    println!("{outcomes:?}");
+    assert!(outcomes.iter().all(|(_, found, refused)| found ^ refused), "{outcomes:?}");
+    assert!(outcomes[0].2 && outcomes[5].1, "{outcomes:?}");
+}
+
+/// With less memory than the collection is long: pages of mapped files are given
+/// back when others are needed.
+#[test]
+fn in_a_small_memory_cgroup_a_larger_collection_is_searched() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("a.matryo");
+    let group = PathBuf::from(format!("/sys/fs/cgroup/memory/matryo-{}", std::process::id()));
+    let limit = group.join("memory.limit_in_bytes");
+    let made = std::fs::create_dir(&group).and_then(|()| std::fs::write(&limit, "48M"));
+    if let Err(why) = made {
+        let _ = std::fs::remove_dir(&group);
+        return println!("skipped: no memory cgroup (v1) can be made here: {why}");
+    }
+    // Pages of files count for whoever has read or written them first.
+    let join = format!("echo $$ > {}/cgroup.procs;", group.display());
+    let said = output(spawn("little memory, and verify", &path, &join));
+    let peak = std::fs::read_to_string(group.join("memory.max_usage_in_bytes")).expect("read");
+    println!("peak of 48 MiB: {}", peak.trim());
+    std::fs::remove_dir(&group).expect("nobody is in it");
+    assert!(said.contains("found all"), "{said}");
+    assert!(peak.trim().parse::<u64>().expect("bytes") > 40 << 20, "the limit was felt");
 }

@@ -15,7 +15,6 @@ def need(condition, what):
     if not condition:
         raise Damage(what)
 def read(data, at, form):
-    """Little-endian numbers at an offset that may lie anywhere."""
     need(0 <= at <= len(data) - struct.calcsize("<" + form), "a number outside of its file")
     return struct.unpack_from("<" + form, data, at)
 def one(data, at, form):
@@ -116,21 +115,23 @@ class Collection:
         sums = read(data, table_at + 32 * count, "%dI" % checksums)
         codes = [(kind, n) for n in range(len(self.schema.stages)) for kind in (CODES, FACTORS)]
         wanted = [(IDS, 0), (ORDER, 0), (NORMS, 0)] + codes + [(VECTORS, 0)]
-        indexes = [(FIELD, n) for n in range(self.schema.fields)]
-        wanted += [(PAYLOAD, 0), (INDEX, 0)] if count == len(wanted + indexes) + 2 else []
-        wanted += indexes  # (11) say again what the payloads say
-        need(count == len(wanted), "number of regions")
         regions, end, used = {}, 64, 0
-        for n, want in enumerate(wanted):
+        for n in range(count):
             kind, stage, block, at, size, first, reserved = read(data, table_at + 32 * n, "HHIQQII")
-            need((kind, stage) == want and reserved == 0 and first == used, "region entry")
-            need(block == (LARGE if kind in (NORMS, CODES, FACTORS) else SMALL), "region entry")
+            known, large = 1 <= kind <= FIELD, kind in (NORMS, CODES, FACTORS)
+            fits = block in (([LARGE] if large else [SMALL]) if known else [SMALL, LARGE])
+            name = (kind, stage) if known else (-n, 0)  # (9) unknown ones are checked and left out
+            need(fits and (known or kind >= 32768) and name not in regions, "region entry")
+            need(reserved == 0 and first == used, "region entry")
             need(at == -(-end // PAGE) * PAGE and at + size <= table_at, "place of a region")
             zeros(data, end, at)
             for start in range(at, at + size, block):
                 need(zlib.crc32(data[start : min(start + block, at + size)]) == sums[used], "block")
                 used += 1
-            end, regions[want] = at + size, data[at : at + size]
+            end, regions[name] = at + size, data[at : at + size]
+        wanted += [(PAYLOAD, 0), (INDEX, 0)] if (PAYLOAD, 0) in regions else []
+        wanted += [(FIELD, n) for n in range(self.schema.fields)]  # (11) say again what the payloads say
+        need([name for name in regions if name[0] > 0] == wanted, "regions")
         need(used == checksums and table_at == -(-end // PAGE) * PAGE, "region table")
         zeros(data, end, table_at)
         self.take(rows, regions, self.dead(dead_number, dead_count, dead_crc, rows))

@@ -148,6 +148,42 @@ fn what_follows_from_vectors_is_made_anew_without_loss() {
     assert_eq!((repair(&folder).lost, healthy(&folder)), (0, all));
 }
 
+/// Indexes of fields follow from payloads; without a manifest, from fields that the
+/// caller declares.
+#[test]
+fn indexes_of_fields_are_made_anew() {
+    let folder = Folder::default();
+    let fields = support::schema_with_fields();
+    let collection = folder.create(fields.clone(), Options::new()).expect("create");
+    for n in 0..60u64 {
+        let payload = if n % 3 == 0 { json!(null) } else { json!({"n": n, "tags": ["even"]}) };
+        collection.upsert(n, &vector(n, DIMS), payload).expect("upsert");
+    }
+    collection.flush().expect("flush");
+    let want = support::sure_answers(&collection);
+    drop(collection);
+    let good = files(&folder);
+    let (name, bytes) = segment(&good);
+    let (at, len) = region(bytes, 9);
+    let mut bad = bytes.clone();
+    bad[at..at + len].fill(0xee);
+    for lost in [false, true] {
+        let folder = folder_of(&good);
+        folder.write(name, bad.clone());
+        let mut options = RepairOptions::new();
+        if lost {
+            folder.remove("MANIFEST");
+            options = options.schema(fields.clone());
+        }
+        let report = folder.repair(&options).expect("repairs");
+        assert_eq!((report.rebuilt, report.lost, report.rows), (1, 0, 60));
+        let collection = folder.open(Options::new()).expect("opens");
+        assert_eq!(collection.schema(), &fields);
+        assert_eq!(support::sure_answers(&collection), want);
+        collection.verify().expect("whole");
+    }
+}
+
 #[test]
 fn rows_in_a_damaged_block_are_dropped_and_named() {
     let good = make();

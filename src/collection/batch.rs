@@ -19,12 +19,15 @@ pub struct Batch<'c> {
     /// With the operations, as the log will hold them.
     frame: Frame,
     operations: u32,
+    /// How many of them add rows.
+    upserts: u32,
     encoder: RowEncoder,
 }
 
 impl<'c> Batch<'c> {
     pub(super) fn new(collection: &'c Collection) -> Self {
-        Self { collection, frame: Frame::new(), operations: 0, encoder: RowEncoder::default() }
+        let (frame, encoder) = (Frame::new(), RowEncoder::default());
+        Self { collection, frame, operations: 0, upserts: 0, encoder }
     }
 
     /// Number of changes so far.
@@ -59,6 +62,7 @@ impl<'c> Batch<'c> {
         self.room(vector.len() + payload.len() + MAX_ID_BYTES)?;
         self.frame.grow(|body| ops::put_upsert(body, &id, vector, payload));
         self.operations += 1;
+        self.upserts += 1;
         Ok(self)
     }
 
@@ -83,13 +87,15 @@ impl<'c> Batch<'c> {
     /// [`Error::Io`] if the log could not be written: nothing of the batch is
     /// visible then. Where there was just no room (on the disk, or for another
     /// open file) nothing of it is on disk either, and there may be room for the
-    /// next one. After any other failure the handle refuses further writes
-    /// ([`Error::Poisoned`]).
+    /// next one; a batch that only deletes may use
+    /// [`Options::reserve`](super::Options::reserve). After any other failure the
+    /// handle refuses further writes ([`Error::Poisoned`]).
     pub fn commit(self) -> Result<()> {
         if self.is_empty() {
             return Ok(());
         }
-        commit::commit(&self.collection.shared, self.operations, self.frame)
+        let adds = self.upserts > 0;
+        commit::commit(&self.collection.shared, self.operations, adds, self.frame)
     }
 
     /// Whether `more` bytes fit (16 cover the fixed fields of an operation).

@@ -24,6 +24,8 @@ use crate::wal::format::Frame;
 /// A batch that waits to be committed.
 struct Waiting {
     operations: u32,
+    /// Whether it adds rows, so that the reserve is not for it.
+    adds: bool,
     frame: Frame,
     outcome: Outcome,
 }
@@ -37,17 +39,17 @@ type Outcome = Arc<Mutex<Option<Result<()>>>>;
 pub(super) struct Queue(Mutex<Vec<Waiting>>);
 
 impl Queue {
-    fn push(&self, operations: u32, frame: Frame) -> Outcome {
+    fn push(&self, operations: u32, adds: bool, frame: Frame) -> Outcome {
         let outcome = Outcome::default();
-        self.0.lock().push(Waiting { operations, frame, outcome: outcome.clone() });
+        self.0.lock().push(Waiting { operations, adds, frame, outcome: outcome.clone() });
         outcome
     }
 }
 
 /// Commits a batch, alone or with those that wait beside it.
-pub(super) fn commit(handle: &Handle, operations: u32, frame: Frame) -> Result<()> {
+pub(super) fn commit(handle: &Handle, operations: u32, adds: bool, frame: Frame) -> Result<()> {
     let writer = handle.writer()?;
-    let outcome = handle.queue.push(operations, frame);
+    let outcome = handle.queue.push(operations, adds, frame);
     let mut writer = writer.lock();
     // The memtable is full again while what filled it before is being written.
     while outcome.lock().is_none()
@@ -64,21 +66,44 @@ pub(super) fn commit(handle: &Handle, operations: u32, frame: Frame) -> Result<(
     result.expect("a batch is in the queue until somebody has committed it")
 }
 
-/// Commits each batch of a group or tells it why not.
-fn commit_group(handle: &Handle, writer: &mut Writer, group: Vec<Waiting>) {
-    match prepare(handle, writer) {
-        Err(e) => group.iter().for_each(|batch| batch.finish(Err(e.again()))),
-        Ok(view) => {
-            let accepted = admit(&view, group);
-            let outcomes: Vec<_> = accepted.iter().map(|batch| batch.outcome.clone()).collect();
-            let done = log_and_apply(handle, writer, &view, accepted);
-            let result = || match &done {
-                Ok(()) => Ok(()),
-                Err(e) => Err(e.again()),
-            };
-            outcomes.iter().for_each(|outcome| *outcome.lock() = Some(result()));
-        }
+/// Commits each batch of a group or tells it why not. On a full disk those that
+/// only delete go on with the reserve, which the others may not use.
+fn commit_group(handle: &Handle, writer: &mut Writer, mut group: Vec<Waiting>) {
+    let vfs = &*handle.vfs;
+    let room = writer.reserve.refill(vfs);
+    let refuse_adds = |group: &mut Vec<Waiting>, e: &Error| {
+        group.extract_if(.., |batch| batch.adds).for_each(|batch| batch.finish(Err(e.again())));
+    };
+    if let Err(e) = &room {
+        refuse_adds(&mut group, e);
     }
+    let view = match prepare(handle, writer) {
+        Ok(view) => view,
+        // Rows in RAM could not be written; to delete some is possible all the same.
+        Err(e) if e.is_full() && writer.healthy().is_ok() => {
+            refuse_adds(&mut group, &e);
+            handle.view()
+        }
+        Err(e) => return group.iter().for_each(|batch| batch.finish(Err(e.again()))),
+    };
+    let mut accepted = admit(&view, group);
+    let mut logged = log(handle, writer, &view, &mut accepted);
+    if let Err(e) = &logged
+        && e.is_full()
+        && writer.healthy().is_ok()
+        && !accepted.iter().all(|batch| batch.adds)
+        && writer.reserve.spend(vfs)
+    {
+        refuse_adds(&mut accepted, e);
+        logged = log(handle, writer, &view, &mut accepted);
+    }
+    let outcomes: Vec<_> = accepted.iter().map(|batch| batch.outcome.clone()).collect();
+    let done = logged.and_then(|()| apply(handle, writer, &view, accepted));
+    let result = || match &done {
+        Ok(()) => Ok(()),
+        Err(e) => Err(e.again()),
+    };
+    outcomes.iter().for_each(|outcome| *outcome.lock() = Some(result()));
 }
 
 /// Makes room in the memtable, if need be: its runs become a segment in the
@@ -117,27 +142,33 @@ fn admit(view: &View, group: Vec<Waiting>) -> Vec<Waiting> {
     accepted
 }
 
-/// The commit order: log, sync, next view, publish. Readers see a batch only
-/// when it is as durable as was asked for. An error is one for all batches of the
-/// group, and ends writing unless there was just no room for them.
-fn log_and_apply(
+/// Appends a group to the log, as durable as was asked for. An error is one for
+/// all batches of the group, and ends writing unless there was just no room for
+/// them.
+fn log(handle: &Handle, writer: &mut Writer, view: &View, group: &mut [Waiting]) -> Result<()> {
+    if group.is_empty() {
+        return Ok(());
+    }
+    let frames = group.iter_mut().map(|batch| (batch.operations, &mut batch.frame));
+    writer.log(&*handle.vfs, lsns(view).zip(frames))?;
+    if handle.options.durability == Durability::Full {
+        writer.sync_log()?;
+    }
+    Ok(())
+}
+
+/// Publishes the view with a group that is in the log: only now do readers see it.
+fn apply(
     handle: &Handle,
     writer: &mut Writer,
     view: &Arc<View>,
-    mut group: Vec<Waiting>,
+    group: Vec<Waiting>,
 ) -> Result<()> {
     if group.is_empty() {
         return Ok(());
     }
-    let first = view.lsn.next();
-    let lsns = || (first.0..).map(Lsn);
-    let frames = group.iter_mut().map(|batch| (batch.operations, &mut batch.frame));
-    writer.log(&*handle.vfs, lsns().zip(frames))?;
-    if handle.options.durability == Durability::Full {
-        writer.sync_log()?;
-    }
     let mut next = view.clone();
-    for (lsn, batch) in lsns().zip(group) {
+    for (lsn, batch) in lsns(view).zip(group) {
         // The log has the commit, so the view must too: a damaged segment that
         // keeps us from finding old rows ends writing, not just this batch.
         let applied = apply::commit(&next, lsn, batch.operations, batch.frame);
@@ -145,6 +176,11 @@ fn log_and_apply(
     }
     handle.publish_arc(next);
     Ok(())
+}
+
+/// Those of the commits that come after `view`.
+fn lsns(view: &View) -> impl Iterator<Item = Lsn> + use<> {
+    (view.lsn.next().0..).map(Lsn)
 }
 
 impl Waiting {

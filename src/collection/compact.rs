@@ -114,7 +114,26 @@ fn part_rows(part: &Part) -> u64 {
     u64::from(part.rows.len())
 }
 
+/// Merges; where there is no room for the new segment, with the reserve.
 fn merge(
+    shared: &Shared,
+    group: &[Arc<Part>],
+    progress: &dyn Fn(Progress) -> bool,
+) -> Result<Compacted> {
+    let done = match merge_once(shared, group, progress) {
+        Err(e) if e.is_full() && shared.lock_writer()?.reserve.spend(&*shared.vfs) => {
+            merge_once(shared, group, progress)
+        }
+        done => done,
+    };
+    if let Ok(mut writer) = shared.lock_writer() {
+        // Where there is still no room the next commit says so.
+        let _ = writer.reserve.refill(&*shared.vfs);
+    }
+    done
+}
+
+fn merge_once(
     shared: &Shared,
     group: &[Arc<Part>],
     progress: &dyn Fn(Progress) -> bool,

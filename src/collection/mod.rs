@@ -10,6 +10,7 @@
 //!   apply.rs    a commit's operations -> the next view
 //!   writer.rs   log, flush, clean close
 //!   flush.rs    a flush in the background
+//!   reserve.rs  room that is kept for what frees room
 //!   compact.rs  segments are merged, dead rows reclaimed
 //!   open.rs     create, open, recovery
 //!   follow.rs   handles that only read, beside a writer
@@ -36,6 +37,7 @@ mod info;
 pub(crate) mod open;
 mod options;
 pub(crate) mod repair;
+mod reserve;
 mod residency;
 mod snapshot;
 mod verify;
@@ -265,7 +267,8 @@ impl Collection {
     /// rows stay in the log.
     pub fn flush(&self) -> Result<()> {
         let mut writer = self.shared.idle_writer()?;
-        let next = writer.flush(&*self.shared.vfs, &self.view())?;
+        let (vfs, view) = (&*self.shared.vfs, self.view());
+        let next = writer.with_reserve(vfs, |writer| writer.flush(vfs, &view))?;
         self.shared.publish(next);
         drop(writer);
         self.shared.wake();

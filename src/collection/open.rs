@@ -1,5 +1,6 @@
 //! Creating, opening, recovering.
 
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,6 +11,7 @@ use roaring::RoaringBitmap;
 use super::apply;
 use super::follow::Follower;
 use super::options::Options;
+use super::reserve::Reserve;
 use super::residency::Residency;
 use super::writer::Writer;
 use super::{Collection, Handle, Shared};
@@ -20,7 +22,7 @@ use crate::schema::Schema;
 use crate::segment::reader::Segment;
 use crate::sown::{Bug, sown};
 use crate::types::{FileNumber, Lsn};
-use crate::vfs::disk::{Disk, TEMP_PREFIX};
+use crate::vfs::disk::{self, Disk, TEMP_PREFIX};
 use crate::vfs::{Vfs, read_all};
 use crate::view::{Part, View};
 use crate::wal::format::Frame;
@@ -32,15 +34,17 @@ use crate::wal::writer::LogWriter;
 pub(crate) const MAX_LOG: u64 = 8 << 30;
 
 pub(super) fn create_on_disk(path: &Path, schema: Schema, options: Options) -> Result<Collection> {
-    let disk = Disk::create(path)?;
-    if !options.allow_unsafe_fs {
-        disk.check_file_system()?;
-    }
+    check_writing(&options)?;
+    let allowed = |folder: BorrowedFd, dir: &Path| {
+        if options.allow_unsafe_fs { Ok(()) } else { disk::check_file_system(folder, dir) }
+    };
+    let disk = Disk::create_with(path, options.file_mode, &allowed)?;
+    let disk = disk.with(options.file_mode, options.mapped)?;
     create(Arc::new(disk), schema, options)
 }
 
 pub(super) fn open_on_disk(path: &Path, options: Options) -> Result<Collection> {
-    let vfs = Arc::new(Disk::open(path)?);
+    let vfs = Arc::new(Disk::open(path)?.with(options.file_mode, options.mapped)?);
     // Before the lock, which would leave a file in a folder that is not ours.
     manifest::load_installed(&*vfs)?;
     if !options.read_only && !options.allow_unsafe_fs {
@@ -49,11 +53,16 @@ pub(super) fn open_on_disk(path: &Path, options: Options) -> Result<Collection> 
     open(vfs, options)
 }
 
-/// Creates a collection in an empty folder.
-pub(crate) fn create(vfs: Arc<dyn Vfs>, schema: Schema, options: Options) -> Result<Collection> {
+fn check_writing(options: &Options) -> Result<()> {
     if options.read_only {
         return Err(Error::invalid("options", "a collection cannot be created read-only"));
     }
+    Ok(())
+}
+
+/// Creates a collection in an empty folder.
+pub(crate) fn create(vfs: Arc<dyn Vfs>, schema: Schema, options: Options) -> Result<Collection> {
+    check_writing(&options)?;
     let residency = Residency::new(&schema, &options)?;
     let lock = vfs.lock(options.lock_timeout)?;
     if Manifest::load(&*vfs)?.is_some() {
@@ -63,8 +72,8 @@ pub(crate) fn create(vfs: Arc<dyn Vfs>, schema: Schema, options: Options) -> Res
     manifest.install(&*vfs)?;
     let schema = Arc::new(manifest.schema.clone());
     let view = Arc::new(View { schema, lsn: Lsn(0), parts: Vec::new() });
-    let access = Access::Write(Writer::new(manifest, None), lock);
-    Ok(handle(vfs, options, view, residency, access))
+    let writer = Writer::new(manifest, None, Reserve::new(options.reserve));
+    Ok(handle(vfs, options, view, residency, Access::Write(writer, lock)))
 }
 
 /// Opens a collection and recovers what is in its logs.
@@ -89,7 +98,8 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, options: Options) -> Result<Collection> {
     let spent = strays.iter().filter_map(|name| FileKind::parse(name)).map(|(_, n)| n.0 + 1);
     manifest.next_file = spent.map(FileNumber).fold(manifest.next_file, Ord::max);
     let old = manifest.files();
-    let log = tail.map(|tail| tail.renew(&*vfs, &mut manifest)).transpose()?;
+    let mut reserve = Reserve::new(options.reserve);
+    let log = tail.map(|tail| tail.renew(&*vfs, &mut manifest, &mut reserve)).transpose()?;
     let needed = manifest.files();
     for name in strays.iter().chain(old.iter().filter(|name| !needed.contains(name))) {
         // What cannot be removed now is a stray again at the next open.
@@ -97,7 +107,7 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, options: Options) -> Result<Collection> {
             let _ = vfs.remove(name);
         }
     }
-    let access = Access::Write(Writer::new(manifest, log), lock);
+    let access = Access::Write(Writer::new(manifest, log, reserve), lock);
     Ok(handle(vfs, options, Arc::new(view), residency, access))
 }
 
@@ -211,8 +221,29 @@ impl Tail {
     /// The old file cannot be trusted as it lies: after a failed sync the system
     /// may show bytes that the disk does not have, and its torn end would stand
     /// in the way of the next frame.
-    fn renew(self, vfs: &dyn Vfs, manifest: &mut Manifest) -> Result<LogWriter> {
-        let number = manifest.take_number();
+    fn renew(
+        self,
+        vfs: &dyn Vfs,
+        manifest: &mut Manifest,
+        reserve: &mut Reserve,
+    ) -> Result<LogWriter> {
+        let (log, staged) = reserve.lend(vfs, || {
+            let number = manifest.take_number();
+            // On a full disk, what was written must not stay in the way.
+            let remove = |_: &Error| drop(vfs.remove(&FileKind::Wal.name(number)));
+            let log = self.copy(vfs, manifest, number).inspect_err(remove)?;
+            let mut next = manifest.clone();
+            next.logs.pop();
+            next.logs.push(log.entry(false));
+            let staged = next.stage(vfs).inspect_err(remove)?;
+            *manifest = next;
+            Ok((log, staged))
+        })?;
+        staged.replace(vfs, manifest::NAME)?;
+        Ok(log)
+    }
+
+    fn copy(&self, vfs: &dyn Vfs, manifest: &Manifest, number: FileNumber) -> Result<LogWriter> {
         let mut log = LogWriter::create(vfs, number, manifest.owner())?;
         for commit in read_commits(vfs, manifest, &self.bytes, self.entry, self.before)? {
             log.append(commit.lsn, commit.operations, &mut Frame::of(commit.body))?;
@@ -220,9 +251,6 @@ impl Tail {
         if !sown(Bug::RecoveredLogNotSynced) {
             log.sync()?;
         }
-        manifest.logs.pop();
-        manifest.logs.push(log.entry(false));
-        manifest.install(vfs)?;
         Ok(log)
     }
 }

@@ -15,6 +15,10 @@ pub enum Durability {
 
 /// Options of [`Collection::open_with`](super::Collection::open_with).
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "switches that have nothing to do with each other"
+)]
 pub struct Options {
     pub(crate) durability: Durability,
     pub(crate) memtable_bytes: usize,
@@ -24,11 +28,17 @@ pub struct Options {
     pub(crate) lock_timeout: Duration,
     pub(crate) max_dims: Option<usize>,
     pub(crate) ram_budget: Option<u64>,
+    pub(crate) reserve: u64,
+    pub(crate) file_mode: u32,
+    pub(crate) mapped: bool,
 }
 
 impl Options {
     /// RAM for rows that are not in a segment yet, unless told otherwise.
     pub const MEMTABLE_BYTES: usize = 64 << 20;
+
+    /// Bytes of the disk that are kept for deletes, unless told otherwise.
+    pub const RESERVE: u64 = 4 << 20;
 
     /// The defaults: full durability, [`Self::MEMTABLE_BYTES`], read and write.
     pub fn new() -> Self {
@@ -41,6 +51,9 @@ impl Options {
             lock_timeout: Duration::ZERO,
             max_dims: None,
             ram_budget: None,
+            reserve: Self::RESERVE,
+            file_mode: crate::vfs::disk::PRIVATE,
+            mapped: true,
         }
     }
 
@@ -128,6 +141,43 @@ impl Options {
     #[must_use]
     pub fn lock_timeout(mut self, patience: Duration) -> Self {
         self.lock_timeout = patience;
+        self
+    }
+
+    /// Bytes of the disk that are taken before the first commit, for a time when
+    /// there are no others: then batches that only delete, [`flush`], [`compact`] and
+    /// the recovery of a log still work, as far as these bytes reach, and new rows
+    /// are refused until they could be taken again. They are a file named `RESERVE`,
+    /// which [`Info`](crate::Info) does not count. Default: [`Self::RESERVE`]; 0 for
+    /// none.
+    ///
+    /// [`flush`]: super::Collection::flush
+    /// [`compact`]: super::Collection::compact
+    #[must_use]
+    pub fn reserve(mut self, bytes: u64) -> Self {
+        self.reserve = bytes;
+        self
+    }
+
+    /// Permission bits of the files that are created through this handle, less
+    /// those that the process masks; a folder that is created has the same, and may
+    /// be entered by whoever may read. Default: 0o600, so 0o700 for the folder:
+    /// nobody else. Bits beyond 0o666 are ignored.
+    #[must_use]
+    pub fn file_mode(mut self, mode: u32) -> Self {
+        self.file_mode = mode & 0o666 | 0o600;
+        self
+    }
+
+    /// Whether segments are mapped: then pages that are not in RAM are read when they
+    /// are touched, and another program that cuts such a file short makes the
+    /// process get SIGBUS, as does a disk that cannot read. With `false` each segment
+    /// is read into RAM as a whole when it is opened, and whatever happens to the file
+    /// then is an error at worst; that takes its length of RAM, which
+    /// [`Info::ram_bytes`](crate::Info::ram_bytes) does not count. Default: mapped.
+    #[must_use]
+    pub fn mapped(mut self, yes: bool) -> Self {
+        self.mapped = yes;
         self
     }
 

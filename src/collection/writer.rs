@@ -6,6 +6,7 @@ use roaring::RoaringBitmap;
 
 use super::Options;
 use super::open::MAX_LOG;
+use super::reserve::Reserve;
 use crate::codec::crc32;
 use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::error::{Error, Result};
@@ -32,6 +33,7 @@ pub(super) struct Writer {
     /// Whether the background thread is writing the frozen runs.
     pub(super) flushing: bool,
     poisoned: Option<String>,
+    pub(super) reserve: Reserve,
 }
 
 /// What becomes durable with the frozen runs of the view.
@@ -44,8 +46,24 @@ struct Frozen {
 }
 
 impl Writer {
-    pub(super) fn new(manifest: Manifest, log: Option<LogWriter>) -> Self {
-        Self { manifest, log, frozen: None, flushing: false, poisoned: None }
+    pub(super) fn new(manifest: Manifest, log: Option<LogWriter>, reserve: Reserve) -> Self {
+        Self { manifest, log, frozen: None, flushing: false, poisoned: None, reserve }
+    }
+
+    /// Does what frees room: where there is none for it, with the reserve.
+    pub(super) fn with_reserve<T>(
+        &mut self,
+        vfs: &dyn Vfs,
+        mut work: impl FnMut(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let mut reserve = std::mem::take(&mut self.reserve);
+        let done = reserve.lend(vfs, || {
+            // The first try may have ended writing.
+            self.healthy()?;
+            work(self)
+        });
+        self.reserve = reserve;
+        done
     }
 
     /// Fails if an earlier write did.
@@ -106,6 +124,7 @@ impl Writer {
     /// Creates a log and installs a manifest that names it, and says how long the
     /// one before is.
     fn start_log(&mut self, vfs: &dyn Vfs) -> Result<()> {
+        self.reserve.keep(vfs);
         let number = self.manifest.take_number();
         let created = LogWriter::create(vfs, number, self.manifest.owner());
         let log = created.inspect_err(|e| {
@@ -237,7 +256,7 @@ impl Writer {
         if let Some(entry) = self.manifest.logs.last_mut() {
             *entry = log.entry(true);
         }
-        self.manifest.install(vfs)
+        self.with_reserve(vfs, |writer| writer.manifest.install(vfs))
     }
 
     /// Whether `manifest` is the one installed last. File numbers may have been

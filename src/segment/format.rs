@@ -38,23 +38,34 @@ layout!(
 
 const MAGIC: &[u8; 4] = b"MTRY";
 
-/// What a region holds; the number on disk is the discriminant.
+/// Bit of a kind's number: whoever does not know the kind can read the segment
+/// without it.
+pub(crate) const IGNORABLE: u16 = 0x8000;
+
+/// What a region holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u16)]
 pub(crate) enum RegionKind {
-    Ids = 1,
-    IdOrder = 2,
-    Norms = 3,
-    Codes = 4,
-    Factors = 5,
-    Vectors = 6,
-    Payload = 7,
-    PayloadIndex = 8,
-    FieldIndex = 9,
+    Ids,
+    IdOrder,
+    Norms,
+    Codes,
+    Factors,
+    Vectors,
+    Payload,
+    PayloadIndex,
+    FieldIndex,
+    /// A kind that only later versions know.
+    Later {
+        /// Its number on disk.
+        number: u16,
+        /// Bytes covered by one checksum.
+        block_len: u32,
+    },
 }
 
 impl RegionKind {
-    const ALL: [Self; 9] = [
+    /// In the order of their numbers, from 1.
+    const KNOWN: [Self; 9] = [
         Self::Ids,
         Self::IdOrder,
         Self::Norms,
@@ -74,6 +85,7 @@ impl RegionKind {
             Self::Vectors => "full vectors",
             Self::Payload | Self::PayloadIndex => "payloads",
             Self::FieldIndex => "field indexes",
+            Self::Later { .. } => "of later versions",
         }
     }
 
@@ -81,8 +93,30 @@ impl RegionKind {
     pub(crate) fn block_len(self) -> u32 {
         match self {
             Self::Norms | Self::Codes | Self::Factors => LARGE_BLOCK,
+            Self::Later { block_len, .. } => block_len,
             _ => SMALL_BLOCK,
         }
+    }
+
+    /// The number on disk.
+    pub(crate) fn number(self) -> u16 {
+        match self {
+            Self::Later { number, .. } => number,
+            known => (1..).zip(Self::KNOWN).find(|(_, k)| *k == known).map_or(0, |(n, _)| n),
+        }
+    }
+
+    /// Of blocks of another length than its own, a known kind is none.
+    fn of(number: u16, block_len: u32) -> Option<Self> {
+        let known = (1..).zip(Self::KNOWN).find(|(n, _)| *n == number);
+        let kind = known.map_or(Self::Later { number, block_len }, |(_, kind)| kind);
+        let fits = kind.block_len() == block_len && [SMALL_BLOCK, LARGE_BLOCK].contains(&block_len);
+        fits.then_some(kind)
+    }
+
+    /// Whether this version knows it, or can do without.
+    pub(crate) fn is_readable(self) -> bool {
+        !matches!(self, Self::Later { number, .. } if number & IGNORABLE == 0)
     }
 }
 
@@ -107,7 +141,7 @@ impl RegionEntry {
     fn encode(&self) -> [u8; region_entry::LEN] {
         use region_entry as f;
         let mut out = [0; f::LEN];
-        put(&mut out, f::KIND, &(self.kind as u16).to_le_bytes());
+        put(&mut out, f::KIND, &self.kind.number().to_le_bytes());
         put(&mut out, f::STAGE, &self.stage.to_le_bytes());
         put(&mut out, f::BLOCK_LEN, &self.kind.block_len().to_le_bytes());
         put(&mut out, f::OFFSET, &self.offset.to_le_bytes());
@@ -120,12 +154,10 @@ impl RegionEntry {
         use region_entry as f;
         let at = r.at();
         let b = r.take(f::LEN)?;
-        let number = b.u16(f::KIND);
-        let kind = RegionKind::ALL.into_iter().find(|k| *k as u16 == number);
-        let kind = kind.ok_or(FormatError::mismatch(at, "kind of region", 9, u64::from(number)))?;
-        if b.u32(f::BLOCK_LEN) != kind.block_len() || b.u32(f::RESERVED) != 0 {
+        let kind = RegionKind::of(b.u16(f::KIND), b.u32(f::BLOCK_LEN));
+        let Some(kind) = kind.filter(|_| b.u32(f::RESERVED) == 0) else {
             return Err(FormatError::new(at, "region entry contradicts itself"));
-        }
+        };
         Ok(Self {
             kind,
             stage: b.u16(f::STAGE),

@@ -7,7 +7,7 @@ use super::format::{Footer, PAGE, RegionEntry, RegionKind, decode_table};
 use super::ids;
 use super::region::{Checksums, Region};
 use super::resident::{Codes, Norms, ResidentColumn};
-use crate::codec::header::{CollectionId, FileHeader, FileKind};
+use crate::codec::header::{CollectionId, FORMAT_MAJOR, FORMAT_MINOR, FileHeader, FileKind};
 use crate::codec::{FormatError, Reader, crc32};
 use crate::encoding::{StageCode, StageView};
 use crate::error::{Error, Result};
@@ -175,9 +175,17 @@ impl Parts {
         })
     }
 
-    /// The regions are those of the schema, each once, in their order.
+    /// The regions are those of the schema, each once, in their order, but for
+    /// those of later versions that can be done without.
     pub(super) fn check_regions(&self, schema: &Schema) -> Result<()> {
         use RegionKind as K;
+        if let Some(unknown) = self.entries.iter().find(|e| !e.kind.is_readable()) {
+            return Err(Error::UnsupportedFormat {
+                file: self.file.path().to_owned(),
+                found: format!("with regions of kind {}, which are needed", unknown.kind.number()),
+                supported: format!("{FORMAT_MAJOR}.{FORMAT_MINOR}"),
+            });
+        }
         let of_stage = |stage: u16| [(K::Codes, stage), (K::Factors, stage)];
         let stages = (0..schema.stages().len() as u16).flat_map(of_stage);
         let before = [(K::Ids, 0), (K::IdOrder, 0), (K::Norms, 0)].into_iter().chain(stages);
@@ -185,7 +193,8 @@ impl Parts {
         let may = [(K::Payload, 0), (K::PayloadIndex, 0)];
         let fields = (0..schema.fields().len() as u16).map(|field| (K::FieldIndex, field));
         let fields: Vec<_> = fields.collect();
-        let found: Vec<_> = self.entries.iter().map(|e| (e.kind, e.stage)).collect();
+        let known = self.entries.iter().filter(|e| !matches!(e.kind, K::Later { .. }));
+        let found: Vec<_> = known.map(|e| (e.kind, e.stage)).collect();
         let rest = found.strip_prefix(must.as_slice());
         match rest.map(|rest| rest.strip_prefix(&may).unwrap_or(rest)) {
             Some(rest) if rest == fields => Ok(()),

@@ -1,14 +1,21 @@
 //! A folder on a real file system.
+//!
+//! Every name is looked up from one descriptor of the folder, opened once, and no
+//! link is followed: whoever renames the folder meanwhile, or puts a link in its
+//! place, cannot make us read or write anywhere else.
 #![expect(clippy::disallowed_types, reason = "this is the module the ban points to")]
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RawMode};
+use rustix::io::Errno;
 
 use super::map::Bytes;
 use super::{ReadFile, TempFile, Vfs, WriteFile};
@@ -18,63 +25,132 @@ use crate::error::{Error, Result};
 pub(crate) const TEMP_PREFIX: &str = "tmp-";
 /// Name of the lock file, which is never removed.
 pub(crate) const LOCK_NAME: &str = "LOCK";
+/// Name of a file whose blocks are kept for when there are no others.
+pub(crate) const RESERVE_NAME: &str = "RESERVE";
+/// Permission bits of files that are created, unless asked for others.
+pub(crate) const PRIVATE: u32 = 0o600;
 
-/// The folder of a collection.
+/// Flags of every open of a file: a link could lead out of the folder, a pipe
+/// would keep us waiting for whoever made it, and a program that is started
+/// inherits nothing.
+const FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
+/// How often the lock file is looked for anew if it is replaced under us.
+const LOCK_ATTEMPTS: usize = 16;
+
+/// The folder of a collection; clones share it.
+#[derive(Clone)]
 pub(crate) struct Disk {
+    folder: Arc<Folder>,
+}
+
+struct Folder {
+    fd: OwnedFd,
+    /// Where it was when it was opened, for messages only.
     dir: PathBuf,
+    /// Permission bits of files that are created.
+    mode: u32,
+    /// Whether [`ReadFile::map`] maps, or reads.
+    mapped: bool,
 }
 
 impl Disk {
     /// An existing folder.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
-        match fs::metadata(dir) {
-            Ok(meta) if meta.is_dir() => Ok(Self { dir: dir.to_owned() }),
-            Ok(_) => Err(Error::NotACollection {
-                path: dir.to_owned(),
-                found: "it is a file, a collection is a folder".into(),
-            }),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::NotACollection {
-                path: dir.to_owned(),
-                found: "there is nothing there".into(),
-            }),
-            Err(e) => Err(Error::io("open", dir, e)),
-        }
+        let found = match rustix::fs::openat(CWD, dir, FOLDER, Mode::empty()) {
+            Ok(fd) => return Ok(Self::at(fd, dir, PRIVATE)),
+            Err(Errno::NOENT) => "there is nothing there",
+            Err(Errno::NOTDIR) if dir.is_file() => "it is a file, a collection is a folder",
+            Err(e) => return Err(Error::io("open", dir, e.into())),
+        };
+        Err(Error::NotACollection { path: dir.to_owned(), found: found.into() })
     }
 
     /// A new folder, or one that exists and is empty. Its name is made durable.
     pub(crate) fn create(dir: &Path) -> Result<Self> {
-        match fs::DirBuilder::new().mode(0o700).create(dir) {
-            Ok(()) => sync_folder(&parent(dir))?,
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => check_empty(dir)?,
-            Err(e) => return Err(Error::io("create", dir, e)),
+        Self::create_with(dir, PRIVATE, &|_, _| Ok(()))
+    }
+
+    /// As [`Self::create`], with permission bits, where `check` accepts the folder,
+    /// or the one that it would be made in; else nothing is made.
+    pub(crate) fn create_with(
+        dir: &Path,
+        mode: u32,
+        check: &dyn Fn(BorrowedFd, &Path) -> Result<()>,
+    ) -> Result<Self> {
+        let failed = |e: Errno| match e {
+            Errno::EXIST => Error::AlreadyExists { path: dir.to_owned() },
+            e => Error::io("create", dir, e.into()),
+        };
+        match rustix::fs::openat(CWD, dir, FOLDER, Mode::empty()) {
+            Ok(fd) => {
+                let found = Self::at(fd, dir, mode);
+                found.check_empty()?;
+                check(found.folder.fd.as_fd(), dir)?;
+                return Ok(found);
+            }
+            Err(Errno::NOENT) => {}
+            Err(Errno::NOTDIR) if dir.is_file() => return Err(failed(Errno::EXIST)),
+            Err(e) => return Err(failed(e)),
         }
-        Ok(Self { dir: dir.to_owned() })
+        let (parent, name) = (parent(dir), dir.file_name().ok_or_else(|| failed(Errno::NOENT))?);
+        let above = rustix::fs::openat(CWD, &parent, FOLDER, Mode::empty());
+        let above = above.map_err(|e| Error::io("open", &parent, e.into()))?;
+        check(above.as_fd(), &parent)?;
+        rustix::fs::mkdirat(&above, name, folder_mode(mode)).map_err(failed)?;
+        rustix::fs::fsync(&above).map_err(|e| Error::io("sync", &parent, e.into()))?;
+        // It is the one we made, not a link that somebody put there since.
+        let made = rustix::fs::openat(&above, name, FOLDER | OFlags::NOFOLLOW, Mode::empty());
+        Ok(Self::at(made.map_err(failed)?, dir, mode))
+    }
+
+    /// The same folder. Files that are created have these permission bits (less
+    /// those that the process masks); sealed ones are mapped, or read as a whole.
+    pub(crate) fn with(self, mode: u32, mapped: bool) -> Result<Self> {
+        let Folder { fd, dir, .. } = &*self.folder;
+        let fd = fd.try_clone().map_err(|e| Error::io("open", dir, e))?;
+        Ok(Self { folder: Arc::new(Folder { fd, dir: dir.clone(), mode, mapped }) })
+    }
+
+    fn at(fd: OwnedFd, dir: &Path, mode: u32) -> Self {
+        Self { folder: Arc::new(Folder { fd, dir: dir.to_owned(), mode, mapped: true }) }
     }
 
     /// Fails on a file system that may break the durability contract.
-    #[cfg(target_os = "linux")]
     pub(crate) fn check_file_system(&self) -> Result<()> {
-        let found = rustix::fs::statfs(&self.dir);
-        let found = found.map_err(|e| Error::io("inspect", &self.dir, e.into()))?;
-        let kind = UNSAFE_FILE_SYSTEMS.iter().find(|(n, _)| u64::from(*n) == found.f_type as u64);
-        let Some((_, name)) = kind else { return Ok(()) };
-        let why = format!(
-            "{} is on {name}, which may lose durable commits or ignore locks: use a local disk, \
-             open read-only, or say `allow_unsafe_fs`",
-            self.dir.display()
-        );
-        Err(Error::invalid("file system", why))
+        check_file_system(self.folder.fd.as_fd(), &self.folder.dir)
     }
 
-    /// Elsewhere nothing tells.
-    #[cfg(not(target_os = "linux"))]
-    pub(crate) fn check_file_system(&self) -> Result<()> {
-        Ok(())
+    /// A lock file alone is what an interrupted `create` leaves behind.
+    fn check_empty(&self) -> Result<()> {
+        let ours = |name: &String| {
+            name == LOCK_NAME || name == RESERVE_NAME || name.starts_with(TEMP_PREFIX)
+        };
+        if self.list()?.iter().all(ours) {
+            return Ok(());
+        }
+        Err(Error::AlreadyExists { path: self.folder.dir.clone() })
     }
+}
 
-    fn io(&self, action: &'static str, name: &str, source: io::Error) -> Error {
-        Error::io(action, self.dir.join(name), source)
-    }
+/// Fails on a file system that may break the durability contract.
+#[cfg(target_os = "linux")]
+pub(crate) fn check_file_system(folder: BorrowedFd, dir: &Path) -> Result<()> {
+    let found = rustix::fs::fstatfs(folder).map_err(|e| Error::io("inspect", dir, e.into()))?;
+    let kind = UNSAFE_FILE_SYSTEMS.iter().find(|(n, _)| u64::from(*n) == found.f_type as u64);
+    let Some((_, name)) = kind else { return Ok(()) };
+    let why = format!(
+        "{} is on {name}, which may lose durable commits or ignore locks: use a local disk, \
+         open read-only, or say `allow_unsafe_fs`",
+        dir.display()
+    );
+    Err(Error::invalid("file system", why))
+}
+
+/// Elsewhere nothing tells.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn check_file_system(_: BorrowedFd, _: &Path) -> Result<()> {
+    Ok(())
 }
 
 /// File systems that may not keep a sync's promise, or know no lock between
@@ -98,95 +174,20 @@ fn parent(dir: &Path) -> PathBuf {
     }
 }
 
-/// Flags of every open: a link could lead out of the folder, and a pipe would
-/// keep us waiting for whoever made it.
-fn only_files() -> i32 {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    flags.bits().cast_signed()
+/// Whoever may read the files may list the folder; whoever may write them, too.
+fn folder_mode(mode: u32) -> Mode {
+    Mode::from_raw_mode((mode | (mode & 0o444) >> 2) as RawMode)
 }
 
-/// A lock file alone is what an interrupted `create` leaves behind.
-fn check_empty(dir: &Path) -> Result<()> {
-    let entries = fs::read_dir(dir).map_err(|e| Error::io("list", dir, e))?;
-    let occupied = entries.flatten().any(|entry| {
-        let name = entry.file_name();
-        name != LOCK_NAME && !name.to_string_lossy().starts_with(TEMP_PREFIX)
-    });
-    if occupied { Err(Error::AlreadyExists { path: dir.to_owned() }) } else { Ok(()) }
-}
-
-fn sync_folder(dir: &Path) -> Result<()> {
-    let handle = File::open(dir).map_err(|e| Error::io("open", dir, e))?;
-    handle.sync_all().map_err(|e| Error::io("sync", dir, e))
-}
-
-impl Vfs for Disk {
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
-    }
-
-    fn list(&self) -> Result<Vec<String>> {
-        let entries = fs::read_dir(&self.dir).map_err(|e| Error::io("list", &self.dir, e))?;
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|e| Error::io("list", &self.dir, e))?;
-            names.extend(entry.file_name().into_string());
-        }
-        Ok(names)
-    }
-
-    fn open(&self, name: &str) -> Result<Option<Arc<dyn ReadFile>>> {
-        let mut options = OpenOptions::new();
-        options.read(true).custom_flags(only_files());
-        let file = match options.open(self.dir.join(name)) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(self.io("open", name, e)),
-        };
-        let meta = file.metadata().map_err(|e| self.io("inspect", name, e))?;
-        if !meta.is_file() {
-            return Err(Error::corrupt(self.dir.join(name), 0, "is not a regular file"));
-        }
-        Ok(Some(Arc::new(Sealed { file, len: meta.len(), path: self.dir.join(name) })))
-    }
-
-    fn create(&self, name: &str) -> Result<Box<dyn WriteFile>> {
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
-        let file = options.open(self.dir.join(name)).map_err(|e| self.io("create", name, e))?;
-        Ok(Box::new(Growing { file, path: self.dir.join(name) }))
-    }
-
-    fn create_temp(&self) -> Result<Box<dyn TempFile>> {
-        let temp = tempfile::Builder::new()
-            .prefix(TEMP_PREFIX)
-            .tempfile_in(&self.dir)
-            .map_err(|e| self.io("create", TEMP_PREFIX, e))?;
-        Ok(Box::new(Temp { temp, dir: self.dir.clone() }))
-    }
-
-    fn remove(&self, name: &str) -> Result<()> {
-        match fs::remove_file(self.dir.join(name)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.io("remove", name, e)),
-            _ => Ok(()),
-        }
-    }
-
-    fn sync_dir(&self) -> Result<()> {
-        sync_folder(&self.dir)
-    }
-
-    fn lock(&self, patience: Duration) -> Result<Box<dyn Send + Sync>> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).mode(0o600).custom_flags(only_files());
-        let path = self.dir.join(LOCK_NAME);
-        let file = options.open(&path).map_err(|e| Error::io("open", &path, e))?;
+impl Folder {
+    /// Locks a file, if it can be had in time.
+    fn wait_for(&self, file: &File, patience: Duration) -> Result<()> {
         // The system could wait for us, but not for a time and no longer.
         let (start, mut pause) = (Instant::now(), Duration::from_millis(1));
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Box::new(file)),
-                Err(TryLockError::Error(e)) => return Err(Error::io("lock", path, e)),
+                Ok(()) => return Ok(()),
+                Err(TryLockError::Error(e)) => return Err(self.io("lock", LOCK_NAME, e)),
                 Err(TryLockError::WouldBlock) => {}
             }
             let left = patience.saturating_sub(start.elapsed());
@@ -198,6 +199,143 @@ impl Vfs for Disk {
         }
     }
 
+    fn io(&self, action: &'static str, name: &str, source: impl Into<io::Error>) -> Error {
+        Error::io(action, self.dir.join(name), source.into())
+    }
+
+    fn open(&self, name: &str, flags: OFlags) -> Result<File, Errno> {
+        let mode = Mode::from_raw_mode(self.mode as RawMode);
+        rustix::fs::openat(&self.fd, name, flags | FILE, mode).map(File::from)
+    }
+
+    fn create(&self, name: &str) -> Result<File, Errno> {
+        self.open(name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)
+    }
+
+    /// Removes a file; whether there was one.
+    fn remove(&self, name: &str) -> Result<bool> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(self.io("remove", name, e)),
+        }
+    }
+
+    /// Whether `name` means this very file.
+    fn is_named(&self, name: &str, file: &File) -> Result<bool> {
+        let open = file.metadata().map_err(|e| self.io("inspect", name, e))?;
+        match self.open(name, OFlags::RDONLY) {
+            Ok(named) => {
+                let named = named.metadata().map_err(|e| self.io("inspect", name, e))?;
+                Ok((open.dev(), open.ino()) == (named.dev(), named.ino()))
+            }
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(self.io("inspect", name, e)),
+        }
+    }
+}
+
+impl Vfs for Disk {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.dir.join(name)
+    }
+
+    fn list(&self) -> Result<Vec<String>> {
+        let failed = |e: Errno| Error::io("list", &self.folder.dir, e.into());
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.folder.fd).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            match entry.file_name().to_str() {
+                Ok("." | "..") | Err(_) => {}
+                Ok(name) => names.push(name.to_owned()),
+            }
+        }
+        Ok(names)
+    }
+
+    fn open(&self, name: &str) -> Result<Option<Arc<dyn ReadFile>>> {
+        let folder = &self.folder;
+        let file = match folder.open(name, OFlags::RDONLY) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(folder.io("open", name, e)),
+        };
+        let meta = file.metadata().map_err(|e| folder.io("inspect", name, e))?;
+        if !meta.is_file() {
+            return Err(Error::corrupt(folder.dir.join(name), 0, "is not a regular file"));
+        }
+        let (len, path) = (meta.len(), folder.dir.join(name));
+        Ok(Some(Arc::new(Sealed { file, len, path, mapped: folder.mapped })))
+    }
+
+    fn create(&self, name: &str) -> Result<Box<dyn WriteFile>> {
+        let file = self.folder.create(name).map_err(|e| self.folder.io("create", name, e))?;
+        Ok(Box::new(Growing { file, path: self.folder.dir.join(name) }))
+    }
+
+    fn create_temp(&self) -> Result<Box<dyn TempFile>> {
+        static DRAWN: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let name = format!("{TEMP_PREFIX}{}", DRAWN.fetch_add(1, Ordering::Relaxed));
+            match self.folder.create(&name) {
+                Ok(file) => {
+                    let file = Growing { file, path: self.folder.dir.join(&name) };
+                    return Ok(Box::new(Temp { file, folder: self.folder.clone(), name }));
+                }
+                // Another process left it, or has forked off from this one.
+                Err(Errno::EXIST) => {}
+                Err(e) => return Err(self.folder.io("create", &name, e)),
+            }
+        }
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        self.folder.remove(name).map(drop)
+    }
+
+    fn sync_dir(&self) -> Result<()> {
+        let synced = rustix::fs::fsync(&self.folder.fd);
+        synced.map_err(|e| Error::io("sync", &self.folder.dir, e.into()))
+    }
+
+    fn allocate(&self, name: &str, len: u64) -> Result<()> {
+        let folder = &self.folder;
+        let file = folder.open(name, OFlags::RDWR | OFlags::CREATE);
+        let file = file.map_err(|e| folder.io("create", name, e))?;
+        let done = file.metadata().and_then(|meta| {
+            if meta.len() == len && meta.blocks().saturating_mul(512) >= len {
+                return Ok(());
+            }
+            file.set_len(len)?;
+            allocate(&file, len)
+        });
+        done.map_err(|e| {
+            // Half a reserve is none, and stands in the way.
+            let _ = folder.remove(name);
+            folder.io("allocate", name, e)
+        })
+    }
+
+    fn release(&self, name: &str) -> Result<bool> {
+        self.folder.remove(name)
+    }
+
+    /// The lock counts for whoever finds the file by its name, so it is looked for
+    /// once more when it is locked: another may be there by then.
+    fn lock(&self, patience: Duration) -> Result<Box<dyn Send + Sync>> {
+        let folder = &self.folder;
+        let start = Instant::now();
+        for _ in 0..LOCK_ATTEMPTS {
+            let file = folder.open(LOCK_NAME, OFlags::RDWR | OFlags::CREATE);
+            let file = file.map_err(|e| folder.io("open", LOCK_NAME, e))?;
+            folder.wait_for(&file, patience.saturating_sub(start.elapsed()))?;
+            if folder.is_named(LOCK_NAME, &file)? {
+                return Ok(Box::new(file));
+            }
+        }
+        Err(folder.io("lock", LOCK_NAME, io::Error::other("it is replaced again and again")))
+    }
+
     fn process(&self) -> u32 {
         std::process::id()
     }
@@ -206,9 +344,30 @@ impl Vfs for Disk {
         let source = Path::new("/dev/urandom");
         let mut bytes = [0; 16];
         let mut file = File::open(source).map_err(|e| Error::io("open", source, e))?;
-        io::Read::read_exact(&mut file, &mut bytes).map_err(|e| Error::io("read", source, e))?;
+        file.read_exact(&mut bytes).map_err(|e| Error::io("read", source, e))?;
         Ok(bytes)
     }
+}
+
+/// Gives a file its blocks, without writing where the system can do without.
+fn allocate(mut file: &File, len: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    loop {
+        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
+            done => return Ok(done?),
+        }
+    }
+    let zeros = [0; 1 << 12];
+    let mut left = len;
+    file.seek(SeekFrom::Start(0))?;
+    while left > 0 {
+        let now = left.min(zeros.len() as u64);
+        file.write_all(&zeros[..now as usize])?;
+        left -= now;
+    }
+    Ok(())
 }
 
 /// A file that is only read.
@@ -216,6 +375,7 @@ struct Sealed {
     file: File,
     len: u64,
     path: PathBuf,
+    mapped: bool,
 }
 
 impl ReadFile for Sealed {
@@ -237,11 +397,14 @@ impl ReadFile for Sealed {
     }
 
     fn map(&self) -> Result<Bytes> {
+        if !self.mapped {
+            return Ok(Bytes::Read(Arc::new(super::read_all(self, u64::MAX)?)));
+        }
         Bytes::map(&self.file).map_err(|e| Error::io("map", &self.path, e))
     }
 }
 
-/// A file under its final name, being written.
+/// A file being written.
 struct Growing {
     file: File,
     path: PathBuf,
@@ -257,48 +420,143 @@ impl WriteFile for Growing {
     }
 
     fn truncate(&mut self, len: u64) -> Result<()> {
-        truncate(&self.file, len).map_err(|e| Error::io("truncate", &self.path, e))
+        let cut = self.file.set_len(len).and_then(|()| self.file.seek(SeekFrom::Start(len)));
+        cut.map(drop).map_err(|e| Error::io("truncate", &self.path, e))
     }
 }
 
-fn truncate(mut file: &File, len: u64) -> io::Result<()> {
-    file.set_len(len)?;
-    file.seek(SeekFrom::Start(len)).map(drop)
-}
-
+/// A file that is removed unless it is given a lasting name.
 struct Temp {
-    temp: tempfile::NamedTempFile,
-    dir: PathBuf,
+    file: Growing,
+    folder: Arc<Folder>,
+    /// Empty once it is persisted.
+    name: String,
 }
 
 impl WriteFile for Temp {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.temp.write_all(bytes).map_err(|e| Error::io("write", self.temp.path(), e))
+        self.file.write(bytes)
     }
 
     fn sync(&mut self) -> Result<()> {
-        self.temp.as_file().sync_data().map_err(|e| Error::io("sync", self.temp.path(), e))
+        self.file.sync()
     }
 
     fn truncate(&mut self, len: u64) -> Result<()> {
-        let cut = truncate(self.temp.as_file(), len);
-        cut.map_err(|e| Error::io("truncate", self.temp.path(), e))
+        self.file.truncate(len)
     }
 }
 
 impl TempFile for Temp {
-    fn persist(self: Box<Self>, name: &str) -> Result<()> {
-        let path = self.dir.join(name);
-        match self.temp.persist(&path) {
-            Ok(_) => Ok(()),
-            Err(e) => Err(Error::io("rename to", path, e.error)),
+    fn persist(mut self: Box<Self>, name: &str) -> Result<()> {
+        let Folder { fd, .. } = &*self.folder;
+        let renamed = rustix::fs::renameat(fd, &*self.name, fd, name);
+        renamed.map_err(|e| self.folder.io("rename to", name, e))?;
+        self.name.clear();
+        Ok(())
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        if !self.name.is_empty() {
+            // What cannot be removed now is a stray for the next open.
+            let _ = self.folder.remove(&self.name);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    #[test]
+    fn a_refused_file_system_is_left_as_it_was() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("new");
+        let refuse = |_: BorrowedFd, asked: &Path| {
+            assert_eq!(asked, dir.path(), "the folder that it would be made in");
+            Err(Error::invalid("file system", "refused"))
+        };
+        assert!(Disk::create_with(&path, PRIVATE, &refuse).is_err());
+        assert!(!path.exists());
+        // One that is there already is asked about itself.
+        fs::create_dir(&path).expect("create");
+        let refuse = |_: BorrowedFd, asked: &Path| {
+            assert_eq!(asked, path);
+            Err(Error::invalid("file system", "refused"))
+        };
+        assert!(Disk::create_with(&path, PRIVATE, &refuse).is_err());
+        assert_eq!(fs::read_dir(&path).expect("list").count(), 0);
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_is_not_the_one_that_was_locked() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let disk = Disk::open(dir.path()).expect("open");
+        let _lock = disk.lock(Duration::ZERO).expect("lock");
+        let locked = disk.folder.open(LOCK_NAME, OFlags::RDONLY).expect("open");
+        assert!(disk.folder.is_named(LOCK_NAME, &locked).expect("inspect"));
+        fs::rename(dir.path().join(LOCK_NAME), dir.path().join("old")).expect("rename");
+        assert!(!disk.folder.is_named(LOCK_NAME, &locked).expect("inspect"));
+        fs::write(dir.path().join(LOCK_NAME), "").expect("write");
+        assert!(!disk.folder.is_named(LOCK_NAME, &locked).expect("inspect"));
+    }
+
+    /// A thread replaces the lock file all the time: whoever gets the lock has that
+    /// of the file which was there when it looked.
+    #[test]
+    fn a_lock_file_that_is_replaced_again_and_again_ends_in_an_error_at_worst() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let disk = Disk::open(dir.path()).expect("open");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    fs::write(dir.path().join("other"), "").expect("write");
+                    fs::rename(dir.path().join("other"), dir.path().join(LOCK_NAME)).expect("move");
+                }
+            });
+            for _ in 0..300 {
+                match disk.lock(Duration::ZERO) {
+                    Ok(_) | Err(Error::Io { .. } | Error::Locked { .. }) => {}
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn a_temporary_file_is_gone_unless_it_was_given_a_name() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let disk = Disk::open(dir.path()).expect("open");
+        drop(disk.create_temp().expect("create"));
+        assert!(disk.list().expect("list").is_empty());
+        fs::write(dir.path().join("A"), "old").expect("write");
+        let mut temp = disk.create_temp().expect("create");
+        temp.write(b"new").expect("write");
+        temp.persist("A").expect("rename");
+        assert_eq!(disk.list().expect("list"), ["A"]);
+        assert_eq!(fs::read(dir.path().join("A")).expect("read"), b"new");
+    }
+
+    #[test]
+    fn blocks_are_allocated_and_released() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let disk = Disk::open(dir.path()).expect("open");
+        for len in [1 << 20, 3 << 20, 1 << 16] {
+            disk.allocate("R", len).expect("there is room");
+            disk.allocate("R", len).expect("as it is");
+            let meta = fs::metadata(dir.path().join("R")).expect("there");
+            assert_eq!(meta.len(), len);
+            assert!(meta.blocks() * 512 >= len, "{} blocks", meta.blocks());
+        }
+        assert!(disk.release("R").expect("release"));
+        assert!(!disk.release("R").expect("there is none"));
+    }
 
     #[test]
     fn links_pipes_and_folders_are_not_opened() {

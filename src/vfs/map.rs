@@ -7,10 +7,11 @@ use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// The bytes of a file: mapped, or owned by a file system that lives in RAM.
+/// The bytes of a file: mapped, read, or owned by a file system that lives in RAM.
 #[derive(Clone)]
 pub(crate) enum Bytes {
     Mapped(Arc<memmap2::Mmap>),
+    Read(Arc<Vec<u8>>),
     Owned(Arc<[u8]>),
 }
 
@@ -25,7 +26,8 @@ impl Bytes {
         //    which leaves the mapped pages alone.
         // 2. So do other matryo processes, whoever of them has the lock.
         // 3. Foreign programs that truncate our files are outside what we can
-        //    promise (README, "What is not promised"); the process gets SIGBUS.
+        //    promise (README, "What is not promised"); the process gets SIGBUS,
+        //    unless it asked for files that are read (`Options::mapped`).
         let map = unsafe { memmap2::Mmap::map(file)? };
         Ok(Self::Mapped(Arc::new(map)))
     }
@@ -62,6 +64,7 @@ impl Deref for Bytes {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Mapped(map) => map,
+            Self::Read(bytes) => bytes,
             Self::Owned(bytes) => bytes,
         }
     }

@@ -23,6 +23,10 @@ pub(crate) struct Mem {
 #[derive(Default)]
 struct State {
     files: BTreeMap<String, Vec<u8>>,
+    /// Bytes kept by [`Vfs::allocate`]. No file: nobody reads it.
+    kept: BTreeMap<String, u64>,
+    /// Most bytes of all files.
+    capacity: Option<u64>,
     drawn: u128,
     process: u32,
     locked: bool,
@@ -39,10 +43,21 @@ impl Mem {
         self.state.lock().files.insert(name.into(), bytes);
     }
 
+    /// From here on all files together have at most so many bytes.
+    pub(crate) fn limit(&self, capacity: Option<u64>) {
+        self.state.lock().capacity = capacity;
+    }
+
+    /// Bytes of all files, and bytes that are kept.
+    pub(crate) fn used(&self) -> u64 {
+        self.state.lock().used()
+    }
+
     /// A copy that shares nothing with this folder, without its locks.
     pub(crate) fn fork(&self) -> Self {
         let state = self.state.lock();
-        let copy = State { files: state.files.clone(), drawn: state.drawn, ..State::default() };
+        let (files, kept) = (state.files.clone(), state.kept.clone());
+        let copy = State { files, kept, drawn: state.drawn, ..State::default() };
         Self { state: Arc::new(Mutex::new(copy)) }
     }
 
@@ -51,9 +66,28 @@ impl Mem {
         self.state.lock().process += 1;
     }
 
-    fn append(&self, name: &str, bytes: &[u8]) {
-        self.state.lock().files.entry(name.into()).or_default().extend_from_slice(bytes);
+    /// Appends what there is room for.
+    fn append(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let mut state = self.state.lock();
+        let taken = bytes.len().min(usize::try_from(state.room()).unwrap_or(usize::MAX));
+        state.files.entry(name.into()).or_default().extend_from_slice(&bytes[..taken]);
+        if taken == bytes.len() { Ok(()) } else { Err(full("write", self.path(name))) }
     }
+}
+
+impl State {
+    fn used(&self) -> u64 {
+        let files: u64 = self.files.values().map(|bytes| bytes.len() as u64).sum();
+        files + self.kept.values().sum::<u64>()
+    }
+
+    fn room(&self) -> u64 {
+        self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used()))
+    }
+}
+
+fn full(action: &'static str, path: PathBuf) -> Error {
+    Error::io(action, path, std::io::ErrorKind::StorageFull.into())
 }
 
 impl Vfs for Mem {
@@ -80,7 +114,7 @@ impl Vfs for Mem {
             return Err(Error::io("create", self.path(name), exists));
         }
         state.files.insert(name.into(), Vec::new());
-        Ok(Box::new(Growing { folder: self.clone(), name: name.into() }))
+        Ok(Box::new(Growing { folder: self.clone(), name: name.into(), temp: false }))
     }
 
     fn create_temp(&self) -> Result<Box<dyn TempFile>> {
@@ -88,7 +122,7 @@ impl Vfs for Mem {
         state.drawn += 1;
         let name = format!("{}{}", super::disk::TEMP_PREFIX, state.drawn);
         state.files.insert(name.clone(), Vec::new());
-        Ok(Box::new(Growing { folder: self.clone(), name }))
+        Ok(Box::new(Growing { folder: self.clone(), name, temp: true }))
     }
 
     fn remove(&self, name: &str) -> Result<()> {
@@ -98,6 +132,20 @@ impl Vfs for Mem {
 
     fn sync_dir(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn allocate(&self, name: &str, len: u64) -> Result<()> {
+        let mut state = self.state.lock();
+        state.kept.remove(name);
+        if state.room() < len {
+            return Err(full("allocate", self.path(name)));
+        }
+        state.kept.insert(name.into(), len);
+        Ok(())
+    }
+
+    fn release(&self, name: &str) -> Result<bool> {
+        Ok(self.state.lock().kept.remove(name).is_some())
     }
 
     /// Never waits: there is no clock here.
@@ -159,12 +207,21 @@ impl ReadFile for Sealed {
 struct Growing {
     folder: Mem,
     name: String,
+    /// It disappears when it is dropped.
+    temp: bool,
+}
+
+impl Drop for Growing {
+    fn drop(&mut self) {
+        if self.temp {
+            self.folder.state.lock().files.remove(&self.name);
+        }
+    }
 }
 
 impl WriteFile for Growing {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.folder.append(&self.name, bytes);
-        Ok(())
+        self.folder.append(&self.name, bytes)
     }
 
     fn sync(&mut self) -> Result<()> {
@@ -180,7 +237,8 @@ impl WriteFile for Growing {
 }
 
 impl TempFile for Growing {
-    fn persist(self: Box<Self>, name: &str) -> Result<()> {
+    fn persist(mut self: Box<Self>, name: &str) -> Result<()> {
+        self.temp = false;
         let mut state = self.folder.state.lock();
         if let Some(bytes) = state.files.remove(&self.name) {
             state.files.insert(name.into(), bytes);

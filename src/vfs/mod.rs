@@ -50,6 +50,14 @@ pub(crate) trait Vfs: Send + Sync {
     /// Makes creations, renames and removals so far durable.
     fn sync_dir(&self) -> Result<()>;
 
+    /// Takes `len` bytes of the medium for a file that nobody reads, and keeps them
+    /// until [`Self::release`]; one that has them is left as it is. On failure
+    /// there is no such file.
+    fn allocate(&self, name: &str, len: u64) -> Result<()>;
+
+    /// Gives back what [`Self::allocate`] took; whether there was something.
+    fn release(&self, name: &str) -> Result<bool>;
+
     /// Takes the folder's lock, which one writer at a time can have. Where another
     /// has it this waits for so long, and then fails with [`crate::Error::Locked`].
     /// Dropping the guard releases it, as does the death of the process.
@@ -75,7 +83,8 @@ pub(crate) trait ReadFile: Send + Sync {
     /// `buf`; a shorter file is reported as damaged.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
 
-    /// All of the file as memory, paged in as it is touched.
+    /// All of the file as memory, paged in as it is touched, or read now where the
+    /// folder was told not to map.
     fn map(&self) -> Result<map::Bytes>;
 }
 

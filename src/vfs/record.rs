@@ -349,6 +349,17 @@ impl Vfs for Record {
         Ok(())
     }
 
+    // Nothing is read of what is allocated, so power loss changes nothing either.
+    fn allocate(&self, name: &str, len: u64) -> Result<()> {
+        self.may("allocate", name)?;
+        self.mem.allocate(name, len)
+    }
+
+    fn release(&self, name: &str) -> Result<bool> {
+        self.may("release", name)?;
+        self.mem.release(name)
+    }
+
     fn lock(&self, patience: Duration) -> Result<Box<dyn Send + Sync>> {
         self.mem.lock(patience)
     }

@@ -4,13 +4,18 @@
 
 pub(crate) mod cuts;
 pub(crate) mod fails;
+pub(crate) mod full;
+pub(crate) mod steps;
 pub(crate) mod work;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use matryo::testing::Folder;
 use matryo::testing::encoding::{Bits, StageCode};
-use matryo::{Collection, Error, Funnel, Options, RowId, Schema, SearchResult};
+use matryo::{
+    Collection, Error, FieldKind, Filter, Funnel, Options, RowId, Schema, SchemaBuilder,
+    SearchResult,
+};
 
 /// Whether the long variants of the tests were asked for.
 pub(crate) fn long() -> bool {
@@ -47,13 +52,27 @@ pub(crate) const DIMS: usize = 32;
 
 /// 8 bits of 16 dimensions, 1 bit of all 32.
 pub(crate) fn schema() -> Schema {
+    builder().build().expect("valid")
+}
+
+/// The same, with declared fields.
+pub(crate) fn schema_with_fields() -> Schema {
+    let schema = builder().field("n", FieldKind::Integer);
+    schema.list_field("tags", FieldKind::Keyword).build().expect("valid")
+}
+
+fn builder() -> SchemaBuilder {
     let stages = [StageCode::new(16, Bits::Eight), StageCode::new(DIMS, Bits::One)];
-    Schema::builder(DIMS).granularities([8, 16]).stages(stages).build().expect("valid")
+    Schema::builder(DIMS).granularities([8, 16]).stages(stages)
 }
 
 pub(crate) fn read_only() -> Options {
     Options::new().read_only(true)
 }
+
+/// What [`questions`] asks where fields are declared.
+const FILTERS: [&str; 4] =
+    ["n < 30", "NOT n EXISTS", "tags = 'even' AND n > 5", "NOT tags = 'even'"];
 
 /// Everything [`questions`] asks, answered: a hash each, or the error.
 pub(crate) type Answers = Vec<Result<u64, Error>>;
@@ -67,6 +86,13 @@ pub(crate) fn questions(collection: &Collection) -> Answers {
         let query = vector(seed, DIMS);
         let search = |limit| collection.search(&query).limit(limit).payloads(true);
         let funnel = Funnel::stages([(8, 40), (16, 30)]);
+        if !collection.schema().fields().is_empty() {
+            for filter in FILTERS {
+                let filter: Filter = filter.parse().expect("a filter");
+                answers.push(collection.count(&filter));
+                answers.push(search(9).filter(filter).run().map(|result| hash_hits(&result)));
+            }
+        }
         for result in [
             search(100).exact().run(),
             search(7).exact().dims(11).run(),

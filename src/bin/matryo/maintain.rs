@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use matryo::{
-    Collection, Copied, CopyOptions, Metric, Options, Precision, Progress, RepairOptions, Repaired,
-    Schema, json,
+    Collection, Copied, CopyOptions, FieldKind, Metric, Options, Precision, Progress,
+    RepairOptions, Repaired, Schema, SchemaBuilder, json,
 };
 
 use crate::open_to_read;
@@ -147,11 +147,13 @@ impl CompactArgs {
 Copies of damaged files stay in the folder, as damaged-<n>-<file>. Rows in damaged blocks are
 dropped and listed. Without damage nothing is changed.
 
-Where MANIFEST itself is lost, say what the collection stored: --dims, --metric, --stored and,
-for string ids, --string-ids, as `matryo info` showed them. Deleted rows may come back then.
+Where MANIFEST itself is lost, say what the collection stored: --dims, --metric, --stored,
+--string-ids for string ids, and each declared field in its order, as `matryo info` showed them.
+Deleted rows may come back then.
 
-Example:
-  matryo repair books.matryo")]
+Examples:
+  matryo repair books.matryo
+  matryo repair books.matryo --dims 768 --field year:integer --field 'tags:keyword[]'")]
 pub(crate) struct RepairArgs {
     /// The collection.
     dir: PathBuf,
@@ -173,6 +175,25 @@ pub(crate) struct RepairArgs {
     /// Without MANIFEST: prefix lengths the model was trained at, ascending.
     #[arg(long, requires = "dims", value_delimiter = ',')]
     granularities: Vec<usize>,
+    /// Without MANIFEST: a declared field, as NAME:KIND, or NAME:KIND[] if its values are arrays;
+    /// KIND is keyword, integer, float, bool or timestamp.
+    #[arg(long = "field", requires = "dims", value_name = "NAME:KIND", value_parser = field)]
+    fields: Vec<Declared>,
+}
+
+/// A declared field: its name, what values it has, and whether these are arrays.
+#[derive(Clone)]
+struct Declared(String, FieldKind, bool);
+
+fn field(text: &str) -> Result<Declared, String> {
+    let wrong = || format!("expected NAME:KIND, got {text}");
+    let (name, kind) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let element = kind.strip_suffix("[]");
+    let kind = element.unwrap_or(kind);
+    let found = FieldKind::ALL.into_iter().find(|known| known.name() == kind);
+    let names = FieldKind::ALL.map(FieldKind::name).join(", ");
+    let found = found.ok_or_else(|| format!("{kind} is no kind of field; they are {names}"))?;
+    Ok(Declared(name.to_owned(), found, element.is_some()))
 }
 
 impl RepairArgs {
@@ -181,7 +202,11 @@ impl RepairArgs {
         if let Some(dims) = self.dims {
             let ids = if self.string_ids { matryo::IdKind::Str } else { matryo::IdKind::U64 };
             let schema = Schema::builder(dims).metric(self.metric).stored(self.stored).ids(ids);
-            options = options.schema(schema.granularities(self.granularities.clone()).build()?);
+            let schema = schema.granularities(self.granularities.clone());
+            let declare = |schema: SchemaBuilder, Declared(name, kind, list): &Declared| {
+                if *list { schema.list_field(name, *kind) } else { schema.field(name, *kind) }
+            };
+            options = options.schema(self.fields.iter().fold(schema, declare).build()?);
         }
         let repaired = Collection::repair_with(&self.dir, &options)?;
         output.print(&repair_report(&repaired))

@@ -30,7 +30,7 @@ use crate::schema::Schema;
 use crate::segment::reader::Segment;
 use crate::segment::salvage::Salvage;
 use crate::types::{FileNumber, Ordinal, RowId};
-use crate::vfs::disk::Disk;
+use crate::vfs::disk::{Disk, RESERVE_NAME};
 use crate::vfs::{ReadFile, Vfs, read_all};
 use crate::view::{Part, View};
 use blind::{manifest_lost, without_manifest};
@@ -147,6 +147,8 @@ pub(crate) fn repair(vfs: &dyn Vfs, options: &RepairOptions) -> Result<Repaired>
         let (view, _) = replay(vfs, &repair.found, open_segments(vfs, &repair.found)?)?;
         return Ok(Repaired { rows: view.live_rows(), ..repair.report });
     }
+    // Copies and new segments need all the room there is; the next writer takes it again.
+    let _ = vfs.release(RESERVE_NAME);
     repair.set_aside()?;
     let mut next = repair.found.clone();
     next.segments.clear();
