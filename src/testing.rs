@@ -195,6 +195,16 @@ impl Replay {
     }
 }
 
+/// Reads every file of a model directory that an embedder reads, without ONNX
+/// Runtime, and tokenizes some texts; returns the number of tokens.
+///
+/// # Errors
+/// As opening an embedder and embedding with it.
+#[cfg(feature = "embed")]
+pub fn read_model_directory(dir: &std::path::Path, texts: &[&str]) -> Result<usize> {
+    crate::embed::dry_run::read(dir, texts)
+}
+
 /// Scan and row kernels, and the collector of the best rows.
 pub mod kernel {
     pub use crate::kernel::row;

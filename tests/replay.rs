@@ -1,0 +1,107 @@
+//! T6 without a fuzzer: every input that is kept in `fuzz/` runs through its
+//! target, and so do some thousand inputs made of them with a fixed seed.
+//!
+//! `MATRYO_LONG=1` makes many more; `TARGET=name` runs one target alone. The
+//! ignored test `seeds` writes the first inputs of each target anew: the format
+//! may have changed under them.
+
+mod fuzz_bodies;
+#[path = "fuzz_bodies/report.rs"]
+mod report;
+mod support;
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use fuzz_bodies::{TARGETS, Target, seeds};
+use support::{Rng, long};
+
+/// Longest input that is made.
+const MAX_LEN: usize = 4096;
+
+fn kept(folder: &str, target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(folder).join(target);
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths.into_iter().map(|path| (path.clone(), fs::read(path).expect("readable"))).collect()
+}
+
+/// Some of what libFuzzer does to an input.
+fn mutate(rng: &mut Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = corpus[rng.below(corpus.len())].clone();
+    for _ in 0..=rng.below(4) {
+        let at = rng.below(bytes.len() + 1);
+        let end = (at + 1 + rng.below(8)).min(bytes.len());
+        let interesting = [0u64, 1, 0x7f, 0x80, 0xff, 0xffff, 1 << 31, u64::MAX];
+        match rng.below(7) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << rng.below(8),
+            1 if at < bytes.len() => bytes[at] = rng.next() as u8,
+            2 => drop(bytes.splice(at..end, interesting[rng.below(8)].to_le_bytes())),
+            3 => drop(bytes.splice(at..at, (0..1 + rng.below(8)).map(|_| rng.next() as u8))),
+            4 => drop(bytes.drain(at..end)),
+            5 => bytes.truncate(at),
+            _ => {
+                let other = &corpus[rng.below(corpus.len())];
+                let from = rng.below(other.len() + 1);
+                bytes.splice(at.., other[from..].iter().copied());
+            }
+        }
+    }
+    bytes.truncate(MAX_LEN.max(corpus.iter().map(Vec::len).max().unwrap_or(0)));
+    bytes
+}
+
+fn check((name, body): Target, input: &[u8], what: &dyn Fn() -> String) {
+    if catch_unwind(AssertUnwindSafe(|| body(input))).is_err() {
+        let path = std::env::temp_dir().join(format!("matryo-{name}"));
+        fs::write(&path, input).expect("written");
+        panic!("{name}: {}; the input is in {}", what(), path.display());
+    }
+}
+
+fn replay(target: Target, made: usize) {
+    let start = Instant::now();
+    let mut inputs = kept("corpus", target.0);
+    assert!(!inputs.is_empty(), "{}: no inputs: `cargo test --test replay seeds`", target.0);
+    inputs.extend(kept("crashes", target.0));
+    for (path, input) in &inputs {
+        check(target, input, &|| path.display().to_string());
+    }
+    let mut corpus: Vec<_> = inputs.into_iter().map(|(_, input)| input).collect();
+    corpus.extend(seeds(target.0));
+    let mut rng = Rng(17);
+    for n in 0..made {
+        check(target, &mutate(&mut rng, &corpus), &|| format!("input {n}"));
+    }
+    println!("{}: {} kept, {made} made, {:?}", target.0, corpus.len(), start.elapsed());
+}
+
+#[test]
+fn no_input_breaks_a_promise() {
+    let only = std::env::var("TARGET").ok();
+    let chosen = TARGETS.iter().filter(|t| only.as_deref().is_none_or(|only| only == t.0));
+    let made = if long() { 1_000_000 } else { 3000 };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = chosen.map(|target| scope.spawn(move || replay(*target, made))).collect();
+        assert!(!threads.is_empty(), "there is no target {only:?}");
+        let failed = threads.into_iter().filter_map(|thread| thread.join().err()).count();
+        assert_eq!(failed, 0, "targets failed");
+    });
+}
+
+/// Writes the first inputs of each target to `fuzz/corpus`, where there are none
+/// of that name yet, or the old ones are of another format.
+#[test]
+#[ignore = "writes fuzz/corpus"]
+fn write_seeds() {
+    for (name, _) in TARGETS {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+        fs::create_dir_all(&folder).expect("made");
+        for (n, seed) in seeds(name).into_iter().enumerate() {
+            fs::write(folder.join(format!("seed-{n}")), seed).expect("written");
+        }
+    }
+}
