@@ -73,6 +73,7 @@ mod rows;
 mod schema;
 mod segment;
 mod sown;
+mod sync;
 mod types;
 mod vfs;
 mod view;

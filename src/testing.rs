@@ -21,6 +21,14 @@ impl Folder {
         crate::collection::open::create(Arc::new(self.0.clone()), schema, options.background(false))
     }
 
+    /// As [`Self::create`], with a background thread where `options` asks for one.
+    ///
+    /// # Errors
+    /// As [`Collection::create_with`].
+    pub fn create_threaded(&self, schema: Schema, options: Options) -> Result<Collection> {
+        crate::collection::open::create(Arc::new(self.0.clone()), schema, options)
+    }
+
     /// Opens the collection in it.
     ///
     /// # Errors

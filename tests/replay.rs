@@ -85,7 +85,8 @@ fn no_input_breaks_a_promise() {
     let chosen = TARGETS.iter().filter(|t| only.as_deref().is_none_or(|only| only == t.0));
     let made = if long() { 1_000_000 } else { 3000 };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = chosen.map(|target| scope.spawn(move || replay(*target, made))).collect();
+        let threads: Vec<_> =
+            chosen.map(|target| scope.spawn(move || replay(*target, made))).collect();
         assert!(!threads.is_empty(), "there is no target {only:?}");
         let failed = threads.into_iter().filter_map(|thread| thread.join().err()).count();
         assert_eq!(failed, 0, "targets failed");

@@ -12,11 +12,11 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::writer::{Writer, check_room};
 use super::{Durability, Handle, apply};
 use crate::error::{Error, Result};
+use crate::sown::{Bug, sown};
+use crate::sync::Mutex;
 use crate::types::Lsn;
 use crate::view::View;
 
@@ -41,15 +41,20 @@ impl Queue {
         self.0.lock().push(Waiting { operations, body, outcome: outcome.clone() });
         outcome
     }
+
+    fn take(&self) -> Vec<Waiting> {
+        std::mem::take(&mut *self.0.lock())
+    }
 }
 
 /// Commits a batch, alone or with those that wait beside it.
 pub(super) fn commit(handle: &Handle, operations: u32, body: Vec<u8>) -> Result<()> {
     let writer = handle.writer()?;
     let outcome = handle.queue.push(operations, body);
+    let early = sown(Bug::GroupTakenBeforeLock).then(|| handle.queue.take());
     let mut writer = writer.lock();
     if outcome.lock().is_none() {
-        let group = std::mem::take(&mut *handle.queue.0.lock());
+        let group = early.unwrap_or_else(|| handle.queue.take());
         commit_group(handle, &mut writer, group);
     }
     let result = outcome.lock().take();
@@ -117,7 +122,8 @@ fn log_and_apply(
     let lsns = || (first.0..).map(Lsn).zip(group);
     let commits = lsns().map(|(lsn, batch)| (lsn, batch.operations, batch.body.as_slice()));
     writer.log(&*handle.vfs, commits)?;
-    if handle.options.durability == Durability::Full {
+    let full = handle.options.durability == Durability::Full;
+    if full && !sown(Bug::PublishedBeforeSync) {
         writer.sync_log()?;
     }
     let mut next = view.clone();
@@ -128,6 +134,9 @@ fn log_and_apply(
         next = Arc::new(applied.inspect_err(|e| writer.poison(e))?);
     }
     handle.publish_arc(next);
+    if full && sown(Bug::PublishedBeforeSync) {
+        writer.sync_log()?;
+    }
     Ok(())
 }
 

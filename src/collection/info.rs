@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use parking_lot::MutexGuard;
-
 use super::Collection;
 use super::writer::Writer;
 use crate::error::Result;
@@ -11,6 +9,7 @@ use crate::manifest;
 use crate::schema::Schema;
 use crate::segment::format::RegionKind;
 use crate::segment::reader::Segment;
+use crate::sync::MutexGuard;
 
 /// What a collection holds and what it takes.
 #[derive(Debug, Clone)]

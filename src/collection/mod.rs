@@ -38,10 +38,7 @@ mod writer;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 
-use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde_json::Value;
 
 pub use backup::Copied;
@@ -59,6 +56,10 @@ use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::query::{self, Search};
 use crate::schema::Schema;
+use crate::sown::{Bug, sown};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::types::RowId;
 use crate::vfs::Vfs;
 use crate::view::View;
@@ -228,6 +229,7 @@ impl Collection {
     pub fn flush(&self) -> Result<()> {
         let mut writer = self.shared.lock_writer()?;
         let next = writer.flush(&*self.shared.vfs, &self.view())?;
+        let writer = (!sown(Bug::FlushPublishedLate)).then_some(writer);
         self.shared.publish(next);
         drop(writer);
         self.shared.wake();
@@ -292,7 +294,7 @@ impl Handle {
             *shared.background_error.lock() = error;
         };
         // Without a thread segments pile up, which is slow and nothing worse.
-        *background = std::thread::Builder::new().name("matryo".into()).spawn(work).ok();
+        *background = thread::Builder::new().name("matryo".into()).spawn(work).ok();
     }
 }
 
@@ -308,6 +310,9 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::Relaxed);
         let thread = self.background.get_mut().take();
+        if sown(Bug::CloseDoesNotWait) {
+            return;
+        }
         if let Some(thread) = thread.filter(|_| !self.is_forked()) {
             // It may have panicked; what it installed stands, the rest is strays.
             let _ = thread.join();

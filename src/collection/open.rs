@@ -2,9 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
 
 use super::apply;
@@ -17,6 +15,8 @@ use crate::manifest::{self, LogEntry, Manifest, SegmentEntry};
 use crate::schema::Schema;
 use crate::segment::reader::Segment;
 use crate::sown::{Bug, sown};
+use crate::sync::atomic::AtomicBool;
+use crate::sync::{Mutex, RwLock};
 use crate::types::{FileNumber, Lsn};
 use crate::vfs::disk::{Disk, TEMP_PREFIX};
 use crate::vfs::{LockMode, Vfs, read_all};

@@ -1,9 +1,6 @@
 //! Reading every byte of a collection and comparing it with what vouches for it.
 
 use std::num::NonZero;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use parking_lot::Mutex;
 
 use super::Collection;
 use super::open::{check_logs, read_tombstones};
@@ -11,6 +8,8 @@ use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
 use crate::manifest::{self, Manifest, SegmentEntry};
 use crate::segment::check::{Check, Span};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Mutex, thread};
 use crate::vfs::Vfs;
 
 /// Most threads that sum blocks: more would wait for the disk.
@@ -94,11 +93,11 @@ pub(super) fn check_segment(
     };
     let check = Check::new(&*file, &manifest.collection, &manifest.schema, entry)?;
     let spans = check.spans();
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let threads = threads.min(cores).min(spans.len().div_ceil(TAKE));
     let (next, first) = (AtomicUsize::new(0), Mutex::new(None));
     let work = || check_spans(&check, &spans, &next, &first);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         (1..threads).for_each(|_| drop(scope.spawn(work)));
         work();
     });

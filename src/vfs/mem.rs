@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::map::Bytes;
 use super::{LockMode, ReadFile, TempFile, Vfs, WriteFile};
 use crate::error::{Error, Result};
+use crate::sync::Mutex;
 
 /// The folder; clones share it.
 #[derive(Clone, Default)]

@@ -12,11 +12,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::mem::Mem;
 use super::{LockMode, ReadFile, TempFile, Vfs, WriteFile};
 use crate::error::{Error, Result};
+use crate::sync::Mutex;
 
 /// What a folder with a flaw forgets to do. It says that it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -38,7 +38,12 @@ enum Call {
     Keep,
     BackUp,
     Verify,
-    Search { query: [i8; DIMS], dims: u8, limit: u8, how: u8 },
+    Search {
+        query: [i8; DIMS],
+        dims: u8,
+        limit: u8,
+        how: u8,
+    },
     Count(u8),
 }
 

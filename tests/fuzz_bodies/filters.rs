@@ -19,7 +19,8 @@ fn collection() -> &'static Collection {
         let db = Folder::default().create(schema, Options::new()).expect("create");
         for n in 0..40u64 {
             let lang = ["en", "de", "e'l"][n as usize % 3];
-            let mut payload = json!({"lang": [lang, "x"], "year": 2000 + n / 3, "x": n as f64 / 4.0});
+            let mut payload =
+                json!({"lang": [lang, "x"], "year": 2000 + n / 3, "x": n as f64 / 4.0});
             if n % 2 == 0 {
                 payload["ok"] = json!(n % 4 == 0);
                 payload["at"] = json!(format!("2026-11-{:02}T00:00:00Z", n % 28 + 1));

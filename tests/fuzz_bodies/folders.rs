@@ -7,7 +7,9 @@ use std::sync::OnceLock;
 
 use matryo::testing::Folder;
 use matryo::testing::format::LAYOUTS;
-use matryo::{Collection, Error, FieldKind, IdKind, Metric, Options, Precision, RowId, Schema, json};
+use matryo::{
+    Collection, Error, FieldKind, IdKind, Metric, Options, Precision, RowId, Schema, json,
+};
 
 use super::input::{Input, edit};
 use crate::support::forge::{field, number, reseal_all, shift, size_of, use_all};
@@ -196,7 +198,9 @@ pub(super) fn wal_replay(data: &[u8]) {
 }
 
 pub(super) fn wal_seeds() -> Vec<Vec<u8>> {
-    let log = |flavour: usize| find(&mut samples()[flavour].clone(), "wal-").expect("a log").split_off(64);
+    let log = |flavour: usize| {
+        find(&mut samples()[flavour].clone(), "wal-").expect("a log").split_off(64)
+    };
     (0..3).map(|flavour| [vec![flavour as u8], log(flavour)].concat()).collect()
 }
 
@@ -211,7 +215,9 @@ pub(super) fn manifest(data: &[u8]) {
 }
 
 pub(super) fn manifest_seeds() -> Vec<Vec<u8>> {
-    let body = |flavour: usize| find(&mut samples()[flavour].clone(), "MANIFEST").expect("there").split_off(64);
+    let body = |flavour: usize| {
+        find(&mut samples()[flavour].clone(), "MANIFEST").expect("there").split_off(64)
+    };
     (0..3).map(|flavour| [vec![flavour as u8], body(flavour)].concat()).collect()
 }
 
@@ -227,7 +233,8 @@ pub(super) fn segment_read(data: &[u8]) {
             byte => segment.push(byte),
         }
     }
-    let (len, footer) = (segment.len() as u64, segment.len().saturating_sub(size_of("segment_footer")));
+    let (len, footer) =
+        (segment.len() as u64, segment.len().saturating_sub(size_of("segment_footer")));
     let rows = number(segment, shift(field("segment_footer", "ROWS"), footer));
     let file = number(segment, field("file_header", "FILE_NUMBER"));
     set_entry(&mut files, "FILE", file, &[("FILE_LEN", len), ("ROWS", rows)]);

@@ -47,12 +47,15 @@ fn read_vectors(mut reader: Reader, file: &NamedTempFile) {
     writer.finish().expect("there is room");
     let mut again = Reader::vectors(path).expect("was just written");
     again.read_floats(rows, &mut out).expect("was just written");
-    assert!(out.iter().zip(&all).all(|(a, b)| a.to_bits() == b.to_bits()) && out.len() == all.len());
+    assert!(
+        out.iter().zip(&all).all(|(a, b)| a.to_bits() == b.to_bits()) && out.len() == all.len()
+    );
 }
 
 pub(super) fn seeds() -> Vec<Vec<u8>> {
     let file = |descr: &str, shape: &str, data: usize| {
-        let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+        let mut text =
+            format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
         text += &" ".repeat((118usize).saturating_sub(text.len() + 1));
         text.push('\n');
         let head = [b"\x93NUMPY\x01\x00".as_slice(), &(text.len() as u16).to_le_bytes()].concat();
