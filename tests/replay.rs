@@ -1,9 +1,11 @@
-//! T6 without a fuzzer: every input that is kept in `fuzz/` runs through its
-//! target, and so do some thousand inputs made of them with a fixed seed.
+//! T6 without a fuzzer: every input that is kept in `tests/corpus` (seeds, what
+//! fuzzing found to reach further, and every input that once broke something)
+//! runs through its target, and so do some thousand inputs made of them with a
+//! fixed seed.
 //!
 //! `MATRYO_LONG=1` makes many more; `TARGET=name` runs one target alone. The
-//! ignored test `seeds` writes the first inputs of each target anew: the format
-//! may have changed under them.
+//! ignored test `write_seeds` writes the seeds anew: when the format changes, the
+//! old ones are refused at once and reach nothing any more.
 
 mod fuzz_bodies;
 #[path = "fuzz_bodies/report.rs"]
@@ -21,10 +23,13 @@ use support::{Rng, long};
 /// Longest input that is made.
 const MAX_LEN: usize = 4096;
 
-fn kept(folder: &str, target: &str) -> Vec<(PathBuf, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(folder).join(target);
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+fn folder(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target)
+}
+
+fn kept(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = fs::read_dir(folder(target)).expect("every target has some inputs").flatten();
+    let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
     paths.sort();
     paths.into_iter().map(|path| (path.clone(), fs::read(path).expect("readable"))).collect()
 }
@@ -64,9 +69,7 @@ fn check((name, body): Target, input: &[u8], what: &dyn Fn() -> String) {
 
 fn replay(target: Target, made: usize) {
     let start = Instant::now();
-    let mut inputs = kept("corpus", target.0);
-    assert!(!inputs.is_empty(), "{}: no inputs: `cargo test --test replay seeds`", target.0);
-    inputs.extend(kept("crashes", target.0));
+    let inputs = kept(target.0);
     for (path, input) in &inputs {
         check(target, input, &|| path.display().to_string());
     }
@@ -83,7 +86,7 @@ fn replay(target: Target, made: usize) {
 fn no_input_breaks_a_promise() {
     let only = std::env::var("TARGET").ok();
     let chosen = TARGETS.iter().filter(|t| only.as_deref().is_none_or(|only| only == t.0));
-    let made = if long() { 1_000_000 } else { 3000 };
+    let made = if long() { 1_000_000 } else { 10_000 };
     std::thread::scope(|scope| {
         let threads: Vec<_> =
             chosen.map(|target| scope.spawn(move || replay(*target, made))).collect();
@@ -93,16 +96,13 @@ fn no_input_breaks_a_promise() {
     });
 }
 
-/// Writes the first inputs of each target to `fuzz/corpus`, where there are none
-/// of that name yet, or the old ones are of another format.
 #[test]
-#[ignore = "writes fuzz/corpus"]
+#[ignore = "writes tests/corpus"]
 fn write_seeds() {
     for (name, _) in TARGETS {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
-        fs::create_dir_all(&folder).expect("made");
+        fs::create_dir_all(folder(name)).expect("made");
         for (n, seed) in seeds(name).into_iter().enumerate() {
-            fs::write(folder.join(format!("seed-{n}")), seed).expect("written");
+            fs::write(folder(name).join(format!("seed-{n}")), seed).expect("written");
         }
     }
 }

@@ -124,8 +124,8 @@ fn read(db: &Collection, ledger: &Ledger, times: usize) {
     }
 }
 
-/// Commits, bulk loads, merges by hand and in the background, readers, a process
-/// that dies, and a close while all that goes on.
+/// Commits, bulk loads, merges by hand and in the background, a backup, readers, a
+/// process that dies, and a close while all that goes on.
 fn everything() {
     let folder = Folder::default();
     let options = || Options::new().memtable_bytes(1);
@@ -140,10 +140,14 @@ fn everything() {
         start(Box::new(move |db, ledger| write(&db, ledger, writer, commits)));
     }
     start(Box::new(|db, ledger| read(&db, ledger, 3)));
-    start(Box::new(|db, _| {
+    start(Box::new(|db, ledger| {
         db.flush().expect("flush");
         db.compact().expect("compact");
         db.verify().expect("undamaged");
+        let (low, copy) = (ledger.acknowledged(), Folder::default());
+        copy.back_up(&db, &|_| true).expect("back up");
+        let copy = copy.open(Options::new()).expect("a backup opens");
+        between(low, commits(&copy.snapshot()), ledger.begun(), "a backup");
     }));
     let disk = folder.clone();
     start(Box::new(move |_, ledger| {
