@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fuzz_bodies::{TARGETS, Target, seeds};
+use matryo::testing::{Bug, sow};
 use support::{Rng, long};
 
 /// Longest input that is made.
@@ -94,6 +95,34 @@ fn no_input_breaks_a_promise() {
         let failed = threads.into_iter().filter_map(|thread| thread.join().err()).count();
         assert_eq!(failed, 0, "targets failed");
     });
+}
+
+/// A body that notices nothing would prove nothing.
+#[test]
+fn bugs_are_noticed() {
+    let bugs = [
+        ("api_ops", Bug::FlushForgetsDead),
+        ("api_ops", Bug::MergeForgetsDead),
+        ("api_ops", Bug::MergeMistakesDead),
+        ("api_ops", Bug::BulkForgetsDead),
+        ("open_dir", Bug::FlushForgetsDead),
+        ("wal_replay", Bug::FlushForgetsDead),
+        ("manifest", Bug::FlushForgetsDead),
+    ];
+    for (name, bug) in bugs {
+        let target = TARGETS.iter().find(|t| t.0 == name).expect("a target");
+        let corpus: Vec<_> = kept(name).into_iter().map(|(_, input)| input).collect();
+        let mut rng = Rng(17);
+        sow(Some(bug));
+        let mut broken = |_: &usize| {
+            let input = mutate(&mut rng, &corpus);
+            catch_unwind(AssertUnwindSafe(|| target.1(&input))).is_err()
+        };
+        let first = (0..20_000).find(&mut broken);
+        sow(None);
+        let first = first.unwrap_or_else(|| panic!("{name} does not notice {bug:?}"));
+        println!("{name} notices {bug:?} at input {first}");
+    }
 }
 
 #[test]
