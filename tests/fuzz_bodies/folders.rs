@@ -157,7 +157,10 @@ fn set_field(input: &mut Input, (name, bytes): &mut (String, Vec<u8>)) {
             let table = number(bytes, shift(field("segment_footer", "TABLE_AT"), footer));
             match nth {
                 0 => ("segment_footer", footer),
-                _ => ("region_entry", table as usize + (nth - 1) * size_of("region_entry")),
+                _ => (
+                    "region_entry",
+                    (table as usize).wrapping_add((nth - 1) * size_of("region_entry")),
+                ),
             }
         }
         Some("wal") => ("wal_frame", 64),
@@ -172,13 +175,14 @@ fn set_field(input: &mut Input, (name, bytes): &mut (String, Vec<u8>)) {
     };
     let layout = LAYOUTS.iter().find(|l| l.0 == structure).expect("a structure");
     let (_, at, size) = layout.2[input.below(layout.2.len())];
+    let width = size.min(8);
+    let place = shift(at..at + width, start);
     let value = match input.below(3) {
         0 => input.pick(&NUMBERS),
         1 => input.number(8),
-        _ => number(bytes, start + at..start + at + size.min(8)) + u64::from(input.byte()),
+        _ => number(bytes, place.clone()).wrapping_add(u64::from(input.byte())),
     };
-    let width = size.min(8);
-    if let Some(place) = start.checked_add(at).and_then(|at| bytes.get_mut(at..at + width)) {
+    if let Some(place) = bytes.get_mut(place) {
         place.copy_from_slice(&value.to_le_bytes()[..width]);
     }
 }
