@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use matryo::testing::Folder;
 use matryo::testing::format::LAYOUTS;
 use matryo::{Error, IdKind, Metric, Options, Precision, RowId, Schema, json};
-use support::forge::{number, reseal_all, shift, size_of, use_all};
+use support::forge::{field, number, reseal_all, shift, size_of, use_all};
 use support::{Rng, files, folder_of, long, read_only, vector};
 
 const DIMS: usize = 8;
