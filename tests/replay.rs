@@ -46,7 +46,7 @@ fn mutate(rng: &mut Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
             0 if at < bytes.len() => bytes[at] ^= 1 << rng.below(8),
             1 if at < bytes.len() => bytes[at] = rng.next() as u8,
             2 => drop(bytes.splice(at..end, interesting[rng.below(8)].to_le_bytes())),
-            3 => drop(bytes.splice(at..at, (0..1 + rng.below(8)).map(|_| rng.next() as u8))),
+            3 => drop(bytes.splice(at..at, (0..=rng.below(8)).map(|_| rng.next() as u8))),
             4 => drop(bytes.drain(at..end)),
             5 => bytes.truncate(at),
             _ => {

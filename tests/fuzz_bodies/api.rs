@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use arbitrary::{Arbitrary, Unstructured};
 use matryo::testing::Folder;
 use matryo::{
-    Collection, Durability, Error, FieldKind, Funnel, Options, RowId, Schema, Snapshot, field, json,
+    Collection, Durability, Error, FieldKind, Funnel, Options, RowId, Schema, Snapshot, Value,
+    field, json,
 };
 
 const DIMS: usize = 4;
@@ -67,24 +68,24 @@ fn vector(value: i8) -> [f32; DIMS] {
     [1.0 + v.abs(), v, -v, 0.5]
 }
 
-fn same(row: matryo::Row, rows: &Rows) -> bool {
+fn same(row: &matryo::Row, rows: &Rows) -> bool {
     let RowId::U64(id) = row.id else { return false };
     let Some((vector, payload)) = rows.get(&id) else { return false };
-    row.vector == vector && row.payload.get("n").and_then(|n| n.as_u64()) == payload.map(u64::from)
+    row.vector == vector && row.payload.get("n").and_then(Value::as_u64) == payload.map(u64::from)
 }
 
 fn agrees(snapshot: &Snapshot, rows: &Rows) {
     assert_eq!(snapshot.len(), rows.len() as u64);
     let mut seen = 0;
     for row in snapshot.iter() {
-        assert!(same(row.expect("undamaged"), rows));
+        assert!(same(&row.expect("undamaged"), rows));
         seen += 1;
     }
     assert_eq!(seen, rows.len());
     for id in 0..24 {
         let found = snapshot.get(id).expect("undamaged");
         assert_eq!(found.is_some(), rows.contains_key(&id));
-        assert!(found.is_none_or(|row| same(row, rows)));
+        assert!(found.is_none_or(|row| same(&row, rows)));
     }
 }
 

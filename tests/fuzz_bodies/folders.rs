@@ -132,7 +132,10 @@ pub(super) fn open_dir(data: &[u8]) {
         let at = input.below(files.len());
         match input.below(8) {
             0 => drop(files.remove(at)),
-            1 => files[at].1 = files[input.below(files.len())].1.clone(),
+            1 => {
+                let other = files[input.below(files.len())].1.clone();
+                files[at].1 = other;
+            }
             2 => {
                 let name = input.pick(&[FRESH, "wal-0000000098", "tmp-1", "LOCK", "note"]);
                 if !files.iter().any(|f| f.0 == name) {

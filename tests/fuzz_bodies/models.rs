@@ -74,7 +74,10 @@ pub(super) fn tokenizer_dir(data: &[u8]) {
         let at = input.below(files.len());
         match input.below(8) {
             0 if files.len() > 1 => drop(files.remove(at)),
-            1 => files[at].1 = files[input.below(files.len())].1.clone(),
+            1 => {
+                let other = files[input.below(files.len())].1.clone();
+                files[at].1 = other;
+            }
             2..6 => replace_value(&mut input, &mut files[at].1),
             _ => edit(&mut input, &mut files[at].1, &NUMBERS),
         }

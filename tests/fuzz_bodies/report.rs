@@ -1,6 +1,8 @@
 //! What the reader of `.npy` files needs of `report.rs` of the command line
 //! program, which is not here.
 
+#![allow(clippy::needless_pass_by_value, reason = "it has the face of the other")]
+
 use std::error::Error;
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
