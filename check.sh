@@ -10,6 +10,9 @@ step cargo clippy --locked --all-targets -- -D warnings
 step cargo clippy --locked --no-default-features --all-targets -- -D warnings
 step cargo check --locked --features cuda
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps
+# The scheduler's locks in the place of real ones: this test alone.
+step cargo clippy --locked --no-default-features --features shuttle --test shuttle -- -D warnings
+step cargo test --locked --no-default-features --features shuttle --test shuttle
 # The store alone: no ONNX Runtime, no tokenizer, no command line.
 step cargo test --locked --no-default-features
 # The README's command, last, so that its closing lines are what one sees.

@@ -74,6 +74,7 @@ mod rows;
 mod schema;
 mod segment;
 mod sown;
+mod sync;
 mod types;
 mod vfs;
 mod view;

@@ -75,6 +75,16 @@ pub enum Bug {
     BodyNotChecked,
     /// The checksum of a file header is not compared.
     HeaderNotChecked,
+    /// A commit takes the queue before it has the writer's lock.
+    GroupTakenBeforeLock,
+    /// Readers see a commit before it is durable.
+    PublishedBeforeSync,
+    /// A flush gives the writer's lock back before its view is published.
+    FlushPublishedLate,
+    /// A merge builds on the view from before it had the writer's lock.
+    MergeOnOldView,
+    /// The last handle does not wait for the background thread.
+    CloseDoesNotWait,
 }
 
 /// Whether tests have sown this bug, on this thread.

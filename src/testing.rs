@@ -21,6 +21,14 @@ impl Folder {
         crate::collection::open::create(Arc::new(self.0.clone()), schema, options.background(false))
     }
 
+    /// As [`Self::create`], with a background thread where `options` asks for one.
+    ///
+    /// # Errors
+    /// As [`Collection::create_with`].
+    pub fn create_threaded(&self, schema: Schema, options: Options) -> Result<Collection> {
+        crate::collection::open::create(Arc::new(self.0.clone()), schema, options)
+    }
+
     /// Opens the collection in it.
     ///
     /// # Errors
@@ -226,6 +234,16 @@ impl Replay {
     pub fn folder(&self, keep: impl Fn(usize) -> bool, torn: Option<Torn>) -> Folder {
         Folder(self.0.folder(&keep, torn))
     }
+}
+
+/// Reads every file of a model directory that an embedder reads, without ONNX
+/// Runtime, and tokenizes some texts; returns the number of tokens.
+///
+/// # Errors
+/// As opening an embedder and embedding with it.
+#[cfg(feature = "embed")]
+pub fn read_model_directory(dir: &std::path::Path, texts: &[&str]) -> Result<usize> {
+    crate::embed::dry_run::read(dir, texts)
 }
 
 /// Scan and row kernels, and the collector of the best rows.

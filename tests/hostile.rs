@@ -10,138 +10,11 @@ use std::time::{Duration, Instant};
 
 use matryo::testing::Folder;
 use matryo::testing::format::LAYOUTS;
-use matryo::{
-    Collection, Error, FieldKind, Filter, Funnel, IdKind, Metric, Options, Precision, RowId,
-    Schema, json,
-};
-use support::{Rng, crc32, files, folder_of, long, read_only, vector};
+use matryo::{Error, FieldKind, IdKind, Metric, Options, Precision, RowId, Schema, json};
+use support::forge::{field, number, reseal_all, shift, size_of, use_all};
+use support::{Rng, files, folder_of, long, read_only, vector};
 
 const DIMS: usize = 8;
-
-/// The place of a field, from the tables that FORMAT.md is compared with.
-fn field(structure: &str, name: &str) -> std::ops::Range<usize> {
-    let layout = LAYOUTS.iter().find(|l| l.0 == structure).expect("a structure");
-    let (_, at, size) = layout.2.iter().find(|f| f.0 == name).expect("a field");
-    *at..at + size
-}
-
-fn size_of(structure: &str) -> usize {
-    LAYOUTS.iter().find(|l| l.0 == structure).expect("a structure").1
-}
-
-fn number(bytes: &[u8], at: std::ops::Range<usize>) -> u64 {
-    bytes.get(at).map_or(0, |b| b.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b)))
-}
-
-fn put_crc(bytes: &mut [u8], at: std::ops::Range<usize>, crc: u32) {
-    if let Some(field) = bytes.get_mut(at) {
-        field.copy_from_slice(&crc.to_le_bytes());
-    }
-}
-
-fn shift(range: std::ops::Range<usize>, by: usize) -> std::ops::Range<usize> {
-    range.start.wrapping_add(by)..range.end.wrapping_add(by)
-}
-
-/// Makes all checksums of one file right again, and returns what the manifest
-/// should say of it.
-fn reseal(name: &str, bytes: &mut [u8]) -> u32 {
-    let mut vouched = 0;
-    if name.starts_with("seg-") {
-        vouched = reseal_segment(bytes);
-    } else if name.starts_with("wal-") {
-        reseal_log(bytes);
-    } else if let Some(body) = bytes.get(64..) {
-        vouched = crc32(body);
-        put_crc(bytes, field("file_header", "BODY_CRC"), vouched);
-    }
-    if bytes.len() >= 64 {
-        let crc = crc32(&bytes[..60]);
-        put_crc(bytes, field("file_header", "HEADER_CRC"), crc);
-    }
-    vouched
-}
-
-fn reseal_segment(bytes: &mut [u8]) -> u32 {
-    let Some(footer) = bytes.len().checked_sub(size_of("segment_footer")) else { return 0 };
-    let get = |bytes: &[u8], name| number(bytes, shift(field("segment_footer", name), footer));
-    let table = get(bytes, "TABLE_AT") as usize;
-    let regions = (get(bytes, "REGIONS") as usize).min(64);
-    let checksums = table.wrapping_add(regions * size_of("region_entry"));
-    for region in 0..regions {
-        let at = table.wrapping_add(region * size_of("region_entry"));
-        let get = |name| number(bytes, shift(field("region_entry", name), at)) as usize;
-        let (block, start, len) = (get("BLOCK_LEN"), get("OFFSET"), get("REGION_LEN"));
-        let first = get("FIRST_CHECKSUM");
-        let blocks = len.checked_div(block).unwrap_or(0).min(1000);
-        for n in 0..=blocks {
-            let from = start.wrapping_add(n * block);
-            let to = from.wrapping_add(block).min(start.wrapping_add(len));
-            let Some(crc) = bytes.get(from..to).map(crc32) else { break };
-            if from < to {
-                let at = checksums.wrapping_add((first + n) * 4);
-                put_crc(bytes, at..at.wrapping_add(4), crc);
-            }
-        }
-    }
-    let crc = bytes.get(table..footer).map_or(0, crc32);
-    put_crc(bytes, shift(field("segment_footer", "TABLE_CRC"), footer), crc);
-    let footer_crc = crc32(&bytes[footer..footer + 56]);
-    put_crc(bytes, shift(field("segment_footer", "FOOTER_CRC"), footer), footer_crc);
-    crc
-}
-
-fn reseal_log(bytes: &mut [u8]) {
-    let mut at = 64;
-    while at + size_of("wal_frame") <= bytes.len() {
-        let len = number(bytes, shift(field("wal_frame", "BODY_LEN"), at)) as usize;
-        let body = at + size_of("wal_frame");
-        if let Some(crc) = bytes.get(body..body + len).map(crc32) {
-            put_crc(bytes, shift(field("wal_frame", "BODY_CRC"), at), crc);
-        }
-        let place = [
-            &bytes[field("file_header", "COLLECTION")],
-            &bytes[field("file_header", "FILE_NUMBER")],
-        ];
-        let head = &bytes[at..at + field("wal_frame", "HEAD_CRC").start];
-        let crc = crc32(&[place[0], place[1], &(at as u64).to_le_bytes(), head].concat());
-        put_crc(bytes, shift(field("wal_frame", "HEAD_CRC"), at), crc);
-        at = (body + len).next_multiple_of(8);
-    }
-}
-
-/// Makes all checksums right: of the files, then of the manifest that names them.
-fn reseal_all(files: &mut [(String, Vec<u8>)]) {
-    let mut vouched = Vec::new();
-    for (name, bytes) in files.iter_mut().filter(|f| f.0 != "MANIFEST") {
-        vouched.push((name.clone(), reseal(name, bytes), bytes.clone()));
-    }
-    let vouched = |name: &str| vouched.iter().find(|v| v.0 == name);
-    let manifest =
-        files.iter_mut().find(|f| f.0 == "MANIFEST").map(|f| &mut f.1).expect("is there");
-    let get = |bytes: &[u8], s, name, at| number(bytes, shift(field(s, name), at)) as usize;
-    let mut at = 64 + size_of("manifest_body") + get(manifest, "manifest_body", "SCHEMA_LEN", 64);
-    for _ in 0..get(manifest, "manifest_body", "SEGMENTS", 64).min(100) {
-        let segment = format!("seg-{:010}", get(manifest, "segment_entry", "FILE", at));
-        let tombstones = format!("del-{:010}", get(manifest, "segment_entry", "TOMBSTONES", at));
-        if let Some(v) = vouched(&segment) {
-            put_crc(manifest, shift(field("segment_entry", "TABLE_CRC"), at), v.1);
-        }
-        if let Some(v) = vouched(&tombstones) {
-            put_crc(manifest, shift(field("segment_entry", "TOMBSTONES_CRC"), at), v.1);
-        }
-        at += size_of("segment_entry");
-    }
-    for _ in 0..get(manifest, "manifest_body", "LOGS", 64).min(100) {
-        let log = format!("wal-{:010}", get(manifest, "log_entry", "FILE", at));
-        let len = get(manifest, "log_entry", "LOG_LEN", at);
-        if let Some(crc) = vouched(&log).and_then(|v| v.2.get(..len)).map(crc32) {
-            put_crc(manifest, shift(field("log_entry", "LOG_CRC"), at), crc);
-        }
-        at += size_of("log_entry");
-    }
-    reseal("MANIFEST", manifest);
-}
 
 fn sample(metric: Metric, stored: Precision, ids: IdKind) -> Folder {
     let folder = Folder::default();
@@ -166,41 +39,6 @@ fn sample(metric: Metric, stored: Precision, ids: IdKind) -> Folder {
     }
     collection.upsert(id(9), &vector(99, DIMS), ()).expect("commit");
     folder.fork()
-}
-
-/// Does all there is to do with a collection, and lets no error through that
-/// is not typed.
-fn use_all(collection: &Collection) -> Result<(), Error> {
-    let query = vector(3, DIMS);
-    let mut first = Ok(());
-    let mut note = |result: Result<(), Error>| {
-        if let Err(e) = result {
-            // Some questions do not fit the schema, forged or not.
-            let asked = matches!(e, Error::Invalid { .. } | Error::Vector(_));
-            if !asked && first.is_ok() {
-                assert!(matches!(e, Error::Corrupt(_)), "{e}");
-                first = Err(e);
-            }
-        }
-    };
-    for n in 0..20u64 {
-        note(collection.get(n).map(|_| ()));
-        note(collection.get(format!("row {n}")).map(|_| ()));
-    }
-    let dims = collection.schema().dims();
-    let query: Vec<f32> = query.iter().copied().cycle().take(dims.min(4096)).collect();
-    let search = || collection.search(&query).limit(9).payloads(true);
-    note(search().exact().run().map(|_| ()));
-    for filter in ["n >= 3 AND n < 9", "NOT tags = 'a'", "tags PREFIX 'b' OR NOT n EXISTS"] {
-        let filter: Filter = filter.parse().expect("a filter");
-        note(collection.count(&filter).map(|_| ()));
-        note(search().filter(filter).run().map(|_| ()));
-    }
-    note(search().dims(3).run().map(|_| ()));
-    note(search().funnel(Funnel::stages([(2, 12), (3, 9)])).run().map(|_| ()));
-    note(collection.verify().map(|_| ()));
-    note(collection.info().map(|_| ()));
-    first
 }
 
 fn survives(files: &[(String, Vec<u8>)], what: &str) -> bool {

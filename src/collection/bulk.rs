@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use roaring::RoaringBitmap;
 use serde_json::Value;
@@ -21,6 +20,7 @@ use crate::memtable::RunBuilder;
 use crate::rows::Rows;
 use crate::segment::reader::Segment;
 use crate::sown::{Bug, sown};
+use crate::sync::thread::{self, JoinHandle};
 use crate::types::{FileNumber, Ordinal, RowId};
 use crate::view::{Part, View};
 
@@ -187,7 +187,7 @@ impl Bulk<'_> {
         if !background {
             return self.keep(write());
         }
-        let thread = std::thread::Builder::new().name("matryo-bulk".into()).spawn(write);
+        let thread = thread::Builder::new().name("matryo-bulk".into()).spawn(write);
         self.writing = Some(thread.map_err(|e| Error::io("start a thread for", folder, e))?);
         Ok(())
     }

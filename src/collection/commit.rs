@@ -12,11 +12,11 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::writer::{Writer, check_room};
 use super::{Durability, Handle, apply};
 use crate::error::{Error, Result};
+use crate::sown::{Bug, sown};
+use crate::sync::Mutex;
 use crate::types::Lsn;
 use crate::view::View;
 use crate::wal::format::Frame;
@@ -44,12 +44,17 @@ impl Queue {
         self.0.lock().push(Waiting { operations, adds, frame, outcome: outcome.clone() });
         outcome
     }
+
+    fn take(&self) -> Vec<Waiting> {
+        std::mem::take(&mut *self.0.lock())
+    }
 }
 
 /// Commits a batch, alone or with those that wait beside it.
 pub(super) fn commit(handle: &Handle, operations: u32, adds: bool, frame: Frame) -> Result<()> {
     let writer = handle.writer()?;
     let outcome = handle.queue.push(operations, adds, frame);
+    let early = sown(Bug::GroupTakenBeforeLock).then(|| handle.queue.take());
     let mut writer = writer.lock();
     // The memtable is full again while what filled it before is being written.
     while outcome.lock().is_none()
@@ -59,7 +64,7 @@ pub(super) fn commit(handle: &Handle, operations: u32, adds: bool, frame: Frame)
         handle.flushed.wait(&mut writer);
     }
     if outcome.lock().is_none() {
-        let group = std::mem::take(&mut *handle.queue.0.lock());
+        let group = early.unwrap_or_else(|| handle.queue.take());
         commit_group(handle, &mut writer, group);
     }
     let result = outcome.lock().take();
@@ -151,7 +156,7 @@ fn log(handle: &Handle, writer: &mut Writer, view: &View, group: &mut [Waiting])
     }
     let frames = group.iter_mut().map(|batch| (batch.operations, &mut batch.frame));
     writer.log(&*handle.vfs, lsns(view).zip(frames))?;
-    if handle.options.durability == Durability::Full {
+    if is_full(handle) && !sown(Bug::PublishedBeforeSync) {
         writer.sync_log()?;
     }
     Ok(())
@@ -175,7 +180,15 @@ fn apply(
         next = Arc::new(applied.inspect_err(|e| writer.poison(e))?);
     }
     handle.publish_arc(next);
+    if is_full(handle) && sown(Bug::PublishedBeforeSync) {
+        writer.sync_log()?;
+    }
     Ok(())
+}
+
+/// Whether commits are durable before they are seen.
+fn is_full(handle: &Handle) -> bool {
+    handle.options.durability == Durability::Full
 }
 
 /// Those of the commits that come after `view`.

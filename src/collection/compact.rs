@@ -5,7 +5,6 @@
 //! tombstones of the new segment.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use roaring::RoaringBitmap;
 
@@ -16,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{Manifest, SegmentEntry};
 use crate::segment::reader::Segment;
 use crate::sown::{Bug, sown};
+use crate::sync::atomic::Ordering;
 use crate::types::FileNumber;
 use crate::vfs::Vfs;
 use crate::view::{Part, View};
@@ -149,8 +149,9 @@ fn merge_once(
     let merged = if total == 0 { None } else { Some(write()?) };
     // Now, while nobody waits for us.
     merged.iter().for_each(|(_, segment)| shared.residency.welcome(segment));
+    let old = sown(Bug::MergeOnOldView).then(|| shared.view());
     let mut writer = shared.lock_writer()?;
-    let view = shared.view();
+    let view = old.unwrap_or_else(|| shared.view());
     let mut died = died_meanwhile(&view, group);
     if sown(Bug::MergeForgetsDead) {
         died.clear();

@@ -19,6 +19,7 @@ use super::writer::{Writer, write_segment};
 use super::{Handle, Shared};
 use crate::codec::header::FileKind;
 use crate::error::Result;
+use crate::sync::thread;
 use crate::view::{Part, View};
 
 impl Handle {
@@ -35,7 +36,7 @@ impl Handle {
             drop(done);
             shared.wake();
         };
-        let spawned = std::thread::Builder::new().name("matryo-flush".into()).spawn(work);
+        let spawned = thread::Builder::new().name("matryo-flush".into()).spawn(work);
         // Without a thread the next commit that finds the memtable full does it.
         writer.flushing = spawned.is_ok();
         *self.flush.lock() = spawned.ok();

@@ -46,10 +46,7 @@ mod writer;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 
-use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use serde_json::Value;
 
 pub use backup::Copied;
@@ -68,6 +65,10 @@ use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::query::{self, Search};
 use crate::schema::{EmbedderId, Schema};
+use crate::sown::{Bug, sown};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Mutex, MutexGuard, RwLock};
 use crate::types::RowId;
 use crate::vfs::Vfs;
 use crate::view::View;
@@ -269,6 +270,7 @@ impl Collection {
         let mut writer = self.shared.idle_writer()?;
         let (vfs, view) = (&*self.shared.vfs, self.view());
         let next = writer.with_reserve(vfs, |writer| writer.flush(vfs, &view))?;
+        let writer = (!sown(Bug::FlushPublishedLate)).then_some(writer);
         self.shared.publish(next);
         drop(writer);
         self.shared.wake();
@@ -349,7 +351,7 @@ impl Shared {
             *shared.background_error.lock() = error;
         };
         // Without a thread segments pile up, which is slow and nothing worse.
-        *merges = std::thread::Builder::new().name("matryo".into()).spawn(work).ok();
+        *merges = thread::Builder::new().name("matryo".into()).spawn(work).ok();
     }
 }
 
@@ -364,7 +366,7 @@ impl Deref for Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::Relaxed);
-        if self.is_forked() {
+        if self.is_forked() || sown(Bug::CloseDoesNotWait) {
             return;
         }
         // A flush that has ended may have begun to merge. They may have panicked;

@@ -3,9 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use parking_lot::{Condvar, Mutex, RwLock};
 use roaring::RoaringBitmap;
 
 use super::apply;
@@ -21,6 +19,8 @@ use crate::manifest::{self, LogEntry, Manifest, SegmentEntry};
 use crate::schema::Schema;
 use crate::segment::reader::Segment;
 use crate::sown::{Bug, sown};
+use crate::sync::atomic::AtomicBool;
+use crate::sync::{Condvar, Mutex, RwLock};
 use crate::types::{FileNumber, Lsn};
 use crate::vfs::disk::{self, Disk, TEMP_PREFIX};
 use crate::vfs::{Vfs, read_all};

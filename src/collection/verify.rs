@@ -2,9 +2,6 @@
 
 use std::num::NonZero;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use parking_lot::Mutex;
 
 use super::Collection;
 use super::open::{check_logs, read_tombstones};
@@ -12,6 +9,8 @@ use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
 use crate::manifest::{self, Manifest, SegmentEntry};
 use crate::segment::check::{Check, SPAN, Span};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Mutex, thread};
 use crate::vfs::Vfs;
 
 /// Most threads that sum blocks: more would wait for the disk.
@@ -107,9 +106,9 @@ pub(super) fn check_segments(
     };
     let stretch = (TAKE * SPAN) as u64;
     let stretches: u64 = entries.iter().map(|entry| entry.len.div_ceil(stretch)).sum();
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let threads = threads.min(cores).min(usize::try_from(stretches).unwrap_or(usize::MAX));
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         (1..threads).for_each(|_| drop(scope.spawn(|| feed.work())));
         feed.work();
     });

@@ -23,6 +23,8 @@ mod builder;
 mod config;
 mod dense;
 mod describe;
+#[cfg(feature = "testing")]
+pub(crate) mod dry_run;
 mod fetch;
 mod files;
 mod fingerprint;

@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::map::Bytes;
 use super::{ReadFile, TempFile, Vfs, WriteFile};
 use crate::error::{Error, Result};
+use crate::sync::Mutex;
 
 /// The folder; clones share it.
 #[derive(Clone, Default)]

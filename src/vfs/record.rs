@@ -13,11 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::mem::Mem;
 use super::{ReadFile, TempFile, Vfs, WriteFile};
 use crate::error::{Error, Result};
+use crate::sync::Mutex;
 
 /// What a folder with a flaw forgets to do. It says that it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 
 pub(crate) mod cuts;
 pub(crate) mod fails;
+pub(crate) mod forge;
 pub(crate) mod full;
 pub(crate) mod steps;
 pub(crate) mod work;
@@ -148,11 +149,24 @@ pub(crate) fn folder_of(files: &[(String, Vec<u8>)]) -> Folder {
     folder
 }
 
-/// CRC-32 as zlib computes it, bit by bit: the tests' own.
+/// CRC-32 as zlib computes it: the tests' own, a table of bytes.
 pub(crate) fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1)))
-    })
+    const TABLE: [u32; 256] = {
+        let mut table = [0; 256];
+        let mut n = 0;
+        while n < 256 {
+            let (mut crc, mut bit) = (n as u32, 0);
+            while bit < 8 {
+                crc = (crc >> 1) ^ (0xedb8_8320 * (crc & 1));
+                bit += 1;
+            }
+            table[n] = crc;
+            n += 1;
+        }
+        table
+    };
+    let next = |crc: u32, byte: &u8| (crc >> 8) ^ TABLE[usize::from(crc as u8 ^ byte)];
+    !bytes.iter().fold(!0, next)
 }
 
 pub(crate) fn id(n: u64) -> RowId {
