@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::encoding::{Precision, StageBuilder};
+use crate::encoding::{Precision, StageBuilder, StageCode};
 use crate::error::{Error, Result};
 use crate::index::{Index, IndexBuilder, Source};
 use crate::kernel::{Isa, row};
@@ -102,13 +102,17 @@ impl CodesBuilder {
     fn push(&mut self, vector: &[u8]) {
         self.stored.decode(vector, &mut self.wide);
         self.stages.iter_mut().for_each(|stage| stage.push(&self.wide));
-        let norm = row::norm_squared(Isa::detect(), self.stored, vector).sqrt();
-        self.norms.push(norm as f32);
+        self.norms.push(norm(self.stored, vector));
     }
 
     fn finish(self) -> Codes {
         Codes { norms: self.norms, stages: self.stages.into_iter().map(column).collect() }
     }
+}
+
+/// The norm of a vector as stored.
+fn norm(stored: Precision, vector: &[u8]) -> f32 {
+    row::norm_squared(Isa::detect(), stored, vector).sqrt() as f32
 }
 
 fn column(builder: StageBuilder) -> CodeColumn {
@@ -170,9 +174,10 @@ pub(crate) struct Run {
     order: Vec<u32>,
     vectors: Vec<u8>,
     payloads: Vec<Box<str>>,
-    /// Made by the first search that meets the run: most runs are merged or
+    /// Made by the first search that asks for them: most runs are merged or
     /// flushed before any does.
-    codes: OnceLock<Codes>,
+    norms: OnceLock<Vec<f32>>,
+    codes: Box<[OnceLock<CodeColumn>]>,
     /// Of each declared field, made by the first filter that asks for one. Not
     /// counted by `ram_bytes`: when rows are flushed must not depend on searches.
     indexes: OnceLock<Vec<Bytes>>,
@@ -216,7 +221,8 @@ impl RunBuilder {
             ids: self.ids,
             vectors: self.vectors,
             payloads: self.payloads,
-            codes: OnceLock::new(),
+            norms: OnceLock::new(),
+            codes: self.schema.stages().iter().map(|_| OnceLock::new()).collect(),
             indexes: OnceLock::new(),
             schema: self.schema,
         }
@@ -224,13 +230,14 @@ impl RunBuilder {
 }
 
 impl Run {
-    fn codes(&self) -> &Codes {
-        self.codes.get_or_init(|| {
-            let mut codes = CodesBuilder::new(&self.schema);
-            let vectors = self.vectors.chunks_exact(self.schema.vector_bytes());
-            vectors.for_each(|vector| codes.push(vector));
-            codes.finish()
-        })
+    fn make_code(&self, code: StageCode) -> CodeColumn {
+        let mut builder = StageBuilder::new(code);
+        let mut wide = vec![0.0; code.dims];
+        for vector in self.vectors.chunks_exact(self.schema.vector_bytes()) {
+            self.schema.stored().decode(vector, &mut wide);
+            builder.push(&wide);
+        }
+        column(builder)
     }
 
     fn indexes(&self) -> Result<&[Bytes]> {
@@ -296,16 +303,20 @@ impl Rows for Run {
     }
 
     fn norms(&self) -> &[f32] {
-        &self.codes().norms
+        self.norms.get_or_init(|| {
+            let vectors = self.vectors.chunks_exact(self.schema.vector_bytes());
+            vectors.map(|vector| norm(self.schema.stored(), vector)).collect()
+        })
     }
 
-    fn codes(&self) -> &[CodeColumn] {
-        &self.codes().stages
+    fn code(&self, stage: usize) -> &CodeColumn {
+        self.codes[stage].get_or_init(|| self.make_code(self.schema.stages()[stage]))
     }
 
     fn ram_bytes(&self) -> usize {
-        let stages = self.schema.stages().iter();
-        let codes: usize = stages.map(|code| code.bytes_per_row()).sum::<usize>() * self.ids.len();
+        // Searches do not ask a run for codes that are mapped in a segment.
+        let pinned = self.schema.stages().iter().enumerate().filter(|(n, _)| self.schema.pins(*n));
+        let codes = pinned.map(|(_, code)| code.bytes_per_row()).sum::<usize>() * self.ids.len();
         let payloads: usize = self.payloads.iter().map(|p| p.len() + size_of::<Box<str>>()).sum();
         let ids = match &self.ids {
             IdColumn::U64(ids) => ids.len() * 8,

@@ -21,6 +21,9 @@ pub(crate) trait Source {
     /// Some of them, checked against their checksums where they have any.
     fn get(&self, at: usize, len: usize) -> Result<&[u8]>;
 
+    /// Says that some of them will be read soon.
+    fn will_need(&self, _at: usize, _len: usize) {}
+
     /// The error that names the file and the place in it.
     fn corrupt(&self, at: usize, what: &str) -> Error;
 }

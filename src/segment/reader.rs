@@ -243,9 +243,17 @@ impl<'a> Parts<'a> {
     fn codes(&self, schema: &Schema, rows: usize) -> Result<Vec<CodeColumn>> {
         let stages = schema.stages().iter().zip(0..);
         let column = |(code, stage): (&crate::encoding::StageCode, u16)| {
-            let blocks = self.pinned(RegionKind::Codes, stage, code.code_bytes(rows))?;
-            let factors = f32s(&self.pinned(RegionKind::Factors, stage, rows * 4)?);
-            Ok(CodeColumn::new(*code, blocks, factors).expect("lengths were checked"))
+            let (blocks, scalars) = (code.code_bytes(rows), code.scalar_bytes(rows));
+            if !schema.pins(stage.into()) {
+                let region = |kind, len| self.required(kind, stage, Some(len));
+                let blocks = self.region(region(RegionKind::Codes, blocks)?);
+                let scalars = self.region(region(RegionKind::Factors, scalars)?);
+                let column = CodeColumn::mapped(*code, rows, blocks, scalars);
+                return Ok(column.expect("lengths were checked"));
+            }
+            let blocks = self.pinned(RegionKind::Codes, stage, blocks)?;
+            let scalars = f32s(&self.pinned(RegionKind::Factors, stage, scalars)?);
+            Ok(CodeColumn::new(*code, blocks, scalars).expect("lengths were checked"))
         };
         stages.map(column).collect()
     }
@@ -314,8 +322,8 @@ impl Rows for Segment {
         &self.norms
     }
 
-    fn codes(&self) -> &[CodeColumn] {
-        &self.codes
+    fn code(&self, stage: usize) -> &CodeColumn {
+        &self.codes[stage]
     }
 
     fn mapped(&self) -> Option<&Bytes> {

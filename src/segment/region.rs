@@ -118,6 +118,10 @@ impl Source for Region {
         self.get(at, len)
     }
 
+    fn will_need(&self, at: usize, len: usize) {
+        self.will_need(at, len.min(self.len.saturating_sub(at)));
+    }
+
     fn corrupt(&self, at: usize, what: &str) -> Error {
         Error::corrupt(&self.file, (self.offset + at) as u64, what)
     }
