@@ -68,6 +68,12 @@ pub enum Bug {
     BodyNotChecked,
     /// The checksum of a file header is not compared.
     HeaderNotChecked,
+    /// Codes are said to be nearer to their rows than they are.
+    ResidualTooSmall,
+    /// Rows are pruned that reach the floor, but not by much.
+    FloorTooHigh,
+    /// Bounds leave out what a query loses by rounding.
+    QueryTakenAsExact,
 }
 
 /// Whether tests have sown this bug, on this thread.

@@ -75,7 +75,7 @@ fn of_search(collection: &Collection, query: &[f32], funnel: &Funnel) -> (u64, u
 
 #[test]
 fn a_repeated_query_allocates_the_same_few_times_whatever_the_rows() {
-    for stored in [Precision::F16, Precision::F32] {
+    for stored in Precision::ALL {
         let query = Rng(7).vector(1024);
         let small = filled(2000, 1024, stored);
         let large = filled(9000, 1024, stored);

@@ -3,10 +3,10 @@
 
 mod support;
 
-use matryo::testing::Folder;
 use matryo::testing::encoding::{Bits, StageBuilder, StageCode};
 use matryo::testing::kernel::{Isa, row};
-use matryo::{Collection, Metric, Options, Precision, Schema, SearchResult};
+use matryo::testing::{Bug, Folder, sow};
+use matryo::{Collection, Metric, Options, Precision, RowId, Schema, SearchResult};
 use std::collections::BTreeMap;
 use support::Rng;
 
@@ -86,20 +86,20 @@ fn case(rng: &mut Rng, metric: Metric, stored: Precision) -> Case {
     let collection = Folder::default().create(schema.clone(), Options::new()).expect("create");
     let (mut model, mut seen) = (Model::new(), Vec::new());
     for part in 0..4 {
-        for _ in 0..1 + rng.below(3) * 80 {
+        for _ in 0..20 + rng.below(3) * 130 {
             let vector = hard_vector(rng, dims, &seen, metric != Metric::Cosine);
             let mut bytes = Vec::new();
             if stored.encode(&vector, &mut bytes).is_err() {
                 continue;
             }
-            let id = rng.next() % 600;
+            let id = rng.next() % 3000;
             if collection.upsert(id, &vector, ()).is_ok() {
                 model.insert(id, bytes);
                 seen.push(vector);
             }
         }
-        for _ in 0..rng.below(20) {
-            let id = rng.next() % 600;
+        for _ in 0..rng.below(300) {
+            let id = rng.next() % 3000;
             collection.delete(id).expect("delete");
             model.remove(&id);
         }
@@ -136,9 +136,9 @@ fn brute(case: &Case, query: &[f32], dims: usize, ids: &dyn Fn(u64) -> bool) -> 
 }
 
 fn pairs(result: &SearchResult) -> Vec<(u64, u32)> {
-    let id = |id: &matryo::RowId| match id {
-        matryo::RowId::U64(id) => *id,
-        matryo::RowId::Str(_) => unreachable!("ids are numbers"),
+    let id = |id: &RowId| match id {
+        RowId::U64(id) => *id,
+        RowId::Str(_) => unreachable!("ids are numbers"),
     };
     result.hits.iter().map(|hit| (id(&hit.id), hit.score.to_bits())).collect()
 }
@@ -147,43 +147,63 @@ fn proven(result: &SearchResult) -> bool {
     result.explain.stages.iter().any(|stage| stage.name.starts_with("bounds "))
 }
 
+/// Searches of all kinds on one hard collection: how many, and how many went by bounds.
+fn compare(seed: u64, metric: Metric) -> (u64, u64) {
+    let mut rng = Rng(seed * 3 + metric as u64);
+    let stored = Precision::ALL[rng.below(3)];
+    let case = case(&mut rng, metric, stored);
+    let dims = case.schema.dims();
+    let (mut searches, mut by_bounds) = (0, 0);
+    for n in 0..24 {
+        let query = hard_query(&mut rng, dims, &case.seen, metric != Metric::Cosine);
+        let limit = [1, 2, 5, 10, 15, 1000][rng.below(6)];
+        let used = if n % 4 == 3 { case.schema.stages()[0].dims } else { dims };
+        let mut search = case.collection.search(&query).exact().limit(limit).dims(used);
+        let third = n % 3 == 0;
+        if third {
+            search = search.filter_fn(|id, _| matches!(id, RowId::U64(n) if n % 3 != 0));
+        }
+        // A query without length has no cosine.
+        let Ok(result) = search.run() else { continue };
+        let mut expected = brute(&case, &query, used, &|id| !third || id % 3 != 0);
+        expected.truncate(limit);
+        assert!(result.explain.exact);
+        let what = format!("seed {seed} {metric} {stored} {used} of {dims}, top {limit}");
+        assert_eq!(pairs(&result), expected, "{what}");
+        searches += 1;
+        by_bounds += u64::from(proven(&result));
+    }
+    (searches, by_bounds)
+}
+
 #[test]
 fn bounds_find_what_comparing_all_rows_finds() {
-    let rounds = if support::long() { 400 } else { 12 };
+    let rounds = if support::long() { 1000 } else { 15 };
     let (mut searches, mut by_bounds) = (0, 0);
     for seed in 0..rounds {
-        for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
-            let mut rng = Rng(seed * 3 + metric as u64);
-            let stored = [Precision::F32, Precision::F16, Precision::BF16][rng.below(3)];
-            let case = case(&mut rng, metric, stored);
-            let dims = case.schema.dims();
-            for n in 0..24 {
-                let query = hard_query(&mut rng, dims, &case.seen, metric != Metric::Cosine);
-                let limit = [1, 2, 5, 10, 15, 400][rng.below(6)];
-                let used = if n % 4 == 3 { case.schema.stages()[0].dims } else { dims };
-                let search = case.collection.search(&query).exact().limit(limit).dims(used);
-                let third = n % 3 == 0;
-                let passes = move |id: u64| !third || id % 3 != 0;
-                let search = if third {
-                    let id = |id: &matryo::RowId| matches!(id, matryo::RowId::U64(n) if n % 3 != 0);
-                    search.filter_fn(move |row, _| id(row))
-                } else {
-                    search
-                };
-                // A query without length has no cosine.
-                let Ok(result) = search.run() else { continue };
-                let mut expected = brute(&case, &query, used, &passes);
-                expected.truncate(limit);
-                assert!(result.explain.exact);
-                let what = format!("seed {seed} {metric} {stored} {used} of {dims}, top {limit}");
-                assert_eq!(pairs(&result), expected, "{what}");
-                searches += 1;
-                by_bounds += u64::from(proven(&result));
-            }
+        for metric in Metric::ALL {
+            let (all, proven) = compare(seed, metric);
+            searches += all;
+            by_bounds += proven;
         }
     }
     println!("{searches} searches, {by_bounds} by bounds");
     assert!(by_bounds * 3 > searches, "{by_bounds} of {searches} searches went by bounds");
+}
+
+/// Bounds that are a little too tight lose rows, and the comparison above sees it.
+#[test]
+fn bounds_that_are_too_tight_are_noticed() {
+    for bug in [Bug::ResidualTooSmall, Bug::FloorTooHigh, Bug::QueryTakenAsExact] {
+        let unnoticed = |seed: &u64| {
+            let try_all = || Metric::ALL.map(|metric| compare(*seed, metric));
+            sow(Some(bug));
+            let outcome = std::panic::catch_unwind(try_all);
+            sow(None);
+            outcome.is_ok()
+        };
+        assert!((0..40).any(|seed| !unnoticed(&seed)), "{bug:?} was not noticed");
+    }
 }
 
 /// Rows about centres, as text has: bounds leave few rows, and the report says how few.

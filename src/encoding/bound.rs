@@ -16,6 +16,7 @@ use super::query::Lanes;
 use super::scan::RUN;
 use super::{Bits, ScanScratch, StageCode, StageQuery, StageView};
 use crate::kernel::{BLOCK, Isa, nibble_dots};
+use crate::sown::{Bug, sown};
 use std::ops::Range;
 
 /// Covers, in units of a cosine: the conversion of a dot (2^-24 of at most 1.2), the products
@@ -52,6 +53,9 @@ impl BoundQuery {
                 length += rounded * rounded;
                 off += (f64::from(v) / norm - rounded).powi(2);
             }
+        }
+        if sown(Bug::QueryTakenAsExact) {
+            off = 0.0;
         }
         let up = |v: f64| (v as f32).next_up();
         Self { query, length: up(length.sqrt()), slack: up(off.sqrt() + ROUNDING) }

@@ -17,6 +17,7 @@
 //! nearer of the two results is kept.
 
 use crate::kernel::row::{LANES, reduce};
+use crate::sown::{Bug, sown};
 
 /// Step over standard deviation at which 16 equal steps lose least of normal components
 /// (Max, "Quantizing for minimum distortion", 1960, table II).
@@ -120,6 +121,9 @@ fn residual(vector: &[f32], norm: f64, scale: f32, codes: &[i8]) -> f32 {
             let off = f64::from(x) * per_norm - scale * f64::from(c);
             *lane += off * off;
         }
+    }
+    if sown(Bug::ResidualTooSmall) {
+        return (reduce(lanes).sqrt() * 0.95) as f32;
     }
     ((reduce(lanes).sqrt() * (1.0 + SLACK) + SLACK) as f32).next_up()
 }

@@ -319,7 +319,7 @@ fn codes_are_these_bytes() {
     assert_eq!(words[..3], [0b10101, 0b11000, 0]);
     assert_eq!(factors.iter().map(|f| f.to_bits()).collect::<Vec<_>>(), [0x3f14_ac75, 0x3f15_9d81]);
     let (blocks, scalars) = coded(Bits::Four);
-    assert_eq!(blocks[..8], [0x80, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(blocks[..8], [217, 132, 136, 136, 184, 136, 131, 140]);
     assert_eq!(scalars.iter().map(|f| f.to_bits()).collect::<Vec<_>>(), [0; 4]);
     let (blocks, factors) = coded(Bits::Eight);
     assert_eq!(blocks[..12], [170, 43, 149, 128, 128, 128, 1, 255, 128, 128, 128, 128]);

@@ -29,6 +29,7 @@ use crate::error::Result;
 use crate::kernel::topk::Scored;
 use crate::kernel::{BLOCK, Isa};
 use crate::schema::Metric;
+use crate::sown::{Bug, sown};
 
 /// Rows kept before they are scored.
 const MANY: usize = 1024;
@@ -159,7 +160,10 @@ impl Run<'_> {
                 let upper = proof.bound.upper(Isa::detect(), &view, run, &mut scratch.scan);
                 let first = (piece.start + start) * BLOCK;
                 proof.reach.scores(&part.rows.norms()[first..first + upper.len()], upper);
-                let floor = best.floor().max(proof.floor);
+                let mut floor = best.floor().max(proof.floor);
+                if sown(Bug::FloorTooHigh) {
+                    floor += floor.abs() * 0.1;
+                }
                 for (n, upper) in upper.chunks(BLOCK).enumerate() {
                     let living = living(piece.start + start + n);
                     let position = base + (first + n * BLOCK) as u32;
