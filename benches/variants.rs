@@ -208,11 +208,11 @@ fn orthogonalise(a: &mut [f32], b: &mut [f32]) -> f64 {
     let cosine = ab.abs() / (aa * bb).sqrt().max(f64::MIN_POSITIVE);
     if cosine > 1e-6 {
         let zeta = (bb - aa) / (2.0 * ab);
-        let t = zeta.signum() / (zeta.abs() + (1.0 + zeta * zeta).sqrt());
-        let c = 1.0 / (1.0 + t * t).sqrt();
-        let (c, s) = (c as f32, (c * t) as f32);
+        let tangent = zeta.signum() / (zeta.abs() + (1.0 + zeta * zeta).sqrt());
+        let cos = 1.0 / (1.0 + tangent * tangent).sqrt();
+        let (cos, sin) = (cos as f32, (cos * tangent) as f32);
         for (a, b) in a.iter_mut().zip(b) {
-            (*a, *b) = (c * *a - s * *b, s * *a + c * *b);
+            (*a, *b) = (cos * *a - sin * *b, sin * *a + cos * *b);
         }
     }
     cosine

@@ -244,7 +244,7 @@ fn living_rows(living: u64, rows: usize) -> u32 {
 /// Adds the living rows of a block whose upper bound reaches the floor.
 fn keep(kept: &mut Vec<Scored>, first: u32, upper: &[f32], living: u64, floor: f32) {
     // Nearly no block has such a row; without a branch per row the comparison vectorises.
-    if !upper.iter().fold(false, |any, &u| any | (u >= floor)) {
+    if upper.iter().fold(0, |any, &u| any | u32::from(u >= floor)) == 0 {
         return;
     }
     for (lane, &score) in upper.iter().enumerate() {

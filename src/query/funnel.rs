@@ -36,7 +36,8 @@ impl Funnel {
         Self(Kind::Recall(share))
     }
 
-    /// Compares the query with every stored vector: always the true nearest rows.
+    /// Always the true nearest rows: every stored vector is compared with the query, or proven to be
+    /// too far by the bounds of a stage code (`explain` says which).
     pub fn exact() -> Self {
         Self(Kind::Exact)
     }

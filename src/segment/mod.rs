@@ -6,7 +6,8 @@
 //! ```
 //!
 //! [`writer`] makes a segment from a run of the memtable, [`reader`] opens one:
-//! codes, factors and norms are read into RAM, the rest is paged from disk.
+//! Norms, codes and factors are read into RAM, but for the code that only exact searches read;
+//! the rest is paged from disk.
 //! [`check`] reads a whole file, [`salvage`] what is left of a damaged one.
 //! Every byte is checked against its block's checksum before its first use.
 
