@@ -103,12 +103,17 @@ fn round(unit: &[f32], per_step: f32, codes: &mut [i8]) {
 /// `<y, c>` and `<c, c>`.
 fn sums(unit: &[f32], codes: &[i8]) -> (f64, f64) {
     let (mut dots, mut squares) = ([0f32; LANES], [0i32; LANES]);
-    for (unit, codes) in unit.chunks(LANES).zip(codes.chunks(LANES)) {
-        for (((&y, &c), dot), square) in unit.iter().zip(codes).zip(&mut dots).zip(&mut squares) {
-            *dot += y * f32::from(c);
-            *square += i32::from(c) * i32::from(c);
-        }
+    let mut add = |lane: usize, y: f32, c: i8| {
+        dots[lane] += y * f32::from(c);
+        squares[lane] += i32::from(c) * i32::from(c);
+    };
+    // Whole runs of lanes are a loop of fixed length, which vectorises.
+    let (runs, rest) = unit.as_chunks::<LANES>();
+    let (code_runs, code_rest) = codes.as_chunks::<LANES>();
+    for (unit, codes) in runs.iter().zip(code_runs) {
+        (0..LANES).for_each(|lane| add(lane, unit[lane], codes[lane]));
     }
+    rest.iter().zip(code_rest).enumerate().for_each(|(lane, (&y, &c))| add(lane, y, c));
     (reduce(dots.map(f64::from)), f64::from(squares.iter().sum::<i32>()))
 }
 
@@ -116,12 +121,16 @@ fn sums(unit: &[f32], codes: &[i8]) -> (f64, f64) {
 fn residual(vector: &[f32], norm: f64, scale: f32, codes: &[i8]) -> f32 {
     let mut lanes = [0f64; LANES];
     let (scale, per_norm) = (f64::from(scale), 1.0 / norm);
-    for (vector, codes) in vector.chunks(LANES).zip(codes.chunks(LANES)) {
-        for ((&x, &c), lane) in vector.iter().zip(codes).zip(&mut lanes) {
-            let off = f64::from(x) * per_norm - scale * f64::from(c);
-            *lane += off * off;
-        }
+    let mut add = |lane: usize, x: f32, c: i8| {
+        let off = f64::from(x) * per_norm - scale * f64::from(c);
+        lanes[lane] += off * off;
+    };
+    let (runs, rest) = vector.as_chunks::<LANES>();
+    let (code_runs, code_rest) = codes.as_chunks::<LANES>();
+    for (vector, codes) in runs.iter().zip(code_runs) {
+        (0..LANES).for_each(|lane| add(lane, vector[lane], codes[lane]));
     }
+    rest.iter().zip(code_rest).enumerate().for_each(|(lane, (&x, &c))| add(lane, x, c));
     if sown(Bug::ResidualTooSmall) {
         return (reduce(lanes).sqrt() * 0.95) as f32;
     }

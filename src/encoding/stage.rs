@@ -267,11 +267,14 @@ fn put_bytes(prefix: &[f32], signed: &mut [i8], block: &mut [u8], lane: usize) {
 }
 
 fn put_nibbles(signed: &[i8], block: &mut [u8], lane: usize) {
-    let half = |c: Option<&i8>| c.map_or(8, |c| ((c + 15) / 2).cast_unsigned());
+    let half = |c: i8| (c.cast_unsigned().wrapping_add(15)) >> 1;
     for (g, codes) in signed.chunks(8).enumerate() {
         let at = g * GROUP_BYTES + lane * 4;
+        // What is past the last dimension stands for 1: half a step above zero.
+        let mut eight = [1; 8];
+        eight[..codes.len()].copy_from_slice(codes);
         for (j, byte) in block[at..at + 4].iter_mut().enumerate() {
-            *byte = half(codes.get(j)) | half(codes.get(j + 4)) << 4;
+            *byte = half(eight[j]) | half(eight[j + 4]) << 4;
         }
     }
 }
