@@ -38,8 +38,10 @@ fn main() {
         print!(" {k:>6}");
     }
     println!();
-    for (dims, bits) in [(256, 1), (512, 1), (1024, 1), (64, 8), (128, 8)] {
-        let code = StageCode::new(dims, Bits::from_count(bits).expect("1 or 8"));
+    for (dims, bits) in
+        [(256, 1), (512, 1), (1024, 1), (128, 4), (256, 4), (1024, 4), (64, 8), (128, 8)]
+    {
+        let code = StageCode::new(dims, Bits::from_count(bits).expect("1, 4 or 8"));
         measure(&data, code);
     }
 }
@@ -48,11 +50,14 @@ fn measure(data: &Data, code: StageCode) {
     let mut builder = StageBuilder::new(code);
     builder.reserve(data.base.rows().len());
     data.base.rows().for_each(|row| builder.push(row));
-    let plain = vec![1.0; builder.rows()];
+    let rows = builder.rows();
     let (blocks, factors) = builder.finish();
+    let mut plain = factors.clone();
+    plain[..rows].fill(1.0);
     let view = |factors| StageView::new(code, &blocks, factors).expect("lengths fit");
     let queries: &[u32] = if code.bits == Bits::One { &[0, 3, 4, 5, 6, 8] } else { &[8] };
-    for used in [code.dims, code.dims * 3 / 4, code.dims / 2, code.dims / 4] {
+    let shorter = if code.bits == Bits::Four { &[4][..] } else { &[4, 3, 2, 1] };
+    for used in shorter.iter().map(|quarters| code.dims * quarters / 4) {
         for &plane_bits in queries {
             if used < code.dims && plane_bits != 0 && code.bits == Bits::One {
                 continue;

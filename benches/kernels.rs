@@ -6,7 +6,9 @@ use matryo::Precision;
 use matryo::testing::encoding::{
     Bits, Scan, ScanScratch, Scoring, StageBuilder, StageCode, StageQuery, StageView,
 };
-use matryo::testing::kernel::{BLOCK, BitPlanes, ByteLanes, Isa, TopK, bit_dots, byte_dots, row};
+use matryo::testing::kernel::{
+    BLOCK, BitPlanes, ByteLanes, Isa, TopK, bit_dots, byte_dots, nibble_dots, row,
+};
 use simsimd::SpatialSimilarity;
 use std::hint::black_box;
 use support::{Noise, Timing, time};
@@ -24,12 +26,15 @@ fn main() {
         }
         bits_speed(isa, &codes, 5, 4, &mut noise);
         bytes_speed(isa, &codes, &mut noise);
+        nibbles_speed(isa, &codes, &mut noise);
     }
     println!("the same with scores and collection of 100: a scan, in cache");
-    let factors = vec![1.0; BLOCKS * BLOCK];
+    let factors = vec![0.5; 2 * BLOCKS * BLOCK];
     for isa in Isa::available() {
-        scan_speed(isa, StageCode::new(512, Bits::One), &codes, &factors, &mut noise);
-        scan_speed(isa, StageCode::new(64, Bits::Eight), &codes, &factors, &mut noise);
+        let (both, factors) = (&factors, &factors[..BLOCKS * BLOCK]);
+        scan_speed(isa, StageCode::new(512, Bits::One), &codes, factors, &mut noise);
+        scan_speed(isa, StageCode::new(128, Bits::Four), &codes, both, &mut noise);
+        scan_speed(isa, StageCode::new(64, Bits::Eight), &codes, factors, &mut noise);
     }
     println!("shortlists of 200 rows of 1024 dimensions");
     for precision in Precision::ALL {
@@ -37,7 +42,8 @@ fn main() {
     }
     println!("coding rows of 1024 dimensions");
     let vectors: Vec<Vec<f32>> = (0..640).map(|_| noise.vector(1024)).collect();
-    for code in [StageCode::new(512, Bits::One), StageCode::new(128, Bits::Eight)] {
+    let nibbles = StageCode::new(1024, Bits::Four);
+    for code in [StageCode::new(512, Bits::One), nibbles, StageCode::new(128, Bits::Eight)] {
         let timing = time(RUNS, || {
             let mut builder = StageBuilder::new(code);
             for vector in &vectors {
@@ -106,6 +112,22 @@ fn bytes_speed(isa: Isa, codes: &[u8], noise: &mut Noise) {
         }
     });
     report(&format!("{isa}: 8 bits x 64"), BLOCKS * BLOCK, 20, timing);
+}
+
+fn nibbles_speed(isa: Isa, codes: &[u8], noise: &mut Noise) {
+    let values: Vec<i8> = (0..128).map(|_| (noise.word() as i8).max(-127)).collect();
+    let query = ByteLanes::new(&values);
+    let mut dots = vec![0; BLOCKS * BLOCK];
+    nibble_dots(isa, codes, 16, &query, &mut dots);
+    let mut expected = vec![0; BLOCKS * BLOCK];
+    nibble_dots(Isa::Scalar, codes, 16, &query, &mut expected);
+    assert_eq!(dots, expected);
+    let timing = time(RUNS, || {
+        for _ in 0..20 {
+            nibble_dots(isa, black_box(codes), 16, &query, black_box(&mut dots));
+        }
+    });
+    report(&format!("{isa}: 4 bits x 128"), BLOCKS * BLOCK, 20, timing);
 }
 
 fn scan_speed(isa: Isa, code: StageCode, codes: &[u8], factors: &[f32], noise: &mut Noise) {

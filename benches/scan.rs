@@ -25,13 +25,17 @@ fn main() {
     let mut noise = Noise(1);
     let factors: Vec<f32> = (0..rows).map(|_| 1.0 + 0.1 * noise.component()).collect();
     let query = noise.vector(512);
-    let codes = [StageCode::new(512, Bits::One), StageCode::new(64, Bits::Eight)];
+    let codes = [(512, Bits::One), (128, Bits::Four), (64, Bits::Eight)];
+    let codes = codes.map(|(dims, bits)| StageCode::new(dims, bits));
     let blocks = noise.bytes(codes[0].code_bytes(rows));
-    let [bit, byte] = codes.map(|code| {
-        let view = StageView::new(code, &blocks, &factors).expect("lengths fit");
+    // Of 4 bits: scales, then residuals.
+    let scalars = [&factors[..], &vec![0.1; rows]].concat();
+    let [bit, nibble, byte] = codes.map(|code| {
+        let view = StageView::new(code, &blocks, &scalars[..code.scalar_bytes(rows) / 4])
+            .expect("lengths fit");
         (view, StageQuery::new(code, &query, code.dims))
     });
-    for (view, query) in [&bit, &byte] {
+    for (view, query) in [&bit, &nibble, &byte] {
         assert_eq!(scan(isa, *view, query), scan(Isa::Scalar, *view, query), "the answers agree");
     }
     // Of each row only the first bytes are looked at; the rest is there to be skipped.
@@ -44,12 +48,13 @@ fn main() {
     assert_eq!(wise(Bits::One, true), wise(Bits::One, false));
     assert_eq!(wise(Bits::Eight, true), wise(Bits::Eight, false));
 
-    let [one, four, bit, byte, bit_in, bit_copied, byte_in, byte_copied] = time_in_turns(
+    let [one, four, bit, nibble, byte, bit_in, bit_copied, byte_in, byte_copied] = time_in_turns(
         RUNS,
         [
             &mut || _ = black_box(read_one(&blocks, &factors)),
             &mut || _ = black_box(read_four(&blocks, &factors)),
             &mut || drop(black_box(scan(isa, bit.0, &bit.1))),
+            &mut || drop(black_box(scan(isa, nibble.0, &nibble.1))),
             &mut || drop(black_box(scan(isa, byte.0, &byte.1))),
             &mut || drop(black_box(wise(Bits::One, false))),
             &mut || drop(black_box(wise(Bits::One, true))),
@@ -63,6 +68,9 @@ fn main() {
     for (name, scan) in name.into_iter().zip([bit, byte]) {
         report(name, rows, scan, &format!("(b)/(a) {:.2}", read.seconds / scan.seconds));
     }
+    let ratio =
+        format!("(b)/(a) {:.2}, and 4 more bytes of scalars", read.seconds / nibble.seconds);
+    report("(b) 4 bits x 128", rows, nibble, &ratio);
     let wise = [faster(bit_in, bit_copied), faster(byte_in, byte_copied)];
     let name = ["(c) 1 bit x 512 out of 4 KiB rows", "(c) 8 bits x 64 out of 4 KiB rows"];
     for ((name, scan), wise) in name.into_iter().zip([bit, byte]).zip(wise) {

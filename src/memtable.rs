@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use crate::encoding::{Precision, StageBuilder, StageView};
+use crate::encoding::{Precision, StageBuilder, StageCode, StageView};
 use crate::error::{Error, Result};
 use crate::index::{Index, IndexBuilder, Source};
 use crate::kernel::{Isa, row};
@@ -111,13 +111,17 @@ impl CodesBuilder {
     fn push(&mut self, vector: &[u8]) {
         self.stored.decode(vector, &mut self.wide);
         self.stages.iter_mut().for_each(|stage| stage.push(&self.wide));
-        let norm = row::norm_squared(Isa::detect(), self.stored, vector).sqrt();
-        self.norms.push(norm as f32);
+        self.norms.push(norm(self.stored, vector));
     }
 
     fn finish(self) -> Codes {
         Codes { norms: self.norms, stages: self.stages.into_iter().map(column).collect() }
     }
+}
+
+/// The norm of a vector as stored.
+fn norm(stored: Precision, vector: &[u8]) -> f32 {
+    row::norm_squared(Isa::detect(), stored, vector).sqrt() as f32
 }
 
 fn column(builder: StageBuilder) -> CodeColumn {
@@ -182,9 +186,10 @@ pub(crate) struct Run {
     bytes: Vec<Arc<Vec<u8>>>,
     /// Of each row: which of `bytes`, and where in them.
     places: Vec<(u32, Place)>,
-    /// Made by the first search that meets the run: most runs are merged or
+    /// Made by the first search that asks for them: most runs are merged or
     /// flushed before any does.
-    codes: OnceLock<Codes>,
+    norms: OnceLock<Vec<f32>>,
+    codes: Box<[OnceLock<CodeColumn>]>,
     /// Of each declared field, made by the first filter that asks for one. Not
     /// counted by `ram_bytes`: when rows are flushed must not depend on searches.
     indexes: OnceLock<Vec<Bytes>>,
@@ -249,7 +254,8 @@ impl RunBuilder {
             ids: self.ids,
             bytes: self.bytes,
             places: self.places,
-            codes: OnceLock::new(),
+            norms: OnceLock::new(),
+            codes: self.schema.stages().iter().map(|_| OnceLock::new()).collect(),
             indexes: OnceLock::new(),
             schema: self.schema,
         }
@@ -272,12 +278,14 @@ impl Run {
         std::str::from_utf8(bytes).map_err(|_| corrupt(&format!("payload of row {row} is no text")))
     }
 
-    fn codes(&self) -> &Codes {
-        self.codes.get_or_init(|| {
-            let mut codes = CodesBuilder::new(&self.schema);
-            (0..self.places.len()).for_each(|row| codes.push(self.stored(row)));
-            codes.finish()
-        })
+    fn make_code(&self, code: StageCode) -> CodeColumn {
+        let mut builder = StageBuilder::new(code);
+        let mut wide = vec![0.0; code.dims];
+        for row in 0..self.places.len() {
+            self.schema.stored().decode(self.stored(row), &mut wide);
+            builder.push(&wide);
+        }
+        column(builder)
     }
 
     fn indexes(&self) -> Result<&[Bytes]> {
@@ -352,16 +360,20 @@ impl Rows for Run {
     }
 
     fn norms(&self) -> &[f32] {
-        &self.codes().norms
+        self.norms.get_or_init(|| {
+            let stored = self.schema.stored();
+            (0..self.places.len()).map(|row| norm(stored, self.stored(row))).collect()
+        })
     }
 
     fn code(&self, stage: usize) -> StageView<'_> {
-        self.codes().stages[stage].view()
+        self.codes[stage].get_or_init(|| self.make_code(self.schema.stages()[stage])).view()
     }
 
     fn ram_bytes(&self) -> usize {
-        let stages = self.schema.stages().iter();
-        let codes: usize = stages.map(|code| code.bytes_per_row()).sum::<usize>() * self.ids.len();
+        // Searches do not ask a run for codes that are mapped in a segment.
+        let pinned = self.schema.stages().iter().enumerate().filter(|(n, _)| self.schema.pins(*n));
+        let codes = pinned.map(|(_, code)| code.bytes_per_row()).sum::<usize>() * self.ids.len();
         let bytes: usize = self.bytes.iter().map(|bytes| bytes.len()).sum();
         let ids = match &self.ids {
             IdColumn::U64(ids) => ids.len() * 8,

@@ -53,27 +53,27 @@ impl Drop for Lease {
 pub(crate) struct CodeColumn {
     code: StageCode,
     blocks: Vec<u8>,
-    factors: Vec<f32>,
+    scalars: Vec<f32>,
 }
 
 impl CodeColumn {
-    /// Blocks and factors that belong together; `None` if their lengths do not fit.
-    pub(crate) fn new(code: StageCode, blocks: Vec<u8>, factors: Vec<f32>) -> Option<Self> {
-        let fits = StageView::new(code, &blocks, &factors).is_some();
-        fits.then_some(Self { code, blocks, factors })
+    /// Blocks and scalars that belong together; `None` if their lengths do not fit.
+    pub(crate) fn new(code: StageCode, blocks: Vec<u8>, scalars: Vec<f32>) -> Option<Self> {
+        let fits = StageView::new(code, &blocks, &scalars).is_some();
+        fits.then_some(Self { code, blocks, scalars })
     }
 
     /// The rows as the scan wants them.
     pub(crate) fn view(&self) -> StageView<'_> {
-        StageView::new(self.code, &self.blocks, &self.factors).expect("checked by new")
+        StageView::new(self.code, &self.blocks, &self.scalars).expect("checked by new")
     }
 
     pub(crate) fn blocks(&self) -> &[u8] {
         &self.blocks
     }
 
-    pub(crate) fn factors(&self) -> &[f32] {
-        &self.factors
+    pub(crate) fn scalars(&self) -> &[f32] {
+        &self.scalars
     }
 }
 

@@ -85,6 +85,12 @@ pub enum Bug {
     MergeOnOldView,
     /// The last handle does not wait for the background thread.
     CloseDoesNotWait,
+    /// Codes are said to be nearer to their rows than they are.
+    ResidualTooSmall,
+    /// Rows are pruned that reach the floor, but not by much.
+    FloorTooHigh,
+    /// Bounds leave out what a query loses by rounding.
+    QueryTakenAsExact,
 }
 
 /// Whether tests have sown this bug, on this thread.

@@ -250,13 +250,16 @@ pub fn read_model_directory(dir: &std::path::Path, texts: &[&str]) -> Result<usi
 pub mod kernel {
     pub use crate::kernel::row;
     pub use crate::kernel::topk::{Scored, TopK};
-    pub use crate::kernel::{BLOCK, BitPlanes, ByteLanes, Isa, bit_dots, byte_dots, byte_squares};
+    pub use crate::kernel::{
+        BLOCK, BitPlanes, ByteLanes, Isa, bit_dots, byte_dots, byte_squares, nibble_dots,
+    };
 }
 
 /// Stage codes and stored precisions.
 pub mod encoding {
     pub use crate::encoding::{
-        Bits, Precision, Scan, ScanScratch, Scoring, StageBuilder, StageCode, StageQuery, StageView,
+        Bits, BoundQuery, Precision, Scan, ScanScratch, Scoring, StageBuilder, StageCode,
+        StageQuery, StageView,
     };
 }
 

@@ -67,7 +67,8 @@ fn word(n: u64) -> String {
 /// String ids, l2, `bf16`, payloads short and long, 1 bit and 8 bits; closed.
 fn words() -> Folder {
     let folder = Folder::default();
-    let stages = [StageCode::new(7, Bits::Eight), StageCode::new(20, Bits::One)];
+    let code = StageCode::new;
+    let stages = [code(7, Bits::Eight), code(20, Bits::One), code(20, Bits::Four)];
     let schema = Schema::builder(20).stored(Precision::BF16).metric(Metric::L2).ids(IdKind::Str);
     let schema = schema.granularities([7, 13]).stages(stages).build().expect("valid");
     let collection = folder.create(schema, Options::new()).expect("create");

@@ -56,7 +56,7 @@ class Schema:  # (7)
         need(1 <= count <= 16, "stage codes")
         codes = read(data, at + 4, "%dI" % (2 * count))
         self.stages = list(zip(codes[::2], codes[1::2]))
-        need(all(1 <= d <= self.dims and b in (1, 8) for d, b in self.stages), "stage codes")
+        need(all(1 <= d <= self.dims and b in (1, 4, 8) for d, b in self.stages), "stage codes")
         at, self.fields = at + 4 + 8 * count, 0
         if at < len(data):
             self.fields, at = one(data, at, "I"), at + 4  # 0 only before an embedder

@@ -79,8 +79,9 @@ impl CopyOptions {
         let mut stages: Vec<StageCode> = Vec::new();
         for code in from.stages() {
             let code = StageCode { dims: code.dims.min(dims), ..*code };
-            // Of several codes that now end at the same dimension, the sharpest.
-            if stages.last().is_none_or(|last| last.dims < code.dims) {
+            // Of several codes that now end at the same dimension, those that grow sharper.
+            let rank = |code: &StageCode| (code.dims, code.bits.count());
+            if stages.last().is_none_or(|last| rank(last) < rank(&code)) {
                 stages.push(code);
             }
         }

@@ -35,6 +35,8 @@ pub enum Placement {
     /// What is not in RAM had no room in [`Options::ram_budget`]: it is mapped, and
     /// read from disk where the system does not have it in its cache.
     OverBudget,
+    /// Only exact searches read it, from front to back: it is mapped.
+    Mapped,
     /// No search reads it: by [`Options::max_dims`] it is finer than is asked for.
     Unused,
 }
@@ -44,6 +46,7 @@ impl fmt::Display for Placement {
         f.write_str(match self {
             Self::InRam => "in RAM",
             Self::OverBudget => "mapped: over the RAM budget",
+            Self::Mapped => "mapped: only exact searches read it",
             Self::Unused => "not read: finer than the dimensions searched",
         })
     }
@@ -88,6 +91,12 @@ impl Residency {
         }
     }
 
+    /// Whether exact searches over as many dimensions as this handle has read it.
+    fn is_mapped(&self, schema: &Schema, column: Column) -> bool {
+        matches!(column, Column::Stage(n)
+            if !schema.pins(n) && schema.stages()[n].dims <= self.dims)
+    }
+
     pub(super) fn info(&self, view: &View) -> Vec<ColumnInfo> {
         let schema = &view.schema;
         let stages = schema.stages().iter().enumerate();
@@ -100,6 +109,7 @@ impl Residency {
             let placement = match () {
                 () if ram_bytes == bytes && self.columns.contains(&column) => Placement::InRam,
                 () if self.columns.contains(&column) => Placement::OverBudget,
+                () if self.is_mapped(schema, column) => Placement::Mapped,
                 () => Placement::Unused,
             };
             ColumnInfo { name, bytes, ram_bytes, placement }

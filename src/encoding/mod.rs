@@ -9,6 +9,8 @@
     allow(unreachable_pub, dead_code, unused_imports, reason = "`testing` re-exports them")
 )]
 
+mod bound;
+mod nibble;
 mod precision;
 mod query;
 mod scan;
@@ -17,6 +19,7 @@ mod stage;
 mod tests;
 
 pub use crate::kernel::Precision;
+pub use bound::BoundQuery;
 pub use query::StageQuery;
 pub use scan::{Scan, ScanScratch, Scoring};
 pub use stage::{Bits, StageBuilder, StageCode, StageView};

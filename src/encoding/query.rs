@@ -31,6 +31,7 @@ pub struct StageQuery {
 #[derive(Debug, Clone)]
 pub(super) enum Lanes {
     Planes(BitPlanes),
+    Nibbles(ByteLanes),
     Bytes(ByteLanes),
 }
 
@@ -55,17 +56,18 @@ impl StageQuery {
         let mut values = vec![0i8; dims];
         let top = match code.bits {
             Bits::One => ((1i16 << (plane_bits - 1)) - 1) as i8,
-            Bits::Eight => i8::MAX,
+            Bits::Four | Bits::Eight => i8::MAX,
         };
         let step = quantise(prefix, top, &mut values);
         let lanes = match code.bits {
             Bits::One => Lanes::Planes(BitPlanes::new(&values, plane_bits)),
+            Bits::Four => Lanes::Nibbles(ByteLanes::new(&values)),
             Bits::Eight => Lanes::Bytes(ByteLanes::new(&values)),
         };
         let norm = prefix.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
         // See `scan` for what stands in for the factor of a shorter prefix.
         let longer = match code.bits {
-            Bits::One => (code.dims as f64 / dims as f64).sqrt(),
+            Bits::One | Bits::Four => (code.dims as f64 / dims as f64).sqrt(),
             Bits::Eight => 1.0,
         };
         let scale = if norm > 0.0 { (step * longer / norm) as f32 } else { 0.0 };

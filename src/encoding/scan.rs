@@ -11,7 +11,7 @@
 //!
 //! - 8 bits: the code's own norm over those dimensions is computed in passing. That ranks
 //!   as a code made for just that prefix would; the factor loses 1 to 2 points of recall.
-//! - 1 bit: that norm is the same for all rows, and the factor nearly so: it
+//! - 1 and 4 bits: that norm is the same for all rows, and the factor nearly so: it
 //!   changes no recall by more than half a point. It is kept, times the root of the ratio
 //!   of the dimensions, so that the estimate keeps its size.
 //!
@@ -19,13 +19,14 @@
 //! nearest cache while codes stream past, and skipping blocks with no row alive.
 
 use super::query::Lanes;
+use super::stage::unbiased;
 use super::{StageQuery, StageView};
 use crate::kernel::topk::TopK;
-use crate::kernel::{BLOCK, Isa, bit_dots, byte_dots, byte_squares};
+use crate::kernel::{BLOCK, Isa, bit_dots, byte_dots, byte_squares, nibble_dots};
 use std::ops::Range;
 
 /// Blocks scored between two visits to the collector.
-const RUN: usize = 16;
+pub(super) const RUN: usize = 16;
 
 /// How an estimated cosine becomes a score (higher is better).
 #[derive(Debug, Clone, Copy)]
@@ -51,9 +52,9 @@ pub enum Scoring<'a> {
 /// Buffers of a scan, to be used again.
 #[derive(Debug, Clone)]
 pub struct ScanScratch {
-    dots: Vec<i32>,
+    pub(super) dots: Vec<i32>,
     squares: Vec<i32>,
-    scores: Vec<f32>,
+    pub(super) scores: Vec<f32>,
 }
 
 impl Default for ScanScratch {
@@ -106,7 +107,7 @@ impl Scan<'_> {
 
     /// Scores of the rows of some blocks.
     fn score<'s>(&self, isa: Isa, blocks: Range<usize>, scratch: &'s mut ScanScratch) -> &'s [f32] {
-        let StageView { code, blocks: codes, factors } = self.view;
+        let StageView { code, blocks: codes, factors, residuals } = self.view;
         let rows = blocks.start * BLOCK..(blocks.end * BLOCK).min(factors.len());
         let codes = &codes[blocks.start * code.block_bytes()..blocks.end * code.block_bytes()];
         let dots = &mut scratch.dots[..blocks.len() * BLOCK];
@@ -114,6 +115,7 @@ impl Scan<'_> {
         let (units, scale) = (code.units(code.dims), self.query.scale);
         match &self.query.lanes {
             Lanes::Planes(planes) => bit_dots(isa, codes, units, planes, dots),
+            Lanes::Nibbles(lanes) => nibble_dots(isa, codes, units, lanes, dots),
             Lanes::Bytes(lanes) => byte_dots(isa, codes, units, lanes, dots),
         }
         match &self.query.lanes {
@@ -123,6 +125,13 @@ impl Scan<'_> {
                 for ((score, &dot), &square) in scores.iter_mut().zip(&*dots).zip(&*squares) {
                     // A prefix of zeros has a dot of 0, and must not divide by its norm.
                     *score = dot as f32 * scale / (square.max(1) as f32).sqrt();
+                }
+            }
+            Lanes::Nibbles(_) => {
+                let (scales, residuals) = (&factors[rows.clone()], &residuals[rows.clone()]);
+                let rows = scores.iter_mut().zip(&*dots).zip(scales).zip(residuals);
+                for (((score, &dot), &factor), &residual) in rows {
+                    *score = unbiased(factor, residual) * (dot as f32 * scale);
                 }
             }
             _ => {

@@ -9,10 +9,13 @@
 //!   8 bits   groups = ceil(dims / 4), block = groups x 64 lanes x 4 bytes
 //!            byte j of group g of a lane is 128 + round(x / step), x being component
 //!            4 g + j and step the row's max |x| over 127; 128 past the last dimension
+//!   4 bits   groups = ceil(dims / 8), block = groups x 64 lanes x 4 bytes
+//!            byte j of group g of a lane is (c + 15) / 2 of component 8 g + j, plus 16 times
+//!            that of component 8 g + 4 + j; see `nibble`; 8 past the last dimension
 //! ```
 //!
 //! Lanes of the last block past the last row are coded as rows of zeros: zero
-//! bits, bytes of 128.
+//! bits, bytes of 128, halves of 8.
 //!
 //! Beside the blocks stands one `f32` **factor** for each row. Let `c` be the row's signed
 //! code (+-1 for a bit, the byte less 128) and `x` the prefix it codes. A query `q` has
@@ -27,11 +30,18 @@
 //! which is the unbiased estimator of Gao and Long, `RaBitQ` (SIGMOD 2024, section
 //! 3), without their rotation. A row of zeros has factor 0 and scores 0.
 //!
+//! A 4-bit code has two numbers a row instead, which say more: a **scale** `s` and a **residual**,
+//! the distance of `s c` from `x / |x|`, rounded up. The scale is that of least squares, so
+//! the residual is orthogonal to `c`, `|s c|^2 = 1 - residual^2`, and the factor is
+//! `s / (1 - residual^2)`. And the residual *bounds* what the code does not say:
+//! `|cos(x, q) - s <c, q> / |q|| <= residual`, by Cauchy and Schwarz.
+//!
 //! The same rows give the same bytes on every machine: sums are `f64` in the lanes
 //! and order of [`crate::kernel::row`], and nothing fuses.
 
 use std::fmt;
 
+use super::nibble::{Coded, Quantiser};
 use crate::kernel::row::{LANES, reduce};
 use crate::kernel::{BLOCK, GROUP_BYTES, WORD_BYTES};
 
@@ -41,6 +51,8 @@ use crate::kernel::{BLOCK, GROUP_BYTES, WORD_BYTES};
 pub enum Bits {
     /// The sign.
     One,
+    /// One of 16 values, scaled row by row, and how far that is from the row.
+    Four,
     /// A signed byte, scaled row by row.
     Eight,
 }
@@ -50,6 +62,7 @@ impl Bits {
     pub const fn count(self) -> u32 {
         match self {
             Self::One => 1,
+            Self::Four => 4,
             Self::Eight => 8,
         }
     }
@@ -58,6 +71,7 @@ impl Bits {
     pub const fn from_count(count: u32) -> Option<Self> {
         match count {
             1 => Some(Self::One),
+            4 => Some(Self::Four),
             8 => Some(Self::Eight),
             _ => None,
         }
@@ -67,6 +81,7 @@ impl Bits {
     const fn unit_dims(self) -> usize {
         match self {
             Self::One => 64,
+            Self::Four => 8,
             Self::Eight => 4,
         }
     }
@@ -75,7 +90,24 @@ impl Bits {
     const fn unit_bytes(self) -> usize {
         match self {
             Self::One => WORD_BYTES,
-            Self::Eight => GROUP_BYTES,
+            Self::Four | Self::Eight => GROUP_BYTES,
+        }
+    }
+
+    /// The byte that stands for zeros, or past the last dimension or row.
+    const fn blank(self) -> u8 {
+        match self {
+            Self::One => 0,
+            Self::Four => 0x88,
+            Self::Eight => 0x80,
+        }
+    }
+
+    /// Numbers kept beside a row's code: its factor, or its scale and residual.
+    const fn scalars(self) -> usize {
+        match self {
+            Self::One | Self::Eight => 1,
+            Self::Four => 2,
         }
     }
 }
@@ -111,9 +143,14 @@ impl StageCode {
         rows.div_ceil(BLOCK) * self.block_bytes()
     }
 
+    /// Bytes of the numbers beside the code of `rows` rows.
+    pub fn scalar_bytes(self, rows: usize) -> usize {
+        rows * self.bits.scalars() * size_of::<f32>()
+    }
+
     /// Bytes of code and factor a scan of the first `dims` dimensions reads for each row.
     pub fn scanned_bytes_per_row(self, dims: usize) -> usize {
-        self.units(dims) * self.bits.unit_bytes() / BLOCK + size_of::<f32>()
+        self.units(dims) * self.bits.unit_bytes() / BLOCK + self.scalar_bytes(1)
     }
 
     /// Bytes of code and factor each row takes.
@@ -133,15 +170,26 @@ impl fmt::Display for StageCode {
 pub struct StageBuilder {
     code: StageCode,
     blocks: Vec<u8>,
+    /// Factors, or scales.
     factors: Vec<f32>,
+    /// Of 4-bit codes.
+    residuals: Vec<f32>,
     /// Signed codes of the row at hand.
     signed: Vec<i8>,
+    nibbles: Quantiser,
 }
 
 impl StageBuilder {
     /// No rows yet.
     pub fn new(code: StageCode) -> Self {
-        Self { code, blocks: Vec::new(), factors: Vec::new(), signed: vec![0; code.dims] }
+        Self {
+            code,
+            blocks: Vec::new(),
+            factors: Vec::new(),
+            residuals: Vec::new(),
+            signed: vec![0; code.dims],
+            nibbles: Quantiser::default(),
+        }
     }
 
     /// Makes room for `rows` more rows.
@@ -164,25 +212,34 @@ impl StageBuilder {
         debug_assert!(prefix.iter().all(|v| v.is_finite()), "rows are checked before");
         let lane = self.rows() % BLOCK;
         if lane == 0 {
-            let blank = if self.code.bits == Bits::Eight { 128 } else { 0 };
-            self.blocks.resize(self.blocks.len() + self.code.block_bytes(), blank);
+            let len = self.blocks.len() + self.code.block_bytes();
+            self.blocks.resize(len, self.code.bits.blank());
         }
         let start = self.blocks.len() - self.code.block_bytes();
         let block = &mut self.blocks[start..];
         match self.code.bits {
             Bits::One => put_signs(prefix, &mut self.signed, block, lane),
             Bits::Eight => put_bytes(prefix, &mut self.signed, block, lane),
+            Bits::Four => {
+                let Coded { scale, residual } = self.nibbles.code(prefix, &mut self.signed);
+                put_nibbles(&self.signed, block, lane);
+                self.factors.push(scale);
+                self.residuals.push(residual);
+                return;
+            }
         }
         self.factors.push(factor(prefix, &self.signed));
     }
 
     /// The rows coded so far.
     pub fn view(&self) -> StageView<'_> {
-        StageView { code: self.code, blocks: &self.blocks, factors: &self.factors }
+        let (factors, residuals) = (&self.factors, &self.residuals);
+        StageView { code: self.code, blocks: &self.blocks, factors, residuals }
     }
 
-    /// Blocks and factors.
-    pub fn finish(self) -> (Vec<u8>, Vec<f32>) {
+    /// Blocks, and factors; of 4-bit codes all scales, then all residuals.
+    pub fn finish(mut self) -> (Vec<u8>, Vec<f32>) {
+        self.factors.append(&mut self.residuals);
         (self.blocks, self.factors)
     }
 }
@@ -205,6 +262,19 @@ fn put_bytes(prefix: &[f32], signed: &mut [i8], block: &mut [u8], lane: usize) {
         let at = g * GROUP_BYTES + lane * 4;
         for (byte, &code) in block[at..at + 4].iter_mut().zip(codes) {
             *byte = code.cast_unsigned() ^ 0x80;
+        }
+    }
+}
+
+fn put_nibbles(signed: &[i8], block: &mut [u8], lane: usize) {
+    let half = |c: i8| (c.cast_unsigned().wrapping_add(15)) >> 1;
+    for (g, codes) in signed.chunks(8).enumerate() {
+        let at = g * GROUP_BYTES + lane * 4;
+        // What is past the last dimension stands for 1: half a step above zero.
+        let mut eight = [1; 8];
+        eight[..codes.len()].copy_from_slice(codes);
+        for (j, byte) in block[at..at + 4].iter_mut().enumerate() {
+            *byte = half(eight[j]) | half(eight[j + 4]) << 4;
         }
     }
 }
@@ -247,14 +317,35 @@ pub struct StageView<'a> {
     pub(super) code: StageCode,
     pub(super) blocks: &'a [u8],
     pub(super) factors: &'a [f32],
+    pub(super) residuals: &'a [f32],
 }
 
 impl<'a> StageView<'a> {
-    /// One factor for each row, and the blocks that hold them; `None` when the
-    /// lengths do not fit.
-    pub fn new(code: StageCode, blocks: &'a [u8], factors: &'a [f32]) -> Option<Self> {
-        let fits = blocks.len() == code.code_bytes(factors.len());
-        fits.then_some(Self { code, blocks, factors })
+    /// The blocks of some rows, and the factor of each; of 4-bit codes all scales, then all
+    /// residuals. `None` when the lengths do not fit.
+    pub fn new(code: StageCode, blocks: &'a [u8], scalars: &'a [f32]) -> Option<Self> {
+        let (factors, residuals) = match code.bits {
+            Bits::Four => scalars.split_at(scalars.len() / 2),
+            Bits::One | Bits::Eight => (scalars, &scalars[..0]),
+        };
+        Self::of_parts(code, blocks, factors, residuals)
+    }
+
+    /// The same, with scales and residuals apart.
+    pub fn of_parts(
+        code: StageCode,
+        blocks: &'a [u8],
+        factors: &'a [f32],
+        residuals: &'a [f32],
+    ) -> Option<Self> {
+        let fits = blocks.len() == code.code_bytes(factors.len())
+            && residuals.len() == factors.len() * (code.bits.scalars() - 1);
+        fits.then_some(Self { code, blocks, factors, residuals })
+    }
+
+    /// The blocks.
+    pub fn blocks(&self) -> &'a [u8] {
+        self.blocks
     }
 
     /// The code.
@@ -267,7 +358,7 @@ impl<'a> StageView<'a> {
         self.factors.len()
     }
 
-    /// Signed code of component `dim` of `row`: +-1, or -127..=127.
+    /// Signed code of component `dim` of `row`: +-1, an odd number -15..=15, or -127..=127.
     pub fn signed(&self, row: usize, dim: usize) -> i32 {
         let block = &self.blocks[row / BLOCK * self.code.block_bytes()..];
         let lane = row % BLOCK;
@@ -276,12 +367,30 @@ impl<'a> StageView<'a> {
                 let byte = block[dim / 64 * WORD_BYTES + lane * 8 + dim % 64 / 8];
                 i32::from(byte >> (dim % 8) & 1) * 2 - 1
             }
+            Bits::Four => {
+                let byte = block[dim / 8 * GROUP_BYTES + lane * 4 + dim % 4];
+                2 * i32::from(byte >> (dim % 8 / 4 * 4) & 15) - 15
+            }
             Bits::Eight => i32::from(block[dim / 4 * GROUP_BYTES + lane * 4 + dim % 4]) - 128,
         }
     }
 
     /// The factor of `row`.
     pub fn factor(&self, row: usize) -> f32 {
-        self.factors[row]
+        match self.code.bits {
+            Bits::Four => unbiased(self.factors[row], self.residuals[row]),
+            Bits::One | Bits::Eight => self.factors[row],
+        }
     }
+
+    /// Scale and residual of `row` in a 4-bit code.
+    pub fn scale(&self, row: usize) -> Option<(f32, f32)> {
+        self.residuals.get(row).map(|residual| (self.factors[row], *residual))
+    }
+}
+
+/// The factor that belongs to a scale. A code that says nothing, with a residual of almost 1, must
+/// not divide by nothing.
+pub(super) fn unbiased(scale: f32, residual: f32) -> f32 {
+    scale / (1.0 - residual * residual).max(0.01)
 }

@@ -5,7 +5,7 @@ use crate::kernel::topk::TopK;
 use crate::kernel::{BLOCK, Isa};
 use proptest::prelude::*;
 
-const ALL_BITS: [Bits; 2] = [Bits::One, Bits::Eight];
+const ALL_BITS: [Bits; 3] = [Bits::One, Bits::Four, Bits::Eight];
 
 /// Repeatable noise, roughly normal.
 struct Noise(u64);
@@ -40,6 +40,10 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
+fn norm(v: &[f32]) -> f32 {
+    v.iter().map(|x| x * x).sum::<f32>().sqrt()
+}
+
 fn coded(code: StageCode, rows: &[Vec<f32>]) -> StageBuilder {
     let mut builder = StageBuilder::new(code);
     for row in rows {
@@ -64,7 +68,7 @@ fn naive(view: StageView<'_>, query: &[f32], row: usize, top: f32) -> f32 {
         query.iter().enumerate().map(|(j, &q)| view.signed(row, j) as f32 * integer(q)).sum();
     let norm = query.iter().map(|q| q * q).sum::<f32>().sqrt();
     let (all, used) = (view.code().dims, query.len());
-    let factor = if view.code().bits == Bits::One {
+    let factor = if view.code().bits != Bits::Eight {
         view.factor(row) * (all as f32 / used as f32).sqrt()
     } else if used == all {
         view.factor(row)
@@ -123,7 +127,9 @@ proptest! {
             let code = StageCode::new(dims, bits);
             let (blocks, factors) = coded(code, &rows).finish();
             prop_assert_eq!(blocks.len(), code.code_bytes(count));
+            prop_assert_eq!(factors.len() * 4, code.scalar_bytes(count));
             let view = StageView::new(code, &blocks, &factors).unwrap();
+            prop_assert_eq!(view.rows(), count);
             prop_assert!(StageView::new(code, &blocks[1..], &factors).is_none());
             for (i, row) in rows.iter().enumerate() {
                 let largest = row.iter().fold(0f32, |m, v| m.max(v.abs()));
@@ -132,12 +138,21 @@ proptest! {
                     let error = (x / largest * 127.0 - signed as f32).abs();
                     match bits {
                         Bits::One => prop_assert_eq!(signed, if x > 0.0 { 1 } else { -1 }),
+                        Bits::Four => {
+                            let (scale, _) = view.scale(i).unwrap();
+                            let unit = x / norm(row);
+                            // Half a step, or more beyond the farthest value.
+                            let off = (unit - scale * signed as f32).abs();
+                            prop_assert!(off < 2.0 * scale || signed.abs() == 15, "{off} {scale}");
+                            prop_assert!(x == 0.0 || (x > 0.0) == (signed > 0));
+                        }
                         Bits::Eight => prop_assert!(error < 0.501),
                     }
                 }
             }
             // Past the last dimension and the last row: zeros, whatever that is coded as.
-            let blank = if bits == Bits::One { 0 } else { 128 };
+            let blank = [(Bits::One, 0), (Bits::Four, 0x88), (Bits::Eight, 0x80)];
+            let blank = blank.iter().find(|b| b.0 == bits).unwrap().1;
             let unit = if bits == Bits::One { 8 } else { 4 };
             let last = (count - 1) / BLOCK * code.block_bytes();
             for (at, &byte) in blocks.iter().enumerate().skip(last) {
@@ -153,7 +168,7 @@ proptest! {
 fn the_estimate_is_unbiased_on_independent_queries() {
     let mut noise = Noise(11);
     let rows = noise.clusters(400, 256);
-    for (bits, spread) in [(Bits::One, 0.06), (Bits::Eight, 0.002)] {
+    for (bits, spread) in [(Bits::One, 0.06), (Bits::Four, 0.01), (Bits::Eight, 0.002)] {
         let code = StageCode::new(256, bits);
         let builder = coded(code, &rows);
         let (mut sum, mut square, mut count) = (0f64, 0f64, 0f64);
@@ -184,9 +199,12 @@ fn the_estimate_is_unbiased_on_independent_queries() {
 fn shortlists_hold_the_true_neighbours() {
     let mut noise = Noise(5);
     let rows = noise.clusters(2000, 256);
-    for (bits, dims, wanted) in
-        [(Bits::One, 256, 0.9), (Bits::Eight, 256, 0.999), (Bits::Eight, 96, 0.6)]
-    {
+    for (bits, dims, wanted) in [
+        (Bits::One, 256, 0.9),
+        (Bits::Four, 256, 0.99),
+        (Bits::Eight, 256, 0.999),
+        (Bits::Eight, 96, 0.6),
+    ] {
         let code = StageCode::new(256, bits);
         let builder = coded(code, &rows);
         let (mut found, mut asked) = (0, 0);
@@ -217,7 +235,6 @@ fn dot_and_l2_follow_from_cosine_and_norms() {
     let mut noise = Noise(3);
     let rows = noise.clusters(200, 64);
     let query = noise.vector(64);
-    let norm = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>().sqrt();
     let norms: Vec<f32> = rows.iter().map(|r| norm(r)).collect();
     let code = StageCode::new(64, Bits::Eight);
     let builder = coded(code, &rows);
@@ -237,6 +254,38 @@ fn dot_and_l2_follow_from_cosine_and_norms() {
     }
 }
 
+/// A query along what a code leaves out of a row is the worst there is for a bound: it is
+/// reached, but for the rounding of the query.
+#[test]
+fn bounds_hold_and_are_reached_along_the_residual() {
+    let mut noise = Noise(17);
+    for dims in [1, 7, 64, 100, 257] {
+        let rows = noise.clusters(130, dims);
+        let code = StageCode::new(dims, Bits::Four);
+        let builder = coded(code, &rows);
+        let view = builder.view();
+        for target in 0..rows.len() {
+            let (scale, residual) = view.scale(target).unwrap();
+            let unit = norm(&rows[target]);
+            let off = |(j, x): (usize, &f32)| x / unit - scale * view.signed(target, j) as f32;
+            let query: Vec<f32> = rows[target].iter().enumerate().map(off).collect();
+            if residual < 1e-3 {
+                continue;
+            }
+            let bound = BoundQuery::new(code, &query);
+            let mut scratch = ScanScratch::default();
+            for isa in Isa::available() {
+                let upper = bound.upper(isa, &view, 0..3, &mut scratch);
+                for (row, upper) in rows.iter().zip(&*upper) {
+                    assert!(cosine(&query, row) <= *upper, "{dims} {isa}");
+                }
+                let slack = upper[target] - cosine(&query, &rows[target]);
+                assert!((0.0..0.04).contains(&slack), "{dims}: {slack}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_row_of_zeros_scores_zero_and_so_does_every_row_for_a_zero_query() {
     for bits in ALL_BITS {
@@ -249,7 +298,7 @@ fn a_row_of_zeros_scores_zero_and_so_does_every_row_for_a_zero_query() {
         };
         let ones = scan(&[1.0; 70]);
         assert_eq!(ones[2], (0, 0.0), "{bits:?}");
-        assert!((ones[0].1 - 1.0).abs() < 1e-3 && (ones[1].1 - 1.0).abs() < 1e-3, "{ones:?}");
+        assert!((ones[0].1 - 1.0).abs() < 1e-2 && (ones[1].1 - 1.0).abs() < 1e-2, "{ones:?}");
         assert!(scan(&[0.0; 70]).iter().all(|s| s.1 == 0.0));
     }
 }
@@ -269,6 +318,10 @@ fn codes_are_these_bytes() {
     let words: Vec<u64> = blocks.as_chunks().0.iter().map(|&b| u64::from_le_bytes(b)).collect();
     assert_eq!(words[..3], [0b10101, 0b11000, 0]);
     assert_eq!(factors.iter().map(|f| f.to_bits()).collect::<Vec<_>>(), [0x3f14_ac75, 0x3f15_9d81]);
+    let (blocks, scalars) = coded(Bits::Four);
+    assert_eq!(blocks[..8], [217, 132, 136, 136, 184, 136, 131, 140]);
+    let bits: Vec<_> = scalars.iter().map(|f| f.to_bits()).collect();
+    assert_eq!(bits, [0x3d97_5e52, 0x3d8b_8935, 0x3dd9_2946, 0x3dd9_1a18]);
     let (blocks, factors) = coded(Bits::Eight);
     assert_eq!(blocks[..12], [170, 43, 149, 128, 128, 128, 1, 255, 128, 128, 128, 128]);
     assert_eq!(blocks[256..268], [255, 128, 128, 128, 217, 128, 128, 128, 128, 128, 128, 128]);
@@ -280,7 +333,7 @@ fn more_bits_go_to_queries_with_a_few_large_components() {
     let code = StageCode::new(128, Bits::One);
     let bits = |query: &[f32]| match StageQuery::new(code, query, query.len()).lanes {
         query::Lanes::Planes(planes) => planes.bits(),
-        query::Lanes::Bytes(_) => unreachable!("a 1-bit code"),
+        _ => unreachable!("a 1-bit code"),
     };
     let mut query = Noise(9).vector(128);
     assert_eq!(bits(&query), 5);
@@ -298,6 +351,8 @@ fn sizes_count_what_is_read() {
     let code = StageCode::new(64, Bits::Eight);
     assert_eq!((code.block_bytes(), code.code_bytes(65)), (4096, 8192));
     assert_eq!(code.scanned_bytes_per_row(17), 20 + 4);
+    let code = StageCode::new(1000, Bits::Four);
+    assert_eq!((code.block_bytes(), code.bytes_per_row()), (32_000, 500 + 8));
     assert_eq!(Bits::from_count(8), Some(Bits::Eight));
     assert_eq!(Bits::from_count(3), None);
 }

@@ -12,6 +12,9 @@
 //!   8 bits
 //!     group 0     | 4 x u8  4 x u8       4 x u8  |   256 bytes, dimensions 0..4
 //!     group 1     | 4 x u8  4 x u8       4 x u8  |   256 bytes, dimensions 4..8
+//!   4 bits
+//!     group 0     | 4 x u8  4 x u8       4 x u8  |   256 bytes, dimensions 0..4 in the lower
+//!     group 1     | 4 x u8  4 x u8       4 x u8  |   halves of the bytes, 4..8 in the upper
 //! ```
 //!
 //! The words (or groups) that hold the first `k` dimensions come first, so a
@@ -52,7 +55,8 @@ pub const BLOCK: usize = 64;
 /// Bytes of one word of a 1-bit block: 64 dimensions of every row.
 pub(crate) const WORD_BYTES: usize = BLOCK * 8;
 
-/// Bytes of one group of an 8-bit block: 4 dimensions of every row.
+/// Bytes of one group of an 8-bit block, 4 dimensions of every row, or of a 4-bit block, 8 of
+/// every row.
 pub(crate) const GROUP_BYTES: usize = BLOCK * 4;
 
 /// How a full vector's components are stored.
@@ -227,6 +231,34 @@ pub fn byte_squares(
         Isa::Avx512(cpu) => cpu.byte_squares(blocks, block_groups, query, out),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon(cpu) => cpu.byte_squares(blocks, block_groups, query, out),
+    }
+}
+
+/// Dots of the query with every row of 4-bit `blocks`: half bytes `u` of 0..=15 that stand for
+/// the odd numbers `2 u - 15`.
+///
+/// The query's groups come in pairs: one for the lower halves of the bytes of a group, one
+/// for the upper; the second of the last pair may be missing.
+///
+/// # Panics
+/// When the lengths do not fit each other.
+pub fn nibble_dots(
+    isa: Isa,
+    blocks: &[u8],
+    block_groups: usize,
+    query: &ByteLanes,
+    out: &mut [i32],
+) {
+    let used = query.groups().div_ceil(2);
+    check(blocks, block_groups * GROUP_BYTES, used * GROUP_BYTES, out);
+    match isa {
+        Isa::Scalar => scalar::nibble_dots(blocks, block_groups, query, out),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(cpu) => cpu.nibble_dots(blocks, block_groups, query, out),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(cpu) => cpu.nibble_dots(blocks, block_groups, query, out),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(cpu) => cpu.nibble_dots(blocks, block_groups, query, out),
     }
 }
 

@@ -5,7 +5,9 @@
 //!    the lanes at a time, so that the sums stay in registers.
 //! 2. *8 bits*: the stored offset is flipped away, products of signed bytes are added in
 //!    pairs within 16 bits (2 x 128 x 127 fits), then in fours into 32.
-//! 3. *rows*: widen to `f64`, 16 lanes, as [`super::row`] says.
+//! 3. *4 bits*: lower and upper halves as bytes, then as in 2.; the dots with `2 u - 15` follow
+//!    from those with `u`.
+//! 4. *rows*: widen to `f64`, 16 lanes, as [`super::row`] says.
 //!
 //! # Safety
 //!
@@ -45,6 +47,11 @@ impl Neon {
     pub(super) fn byte_squares(self, blocks: &[u8], groups: usize, q: &ByteLanes, out: &mut [i32]) {
         // SAFETY: 1.
         unsafe { byte_squares(blocks, groups, q, out) }
+    }
+
+    pub(super) fn nibble_dots(self, blocks: &[u8], groups: usize, q: &ByteLanes, out: &mut [i32]) {
+        // SAFETY: 1.
+        unsafe { nibble_dots(blocks, groups, q, out) }
     }
 
     pub(super) fn dot(self, precision: Precision, query: &[f32], stored: &[u8]) -> f64 {
@@ -151,6 +158,29 @@ fn byte_squares(blocks: &[u8], groups: usize, query: &ByteLanes, out: &mut [i32]
         }
         for (sum, squares) in sums.into_iter().zip(squares.as_chunks_mut::<4>().0) {
             store(sum, squares);
+        }
+    }
+}
+
+#[target_feature(enable = "neon")]
+fn nibble_dots(blocks: &[u8], groups: usize, query: &ByteLanes, out: &mut [i32]) {
+    let half = vdupq_n_u8(15);
+    let offset = vdupq_n_s32(15 * query.sum());
+    for (block, dots) in blocks.chunks_exact(groups * GROUP_BYTES).zip(out.chunks_mut(BLOCK)) {
+        let mut sums = [vdupq_n_s32(0); 16];
+        for g in 0..query.groups().div_ceil(2) {
+            let group = &block[g * GROUP_BYTES..(g + 1) * GROUP_BYTES];
+            let low_q = vreinterpretq_s8_s32(vdupq_n_s32(query.group(2 * g)));
+            let high_q = vreinterpretq_s8_s32(vdupq_n_s32(query.group(2 * g + 1)));
+            for (code, sum) in group.as_chunks::<16>().0.iter().zip(&mut sums) {
+                let code = load(code);
+                let low = vreinterpretq_s8_u8(vandq_u8(code, half));
+                let high = vreinterpretq_s8_u8(vshrq_n_u8::<4>(code));
+                *sum = add_products(add_products(*sum, low, low_q), high, high_q);
+            }
+        }
+        for (sum, dots) in sums.into_iter().zip(dots.as_chunks_mut::<4>().0) {
+            store(vsubq_s32(vaddq_s32(sum, sum), offset), dots);
         }
     }
 }

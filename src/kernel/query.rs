@@ -122,6 +122,11 @@ impl ByteLanes {
         &self.groups
     }
 
+    /// Group `i` as one number, zero beyond the last.
+    pub(super) fn group(&self, i: usize) -> i32 {
+        self.groups.get(i).map_or(0, |g| i32::from_le_bytes(g.map(i8::cast_unsigned)))
+    }
+
     /// Groups of a block the query reads.
     pub fn groups(&self) -> usize {
         self.groups.len()

@@ -52,6 +52,23 @@ pub(crate) fn byte_squares(blocks: &[u8], block_groups: usize, query: &ByteLanes
     }
 }
 
+/// See [`super::nibble_dots`].
+pub(crate) fn nibble_dots(blocks: &[u8], block_groups: usize, query: &ByteLanes, out: &mut [i32]) {
+    for (block, dots) in blocks.chunks_exact(block_groups * GROUP_BYTES).zip(out.chunks_mut(BLOCK))
+    {
+        dots.fill(0);
+        for (group, pair) in block.chunks_exact(GROUP_BYTES).zip(query.as_slice().chunks(2)) {
+            for (bytes, dot) in group.as_chunks::<4>().0.iter().zip(&mut *dots) {
+                for (shift, q) in [0, 4].into_iter().zip(pair) {
+                    for (byte, q) in bytes.iter().zip(q) {
+                        *dot += (2 * i32::from(byte >> shift & 15) - 15) * i32::from(*q);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Component `i` of a stored row.
 pub(crate) fn component(precision: Precision, row: &[u8], i: usize) -> f32 {
     match precision {

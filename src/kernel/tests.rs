@@ -126,6 +126,37 @@ proptest! {
     }
 
     #[test]
+    fn nibble_dots_are_the_same_integers(
+        seed: u64, blocks in 0usize..6, groups in 1usize..40, short in 0usize..200, extreme: bool,
+    ) {
+        let dims = (groups * 8).saturating_sub(short).max(1);
+        let codes = bytes(seed, blocks * groups * GROUP_BYTES);
+        // The extremes are where a 16-bit sum of too many products would show.
+        let codes: Vec<u8> = codes.iter().map(|&c| if extreme { c | 0xee } else { c }).collect();
+        let value = |i| match noise(!seed, i) as i8 {
+            v if extreme => if v == 5 { -127 } else { 127 },
+            v => v.max(-127),
+        };
+        let values: Vec<i8> = (0..dims).map(value).collect();
+        let query = ByteLanes::new(&values);
+        let mut expected = vec![0; blocks * BLOCK];
+        nibble_dots(Isa::Scalar, &codes, groups, &query, &mut expected);
+        for (block, dots) in codes.chunks(groups * GROUP_BYTES).zip(expected.chunks(BLOCK)) {
+            let code = |i: usize| {
+                let byte = block[i / 8 * GROUP_BYTES + 17 * 4 + i % 4];
+                2 * i32::from(byte >> (i % 8 / 4 * 4) & 15) - 15
+            };
+            let naive: i32 = values.iter().enumerate().map(|(i, &q)| code(i) * i32::from(q)).sum();
+            prop_assert_eq!(naive, dots[17]);
+        }
+        for isa in others() {
+            let mut got = vec![-1; blocks * BLOCK];
+            nibble_dots(isa, &codes, groups, &query, &mut got);
+            prop_assert_eq!(&got, &expected, "{}", isa);
+        }
+    }
+
+    #[test]
     fn row_scores_have_the_same_bits(seed: u64, dims in 0usize..200, extra in 0usize..9) {
         let query = components(seed, dims);
         for precision in [Precision::F32, Precision::F16, Precision::BF16] {

@@ -18,7 +18,10 @@
 //!    query, less 128 times the sum of the query.
 //! 4. *8 bits, AVX2*: `vpmaddubsw` would saturate (255 x 127 x 2 exceeds 16
 //!    bits), so even and odd bytes are widened and go through `vpmaddwd`.
-//! 5. *rows*: widen to `f64`, 16 lanes, as [`super::row`] says.
+//! 5. *4 bits*: lower and upper halves are had by `and` and shift, and go the ways of 3. or, as
+//!    their products with a query byte are small, through `vpmaddubsw` on AVX2; the dots with
+//!    `2 u - 15` follow from those with `u`.
+//! 6. *rows*: widen to `f64`, 16 lanes, as [`super::row`] says.
 //!
 //! The next blocks are prefetched, because the hardware stops at page ends and does not
 //! follow the gaps that a shorter prefix leaves. By `benches/scan.rs`, a 1-bit scan from
@@ -135,6 +138,17 @@ macro_rules! methods {
             ) {
                 // SAFETY: 1, by the token.
                 unsafe { $isa::byte_squares(blocks, groups, q, out) }
+            }
+
+            pub(super) fn nibble_dots(
+                self,
+                blocks: &[u8],
+                groups: usize,
+                q: &ByteLanes,
+                out: &mut [i32],
+            ) {
+                // SAFETY: 1, by the token.
+                unsafe { $isa::nibble_dots(blocks, groups, q, out) }
             }
 
             pub(super) fn dot(self, precision: Precision, query: &[f32], row: &[u8]) -> f64 {

@@ -18,10 +18,10 @@ use crate::view::{Part, View};
 
 /// Buffers that are kept between the searches of a thread.
 #[derive(Default)]
-struct Scratch {
-    scan: ScanScratch,
+pub(super) struct Scratch {
+    pub(super) scan: ScanScratch,
     top: Option<TopK>,
-    shortlist: Vec<Scored>,
+    pub(super) shortlist: Vec<Scored>,
 }
 
 thread_local! {
@@ -46,6 +46,9 @@ pub(super) fn run(
     let run = Run { view, query, dims, limit, bases: view.bases(), selection };
     let (found, mut explain) = match plan {
         Plan::Exact => run.exact(),
+        Plan::Proven { stage, entry } => {
+            SCRATCH.with_borrow_mut(|scratch| run.prove(*stage, entry, scratch))
+        }
         Plan::Funnel { entry, keep, reranks } => {
             SCRATCH.with_borrow_mut(|scratch| run.funnel(entry, *keep, reranks, scratch))
         }
@@ -64,7 +67,7 @@ pub(super) fn hit(view: &View, bases: &[u32], found: Found, payloads: bool) -> R
 }
 
 /// Which row stands at a position of the view.
-fn locate<'v>(view: &'v View, bases: &[u32], position: u32) -> (&'v Part, Ordinal) {
+pub(super) fn locate<'v>(view: &'v View, bases: &[u32], position: u32) -> (&'v Part, Ordinal) {
     let at = bases.partition_point(|base| *base <= position) - 1;
     // Parts without rows share their base with the next one: the last wins, and
     // it is the one that has the row.
@@ -75,14 +78,14 @@ fn locate<'v>(view: &'v View, bases: &[u32], position: u32) -> (&'v Part, Ordina
 /// of more, the first would be forgotten again before they are read.
 const REQUESTED: u64 = 1 << 16;
 
-struct Run<'a> {
-    view: &'a View,
-    query: &'a [f32],
-    dims: usize,
-    limit: usize,
-    bases: Vec<u32>,
+pub(super) struct Run<'a> {
+    pub(super) view: &'a View,
+    pub(super) query: &'a [f32],
+    pub(super) dims: usize,
+    pub(super) limit: usize,
+    pub(super) bases: Vec<u32>,
     /// Rows that may be found, if not all.
-    selection: Option<Selection>,
+    pub(super) selection: Option<Selection>,
 }
 
 impl Run<'_> {
@@ -94,10 +97,7 @@ impl Run<'_> {
         let mut rows = 0;
         if self.limit > 0 {
             for at in 0..self.view.parts.len() {
-                rows += match &self.selection {
-                    Some(selection) => self.score_some(at, selection, &scorer, &mut best)?,
-                    None => self.score_all(at, &scorer, &mut best)?,
-                };
+                rows += self.compare(at, &scorer, &mut best)?;
             }
         }
         let found = best.into_sorted();
@@ -135,13 +135,13 @@ impl Run<'_> {
         Ok((found, explain))
     }
 
-    fn scorer(&self, dims: usize) -> Scorer<'_> {
+    pub(super) fn scorer(&self, dims: usize) -> Scorer<'_> {
         let schema = &self.view.schema;
         Scorer::new(schema.metric(), schema.stored(), &self.query[..dims])
     }
 
     /// Stage 0: estimates the score of every row that may be found from its code.
-    fn scan(&self, plan: &Entry, keep: usize, scratch: &mut Scratch) -> StageReport {
+    pub(super) fn scan(&self, plan: &Entry, keep: usize, scratch: &mut Scratch) -> StageReport {
         let start = Instant::now();
         let query = StageQuery::new(plan.code, self.query, plan.dims);
         let top = scratch.top.get_or_insert_with(|| TopK::new(keep));
@@ -227,8 +227,8 @@ impl Run<'_> {
         let rows_in = shortlist.len() as u64;
         self.request(shortlist);
         let whole = self.dims == self.view.schema.dims();
-        // For f16 the definition itself is the quicker one (`benches/kernels.rs`).
-        if whole && self.view.schema.stored() != Precision::F16 {
+        // For halves the definition itself is the quicker one (`benches/kernels.rs`).
+        if whole && self.view.schema.stored() == Precision::F32 {
             self.quick_pass(shortlist)?;
         }
         let mut best = Best::new(self.limit);
@@ -279,11 +279,19 @@ impl Run<'_> {
 
     /// Asks for all rows of a shortlist before the first is touched, in the
     /// order they lie on disk.
-    fn request(&self, shortlist: &mut [Scored]) {
+    pub(super) fn request(&self, shortlist: &mut [Scored]) {
         shortlist.sort_unstable_by_key(|c| c.ordinal);
         for candidate in shortlist {
             let (part, row) = locate(self.view, &self.bases, candidate.ordinal);
             part.rows.will_need(row);
+        }
+    }
+
+    /// Offers the scores of all rows of a part that may be found; how many.
+    pub(super) fn compare(&self, at: usize, scorer: &Scorer, best: &mut Best) -> Result<u64> {
+        match &self.selection {
+            Some(selection) => self.score_some(at, selection, scorer, best),
+            None => self.score_all(at, scorer, best),
         }
     }
 

@@ -36,7 +36,8 @@ impl Funnel {
         Self(Kind::Recall(share))
     }
 
-    /// Compares the query with every stored vector: always the true nearest rows.
+    /// Always the true nearest rows: every stored vector is compared with the query, or proven to be
+    /// too far by the bounds of a stage code (`explain` says which).
     pub fn exact() -> Self {
         Self(Kind::Exact)
     }
@@ -61,7 +62,7 @@ impl Funnel {
     ) -> Result<Plan> {
         let Candidates { rows, all } = candidates;
         match &self.0 {
-            Kind::Exact | Kind::Recall(1.0) => Ok(Plan::Exact),
+            Kind::Exact | Kind::Recall(1.0) => Ok(Plan::exact(schema, dims, limit, candidates)),
             Kind::Recall(share) if !(0.0..=1.0).contains(share) => {
                 Err(Error::invalid("recall", format!("expected 0 to 1, got {share}")))
             }
@@ -73,7 +74,7 @@ impl Funnel {
                 let most = keep as u64 >= rows / 2;
                 let few = rows <= all / GATHERED;
                 Ok(if most || few {
-                    Plan::Exact
+                    Plan::exact(schema, dims, limit, candidates)
                 } else {
                     Plan::Funnel { entry, keep, reranks: Vec::new() }
                 })
@@ -107,10 +108,30 @@ impl Default for Funnel {
 pub(super) enum Plan {
     /// Compares every full vector.
     Exact,
+    /// Bounds every score by a stage code, and compares the full vectors in reach.
+    Proven { stage: usize, entry: Entry },
     /// Scans a stage code, keeps the best, ranks them by longer prefixes, and at
     /// last by all dimensions searched.
     Funnel { entry: Entry, keep: usize, reranks: Vec<FunnelStage> },
 }
+
+impl Plan {
+    /// The true nearest rows: by bounds, where a code proves them and few rows are wanted of many.
+    fn exact(schema: &Schema, dims: usize, limit: usize, candidates: Candidates) -> Self {
+        let Candidates { rows, all } = candidates;
+        let many = rows > all / GATHERED && rows >= FEW && limit as u64 <= rows / WANTED;
+        match schema.proves(dims).filter(|_| many) {
+            Some(stage) => Self::Proven { stage, entry: Entry::choose(schema, dims) },
+            None => Self::Exact,
+        }
+    }
+}
+
+/// Rows below which a proof saves nothing worth its beginning.
+const FEW: u64 = 256;
+
+/// Where one row in so many is wanted, or more, too many are in reach.
+const WANTED: u64 = 16;
 
 /// Where a funnel begins: a scan over one stage code.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -127,9 +148,11 @@ impl Entry {
     /// shortest that holds them all, else the longest. Shorter codes have more
     /// bits, so the first that suffices is also the sharpest.
     pub(super) fn choose(schema: &Schema, dims: usize) -> Self {
+        // A code that is not kept in RAM is no place to begin.
         let stages = schema.stages();
-        let holds = stages.iter().position(|code| code.dims >= dims);
-        let stage = holds.unwrap_or(stages.len() - 1);
+        let mut pinned = (0..stages.len()).filter(|n| schema.pins(*n));
+        let holds = pinned.clone().find(|n| stages[*n].dims >= dims);
+        let stage = holds.or(pinned.next_back()).expect("a schema pins a code");
         Self { stage, code: stages[stage], dims: stages[stage].dims.min(dims) }
     }
 }
@@ -144,7 +167,7 @@ const SHORTLISTS: [(f64, f64); 6] =
 /// How many rows a scan keeps: the table above, stretched by what is known to
 /// matter, and never fewer than twice the hits asked for.
 fn shortlist(share: f64, limit: usize, rows: u64, entry: Entry, dims: usize) -> usize {
-    let sharp = entry.code.bits == Bits::Eight;
+    let sharp = matches!(entry.code.bits, Bits::Four | Bits::Eight);
     let base = if sharp && entry.dims == dims {
         // The code says the score to within a percent: only near ties can move.
         30.0
@@ -204,7 +227,7 @@ mod tests {
 
     fn kept(share: f64, limit: usize, rows: u64, dims: usize) -> usize {
         match Funnel::recall(share).plan(&schema(), dims, limit, of(rows, rows)).expect("plan") {
-            Plan::Exact => rows as usize,
+            Plan::Exact | Plan::Proven { .. } => rows as usize,
             Plan::Funnel { keep, .. } => keep,
         }
     }
@@ -221,8 +244,12 @@ mod tests {
 
     #[test]
     fn recall_of_one_and_tiny_collections_are_exact() {
-        let plan = Funnel::recall(1.0).plan(&schema(), 1024, 10, of(1 << 20, 1 << 20));
-        assert_eq!(plan.expect("plan"), Plan::Exact);
+        let proven = Plan::Proven { stage: 2, entry: Entry::choose(&schema(), 1024) };
+        for funnel in [Funnel::recall(1.0), Funnel::exact()] {
+            let plan = |dims| funnel.plan(&schema(), dims, 10, of(1 << 20, 1 << 20)).expect("plan");
+            assert_eq!(plan(1024), proven);
+            assert_eq!(plan(1023), Plan::Exact, "no code bounds a prefix");
+        }
         assert_eq!(kept(0.9, 10, 50, 1024), 50);
     }
 
@@ -231,7 +258,7 @@ mod tests {
         let plan =
             |rows| Funnel::default().plan(&schema(), 1024, 10, of(rows, 1_000_000)).expect("plan");
         let keep = |rows| match plan(rows) {
-            Plan::Exact => rows as usize,
+            Plan::Exact | Plan::Proven { .. } => rows as usize,
             Plan::Funnel { keep, .. } => keep,
         };
         assert_eq!(keep(100_000), kept(DEFAULT_RECALL, 10, 100_000, 1024));

@@ -5,10 +5,12 @@
 //!   select.rs   filter -> the rows of each part that may be found
 //!   mask.rs     those rows as a scan wants them
 //!   exec.rs     plan -> scan of a stage code -> shortlist -> full vectors -> hits
+//!   exact.rs    the true nearest rows by bounds, where a code has them
 //!   score.rs    what a score is; the best hits, ties broken by id
 //!   explain.rs  rows, bytes and time of each stage
 //! ```
 
+mod exact;
 mod exec;
 mod explain;
 mod funnel;
@@ -184,7 +186,9 @@ impl Search {
         let plan = self.funnel.plan(schema, dims, self.limit, Candidates { rows, all })?;
         let stage = match &plan {
             Plan::Exact => None,
-            Plan::Funnel { entry, .. } => Some(Column::Stage(entry.stage)),
+            Plan::Funnel { entry, .. } | Plan::Proven { entry, .. } => {
+                Some(Column::Stage(entry.stage))
+            }
         };
         for column in stage.into_iter().chain(needs_norms(schema, dims).then_some(Column::Norms)) {
             self.view.parts.iter().try_for_each(|part| part.rows.ready(column))?;

@@ -124,6 +124,15 @@ impl Best {
         Ok(())
     }
 
+    /// The score below which a row is certain not to be among the best: that of the worst, once
+    /// there are as many as wanted.
+    pub(super) fn floor(&self) -> f32 {
+        match self.heap.peek() {
+            Some(worst) if self.heap.len() >= self.limit => worst.score,
+            _ => f32::NEG_INFINITY,
+        }
+    }
+
     /// The best rows, best first.
     pub(super) fn into_sorted(self) -> Vec<Found> {
         self.heap.into_sorted_vec()

@@ -99,9 +99,24 @@ impl Schema {
         self.ids
     }
 
-    /// Stage codes kept in RAM, by ascending number of dimensions.
+    /// Stage codes, by ascending number of dimensions, then bits.
     pub fn stages(&self) -> &[StageCode] {
         &self.stages
+    }
+
+    /// Whether a stage code is kept in RAM. The 4-bit code of all dimensions is for exact searches,
+    /// which read it from front to back: it is paged from disk, unless it is the only one.
+    pub(crate) fn pins(&self, stage: usize) -> bool {
+        let code = self.stages[stage];
+        code.bits != Bits::Four || code.dims < self.dims || self.stages.len() == 1
+    }
+
+    /// The stage code whose bounds prove an exact search over `dims` dimensions: the 4-bit code
+    /// of just these. Dot products and distances need norms too, which are those of full vectors.
+    pub(crate) fn proves(&self, dims: usize) -> Option<usize> {
+        let known = dims == self.dims || self.metric == Metric::Cosine;
+        let proves = |code: &StageCode| code.bits == Bits::Four && code.dims == dims && known;
+        self.stages.iter().position(proves)
     }
 
     /// Payload fields that filters can ask about, in the order they were declared.
@@ -183,8 +198,9 @@ impl Schema {
             let why = format!("stage code {bad} must cover 1 to {} dimensions", self.dims);
             return Err(Error::invalid("schema", why));
         }
-        if !stages.windows(2).all(|w| w[0].dims < w[1].dims) {
-            let why = "stage codes must be ordered by ascending dimensions, each once";
+        let rank = |code: &StageCode| (code.dims, code.bits.count());
+        if !stages.windows(2).all(|w| rank(&w[0]) < rank(&w[1])) {
+            let why = "stage codes must be ordered by ascending dimensions, then bits, each once";
             return Err(Error::invalid("schema", why));
         }
         Ok(())
@@ -217,7 +233,7 @@ impl SchemaBuilder {
         self
     }
 
-    /// Stage codes kept in RAM, instead of those chosen from the granularities.
+    /// Stage codes, instead of those chosen from the granularities.
     pub fn stages(mut self, stages: impl IntoIterator<Item = StageCode>) -> Self {
         self.stages = Some(stages.into_iter().collect());
         self
@@ -278,9 +294,10 @@ impl SchemaBuilder {
     }
 }
 
-/// Two codes by default, along the two axes of the funnel (ARCHITECTURE.md,
+/// Three codes by default, along the two axes of the funnel (ARCHITECTURE.md,
 /// "Dimensions and bits"): 8 bits of the first dimensions, for short prefixes,
-/// and 1 bit of about 512, which shortlists best per byte (`benches/codes.rs`).
+/// 1 bit of about 512, which shortlists best per byte (`benches/codes.rs`), and 4 bits
+/// of all dimensions, whose bounds prove exact searches.
 fn default_stages(dims: usize, granularities: &[usize]) -> Vec<StageCode> {
     let short = granularities.iter().copied().rfind(|g| (16..=64).contains(g));
     let short = short.unwrap_or(dims.min(64));
@@ -290,8 +307,14 @@ fn default_stages(dims: usize, granularities: &[usize]) -> Vec<StageCode> {
     if long > short {
         stages.push(StageCode { dims: long, bits: Bits::One });
     }
+    if dims >= PROVEN {
+        stages.push(StageCode { dims, bits: Bits::Four });
+    }
     stages
 }
+
+/// Dimensions from which on the 4-bit code is made: below, all rows are compared nearly as fast.
+const PROVEN: usize = 128;
 
 #[cfg(test)]
 mod tests {
@@ -304,10 +327,13 @@ mod tests {
 
     #[test]
     fn stage_codes_follow_the_granularities() {
-        assert_eq!(stages_of(1024, &[32, 64, 256]), [(64, Bits::Eight), (512, Bits::One)]);
-        assert_eq!(stages_of(768, &[32, 256]), [(32, Bits::Eight), (768, Bits::One)]);
-        assert_eq!(stages_of(2048, &[8, 16, 2048]), [(16, Bits::Eight), (512, Bits::One)]);
-        assert_eq!(stages_of(256, &[8, 64]), [(64, Bits::Eight), (256, Bits::One)]);
+        use Bits::{Eight, Four, One};
+        assert_eq!(stages_of(1024, &[32, 64, 256]), [(64, Eight), (512, One), (1024, Four)]);
+        assert_eq!(stages_of(768, &[32, 256]), [(32, Eight), (768, One), (768, Four)]);
+        let found = stages_of(2048, &[8, 16, 2048]);
+        assert_eq!(found, [(16, Eight), (512, One), (2048, Four)]);
+        assert_eq!(stages_of(256, &[8, 64]), [(64, Eight), (256, One), (256, Four)]);
+        assert_eq!(stages_of(100, &[8, 64]), [(64, Eight), (100, One)]);
         assert_eq!(stages_of(48, &[]), [(48, Bits::Eight)]);
         assert_eq!(stages_of(1, &[]), [(1, Bits::Eight)]);
     }

@@ -158,7 +158,7 @@ fn check_lengths(parts: &Parts, schema: &Schema, rows: u32) -> Result<()> {
     parts.required(K::Norms, 0, Some(count * 4))?;
     for (code, stage) in schema.stages().iter().zip(0..) {
         parts.required(K::Codes, stage, Some(code.code_bytes(count)))?;
-        parts.required(K::Factors, stage, Some(count * 4))?;
+        parts.required(K::Factors, stage, Some(code.scalar_bytes(count)))?;
     }
     for field in 0..schema.fields().len() {
         parts.required(K::FieldIndex, field as u16, None)?;

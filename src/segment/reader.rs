@@ -247,7 +247,7 @@ impl Parts {
         let column = |(code, stage): (&StageCode, u16)| {
             let region = |kind, len| self.required(kind, stage, Some(len)).map(|e| self.region(e));
             let blocks = region(RegionKind::Codes, code.code_bytes(rows))?;
-            Codes::new(*code, blocks, region(RegionKind::Factors, rows * 4)?)
+            Codes::new(*code, blocks, region(RegionKind::Factors, code.scalar_bytes(rows))?)
         };
         stages.map(column).collect()
     }

@@ -53,8 +53,9 @@ fn write_columns(out: &mut SegmentWriter, columns: &Columns) -> Result<()> {
     out.region(RegionKind::IdOrder, 0, &u32_bytes(&columns.order))?;
     out.region(RegionKind::Norms, 0, &f32_bytes(&columns.codes.norms))?;
     for (column, stage) in columns.codes.stages.iter().zip(0..) {
-        out.region(RegionKind::Codes, stage, column.blocks())?;
-        out.region(RegionKind::Factors, stage, &f32_bytes(column.factors()))?;
+        let (blocks, scalars) = (column.blocks(), column.scalars());
+        out.region(RegionKind::Codes, stage, blocks)?;
+        out.region(RegionKind::Factors, stage, &f32_bytes(scalars))?;
     }
     Ok(())
 }

@@ -219,6 +219,53 @@ pub(super) fn byte_squares(blocks: &[u8], groups: usize, query: &ByteLanes, out:
     }
 }
 
+/// Groups whose products fit 16 bits: each adds at most 4 x 15 x 127 to a sum.
+const NIBBLE_GROUPS: usize = 4;
+
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn nibble_dots(blocks: &[u8], groups: usize, query: &ByteLanes, out: &mut [i32]) {
+    let used = query.groups().div_ceil(2);
+    let dots = out.as_chunks_mut::<BLOCK>().0;
+    let offset = _mm256_set1_epi32(15 * query.sum());
+    let blocks = with_ahead(blocks, groups * GROUP_BYTES, used * GROUP_BYTES);
+    for ((block, ahead), dots) in blocks.zip(dots) {
+        let mut sums = [_mm256_setzero_si256(); 8];
+        for (r, run) in block.chunks(NIBBLE_GROUPS * GROUP_BYTES).enumerate() {
+            let first = r * NIBBLE_GROUPS;
+            let mut shorts = [_mm256_setzero_si256(); 8];
+            for (g, group) in run.as_chunks::<GROUP_BYTES>().0.iter().enumerate() {
+                prefetch::<4>(ahead, (first + g) * GROUP_BYTES);
+                add_nibbles(&mut shorts, group, query, first + g);
+            }
+            for (sum, short) in sums.iter_mut().zip(shorts) {
+                let wide = _mm256_madd_epi16(short, _mm256_set1_epi16(1));
+                *sum = _mm256_add_epi32(*sum, wide);
+            }
+        }
+        for (sum, dots) in sums.into_iter().zip(dots.as_chunks_mut::<8>().0) {
+            let dot = _mm256_sub_epi32(_mm256_slli_epi32::<1>(sum), offset);
+            // SAFETY: 2.
+            unsafe { _mm256_storeu_si256(dots.as_mut_ptr().cast(), dot) }
+        }
+    }
+}
+
+/// Adds the products of a group, two and two in 16 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_nibbles(sums: &mut [__m256i; 8], group: &[u8; GROUP_BYTES], query: &ByteLanes, g: usize) {
+    let half = _mm256_set1_epi8(15);
+    let low_q = _mm256_set1_epi32(query.group(2 * g));
+    let high_q = _mm256_set1_epi32(query.group(2 * g + 1));
+    for (code, sum) in group.as_chunks::<32>().0.iter().zip(sums) {
+        let code = load(code);
+        let upper = _mm256_and_si256(_mm256_srli_epi16::<4>(code), half);
+        let low = _mm256_maddubs_epi16(_mm256_and_si256(code, half), low_q);
+        let high = _mm256_maddubs_epi16(upper, high_q);
+        *sum = _mm256_add_epi16(*sum, _mm256_add_epi16(low, high));
+    }
+}
+
 /// Running sums: lanes 0..4, 4..8, 8..12 and 12..16.
 type Sums = [__m256d; 4];
 /// Sixteen components.

@@ -99,6 +99,35 @@ pub(super) fn byte_squares(blocks: &[u8], groups: usize, query: &ByteLanes, out:
     }
 }
 
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bitalg")]
+pub(super) fn nibble_dots(blocks: &[u8], groups: usize, query: &ByteLanes, out: &mut [i32]) {
+    let used = query.groups().div_ceil(2);
+    let dots = out.as_chunks_mut::<BLOCK>().0;
+    let half = _mm512_set1_epi8(15);
+    let offset = _mm512_set1_epi32(15 * query.sum());
+    let blocks = with_ahead(blocks, groups * GROUP_BYTES, used * GROUP_BYTES);
+    for ((block, ahead), dots) in blocks.zip(dots) {
+        let (mut lows, mut highs) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
+        for (g, group) in block.as_chunks::<GROUP_BYTES>().0.iter().enumerate() {
+            prefetch::<4>(ahead, g * GROUP_BYTES);
+            let low_q = _mm512_set1_epi32(query.group(2 * g));
+            let high_q = _mm512_set1_epi32(query.group(2 * g + 1));
+            let sums = lows.iter_mut().zip(&mut highs);
+            for (code, (low, high)) in group.as_chunks::<64>().0.iter().zip(sums) {
+                let code = load(code);
+                let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(code), half);
+                *low = _mm512_dpbusd_epi32(*low, _mm512_and_si512(code, half), low_q);
+                *high = _mm512_dpbusd_epi32(*high, upper, high_q);
+            }
+        }
+        let sums = lows.into_iter().zip(highs);
+        for ((low, high), dots) in sums.zip(dots.as_chunks_mut::<16>().0) {
+            let twice = _mm512_slli_epi32::<1>(_mm512_add_epi32(low, high));
+            store(_mm512_sub_epi32(twice, offset), dots);
+        }
+    }
+}
+
 /// Running sums: lanes 0..8 and 8..16.
 type Sums = [__m512d; 2];
 

@@ -1,0 +1,97 @@
+//! What no row can exceed: upper bounds of cosines from a 4-bit code.
+//!
+//! Let `y = x / |x|` be a row and `s c` its code, at a distance of at most `r` (its residual); let
+//! `p = q / |q|` be the query and `t` what it was rounded to. Then
+//!
+//! ```text
+//!   <p, y> = <t, s c> + <t, y - s c> + <p - t, y>  <=  s <t, c> + |t| r + |p - t|
+//! ```
+//!
+//! by Cauchy and Schwarz, twice. The first term is what the kernel counts in integers.
+//! This holds for real numbers; sums here are `f32`, of terms below 2, so a fixed
+//! [`ROUNDING`] is added that is far above what they and the definition of a score
+//! (`kernel::row`, and a division by a norm rounded to `f32`) can be wrong by together.
+
+use super::query::Lanes;
+use super::scan::RUN;
+use super::{Bits, ScanScratch, StageCode, StageQuery, StageView};
+use crate::kernel::{BLOCK, Isa, nibble_dots};
+use crate::sown::{Bug, sown};
+use std::ops::Range;
+
+/// Covers, in units of a cosine: the conversion of a dot (2^-24 of at most 1.2), the products
+/// and sums of an upper bound (5 times 2^-24 of at most 2), a score divided by a norm that was
+/// rounded (2^-23), and sums of 65 535 terms in `f64` (below 2^-36). Ten times all of it.
+const ROUNDING: f64 = 1e-5;
+
+/// A query prepared to bound its cosine with rows of a 4-bit code.
+#[derive(Debug, Clone)]
+pub struct BoundQuery {
+    query: StageQuery,
+    /// `|t|`, rounded up.
+    length: f32,
+    /// `|p - t|` and [`ROUNDING`].
+    slack: f32,
+}
+
+impl BoundQuery {
+    /// Prepares all the dimensions of a code.
+    ///
+    /// # Panics
+    /// When the code does not have 4 bits, or the query has fewer dimensions.
+    pub fn new(code: StageCode, query: &[f32]) -> Self {
+        assert_eq!(code.bits, Bits::Four, "bounds follow from 4-bit codes");
+        let vector = &query[..code.dims];
+        let query = StageQuery::new(code, vector, code.dims);
+        let Lanes::Nibbles(lanes) = &query.lanes else { unreachable!("lanes of a 4-bit code") };
+        let norm = vector.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+        let (mut length, mut off) = (0f64, 0f64);
+        if norm > 0.0 {
+            let scale = f64::from(query.scale);
+            for (&v, &i) in vector.iter().zip(lanes.as_slice().as_flattened()) {
+                let rounded = scale * f64::from(i);
+                length += rounded * rounded;
+                off += (f64::from(v) / norm - rounded).powi(2);
+            }
+        }
+        if sown(Bug::QueryTakenAsExact) {
+            off = 0.0;
+        }
+        let up = |v: f64| (v as f32).next_up();
+        Self { query, length: up(length.sqrt()), slack: up(off.sqrt() + ROUNDING) }
+    }
+
+    /// Upper bounds of the cosines of the rows of some blocks, at most [`RUN`] of them.
+    ///
+    /// # Panics
+    /// When the view is of another code, or there are more blocks.
+    pub fn upper<'s>(
+        &self,
+        isa: Isa,
+        view: &StageView<'_>,
+        blocks: Range<usize>,
+        scratch: &'s mut ScanScratch,
+    ) -> &'s mut [f32] {
+        let code = self.query.code;
+        assert_eq!(view.code, code, "the query was prepared for another code");
+        assert!(blocks.len() <= RUN, "{} blocks in a run", blocks.len());
+        let Lanes::Nibbles(lanes) = &self.query.lanes else { unreachable!("checked by new") };
+        let rows = blocks.start * BLOCK..(blocks.end * BLOCK).min(view.rows());
+        let bytes = blocks.start * code.block_bytes()..blocks.end * code.block_bytes();
+        let dots = &mut scratch.dots[..blocks.len() * BLOCK];
+        nibble_dots(isa, &view.blocks[bytes], code.units(code.dims), lanes, dots);
+        let upper = &mut scratch.scores[..rows.len()];
+        let (scales, residuals) = (&view.factors[rows.clone()], &view.residuals[rows]);
+        let rows = upper.iter_mut().zip(&*dots).zip(scales).zip(residuals);
+        for (((upper, &dot), &scale), &residual) in rows {
+            *upper =
+                scale * (dot as f32 * self.query.scale) + (self.length * residual + self.slack);
+        }
+        upper
+    }
+
+    /// Blocks that [`Self::upper`] takes at once.
+    pub const fn blocks() -> usize {
+        RUN
+    }
+}
