@@ -63,6 +63,7 @@ pub mod embed;
 mod encoding;
 mod error;
 mod filter;
+mod graph;
 mod index;
 mod kernel;
 mod manifest;
@@ -83,7 +84,7 @@ mod wal;
 pub mod testing;
 
 pub use collection::{
-    Batch, Bulk, Collection, Compacted, Copied, CopyOptions, Durability, Info, Options, Progress,
+    Batch, Bulk, Collection, Compacted, Copied, CopyOptions, Durability, Graphs, Info, Options, Progress,
     RepairOptions, Repaired, Row, Snapshot, Verified,
 };
 pub use encoding::{Bits, Precision, StageCode};

@@ -7,6 +7,7 @@ use roaring::RoaringBitmap;
 
 use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
+use crate::graph::Graph;
 use crate::kernel::BLOCK;
 use crate::payload::{self, Payload};
 use crate::rows::Rows;
@@ -19,6 +20,8 @@ pub(crate) struct Part {
     pub(crate) dead: Arc<RoaringBitmap>,
     /// The segment's file; none for a run of the memtable.
     pub(crate) segment: Option<FileNumber>,
+    /// Links between the rows, if the segment has a graph.
+    pub(crate) graph: Option<Arc<Graph>>,
     /// `dead` inverted, one word per block, made when first asked for.
     alive: OnceLock<Vec<u64>>,
 }
@@ -29,12 +32,19 @@ impl Part {
         dead: Arc<RoaringBitmap>,
         segment: Option<FileNumber>,
     ) -> Self {
-        Self { rows, dead, segment, alive: OnceLock::new() }
+        Self { rows, dead, segment, graph: None, alive: OnceLock::new() }
+    }
+
+    /// The same rows, with a graph or without.
+    pub(crate) fn with_graph(&self, graph: Option<Arc<Graph>>) -> Self {
+        let (rows, dead) = (self.rows.clone(), self.dead.clone());
+        Self { graph, ..Self::new(rows, dead, self.segment) }
     }
 
     /// The same rows, with other dead ones.
     pub(crate) fn with_dead(&self, dead: RoaringBitmap) -> Self {
-        Self::new(self.rows.clone(), Arc::new(dead), self.segment)
+        let part = Self::new(self.rows.clone(), Arc::new(dead), self.segment);
+        Self { graph: self.graph.clone(), ..part }
     }
 
     pub(crate) fn live_rows(&self) -> u64 {

@@ -25,11 +25,12 @@ struct Golden {
     dims: usize,
 }
 
-fn all() -> [Golden; 3] {
+fn all() -> [Golden; 4] {
     let words = (0..40).map(|n| RowId::from(word(n))).collect();
     [
         Golden { name: "numbers", make: numbers, ids: (0..90).map(RowId::U64).collect(), dims: 24 },
         Golden { name: "words", make: self::words, ids: words, dims: 20 },
+        Golden { name: "linked", make: linked, ids: (0..95).map(RowId::U64).collect(), dims: 30 },
         Golden { name: "empty", make: empty, ids: vec![RowId::U64(0)], dims: 5 },
     ]
 }
@@ -85,6 +86,27 @@ fn words() -> Folder {
     }
     batch.delete(word(2)).expect("fits");
     batch.commit().expect("commit");
+    drop(collection);
+    folder
+}
+
+/// Two segments with graphs, one of which has lost rows, and rows in the log.
+fn linked() -> Folder {
+    let folder = Folder::default();
+    let schema = Schema::builder(30).granularities([10]).build().expect("valid");
+    let collection = folder.create(schema, Options::new()).expect("create");
+    for ids in [0..70, 70..90] {
+        let mut batch = collection.batch();
+        for id in ids {
+            batch.upsert(id, &vector(id, 30), ()).expect("fits");
+        }
+        batch.commit().expect("commit");
+        collection.flush().expect("flush");
+    }
+    assert_eq!(collection.build_graphs().expect("build").segments, 2);
+    collection.delete(33).expect("commit");
+    collection.flush().expect("flush");
+    collection.upsert(90, &vector(90, 30), json!({"late": true})).expect("commit");
     drop(collection);
     folder
 }
@@ -183,10 +205,23 @@ fn golden_folders_open_and_answer_as_ever() {
     }
 }
 
+#[test]
+fn golden_graphs_can_be_walked() {
+    let folder = Folder::default();
+    let [.., linked, _] = all();
+    committed(&linked).into_iter().for_each(|(name, bytes)| folder.write(&name, bytes));
+    let collection = folder.open(Options::new()).expect("open");
+    for query in [vector(1, 30), vector(2, 30), vector(3, 30)] {
+        let walk = collection.search(&query).funnel(Funnel::graph(40, [])).run().expect("walk");
+        assert!(walk.explain.stages.iter().any(|stage| stage.name.starts_with("graph")));
+        assert_eq!(walk.hits, collection.search(&query).exact().run().expect("exact").hits);
+    }
+}
+
 /// Beside the answers that were recorded: what the operations say.
 #[test]
 fn golden_rows_are_those_that_were_written() {
-    let [numbers, words, _] = all();
+    let [numbers, words, ..] = all();
     let rows = |golden: &Golden| expected(golden)["rows"].as_array().expect("rows").clone();
     let round = |precision: Precision, vector: Vec<f32>| {
         let (mut bytes, mut back) = (Vec::new(), vec![0.0; vector.len()]);

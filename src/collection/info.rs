@@ -32,7 +32,8 @@ pub struct Info {
     pub disk_bytes: u64,
     /// Bytes on disk by what they hold.
     pub regions: BTreeMap<&'static str, u64>,
-    /// Bytes of stage codes, factors and norms kept in RAM for the rows in segments.
+    /// Bytes of stage codes, factors and norms kept in RAM for the rows in segments, and
+    /// of what is kept of their graphs.
     pub ram_bytes: u64,
     /// Why merging segments in the background last failed, if it did.
     pub background_error: Option<String>,
@@ -63,7 +64,7 @@ impl Collection {
         for part in &view.parts {
             let bytes = part.rows.ram_bytes() as u64;
             if part.segment.is_some() {
-                info.ram_bytes += bytes;
+                info.ram_bytes += bytes + part.graph.as_ref().map_or(0, |g| g.ram_bytes() as u64);
             } else {
                 info.memtable_rows += part.live_rows();
                 info.memtable_bytes += bytes;
@@ -74,6 +75,10 @@ impl Collection {
             for (kind, bytes) in segment.sizes() {
                 *info.regions.entry(region_name(kind)).or_default() += bytes;
             }
+        }
+        let graphs: u64 = manifest.graphs.iter().map(|graph| graph.len).sum();
+        if graphs > 0 {
+            info.regions.insert(region_name(RegionKind::GraphMeta), graphs);
         }
         (_, info.disk_bytes) = manifest.measure(vfs)?;
         Ok(info)
@@ -92,5 +97,9 @@ fn region_name(kind: RegionKind) -> &'static str {
         RegionKind::Vectors => "full vectors",
         RegionKind::Payload | RegionKind::PayloadIndex => "payloads",
         RegionKind::FieldIndex => "field indexes",
+        RegionKind::GraphMeta
+        | RegionKind::GraphCodes
+        | RegionKind::GraphFactors
+        | RegionKind::GraphLinks => "graphs",
     }
 }

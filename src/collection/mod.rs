@@ -12,6 +12,7 @@
 //!   compact.rs  segments are merged, dead rows reclaimed
 //!   open.rs     create, open, recovery
 //!   snapshot.rs the rows at one moment
+//!   graph.rs    graphs of segments: build, drop, open
 //!   info.rs     sizes
 //!   verify.rs   every byte is read and compared
 //!   backup.rs   a copy of the files, while they are in use
@@ -27,6 +28,7 @@ mod commit;
 mod compact;
 mod copy;
 mod encode;
+mod graph;
 mod info;
 pub(crate) mod open;
 mod options;
@@ -49,6 +51,7 @@ pub use batch::Batch;
 pub use bulk::Bulk;
 pub use compact::{Compacted, Progress};
 pub use copy::CopyOptions;
+pub use graph::Graphs;
 pub use info::Info;
 pub use options::{Durability, Options};
 pub use repair::{RepairOptions, Repaired};
@@ -283,12 +286,13 @@ impl Handle {
         }
         let mut background = self.background.lock();
         let running = background.as_ref().is_some_and(|thread| !thread.is_finished());
-        if running || !compact::has_work(&self.view()) {
+        if running || !(compact::has_work(&self.view()) || graph::has_work(&self.shared)) {
             return;
         }
         let shared = self.shared.clone();
         let work = move || {
-            let error = compact::run_policy(&shared).err().map(|e| e.to_string());
+            let done = compact::run_policy(&shared).and_then(|()| graph::run_policy(&shared));
+            let error = done.err().map(|e| e.to_string());
             *shared.background_error.lock() = error;
         };
         // Without a thread segments pile up, which is slow and nothing worse.

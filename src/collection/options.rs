@@ -19,11 +19,16 @@ pub struct Options {
     pub(crate) read_only: bool,
     pub(crate) background: bool,
     pub(crate) allow_unsafe_fs: bool,
+    pub(crate) graph_min_rows: u64,
 }
 
 impl Options {
     /// RAM for rows that are not in a segment yet, unless told otherwise.
     pub const MEMTABLE_BYTES: usize = 64 << 20;
+
+    /// Rows from which on a segment gets a graph, unless told otherwise: with fewer, a
+    /// scan is as quick (`benches/graph.rs`).
+    pub const GRAPH_MIN_ROWS: u64 = 200_000;
 
     /// The defaults: full durability, [`Self::MEMTABLE_BYTES`], read and write.
     pub fn new() -> Self {
@@ -33,6 +38,7 @@ impl Options {
             read_only: false,
             background: true,
             allow_unsafe_fs: false,
+            graph_min_rows: Self::GRAPH_MIN_ROWS,
         }
     }
 
@@ -56,6 +62,14 @@ impl Options {
     #[must_use]
     pub fn background(mut self, yes: bool) -> Self {
         self.background = yes;
+        self
+    }
+
+    /// Rows from which on a segment gets a [graph](crate::Collection::build_graphs) by
+    /// itself, in the background or by `compact`. `u64::MAX`: none does.
+    #[must_use]
+    pub fn graph_min_rows(mut self, rows: u64) -> Self {
+        self.graph_min_rows = rows;
         self
     }
 

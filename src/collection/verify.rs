@@ -9,8 +9,9 @@ use super::Collection;
 use super::open::{check_logs, read_tombstones};
 use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
-use crate::manifest::{self, Manifest, SegmentEntry};
+use crate::manifest::{self, GraphEntry, Manifest, SegmentEntry};
 use crate::segment::check::{Check, Span};
+use crate::segment::graph;
 use crate::vfs::Vfs;
 
 /// Most threads that sum blocks: more would wait for the disk.
@@ -43,15 +44,18 @@ impl Collection {
             let read = check_segment(vfs, &manifest, entry, THREADS).and_then(|segment| {
                 read_tombstones(vfs, &manifest, entry)?;
                 let tombstones = entry.tombstones.map(|t| FileKind::Tombstones.name(t.number));
-                Ok((segment, tombstones.map_or(Ok(None), |name| len(vfs, &name).map(Some))?))
+                let graph = manifest.graph_of(entry.number);
+                let graph = graph.map(|graph| check_graph(vfs, &manifest, entry, &graph, THREADS));
+                let tombstones = tombstones.map(|name| len(vfs, &name));
+                Ok((segment, [tombstones.transpose()?, graph.transpose()?]))
             });
             match read {
-                Ok((segment, tombstones)) => {
-                    verified.files += 1 + usize::from(tombstones.is_some());
-                    verified.bytes += segment + tombstones.unwrap_or(0);
+                Ok((segment, others)) => {
+                    verified.files += 1 + others.iter().flatten().count();
+                    verified.bytes += segment + others.iter().flatten().sum::<u64>();
                 }
                 // A flush or a merge may have replaced the files meanwhile.
-                Err(_) if !manifest::load_installed(vfs)?.segments.contains(entry) => {}
+                Err(_) if !same_files(&manifest::load_installed(vfs)?, &manifest, entry) => {}
                 Err(e) => return Err(e),
             }
         }
@@ -77,6 +81,11 @@ impl Collection {
     }
 }
 
+/// Whether a segment, its dead rows and its graph are the same in both.
+fn same_files(now: &Manifest, before: &Manifest, entry: &SegmentEntry) -> bool {
+    now.segments.contains(entry) && now.graph_of(entry.number) == before.graph_of(entry.number)
+}
+
 fn len(vfs: &dyn Vfs, name: &str) -> Result<u64> {
     Ok(vfs.open(name)?.map_or(0, |file| file.len()))
 }
@@ -93,18 +102,37 @@ pub(super) fn check_segment(
         return Err(Error::corrupt(vfs.path(&name), 0, "is missing"));
     };
     let check = Check::new(&*file, &manifest.collection, &manifest.schema, entry)?;
+    check_all(&check, threads)?;
+    Ok(entry.len)
+}
+
+/// Compares all of a graph file, and returns its length.
+pub(super) fn check_graph(
+    vfs: &dyn Vfs,
+    manifest: &Manifest,
+    segment: &SegmentEntry,
+    entry: &GraphEntry,
+    threads: usize,
+) -> Result<u64> {
+    let file = graph::file(vfs, entry)?;
+    let (dims, entry) = (manifest.schema.dims(), entry.as_segment(segment.rows));
+    check_all(&Check::of_graph(&*file, &manifest.collection, dims, &entry)?, threads)?;
+    Ok(entry.len)
+}
+
+fn check_all(check: &Check, threads: usize) -> Result<()> {
     let spans = check.spans();
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let threads = threads.min(cores).min(spans.len().div_ceil(TAKE));
     let (next, first) = (AtomicUsize::new(0), Mutex::new(None));
-    let work = || check_spans(&check, &spans, &next, &first);
+    let work = || check_spans(check, &spans, &next, &first);
     std::thread::scope(|scope| {
         (1..threads).for_each(|_| drop(scope.spawn(work)));
         work();
     });
     match first.into_inner() {
         Some((_, error)) => Err(error),
-        None => Ok(entry.len),
+        None => Ok(()),
     }
 }
 

@@ -51,10 +51,14 @@ pub(crate) enum RegionKind {
     Payload = 7,
     PayloadIndex = 8,
     FieldIndex = 9,
+    GraphMeta = 10,
+    GraphCodes = 11,
+    GraphFactors = 12,
+    GraphLinks = 13,
 }
 
 impl RegionKind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 13] = [
         Self::Ids,
         Self::IdOrder,
         Self::Norms,
@@ -64,12 +68,16 @@ impl RegionKind {
         Self::Payload,
         Self::PayloadIndex,
         Self::FieldIndex,
+        Self::GraphMeta,
+        Self::GraphCodes,
+        Self::GraphFactors,
+        Self::GraphLinks,
     ];
 
     /// Bytes covered by one checksum.
     pub(crate) fn block_len(self) -> u32 {
         match self {
-            Self::Norms | Self::Codes | Self::Factors => LARGE_BLOCK,
+            Self::Norms | Self::Codes | Self::Factors | Self::GraphFactors => LARGE_BLOCK,
             _ => SMALL_BLOCK,
         }
     }
@@ -111,7 +119,7 @@ impl RegionEntry {
         let b = r.take(f::LEN)?;
         let number = b.u16(f::KIND);
         let kind = RegionKind::ALL.into_iter().find(|k| *k as u16 == number);
-        let kind = kind.ok_or(FormatError::mismatch(at, "kind of region", 9, u64::from(number)))?;
+        let kind = kind.ok_or(FormatError::mismatch(at, "kind of region", 13, u64::from(number)))?;
         if b.u32(f::BLOCK_LEN) != kind.block_len() || b.u32(f::RESERVED) != 0 {
             return Err(FormatError::new(at, "region entry contradicts itself"));
         }
