@@ -50,7 +50,11 @@ fn sizes(all: usize) -> Vec<usize> {
 
 type Truth = Vec<HashSet<u64>>;
 
-fn measure(base: &Array, rows: usize, queries: &[&[f32]]) -> Result<(), Box<dyn std::error::Error>> {
+fn measure(
+    base: &Array,
+    rows: usize,
+    queries: &[&[f32]],
+) -> Result<(), Box<dyn std::error::Error>> {
     println!("\n{rows} rows");
     let dir = tempfile::tempdir()?;
     let collection = load(dir.path(), base, rows)?;
@@ -99,7 +103,8 @@ fn paper(base: &Array, rows: usize, queries: &[&[f32]], truth: &Truth) {
 fn stages(collection: &Collection, queries: &[&[f32]], funnel: &Funnel) {
     let (mut scored, mut kept, mut hops) = (0, 0, 0);
     for query in queries {
-        let explain = collection.search(query).funnel(funnel.clone()).run().expect("search").explain;
+        let explain =
+            collection.search(query).funnel(funnel.clone()).run().expect("search").explain;
         let first = &explain.stages[0];
         (scored, kept) = (scored + first.rows_in, kept + first.rows_out);
         let words = first.name.split([',', ' ']).collect::<Vec<_>>();

@@ -84,8 +84,8 @@ mod wal;
 pub mod testing;
 
 pub use collection::{
-    Batch, Bulk, Collection, Compacted, Copied, CopyOptions, Durability, Graphs, Info, Options, Progress,
-    RepairOptions, Repaired, Row, Snapshot, Verified,
+    Batch, Bulk, Collection, Compacted, Copied, CopyOptions, Durability, Graphs, Info, Options,
+    Progress, RepairOptions, Repaired, Row, Snapshot, Verified,
 };
 pub use encoding::{Bits, Precision, StageCode};
 pub use error::{Corruption, Error, Result, VectorError};

@@ -395,11 +395,6 @@ impl LogEntry {
 }
 
 impl GraphEntry {
-    /// The entry of a file that is about to be written.
-    pub(crate) fn planned(number: FileNumber, segment: FileNumber) -> Self {
-        Self { number, len: 0, segment, table_crc: 0 }
-    }
-
     /// The file as one of a segment's form, which it has.
     pub(crate) fn as_segment(&self, rows: u32) -> SegmentEntry {
         let Self { number, len, table_crc, .. } = *self;
@@ -473,7 +468,12 @@ mod tests {
             LogEntry { number: FileNumber(8), len: 640, crc: 8, sealed: true },
             LogEntry { number: FileNumber(11), len: 64, crc: 9, sealed: false },
         ];
-        m.graphs = vec![GraphEntry { number: FileNumber(9), len: 70, segment: FileNumber(4), table_crc: 3 }];
+        m.graphs = vec![GraphEntry {
+            number: FileNumber(9),
+            len: 70,
+            segment: FileNumber(4),
+            table_crc: 3,
+        }];
         m
     }
 
@@ -521,7 +521,10 @@ mod tests {
         assert!(wrong(|m| m.lsn = Lsn(u64::MAX)), "no next commit");
         assert!(wrong(|m| m.graphs[0].segment = FileNumber(8)), "graph of no segment");
         assert!(wrong(|m| m.graphs[0].number = FileNumber(8)), "number of a log");
-        assert!(wrong(|m| m.graphs.push(GraphEntry { number: FileNumber(10), ..m.graphs[0] })), "two graphs");
+        assert!(
+            wrong(|m| m.graphs.push(GraphEntry { number: FileNumber(10), ..m.graphs[0] })),
+            "two graphs"
+        );
         assert!(wrong(|m| m.next_file = FileNumber(u64::MAX)), "no next file number");
         assert!(wrong(|m| m.generation = u64::MAX), "no next generation");
         assert!(wrong(|m| m.logs[1].len = 63), "shorter than a header");

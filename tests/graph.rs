@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use matryo::testing::Folder;
+use matryo::testing::{Bug, Folder, Recorder, sow};
 use matryo::{
     Collection, CopyOptions, Error, FieldKind, Funnel, Metric, Options, RepairOptions, RowId,
     Schema, field, json,
@@ -46,10 +46,12 @@ fn graph_files(folder: &Folder) -> Vec<String> {
     folder.names().into_iter().filter(|name| name.starts_with("gra-")).collect()
 }
 
+/// The hits, and the names of the stages that found them.
 fn ids(collection: &Collection, query: u64, funnel: Funnel) -> (Vec<u64>, String) {
     let found = collection.search(&vector(query)).funnel(funnel).run().expect("search");
     let id = |id: &RowId| if let RowId::U64(id) = id { *id } else { unreachable!("u64 ids") };
-    (found.hits.iter().map(|hit| id(&hit.id)).collect(), found.explain.stages[0].name.clone())
+    let names: Vec<_> = found.explain.stages.iter().map(|stage| stage.name.as_str()).collect();
+    (found.hits.iter().map(|hit| id(&hit.id)).collect(), names.join("; "))
 }
 
 /// Share of the true hits that a walk finds; it must be a walk.
@@ -57,8 +59,8 @@ fn recall(collection: &Collection) -> f64 {
     let mut found = 0;
     for query in 0..50 {
         let truth: HashSet<u64> = ids(collection, query, Funnel::exact()).0.into_iter().collect();
-        let (hits, stage) = ids(collection, query, Funnel::graph(200, []));
-        assert!(stage.starts_with("graph 8 bit x 24, "), "{stage}");
+        let (hits, stages) = ids(collection, query, Funnel::graph(200, []));
+        assert!(stages.contains("graph 8 bit x 24, "), "{stages}");
         assert_eq!(hits.len(), truth.len());
         found += hits.iter().filter(|id| truth.contains(id)).count();
     }
@@ -239,4 +241,56 @@ fn funnels_over_graphs_that_make_no_sense_are_refused() {
     // A short prefix says too little of what the graph knows.
     let short = collection.search(&vector(1)).dims(8).funnel(Funnel::graph(50, [])).run();
     assert!(short.expect("scanned").explain.stages[0].name.starts_with("scan"));
+}
+
+/// Cuts the power before every operation of a build, a drop and another build; of what is
+/// not durable then nothing, all, the first or every other operation is lost. How many states were bad.
+fn power_cuts(bug: Option<Bug>) -> (usize, usize) {
+    let recorder = Recorder::new(None);
+    let collection = recorder.create(schema(), Options::new()).expect("create");
+    fill(&collection, 0..100);
+    collection.flush().expect("flush");
+    let begin = recorder.operations();
+    sow(bug);
+    collection.build_graphs().expect("build");
+    collection.drop_graphs().expect("drop");
+    collection.build_graphs().expect("build");
+    sow(None);
+    drop(collection);
+    let mut replay = recorder.replay();
+    let (mut at, mut states, mut bad) = (0, 0, 0);
+    while replay.step() {
+        at += 1;
+        if at < begin {
+            continue;
+        }
+        let kept: [fn(usize) -> bool; 5] =
+            [|_| true, |_| false, |n| n > 0, |n| n % 2 == 0, |n| n % 2 == 1];
+        for keep in kept {
+            states += 1;
+            bad += usize::from(!is_whole(&replay.folder(keep, None)));
+        }
+    }
+    (states, bad)
+}
+
+/// Whether a folder opens, has its rows and no stray graph, and can build and walk graphs.
+fn is_whole(folder: &Folder) -> bool {
+    let Ok(collection) = folder.open(Options::new()) else { return false };
+    collection.verify().is_ok()
+        && collection.len() == 100
+        && collection.build_graphs().is_ok()
+        && graph_files(folder).len() == 1
+        && collection.search(&vector(5)).funnel(Funnel::graph(20, [])).run().is_ok()
+}
+
+#[test]
+fn no_power_cut_while_graphs_come_and_go_loses_anything() {
+    let (states, bad) = power_cuts(None);
+    assert!(states > 50, "only {states} states");
+    assert_eq!(bad, 0, "of {states} states");
+    for bug in [Bug::SegmentNotSynced, Bug::FolderNotSyncedBeforeInstall, Bug::RemovedBeforeInstall]
+    {
+        assert!(power_cuts(Some(bug)).1 > 0, "{bug:?} was not noticed");
+    }
 }

@@ -110,7 +110,13 @@ impl<'a> Hnsw<'a> {
     }
 
     /// Algorithm 2: the `ef` nearest that are reached from the entries, nearest first.
-    fn search_layer(&mut self, query: &[f32], entries: &[Near], ef: usize, layer: usize) -> Vec<Near> {
+    fn search_layer(
+        &mut self,
+        query: &[f32],
+        entries: &[Near],
+        ef: usize,
+        layer: usize,
+    ) -> Vec<Near> {
         self.turn += 1;
         let mut open: BinaryHeap<Reverse<Near>> = entries.iter().copied().map(Reverse).collect();
         let mut found: BinaryHeap<Near> = entries.iter().copied().collect();

@@ -70,17 +70,14 @@ impl FileKind {
 
     /// Reads a name made by [`Self::name`]; `None` for any other file.
     pub(crate) fn parse(name: &str) -> Option<(Self, FileNumber)> {
-        let (kind, digits) =
-            [
-                (Self::Wal, "wal-"),
-                (Self::Segment, "seg-"),
-                (Self::Tombstones, "del-"),
-                (Self::Graph, "gra-"),
-            ]
-                .into_iter()
-                .find_map(|(kind, prefix)| {
-                    name.strip_prefix(prefix).map(|digits| (kind, digits))
-                })?;
+        let (kind, digits) = [
+            (Self::Wal, "wal-"),
+            (Self::Segment, "seg-"),
+            (Self::Tombstones, "del-"),
+            (Self::Graph, "gra-"),
+        ]
+        .into_iter()
+        .find_map(|(kind, prefix)| name.strip_prefix(prefix).map(|digits| (kind, digits)))?;
         let n = FileNumber(digits.parse().ok()?);
         (kind.name(n) == name && n.0 <= MAX_COUNTER).then_some((kind, n))
     }

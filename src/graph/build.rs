@@ -88,7 +88,8 @@ fn order(rows: usize) -> Vec<u32> {
     let mut state = SEED;
     for i in (1..rows).rev() {
         // Knuth's linear congruential generator, MMIX; its high bits are the good ones.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let at = (u128::from(state) * (i as u128 + 1)) >> 64;
         order.swap(i, at as usize);
     }

@@ -194,7 +194,9 @@ impl Nodes for Graph {
     fn prefetch_links(&self, row: u32) {
         // What is damaged is noticed when it is read.
         let len = self.meta.degree * 4;
-        self.links.get(row as usize * len, len).map_or((), prefetch);
+        if let Ok(links) = self.links.get(row as usize * len, len) {
+            prefetch(links);
+        }
     }
 }
 
@@ -217,7 +219,9 @@ impl Starts {
     ) -> Result<()> {
         let mut code_of: [&[u8]; MAX_DEGREE] = [&[]; MAX_DEGREE];
         let (mut factor_of, mut scores) = ([0.0; MAX_DEGREE], [0.0; MAX_DEGREE]);
-        for ((place, slot), (code, factor)) in code_of.iter_mut().zip(&mut factor_of).zip(codes.zip(factors)) {
+        for ((place, slot), (code, factor)) in
+            code_of.iter_mut().zip(&mut factor_of).zip(codes.zip(factors))
+        {
             (*place, *slot) = (code?, factor);
         }
         let count = rows.len().min(MAX_DEGREE);

@@ -201,7 +201,8 @@ fn meta_that_does_not_fit_is_refused() {
     for len in 0..good.len() {
         assert!(Meta::decode(&good[..len], 100, 24).is_err(), "cut at {len}");
     }
-    for (at, value) in [(4, 0u32), (4, 65), (8, 0), (12, 3), (16, 0), (16, 101), (20, 1), (32, 100)] {
+    for (at, value) in [(4, 0u32), (4, 65), (8, 0), (12, 3), (16, 0), (16, 101), (20, 1), (32, 100)]
+    {
         let mut bad = good.clone();
         bad[at..at + 4].copy_from_slice(&value.to_le_bytes());
         assert!(Meta::decode(&bad, 100, 24).is_err(), "{value} at {at}");

@@ -151,7 +151,11 @@ impl Walk {
     /// Takes a row into the frontier, if it is good enough; its place there.
     fn offer(&mut self, score: f32, row: u32, beam: Beam, mask: Option<&[u64]>) -> usize {
         let full = self.frontier.len() >= beam.width;
-        let worst = if full { self.frontier.last().map_or(f32::INFINITY, |c| c.score) } else { f32::NEG_INFINITY };
+        let worst = if full {
+            self.frontier.last().map_or(f32::INFINITY, |c| c.score)
+        } else {
+            f32::NEG_INFINITY
+        };
         // Not `<`: a NaN, which only a forged file can yield, is not taken.
         let good = score >= self.floor(beam) && (!full || score > worst);
         if !good {

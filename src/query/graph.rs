@@ -91,7 +91,8 @@ impl Run<'_> {
         let mut report: Option<StageReport> = None;
         let mut hops = 0;
         for at in 0..self.view.parts.len() {
-            let (Some(beam), Some(graph)) = (self.beam(plan, at), &self.view.parts[at].graph) else {
+            let (Some(beam), Some(graph)) = (self.beam(plan, at), &self.view.parts[at].graph)
+            else {
                 continue;
             };
             let rows = self.walk_part(at, graph, beam, scratch)?;
@@ -132,9 +133,7 @@ impl Run<'_> {
         let before = scratch.shortlist.len();
         let base = self.bases[at];
         let found = scratch.walk.found(beam);
-        scratch
-            .shortlist
-            .extend(found.map(|(score, row)| Scored { ordinal: base + row, score }));
+        scratch.shortlist.extend(found.map(|(score, row)| Scored { ordinal: base + row, score }));
         Ok((scratch.shortlist.len() - before) as u64)
     }
 }

@@ -119,7 +119,8 @@ impl RegionEntry {
         let b = r.take(f::LEN)?;
         let number = b.u16(f::KIND);
         let kind = RegionKind::ALL.into_iter().find(|k| *k as u16 == number);
-        let kind = kind.ok_or(FormatError::mismatch(at, "kind of region", 13, u64::from(number)))?;
+        let kind =
+            kind.ok_or(FormatError::mismatch(at, "kind of region", 13, u64::from(number)))?;
         if b.u32(f::BLOCK_LEN) != kind.block_len() || b.u32(f::RESERVED) != 0 {
             return Err(FormatError::new(at, "region entry contradicts itself"));
         }

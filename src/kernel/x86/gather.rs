@@ -73,8 +73,7 @@ fn avx2(rows: &[&[u8]], query: &RowPlanes, out: &mut [i32]) {
                 }
             }
         }
-        let half =
-            _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+        let half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
         let pair = _mm_add_epi32(half, _mm_shuffle_epi32::<0b01_00_11_10>(half));
         let one = _mm_add_epi32(pair, _mm_shuffle_epi32::<0b10_11_00_01>(pair));
         *dot = 2 * _mm_cvtsi128_si32(one) - query.sum();
