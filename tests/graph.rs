@@ -244,7 +244,8 @@ fn funnels_over_graphs_that_make_no_sense_are_refused() {
 }
 
 /// Cuts the power before every operation of a build, a drop and another build; of what is
-/// not durable then nothing, all, the first or every other operation is lost. How many states were bad.
+/// not durable then nothing, all, the first or every other operation is lost. How many states
+/// there were, and how many of them were bad.
 fn power_cuts(bug: Option<Bug>) -> (usize, usize) {
     let recorder = Recorder::new(None);
     let collection = recorder.create(schema(), Options::new()).expect("create");

@@ -7,7 +7,7 @@ use std::collections::BinaryHeap;
 
 use simsimd::SpatialSimilarity;
 
-use super::{Array, Noise};
+use super::support::{Array, Noise};
 
 /// Links of a row on each layer above the lowest, which has twice as many.
 const M: usize = 16;

@@ -43,17 +43,14 @@ impl RowCode {
     /// Writes the code of `row` into zeros, and returns its factor.
     pub(super) fn encode(self, row: &[f32], signed: &mut [i8], out: &mut [u8]) -> f32 {
         let (row, signed) = (&row[..self.dims], &mut signed[..self.dims]);
-        match self.bits {
-            Bits::One => {
-                for (j, (&x, sign)) in row.iter().zip(&mut *signed).enumerate() {
-                    out[j / 8] |= u8::from(x > 0.0) << (j % 8);
-                    *sign = if x > 0.0 { 1 } else { -1 };
-                }
+        if self.bits == Bits::One {
+            for (j, (&x, sign)) in row.iter().zip(&mut *signed).enumerate() {
+                out[j / 8] |= u8::from(x > 0.0) << (j % 8);
+                *sign = if x > 0.0 { 1 } else { -1 };
             }
-            _ => {
-                quantise(row, 127, signed);
-                out.copy_from_slice(bytemuck::cast_slice(signed));
-            }
+        } else {
+            quantise(row, 127, signed);
+            out.copy_from_slice(bytemuck::cast_slice(signed));
         }
         factor(row, signed)
     }

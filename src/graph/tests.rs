@@ -138,7 +138,8 @@ fn the_same_rows_give_the_same_graph_on_any_number_of_threads() {
 
 #[test]
 fn a_walk_finds_the_nearest_rows_and_only_those_that_may_be_found() {
-    for dims in [48, 600] {
+    // A bit each says less than a byte each: the margin spans its errors.
+    for (dims, margin, most) in [(48, 0.1, 3000), (600, 0.2, 4000)] {
         let rows = Rows::new(4000, dims, 77);
         let graph = opened(built(&rows, 2));
         let queries = Rows::new(40, dims, 123);
@@ -146,7 +147,7 @@ fn a_walk_finds_the_nearest_rows_and_only_those_that_may_be_found() {
         let (mut walk, mut all, mut some, mut scored) = (Walk::default(), 0, 0, 0);
         for q in 0..40 {
             let query = RowQuery::new(graph.code(), queries.row(q), dims);
-            let beam = Beam { k: 10, margin: 0.2, width: 400 };
+            let beam = Beam { k: 10, margin, width: 400 };
             graph.search(&mut walk, &query, beam, None).expect("intact");
             scored += walk.scored;
             let truth = rows.nearest(queries.row(q), 10);
@@ -159,7 +160,7 @@ fn a_walk_finds_the_nearest_rows_and_only_those_that_may_be_found() {
         }
         assert!(all >= 380, "{dims} dimensions: {all} of 400 found");
         assert!(some >= 380, "{dims} dimensions: {some} of 400 odd rows found");
-        assert!(scored / 40 < 3000, "{} rows scored for a query", scored / 40);
+        assert!(scored / 40 < most, "{dims} dimensions: {} rows scored for a query", scored / 40);
     }
 }
 

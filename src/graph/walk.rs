@@ -172,7 +172,7 @@ impl Walk {
         if full {
             self.frontier.pop();
         }
-        let before = |c: &Candidate| c.score > score || (c.score == score && c.row < row);
+        let before = |c: &Candidate| score.total_cmp(&c.score).then(c.row.cmp(&row)).is_lt();
         let place = self.frontier.partition_point(before);
         self.frontier.insert(place, Candidate { score, row, visited: false, found });
         place
