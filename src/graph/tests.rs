@@ -140,9 +140,9 @@ fn the_same_rows_give_the_same_graph_on_any_number_of_threads() {
 fn a_walk_finds_the_nearest_rows_and_only_those_that_may_be_found() {
     // A bit each says less than a byte each: the margin spans its errors.
     for (dims, margin, most) in [(48, 0.1, 3000), (600, 0.2, 4000)] {
-        let rows = Rows::new(4000, dims, 77);
+        let mut rows = Rows::new(4040, dims, 77);
+        let queries = Rows { dims, values: rows.values.split_off(4000 * dims) };
         let graph = opened(built(&rows, 2));
-        let queries = Rows::new(40, dims, 123);
         let odd: Vec<u64> = vec![0xaaaa_aaaa_aaaa_aaaa; 4000 / 64 + 1];
         let (mut walk, mut all, mut some, mut scored) = (Walk::default(), 0, 0, 0);
         for q in 0..40 {
