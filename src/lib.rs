@@ -64,6 +64,7 @@ pub mod embed;
 mod encoding;
 mod error;
 mod filter;
+mod graph;
 mod index;
 mod kernel;
 mod manifest;
@@ -85,8 +86,8 @@ mod wal;
 pub mod testing;
 
 pub use collection::{
-    Batch, Bulk, Collection, ColumnInfo, Compacted, Copied, CopyOptions, Durability, Info, Options,
-    Placement, Progress, RepairOptions, Repaired, Row, Snapshot, Verified,
+    Batch, Bulk, Collection, ColumnInfo, Compacted, Copied, CopyOptions, Durability, Graphs, Info,
+    Options, Placement, Progress, RepairOptions, Repaired, Row, Snapshot, Verified,
 };
 pub use encoding::{Bits, Precision, StageCode};
 pub use error::{Corruption, Error, Result, VectorError};

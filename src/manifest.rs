@@ -27,7 +27,7 @@ layout!(
     SCHEMA_LEN: 16, 4;
     SEGMENTS: 20, 4;
     LOGS: 24, 4;
-    RESERVED: 28, 4;
+    GRAPHS: 28, 4;
 });
 
 layout!(
@@ -51,6 +51,16 @@ layout!(
     SEALED: 20, 4;
 });
 
+layout!(
+    /// FORMAT.md, section "Graph entry".
+    graph_entry, 32, {
+    FILE: 0, 8;
+    FILE_LEN: 8, 8;
+    SEGMENT: 16, 8;
+    TABLE_CRC: 24, 4;
+    RESERVED: 28, 4;
+});
+
 /// The state of a collection on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Manifest {
@@ -68,6 +78,8 @@ pub(crate) struct Manifest {
     pub(crate) segments: Vec<SegmentEntry>,
     /// Oldest first; only the last can be unsealed.
     pub(crate) logs: Vec<LogEntry>,
+    /// Of some segments, one each at most.
+    pub(crate) graphs: Vec<GraphEntry>,
 }
 
 /// A segment, and which of its rows are dead.
@@ -104,6 +116,17 @@ pub(crate) struct LogEntry {
     pub(crate) sealed: bool,
 }
 
+/// The graph of a segment. It goes when the segment goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GraphEntry {
+    pub(crate) number: FileNumber,
+    pub(crate) len: u64,
+    /// Whose rows it links.
+    pub(crate) segment: FileNumber,
+    /// Checksum of its region table and checksums.
+    pub(crate) table_crc: u32,
+}
+
 impl Manifest {
     /// The manifest of an empty collection.
     pub(crate) fn new(collection: CollectionId, schema: Schema) -> Self {
@@ -116,6 +139,7 @@ impl Manifest {
             lsn: Lsn(0),
             segments: Vec::new(),
             logs: Vec::new(),
+            graphs: Vec::new(),
         }
     }
 
@@ -129,7 +153,7 @@ impl Manifest {
     /// The lowest number that no file has now.
     fn unnamed_number(&self) -> FileNumber {
         let taken = self.files();
-        let kinds = [FileKind::Segment, FileKind::Tombstones, FileKind::Wal];
+        let kinds = [FileKind::Segment, FileKind::Tombstones, FileKind::Wal, FileKind::Graph];
         let free = |n: &FileNumber| !kinds.iter().any(|kind| taken.contains(&kind.name(*n)));
         (1..=MAX_COUNTER).map(FileNumber).find(free).expect("there are more numbers than files")
     }
@@ -140,7 +164,8 @@ impl Manifest {
         let tombstones = self.segments.iter().filter_map(|s| s.tombstones);
         let tombstones = tombstones.map(|t| FileKind::Tombstones.name(t.number));
         let logs = self.logs.iter().map(|l| FileKind::Wal.name(l.number));
-        segments.chain(tombstones).chain(logs).collect()
+        let graphs = self.graphs.iter().map(|g| FileKind::Graph.name(g.number));
+        segments.chain(tombstones).chain(logs).chain(graphs).collect()
     }
 
     /// How many files these are with the manifest itself, and their bytes.
@@ -162,6 +187,7 @@ impl Manifest {
 
     /// The first half of [`Self::install`], which leaves what is installed alone.
     pub(crate) fn stage(&mut self, vfs: &dyn Vfs) -> Result<Staged> {
+        self.drop_orphans();
         self.generation += 1;
         let bytes = self.encode();
         if bytes.len() as u64 > MAX_LEN {
@@ -169,6 +195,17 @@ impl Manifest {
             return Err(Error::invalid("number of segments", why));
         }
         vfs::stage(vfs, &bytes)
+    }
+
+    /// The graph of a segment.
+    pub(crate) fn graph_of(&self, segment: FileNumber) -> Option<GraphEntry> {
+        self.graphs.iter().find(|graph| graph.segment == segment).copied()
+    }
+
+    /// Forgets the graphs of segments that are gone.
+    pub(crate) fn drop_orphans(&mut self) {
+        let segments = &self.segments;
+        self.graphs.retain(|graph| segments.iter().any(|s| s.number == graph.segment));
     }
 
     /// What the headers of new files record.
@@ -200,9 +237,11 @@ impl Manifest {
         put(&mut fixed, f::SCHEMA_LEN, &(schema.len() as u32).to_le_bytes());
         put(&mut fixed, f::SEGMENTS, &(self.segments.len() as u32).to_le_bytes());
         put(&mut fixed, f::LOGS, &(self.logs.len() as u32).to_le_bytes());
+        put(&mut fixed, f::GRAPHS, &(self.graphs.len() as u32).to_le_bytes());
         let mut body = [fixed.as_slice(), &schema].concat();
         self.segments.iter().for_each(|s| body.extend(s.encode()));
         self.logs.iter().for_each(|l| body.extend(l.encode()));
+        self.graphs.iter().for_each(|g| body.extend(g.encode()));
         let header = FileHeader::new(FileKind::Manifest, FileNumber(0), self.owner());
         [header.over(&body).encode().as_slice(), &body].concat()
     }
@@ -217,6 +256,7 @@ fn decode(body: &[u8], header: &FileHeader) -> Result<Manifest, FormatError> {
         .map_err(|e| FormatError { at: schema_at + e.at, ..e })?;
     let segments = entries(&mut r, fixed.u32(f::SEGMENTS), SegmentEntry::decode)?;
     let logs = entries(&mut r, fixed.u32(f::LOGS), LogEntry::decode)?;
+    let graphs = entries(&mut r, fixed.u32(f::GRAPHS), GraphEntry::decode)?;
     r.finish()?;
     let manifest = Manifest {
         collection: header.collection,
@@ -227,10 +267,8 @@ fn decode(body: &[u8], header: &FileHeader) -> Result<Manifest, FormatError> {
         lsn: Lsn(fixed.u64(f::LSN)),
         segments,
         logs,
+        graphs,
     };
-    if fixed.u32(f::RESERVED) != 0 {
-        return Err(FormatError::new(f::RESERVED.start, "reserved field is not zero"));
-    }
     check(&manifest)?;
     Ok(manifest)
 }
@@ -250,7 +288,8 @@ fn entries<T>(
 }
 
 /// Counters and rows leave room to count on; file numbers are below the next
-/// one and none is used twice; logs but the last are sealed.
+/// one and none is used twice; logs but the last are sealed; graphs are of
+/// segments, one each at most.
 fn check(m: &Manifest) -> Result<(), FormatError> {
     if m.lsn.0.max(m.next_file.0).max(m.generation) > MAX_COUNTER {
         return Err(FormatError::new(0, "a counter is too large"));
@@ -262,12 +301,20 @@ fn check(m: &Manifest) -> Result<(), FormatError> {
     let segments = m.segments.iter().map(|s| s.number);
     let mut all: Vec<_> =
         segments.chain(tombstones).chain(m.logs.iter().map(|l| l.number)).collect();
+    all.extend(m.graphs.iter().map(|g| g.number));
     let count = all.len();
     all.sort_unstable();
     all.dedup();
     let in_range = |n: &FileNumber| n.0 > 0 && *n < m.next_file;
     if all.len() != count || !all.iter().all(in_range) {
         return Err(FormatError::new(0, "file numbers contradict each other"));
+    }
+    let mut graphs: Vec<_> = m.graphs.iter().map(|g| g.segment).collect();
+    graphs.sort_unstable();
+    graphs.dedup();
+    let known = |segment: &FileNumber| m.segments.iter().any(|s| s.number == *segment);
+    if graphs.len() != m.graphs.len() || !graphs.iter().all(known) {
+        return Err(FormatError::new(0, "graphs and segments contradict each other"));
     }
     let sealed_but_last = m.logs.iter().rev().skip(1).all(|l| l.sealed);
     if !sealed_but_last {
@@ -347,6 +394,39 @@ impl LogEntry {
     }
 }
 
+impl GraphEntry {
+    /// The file as one of a segment's form, which it has.
+    pub(crate) fn as_segment(&self, rows: u32) -> SegmentEntry {
+        let Self { number, len, table_crc, .. } = *self;
+        SegmentEntry { number, len, rows, table_crc, tombstones: None }
+    }
+
+    fn encode(&self) -> [u8; graph_entry::LEN] {
+        use graph_entry as f;
+        let mut out = [0; f::LEN];
+        put(&mut out, f::FILE, &self.number.0.to_le_bytes());
+        put(&mut out, f::FILE_LEN, &self.len.to_le_bytes());
+        put(&mut out, f::SEGMENT, &self.segment.0.to_le_bytes());
+        put(&mut out, f::TABLE_CRC, &self.table_crc.to_le_bytes());
+        out
+    }
+
+    fn decode(r: &mut Reader) -> Result<Self, FormatError> {
+        use graph_entry as f;
+        let at = r.at();
+        let b = r.take(f::LEN)?;
+        if b.u32(f::RESERVED) != 0 {
+            return Err(FormatError::new(at, "reserved field of a graph entry is not zero"));
+        }
+        Ok(Self {
+            number: FileNumber(b.u64(f::FILE)),
+            len: b.u64(f::FILE_LEN),
+            segment: FileNumber(b.u64(f::SEGMENT)),
+            table_crc: b.u32(f::TABLE_CRC),
+        })
+    }
+}
+
 /// The installed manifest, or the error that says what is there instead.
 pub(crate) fn load_installed(vfs: &dyn Vfs) -> Result<Manifest> {
     if let Some(manifest) = Manifest::load(vfs)? {
@@ -388,6 +468,12 @@ mod tests {
             LogEntry { number: FileNumber(8), len: 640, crc: 8, sealed: true },
             LogEntry { number: FileNumber(11), len: 64, crc: 9, sealed: false },
         ];
+        m.graphs = vec![GraphEntry {
+            number: FileNumber(9),
+            len: 70,
+            segment: FileNumber(4),
+            table_crc: 3,
+        }];
         m
     }
 
@@ -433,6 +519,12 @@ mod tests {
         assert!(wrong(|m| m.segments[0].rows = 0), "no rows");
         assert!(wrong(|m| m.segments[0].rows = u32::MAX), "more rows than there are positions");
         assert!(wrong(|m| m.lsn = Lsn(u64::MAX)), "no next commit");
+        assert!(wrong(|m| m.graphs[0].segment = FileNumber(8)), "graph of no segment");
+        assert!(wrong(|m| m.graphs[0].number = FileNumber(8)), "number of a log");
+        assert!(
+            wrong(|m| m.graphs.push(GraphEntry { number: FileNumber(10), ..m.graphs[0] })),
+            "two graphs"
+        );
         assert!(wrong(|m| m.next_file = FileNumber(u64::MAX)), "no next file number");
         assert!(wrong(|m| m.generation = u64::MAX), "no next generation");
         assert!(wrong(|m| m.logs[1].len = 63), "shorter than a header");

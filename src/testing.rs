@@ -280,10 +280,12 @@ pub mod format {
         crate::manifest::manifest_body as manifest_body,
         crate::manifest::segment_entry as segment_entry,
         crate::manifest::log_entry as log_entry,
+        crate::manifest::graph_entry as graph_entry,
         crate::wal::format::wal_frame as wal_frame,
         crate::segment::format::region_entry as region_entry,
         crate::segment::format::segment_footer as segment_footer,
         crate::index::field_index as field_index,
+        crate::graph::graph_meta as graph_meta,
     ];
 
     /// Numbers that FORMAT.md states.
@@ -309,6 +311,8 @@ pub mod format {
         ("MAX_FIELDS", crate::MAX_FIELDS as u64),
         ("MAX_FIELD_NAME", crate::MAX_FIELD_NAME as u64),
         ("MAX_EMBEDDER_PARTS", crate::MAX_EMBEDDER_PARTS as u64),
+        ("MAX_DEGREE", crate::graph::MAX_DEGREE as u64),
+        ("MAX_ENTRIES", crate::graph::MAX_ENTRIES as u64),
         ("MAX_KEYWORD", crate::index::MAX_KEYWORD as u64),
         ("MOST_BITMAPS", crate::index::MOST_BITMAPS as u64),
         ("PAYLOAD_ALIGN", crate::payload::block::ALIGN as u64),

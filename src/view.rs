@@ -7,6 +7,7 @@ use roaring::RoaringBitmap;
 
 use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
+use crate::graph::Graph;
 use crate::kernel::BLOCK;
 use crate::payload::{self, Payload};
 use crate::rows::Rows;
@@ -21,6 +22,8 @@ pub(crate) struct Part {
     pub(crate) segment: Option<FileNumber>,
     /// A run that is being written as a segment, and is merged with no other.
     pub(crate) frozen: bool,
+    /// Links between the rows, if the segment has a graph.
+    pub(crate) graph: Option<Arc<Graph>>,
     /// `dead` inverted, one word per block, made when first asked for.
     alive: OnceLock<Vec<u64>>,
 }
@@ -31,13 +34,19 @@ impl Part {
         dead: Arc<RoaringBitmap>,
         segment: Option<FileNumber>,
     ) -> Self {
-        Self { rows, dead, segment, frozen: false, alive: OnceLock::new() }
+        Self { rows, dead, segment, frozen: false, graph: None, alive: OnceLock::new() }
+    }
+
+    /// The same rows, with a graph or without.
+    pub(crate) fn with_graph(&self, graph: Option<Arc<Graph>>) -> Self {
+        let (rows, dead) = (self.rows.clone(), self.dead.clone());
+        Self { graph, ..Self::new(rows, dead, self.segment) }
     }
 
     /// The same rows, with other dead ones.
     pub(crate) fn with_dead(&self, dead: RoaringBitmap) -> Self {
-        let frozen = self.frozen;
-        Self { frozen, ..Self::new(self.rows.clone(), Arc::new(dead), self.segment) }
+        let (frozen, graph) = (self.frozen, self.graph.clone());
+        Self { frozen, graph, ..Self::new(self.rows.clone(), Arc::new(dead), self.segment) }
     }
 
     /// The same run, to be written as a segment.

@@ -12,7 +12,7 @@ const LAYERS: &[(u32, &[&str])] = &[
     (3, &["encoding"]),
     (4, &["schema"]),
     (5, &["payload", "manifest", "index"]),
-    (6, &["rows", "filter"]),
+    (6, &["rows", "filter", "graph"]),
     (7, &["wal", "memtable", "view"]),
     (8, &["segment"]),
     (9, &["query"]),

@@ -84,15 +84,16 @@ class Collection:
         data = load(folder, "MANIFEST")
         need(len(data) <= 16777216, "manifest is too long")
         self.name = header(data, b"MANI", 0)
-        next_file, self.lsn, length, segments, logs, reserved = read(data, 64, "QQIIII")
-        need(reserved == 0, "manifest")
+        next_file, self.lsn, length, segments, logs, linked = read(data, 64, "QQIIII")
         self.schema = Schema(cut(data, 96, length))
         at = 96 + length
         entries = [read(data, at + 40 * n, "QQIIQII") for n in range(segments)]
         at += 40 * segments
         last = [read(data, at + 24 * n, "QQII") for n in range(logs)]
-        need(len(data) == at + 24 * logs, "manifest")
-        numbers = [e[0] for e in entries + last] + [e[4] for e in entries if e[4]]
+        graphs = [read(data, at + 24 * logs + 32 * n, "QQQII") for n in range(linked)]  # (11a) unread
+        need(len(data) == at + 24 * logs + 32 * linked, "manifest")
+        need(all(g[4] == 0 and g[2] in (e[0] for e in entries) for g in graphs), "graph entry")
+        numbers = [e[0] for e in entries + last + graphs] + [e[4] for e in entries if e[4]]
         need(len(set(numbers)) == len(numbers), "file numbers")
         need(all(0 < number < next_file for number in numbers), "file numbers")
         for entry in entries:

@@ -43,6 +43,7 @@ pub(crate) enum FileKind {
     Wal,
     Segment,
     Tombstones,
+    Graph,
 }
 
 impl FileKind {
@@ -52,6 +53,7 @@ impl FileKind {
             Self::Wal => b"WLOG",
             Self::Segment => b"SEGM",
             Self::Tombstones => b"TOMB",
+            Self::Graph => b"GRPH",
         }
     }
 
@@ -62,17 +64,20 @@ impl FileKind {
             Self::Wal => format!("wal-{:010}", n.0),
             Self::Segment => format!("seg-{:010}", n.0),
             Self::Tombstones => format!("del-{:010}", n.0),
+            Self::Graph => format!("gra-{:010}", n.0),
         }
     }
 
     /// Reads a name made by [`Self::name`]; `None` for any other file.
     pub(crate) fn parse(name: &str) -> Option<(Self, FileNumber)> {
-        let (kind, digits) =
-            [(Self::Wal, "wal-"), (Self::Segment, "seg-"), (Self::Tombstones, "del-")]
-                .into_iter()
-                .find_map(|(kind, prefix)| {
-                    name.strip_prefix(prefix).map(|digits| (kind, digits))
-                })?;
+        let (kind, digits) = [
+            (Self::Wal, "wal-"),
+            (Self::Segment, "seg-"),
+            (Self::Tombstones, "del-"),
+            (Self::Graph, "gra-"),
+        ]
+        .into_iter()
+        .find_map(|(kind, prefix)| name.strip_prefix(prefix).map(|digits| (kind, digits)))?;
         let n = FileNumber(digits.parse().ok()?);
         (kind.name(n) == name && n.0 <= MAX_COUNTER).then_some((kind, n))
     }
@@ -234,7 +239,7 @@ mod tests {
 
     #[test]
     fn names_round_trip_and_foreign_names_do_not_parse() {
-        for kind in [FileKind::Wal, FileKind::Segment, FileKind::Tombstones] {
+        for kind in [FileKind::Wal, FileKind::Segment, FileKind::Tombstones, FileKind::Graph] {
             let name = kind.name(FileNumber(42));
             assert_eq!(FileKind::parse(&name), Some((kind, FileNumber(42))));
         }

@@ -14,7 +14,7 @@ use super::writer::{plan_tombstones, write_parts, write_tombstones};
 use super::{Collection, Progress};
 use crate::codec::header::{FileKind, check_writable};
 use crate::error::{Error, Result};
-use crate::manifest::{self, Manifest, SegmentEntry};
+use crate::manifest::{self, GraphEntry, Manifest, SegmentEntry};
 use crate::segment::check::Check;
 use crate::segment::format::Footer;
 use crate::types::FileNumber;
@@ -139,6 +139,7 @@ impl Backup<'_> {
     /// Writes the files, and enters each in `next` before it is created.
     fn write(&self, view: &View, next: &mut Manifest) -> Result<()> {
         let mut done = 0;
+        let graphs = std::mem::take(&mut next.graphs);
         let living = || view.parts.iter().filter(|part| part.live_rows() > 0);
         for part in living() {
             let (Some(number), Some(bytes)) = (part.segment, part.rows.mapped()) else { continue };
@@ -147,6 +148,7 @@ impl Backup<'_> {
             next.segments.push(entry);
             self.copy(next, &entry, bytes, &mut done)?;
             self.write_dead(next, part)?;
+            self.copy_graph(next, &entry, &graphs)?;
         }
         let runs: Vec<Arc<Part>> = living().filter(|p| p.segment.is_none()).cloned().collect();
         if runs.is_empty() {
@@ -179,6 +181,30 @@ impl Backup<'_> {
             out.write(check.read(span, &mut buffer)?)?;
             *done += span.len as u64;
             self.tell(*done)?;
+        }
+        out.sync()
+    }
+
+    /// Copies the graph of a segment, if it has one and it is still there: one that was
+    /// dropped meanwhile is not missed.
+    fn copy_graph(
+        &self,
+        next: &mut Manifest,
+        segment: &SegmentEntry,
+        graphs: &[GraphEntry],
+    ) -> Result<()> {
+        let Some(entry) = graphs.iter().find(|graph| graph.segment == segment.number) else {
+            return Ok(());
+        };
+        let name = FileKind::Graph.name(entry.number);
+        let Some(file) = self.from.open(&name)? else { return Ok(()) };
+        let dims = next.schema.dims();
+        let check = Check::of_graph(file, &next.collection, dims, &entry.as_segment(segment.rows))?;
+        next.graphs.push(*entry);
+        let mut out = self.to.create(&name)?;
+        let mut buffer = Vec::new();
+        for span in check.spans() {
+            out.write(check.read(span, &mut buffer)?)?;
         }
         out.sync()
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use super::graph;
 use super::writer::{Writer, enter_with_dead, remove_unnamed, write_segment};
 use super::{Collection, Shared};
 use crate::codec::header::{FileKind, Owner};
@@ -67,10 +68,13 @@ impl Collection {
         let _alone = shared.compacting.lock();
         let group = segments(&shared.view());
         let clean = group.iter().all(|part| part.dead.is_empty());
-        if group.len() < 2 && clean {
-            return Ok(Compacted::default());
-        }
-        merge(shared, &group, &progress)
+        let compacted = if group.len() < 2 && clean {
+            Compacted::default()
+        } else {
+            merge(shared, &group, &progress)?
+        };
+        graph::build_wanted(shared, shared.options.graph_min_rows, &progress)?;
+        Ok(compacted)
     }
 }
 

@@ -26,7 +26,8 @@ pub struct Info {
     pub disk_bytes: u64,
     /// Bytes on disk by what they hold.
     pub regions: BTreeMap<&'static str, u64>,
-    /// Bytes of stage codes, factors and norms kept in RAM for the rows in segments.
+    /// Bytes of stage codes, factors and norms kept in RAM for the rows in segments, and
+    /// of what is kept of their graphs.
     pub ram_bytes: u64,
     /// Stage codes and norms of the rows in segments: how much of each is in RAM,
     /// and why.
@@ -68,7 +69,7 @@ impl Collection {
                 *info.regions.entry(what).or_default() += bytes;
             }
             if part.segment.is_some() {
-                info.ram_bytes += bytes;
+                info.ram_bytes += bytes + part.graph.as_ref().map_or(0, |g| g.ram_bytes() as u64);
             } else {
                 info.memtable_rows += part.live_rows();
                 info.memtable_bytes += bytes;

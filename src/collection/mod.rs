@@ -16,6 +16,7 @@
 //!   follow.rs   handles that only read, beside a writer
 //!   snapshot.rs the rows at one moment
 //!   residency.rs what is kept in RAM
+//!   graph.rs    graphs of segments: build, drop, open
 //!   info.rs     sizes
 //!   verify.rs   every byte is read and compared
 //!   backup.rs   a copy of the files, while they are in use
@@ -33,6 +34,7 @@ mod copy;
 mod encode;
 mod flush;
 mod follow;
+mod graph;
 mod info;
 pub(crate) mod open;
 mod options;
@@ -54,6 +56,7 @@ pub use batch::Batch;
 pub use bulk::Bulk;
 pub use compact::{Compacted, Progress};
 pub use copy::CopyOptions;
+pub use graph::Graphs;
 pub use info::Info;
 pub use options::{Durability, Options};
 pub use repair::{RepairOptions, Repaired};
@@ -342,12 +345,13 @@ impl Shared {
         }
         let mut merges = self.merges.lock();
         let running = merges.as_ref().is_some_and(|thread| !thread.is_finished());
-        if running || !compact::has_work(&self.view()) {
+        if running || !(compact::has_work(&self.view()) || graph::has_work(self)) {
             return;
         }
         let shared = self.clone();
         let work = move || {
-            let error = compact::run_policy(&shared).err().map(|e| e.to_string());
+            let done = compact::run_policy(&shared).and_then(|()| graph::run_policy(&shared));
+            let error = done.err().map(|e| e.to_string());
             *shared.background_error.lock() = error;
         };
         // Without a thread segments pile up, which is slow and nothing worse.

@@ -8,6 +8,7 @@ use roaring::RoaringBitmap;
 
 use super::apply;
 use super::follow::Follower;
+use super::graph;
 use super::options::Options;
 use super::reserve::Reserve;
 use super::residency::Residency;
@@ -157,7 +158,9 @@ pub(super) fn open_segments(vfs: &dyn Vfs, manifest: &Manifest) -> Result<View> 
     let part = |entry: &SegmentEntry| -> Result<Arc<Part>> {
         let segment = Segment::open(vfs, &manifest.collection, &schema, entry)?;
         let dead = read_tombstones(vfs, manifest, entry)?;
-        Ok(Arc::new(Part::new(Arc::new(segment), Arc::new(dead), Some(entry.number))))
+        let part = Part::new(Arc::new(segment), Arc::new(dead), Some(entry.number));
+        let graph = graph::open(vfs, manifest, entry)?;
+        Ok(Arc::new(if graph.is_some() { part.with_graph(graph) } else { part }))
     };
     let parts = manifest.segments.iter().map(part).collect::<Result<_>>()?;
     Ok(View { schema, lsn: manifest.lsn, parts })

@@ -31,6 +31,7 @@ pub struct Options {
     pub(crate) reserve: u64,
     pub(crate) file_mode: u32,
     pub(crate) mapped: bool,
+    pub(crate) graph_min_rows: u64,
 }
 
 impl Options {
@@ -39,6 +40,9 @@ impl Options {
 
     /// Bytes of the disk that are kept for deletes, unless told otherwise.
     pub const RESERVE: u64 = 4 << 20;
+    /// Rows from which on a segment gets a graph, unless told otherwise: with fewer, a
+    /// scan is as quick (`benches/graph.rs`).
+    pub const GRAPH_MIN_ROWS: u64 = 200_000;
 
     /// The defaults: full durability, [`Self::MEMTABLE_BYTES`], read and write.
     pub fn new() -> Self {
@@ -54,6 +58,7 @@ impl Options {
             reserve: Self::RESERVE,
             file_mode: crate::vfs::disk::PRIVATE,
             mapped: true,
+            graph_min_rows: Self::GRAPH_MIN_ROWS,
         }
     }
 
@@ -78,6 +83,14 @@ impl Options {
     #[must_use]
     pub fn background(mut self, yes: bool) -> Self {
         self.background = yes;
+        self
+    }
+
+    /// Rows from which on a segment gets a [graph](crate::Collection::build_graphs) by
+    /// itself, in the background or by `compact`. `u64::MAX`: none does.
+    #[must_use]
+    pub fn graph_min_rows(mut self, rows: u64) -> Self {
+        self.graph_min_rows = rows;
         self
     }
 

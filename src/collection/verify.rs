@@ -7,8 +7,9 @@ use super::Collection;
 use super::open::{check_logs, read_tombstones};
 use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
-use crate::manifest::{self, Manifest, SegmentEntry};
+use crate::manifest::{self, GraphEntry, Manifest, SegmentEntry};
 use crate::segment::check::{Check, SPAN, Span};
+use crate::segment::graph;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, thread};
 use crate::vfs::Vfs;
@@ -39,20 +40,20 @@ impl Collection {
         let vfs = &*self.shared.vfs;
         let mut verified = Verified { files: 1, bytes: 0 };
         let manifest = self.verify_logs(&mut verified)?;
-        let checked = check_segments(vfs, &manifest, &manifest.segments, THREADS);
-        for (entry, checked) in manifest.segments.iter().zip(checked) {
+        let files = sealed_files(&manifest);
+        for (file, checked) in files.iter().zip(check_files(vfs, &manifest, &files, THREADS)) {
             let read = checked.and_then(|()| {
-                read_tombstones(vfs, &manifest, entry)?;
-                let tombstones = entry.tombstones.map(|t| FileKind::Tombstones.name(t.number));
-                tombstones.map_or(Ok(None), |name| len(vfs, &name).map(Some))
+                let Some(tombstones) = file.tombstones() else { return Ok(None) };
+                read_tombstones(vfs, &manifest, &file.entry)?;
+                len(vfs, &tombstones).map(Some)
             });
             match read {
                 Ok(tombstones) => {
                     verified.files += 1 + usize::from(tombstones.is_some());
-                    verified.bytes += entry.len + tombstones.unwrap_or(0);
+                    verified.bytes += file.entry.len + tombstones.unwrap_or(0);
                 }
                 // A flush or a merge may have replaced the files meanwhile.
-                Err(_) if !manifest::load_installed(vfs)?.segments.contains(entry) => {}
+                Err(_) if !sealed_files(&manifest::load_installed(vfs)?).contains(file) => {}
                 Err(e) => return Err(e),
             }
         }
@@ -81,31 +82,77 @@ impl Collection {
     }
 }
 
+/// A file that is never written to again: a segment, or the graph of one.
+#[derive(PartialEq)]
+pub(super) struct Sealed {
+    /// Of the file, as of a segment.
+    entry: SegmentEntry,
+    graph: Option<GraphEntry>,
+}
+
+impl Sealed {
+    pub(super) fn segment(entry: &SegmentEntry) -> Self {
+        Self { entry: *entry, graph: None }
+    }
+
+    pub(super) fn graph(graph: GraphEntry, segment: &SegmentEntry) -> Self {
+        Self { entry: graph.as_segment(segment.rows), graph: Some(graph) }
+    }
+
+    /// The name of the list of a segment's dead rows.
+    fn tombstones(&self) -> Option<String> {
+        let tombstones = self.entry.tombstones.filter(|_| self.graph.is_none())?;
+        Some(FileKind::Tombstones.name(tombstones.number))
+    }
+
+    fn open(&self, vfs: &dyn Vfs, manifest: &Manifest) -> Result<Check> {
+        if let Some(graph) = &self.graph {
+            let (file, dims) = (graph::file(vfs, graph)?, manifest.schema.dims());
+            return Check::of_graph(file, &manifest.collection, dims, &self.entry);
+        }
+        let name = FileKind::Segment.name(self.entry.number);
+        let Some(file) = vfs.open(&name)? else {
+            return Err(Error::corrupt(vfs.path(&name), 0, "is missing"));
+        };
+        Check::new(file, &manifest.collection, &manifest.schema, &self.entry)
+    }
+}
+
+/// The segments and graphs that a manifest names.
+fn sealed_files(manifest: &Manifest) -> Vec<Sealed> {
+    let files = manifest.segments.iter().flat_map(|segment| {
+        let graph = manifest.graph_of(segment.number);
+        let graph = graph.map(|graph| Sealed::graph(graph, segment));
+        [Some(Sealed::segment(segment)), graph].into_iter().flatten()
+    });
+    files.collect()
+}
+
 fn len(vfs: &dyn Vfs, name: &str) -> Result<u64> {
     Ok(vfs.open(name)?.map_or(0, |file| file.len()))
 }
 
-/// Compares all of each segment file with what vouches for it. What is found
-/// does not depend on the number of threads, but for its order in time.
+/// Compares all of each file with what vouches for it. What is found does not
+/// depend on the number of threads, but for its order in time.
 ///
 /// All threads work on one file after another: who finds no more to do in one
 /// opens the next and does not wait for the others, so at most one file more is
 /// open than there are threads.
-pub(super) fn check_segments(
+pub(super) fn check_files(
     vfs: &dyn Vfs,
     manifest: &Manifest,
-    entries: &[SegmentEntry],
+    files: &[Sealed],
     threads: usize,
 ) -> Vec<Result<()>> {
-    let open = |entry: &SegmentEntry| open_segment(vfs, manifest, entry);
+    let open = |file: &Sealed| file.open(vfs, manifest);
     let feed = Feed {
         open: &open,
-        entries,
+        files,
         at: Mutex::new((0, None)),
-        found: entries.iter().map(|_| Mutex::new(None)).collect(),
+        found: files.iter().map(|_| Mutex::new(None)).collect(),
     };
     let stretch = (TAKE * SPAN) as u64;
-    let stretches: u64 = entries.iter().map(|entry| entry.len.div_ceil(stretch)).sum();
+    let stretches: u64 = files.iter().map(|file| file.entry.len.div_ceil(stretch)).sum();
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let threads = threads.min(cores).min(usize::try_from(stretches).unwrap_or(usize::MAX));
     thread::scope(|scope| {
@@ -116,18 +163,10 @@ pub(super) fn check_segments(
     found.map(|found| found.map_or(Ok(()), |(_, error)| Err(error))).collect()
 }
 
-fn open_segment(vfs: &dyn Vfs, manifest: &Manifest, entry: &SegmentEntry) -> Result<Check> {
-    let name = FileKind::Segment.name(entry.number);
-    let Some(file) = vfs.open(&name)? else {
-        return Err(Error::corrupt(vfs.path(&name), 0, "is missing"));
-    };
-    Check::new(file, &manifest.collection, &manifest.schema, entry)
-}
-
 /// What threads take their work from.
 struct Feed<'a> {
-    open: &'a (dyn Fn(&SegmentEntry) -> Result<Check> + Sync),
-    entries: &'a [SegmentEntry],
+    open: &'a (dyn Fn(&Sealed) -> Result<Check> + Sync),
+    files: &'a [Sealed],
     /// How many files were opened, and the last of them.
     at: Mutex<(usize, Option<Arc<Opened>>)>,
     /// The first damage in each file, with the span it is in.
@@ -169,7 +208,7 @@ impl Feed<'_> {
                 }
             }
             let file = at.0;
-            let entry = self.entries.get(file)?;
+            let entry = self.files.get(file)?;
             at.0 += 1;
             match (self.open)(entry) {
                 Ok(check) => {

@@ -33,6 +33,7 @@
     allow(unreachable_pub, dead_code, unused_imports, reason = "`testing` re-exports them")
 )]
 
+pub(crate) mod gather;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod query;

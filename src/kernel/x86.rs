@@ -42,6 +42,9 @@
 
 mod avx2;
 mod avx512;
+mod gather;
+
+pub(super) use gather::prefetch_bytes;
 
 use super::row::{DOT, L2, LANES, padded, reduce, rows};
 use super::{BLOCK, BitPlanes, ByteLanes, GROUP_BYTES, Precision, WORD_BYTES};

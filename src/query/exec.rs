@@ -10,6 +10,7 @@ use super::score::{Best, Found, Scorer};
 use super::select::Selection;
 use crate::encoding::{Precision, Scan, ScanScratch, Scoring, StageQuery};
 use crate::error::Result;
+use crate::graph::Walk;
 use crate::kernel::topk::{Scored, TopK};
 use crate::kernel::{BLOCK, Isa, row};
 use crate::schema::Metric;
@@ -22,6 +23,7 @@ pub(super) struct Scratch {
     pub(super) scan: ScanScratch,
     top: Option<TopK>,
     pub(super) shortlist: Vec<Scored>,
+    pub(super) walk: Walk,
 }
 
 thread_local! {
@@ -126,7 +128,10 @@ impl Run<'_> {
             return Ok((Vec::new(), Explain { stages: Vec::new(), exact: true }));
         }
         let mut explain = Explain::default();
-        explain.stages.push(self.scan(entry, keep, scratch));
+        let scanned = self.scan(entry, keep, scratch);
+        let walked = self.walk(entry, scratch)?;
+        explain.stages.extend(walked.iter().all(|_| scanned.rows_in > 0).then_some(scanned));
+        explain.stages.extend(walked);
         for stage in reranks {
             explain.stages.push(self.rerank(*stage, &mut scratch.shortlist)?);
         }
@@ -149,6 +154,9 @@ impl Run<'_> {
         let query_norm = self.reference_norm();
         let mut rows = 0;
         for (at, part) in self.view.parts.iter().enumerate() {
+            if self.beam(plan, at).is_some() {
+                continue;
+            }
             let mask = self.selection.as_ref().map(|some| some.mask(at, part.rows.len()));
             let norms = part.rows.norms();
             let scoring = match self.view.schema.metric() {

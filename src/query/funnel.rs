@@ -1,5 +1,6 @@
 //! What the caller asks for, and the plan made of it.
 
+use super::graph::Walks;
 use crate::encoding::{Bits, StageCode};
 use crate::error::{Error, Result};
 use crate::schema::Schema;
@@ -16,6 +17,7 @@ enum Kind {
     Recall(f64),
     Exact,
     Stages(Vec<FunnelStage>),
+    Graph(usize, Vec<FunnelStage>),
 }
 
 /// One stage of a hand-written funnel: rank by the first `dims` dimensions and
@@ -52,6 +54,15 @@ impl Funnel {
         Self(Kind::Stages(stages.collect()))
     }
 
+    /// A hand-written funnel that begins with a walk over the graph of each segment and
+    /// keeps `width` rows of it; the stages after it are as in [`Funnel::stages`], and
+    /// there may be none. Segments without a graph are scanned, and `width` rows kept of all.
+    /// The graph cannot be used for a search over fewer than half of the dimensions it knows.
+    pub fn graph(width: usize, stages: impl IntoIterator<Item = (usize, usize)>) -> Self {
+        let stages = stages.into_iter().map(|(dims, keep)| FunnelStage { dims, keep });
+        Self(Kind::Graph(width, stages.collect()))
+    }
+
     /// The plan for a search over `dims` dimensions for `limit` of some rows.
     pub(super) fn plan(
         &self,
@@ -67,7 +78,8 @@ impl Funnel {
                 Err(Error::invalid("recall", format!("expected 0 to 1, got {share}")))
             }
             Kind::Recall(share) => {
-                let entry = Entry::choose(schema, dims);
+                let mut entry = Entry::choose(schema, dims);
+                entry.walks = Walks::Recall(*share);
                 let keep = shortlist(*share, limit, rows, entry, dims);
                 // A shortlist of most rows costs more than comparing all of them.
                 // So does a scan for so few of them that they can be gathered.
@@ -80,6 +92,7 @@ impl Funnel {
                 })
             }
             Kind::Stages(stages) => by_hand(stages, schema, dims, limit),
+            Kind::Graph(width, stages) => walk_by_hand(*width, stages, schema, dims, limit),
         }
     }
 }
@@ -141,6 +154,8 @@ pub(super) struct Entry {
     pub(super) code: StageCode,
     /// Dimensions of the code that are compared.
     pub(super) dims: usize,
+    /// Whether parts that have a graph are walked instead.
+    pub(super) walks: Walks,
 }
 
 impl Entry {
@@ -153,7 +168,8 @@ impl Entry {
         let mut pinned = (0..stages.len()).filter(|n| schema.pins(*n));
         let holds = pinned.clone().find(|n| stages[*n].dims >= dims);
         let stage = holds.or(pinned.next_back()).expect("a schema pins a code");
-        Self { stage, code: stages[stage], dims: stages[stage].dims.min(dims) }
+        let dims = stages[stage].dims.min(dims);
+        Self { stage, code: stages[stage], dims, walks: Walks::Never }
     }
 }
 
@@ -200,6 +216,31 @@ fn by_hand(stages: &[FunnelStage], schema: &Schema, dims: usize, limit: usize) -
     let Some((first, rest)) = stages.split_first() else {
         return Err(Error::invalid("funnel", "expected at least one stage"));
     };
+    check_stages(stages, dims, limit)?;
+    let entry = Entry::choose(schema, first.dims);
+    Ok(Plan::Funnel { entry, keep: first.keep, reranks: rest.to_vec() })
+}
+
+fn walk_by_hand(
+    width: usize,
+    stages: &[FunnelStage],
+    schema: &Schema,
+    dims: usize,
+    limit: usize,
+) -> Result<Plan> {
+    check_stages(stages, dims, limit)?;
+    let first = stages.first().map_or(limit, |stage| stage.keep);
+    if width < first.max(1) {
+        let why = format!("a walk keeps {width} rows, of which {first} are wanted");
+        return Err(Error::invalid("funnel", why));
+    }
+    let mut entry = Entry::choose(schema, dims);
+    entry.walks = Walks::Width(width);
+    Ok(Plan::Funnel { entry, keep: width, reranks: stages.to_vec() })
+}
+
+/// Each stage ranks by more dimensions than the one before, and keeps no more rows.
+fn check_stages(stages: &[FunnelStage], dims: usize, limit: usize) -> Result<()> {
     let rising = stages.windows(2).all(|w| w[0].dims < w[1].dims && w[0].keep >= w[1].keep);
     let fits = stages.iter().all(|s| (1..=dims).contains(&s.dims) && s.keep >= limit);
     if !rising || !fits {
@@ -209,8 +250,7 @@ fn by_hand(stages: &[FunnelStage], schema: &Schema, dims: usize, limit: usize) -
         );
         return Err(Error::invalid("funnel", why));
     }
-    let entry = Entry::choose(schema, first.dims);
-    Ok(Plan::Funnel { entry, keep: first.keep, reranks: rest.to_vec() })
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //!   funnel.rs   what the caller asks for, and the plan made of it
 //!   select.rs   filter -> the rows of each part that may be found
 //!   mask.rs     those rows as a scan wants them
+//!   graph.rs    which parts are walked, how far
 //!   exec.rs     plan -> scan of a stage code -> shortlist -> full vectors -> hits
 //!   exact.rs    the true nearest rows by bounds, where a code has them
 //!   score.rs    what a score is; the best hits, ties broken by id
@@ -14,6 +15,7 @@ mod exact;
 mod exec;
 mod explain;
 mod funnel;
+mod graph;
 mod mask;
 mod score;
 mod select;

@@ -8,9 +8,10 @@
 use std::sync::Arc;
 
 use super::format::{Footer, PAGE, RegionKind};
+use super::graph;
 use super::reader::{Parts, check_header, read_footer};
 use crate::codec::crc32;
-use crate::codec::header::{CollectionId, FileHeader};
+use crate::codec::header::{CollectionId, FileHeader, FileKind};
 use crate::error::{Error, Result};
 use crate::manifest::SegmentEntry;
 use crate::schema::Schema;
@@ -27,6 +28,7 @@ pub(crate) struct Check {
     parts: Parts,
     collection: CollectionId,
     entry: SegmentEntry,
+    kind: FileKind,
     table_at: u64,
 }
 
@@ -53,12 +55,29 @@ impl Check {
         schema: &Schema,
         entry: &SegmentEntry,
     ) -> Result<Self> {
-        check_header(&*file, collection, entry)?;
+        check_header(&*file, FileKind::Segment, collection, entry)?;
         let footer = read_footer(&*file, entry)?;
         let parts = Parts::open(file, &footer)?;
         parts.check_regions(schema)?;
         check_lengths(&parts, schema, entry.rows)?;
-        Ok(Self { parts, collection: *collection, entry: *entry, table_at: footer.table_at })
+        let (kind, table_at) = (FileKind::Segment, footer.table_at);
+        Ok(Self { parts, collection: *collection, entry: *entry, kind, table_at })
+    }
+
+    /// The same of a graph file, for rows of `dims` dimensions.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where that is not so.
+    pub(crate) fn of_graph(
+        file: Arc<dyn ReadFile>,
+        collection: &CollectionId,
+        dims: usize,
+        entry: &SegmentEntry,
+    ) -> Result<Self> {
+        let (parts, table_at) = graph::parts(file, collection, entry)?;
+        graph::meta(&parts, entry.rows, dims)?;
+        let kind = FileKind::Graph;
+        Ok(Self { parts, collection: *collection, entry: *entry, kind, table_at })
     }
 
     /// The spans of the file, front to back.
@@ -95,11 +114,7 @@ impl Check {
         let (content, padding) = bytes.split_at(span.content);
         match span.block_len {
             0 if span.at == 0 => {
-                let header = FileHeader::decode(
-                    content,
-                    crate::codec::header::FileKind::Segment,
-                    self.path(),
-                )?;
+                let header = FileHeader::decode(content, self.kind, self.path())?;
                 header.expect(self.entry.number, &self.collection, self.path())?;
                 header.no_body(self.path())?;
             }

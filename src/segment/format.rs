@@ -54,6 +54,10 @@ pub(crate) enum RegionKind {
     Payload,
     PayloadIndex,
     FieldIndex,
+    GraphMeta,
+    GraphCodes,
+    GraphFactors,
+    GraphLinks,
     /// A kind that only later versions know.
     Later {
         /// Its number on disk.
@@ -65,7 +69,7 @@ pub(crate) enum RegionKind {
 
 impl RegionKind {
     /// In the order of their numbers, from 1.
-    const KNOWN: [Self; 9] = [
+    const KNOWN: [Self; 13] = [
         Self::Ids,
         Self::IdOrder,
         Self::Norms,
@@ -75,6 +79,10 @@ impl RegionKind {
         Self::Payload,
         Self::PayloadIndex,
         Self::FieldIndex,
+        Self::GraphMeta,
+        Self::GraphCodes,
+        Self::GraphFactors,
+        Self::GraphLinks,
     ];
 
     /// What it holds, in the words of `info`.
@@ -85,6 +93,7 @@ impl RegionKind {
             Self::Vectors => "full vectors",
             Self::Payload | Self::PayloadIndex => "payloads",
             Self::FieldIndex => "field indexes",
+            Self::GraphMeta | Self::GraphCodes | Self::GraphFactors | Self::GraphLinks => "graphs",
             Self::Later { .. } => "of later versions",
         }
     }
@@ -92,7 +101,7 @@ impl RegionKind {
     /// Bytes covered by one checksum.
     pub(crate) fn block_len(self) -> u32 {
         match self {
-            Self::Norms | Self::Codes | Self::Factors => LARGE_BLOCK,
+            Self::Norms | Self::Codes | Self::Factors | Self::GraphFactors => LARGE_BLOCK,
             Self::Later { block_len, .. } => block_len,
             _ => SMALL_BLOCK,
         }

@@ -7,11 +7,13 @@
 //!
 //! [`writer`] makes a segment from a run of the memtable, [`reader`] opens one: it
 //! is mapped and paged from disk, but for the columns that [`resident`] keeps in RAM.
+//! [`graph`] is the file beside a segment that has the graph of its rows.
 //! [`check`] reads a whole file, [`salvage`] what is left of a damaged one.
 //! Every byte is checked against its block's checksum before its first use.
 
 pub(crate) mod check;
 pub(crate) mod format;
+pub(crate) mod graph;
 mod ids;
 pub(crate) mod reader;
 pub(crate) mod region;

@@ -59,7 +59,7 @@ impl Segment {
         let Some(file) = vfs.open(&name)? else {
             return Err(Error::corrupt(vfs.path(&name), 0, "is missing"));
         };
-        check_header(&*file, collection, entry)?;
+        check_header(&*file, FileKind::Segment, collection, entry)?;
         let footer = read_footer(&*file, entry)?;
         let parts = Parts::open(file, &footer)?;
         parts.build(schema, entry.rows)
@@ -75,6 +75,7 @@ impl Segment {
 
 pub(super) fn check_header(
     file: &dyn ReadFile,
+    kind: FileKind,
     collection: &CollectionId,
     entry: &SegmentEntry,
 ) -> Result<()> {
@@ -86,7 +87,7 @@ pub(super) fn check_header(
     if file.len() >= header.len() as u64 {
         file.read_at(&mut header, 0)?;
     }
-    let header = FileHeader::decode(&header, FileKind::Segment, file.path())?;
+    let header = FileHeader::decode(&header, kind, file.path())?;
     header.expect(entry.number, collection, file.path())?;
     header.no_body(file.path())
 }
@@ -238,7 +239,7 @@ impl Parts {
         Region::new(self.file.path(), self.bytes.clone(), checksums, entry)
     }
 
-    fn mapped(&self, kind: RegionKind, len: Option<usize>) -> Result<Region> {
+    pub(super) fn mapped(&self, kind: RegionKind, len: Option<usize>) -> Result<Region> {
         Ok(self.region(self.required(kind, 0, len)?))
     }
 

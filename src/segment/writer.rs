@@ -118,7 +118,8 @@ fn id_bytes(ids: &IdColumn) -> Vec<u8> {
 /// megabytes, not for rows.
 const BUFFER: usize = 1 << 20;
 
-struct SegmentWriter {
+/// Writes a file of regions: a segment, or a graph, which has the same form.
+pub(super) struct SegmentWriter {
     file: Box<dyn WriteFile>,
     buffer: Vec<u8>,
     /// Bytes of the file so far, those in the buffer included.
@@ -131,8 +132,8 @@ struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    fn begin(vfs: &dyn Vfs, header: &FileHeader) -> Result<Self> {
-        let file = vfs.create(&FileKind::Segment.name(header.number))?;
+    pub(super) fn begin(vfs: &dyn Vfs, header: &FileHeader) -> Result<Self> {
+        let file = vfs.create(&header.kind.name(header.number))?;
         let mut writer = Self {
             file,
             buffer: Vec::with_capacity(BUFFER),
@@ -202,14 +203,14 @@ impl SegmentWriter {
         self.pad()
     }
 
-    fn region(&mut self, kind: RegionKind, stage: u16, bytes: &[u8]) -> Result<()> {
+    pub(super) fn region(&mut self, kind: RegionKind, stage: u16, bytes: &[u8]) -> Result<()> {
         self.begin_region(kind, stage);
         self.put(bytes)?;
         self.end_region()
     }
 
     /// Writes table and footer; returns the file's length and the table's checksum.
-    fn finish(mut self, rows: u32) -> Result<(u64, u32)> {
+    pub(super) fn finish(mut self, rows: u32) -> Result<(u64, u32)> {
         let table = encode_table(&self.regions, &self.checksums);
         let table_crc = crc32(&table);
         let file_len = self.len + (table.len() + Footer::LEN) as u64;

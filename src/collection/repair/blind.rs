@@ -52,7 +52,8 @@ pub(super) fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifes
         match kind {
             FileKind::Segment => made.segments.extend(entry_of(&*file, number)?),
             FileKind::Wal => made.logs.push(log_of(&*file, number, &mut made.lsn)?),
-            FileKind::Tombstones | FileKind::Manifest => {}
+            // Only the manifest knew of which segment a graph is; it is built again.
+            FileKind::Tombstones | FileKind::Graph | FileKind::Manifest => {}
         }
     }
     Ok(made)

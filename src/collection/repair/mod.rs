@@ -20,7 +20,7 @@ use roaring::RoaringBitmap;
 
 use super::Collection;
 use super::open::{MAX_LOG, open_segments, read_tombstones, replay, strays};
-use super::verify::check_segments;
+use super::verify::{Sealed, check_files};
 use super::writer::{remove_unnamed, write_files, write_parts};
 use crate::codec::header::{FileHeader, FileKind, check_writable};
 use crate::error::{Corruption, Error, Result};
@@ -153,6 +153,7 @@ pub(crate) fn repair(vfs: &dyn Vfs, options: &RepairOptions) -> Result<Repaired>
     let mut next = repair.found.clone();
     next.segments.clear();
     next.logs.clear();
+    next.graphs.retain(|graph| !repair.lost_graphs.contains(&graph.number));
     let installed = repair.write(sources, &logs, &mut next).and_then(|()| next.install(vfs));
     installed.inspect_err(|_| remove_unnamed(vfs, &next, &repair.found))?;
     remove_unnamed(vfs, &repair.found, &next);
@@ -184,6 +185,8 @@ struct Repair<'a> {
     blind: bool,
     /// Names of damaged files.
     damaged: Vec<String>,
+    /// Graphs that are damaged.
+    lost_graphs: Vec<FileNumber>,
     report: Repaired,
 }
 
@@ -210,7 +213,7 @@ impl<'a> Repair<'a> {
             // Without a manifest nobody knows that it is not needed.
             damaged.extend(blind.then_some(name));
         }
-        Ok(Self { vfs, options, found, blind, damaged, report })
+        Ok(Self { vfs, options, found, blind, damaged, lost_graphs: Vec::new(), report })
     }
 
     fn note(&mut self, name: String, error: Error) -> Result<()> {
@@ -224,7 +227,8 @@ impl<'a> Repair<'a> {
     fn examine(&mut self) -> Result<Vec<Source>> {
         let mut sources = Vec::new();
         let segments = self.found.segments.clone();
-        let checked = check_segments(self.vfs, &self.found, &segments, THREADS);
+        let files: Vec<_> = segments.iter().map(Sealed::segment).collect();
+        let checked = check_files(self.vfs, &self.found, &files, THREADS);
         for (entry, checked) in segments.into_iter().zip(checked) {
             let name = FileKind::Segment.name(entry.number);
             let state = match checked {
@@ -235,6 +239,7 @@ impl<'a> Repair<'a> {
                     salvage.map_or(State::Lost, |left| State::Damaged(Box::new(left)))
                 }
             };
+            self.examine_graph(&entry)?;
             let mut source =
                 Source { entry, dead: RoaringBitmap::new(), dead_unknown: self.blind, state };
             match read_tombstones(self.vfs, &self.found, &entry) {
@@ -248,6 +253,20 @@ impl<'a> Repair<'a> {
             sources.push(source);
         }
         Ok(sources)
+    }
+
+    /// Compares the graph of a segment. A damaged one is dropped: it follows from the
+    /// rows, and is built again when it is wanted.
+    fn examine_graph(&mut self, entry: &SegmentEntry) -> Result<()> {
+        let Some(graph) = self.found.graph_of(entry.number) else { return Ok(()) };
+        let file = Sealed::graph(graph, entry);
+        for checked in check_files(self.vfs, &self.found, &[file], THREADS) {
+            if let Err(e) = checked {
+                self.note(FileKind::Graph.name(graph.number), e)?;
+                self.lost_graphs.push(graph.number);
+            }
+        }
+        Ok(())
     }
 
     fn salvage(&self, name: &str, entry: &SegmentEntry) -> Option<Salvage> {

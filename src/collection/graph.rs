@@ -1,0 +1,227 @@
+//! Graphs of segments: built, dropped, opened.
+//!
+//! A graph is built from an immutable segment without any lock; only installing it does
+//! lock. Until then searches scan, and a crash leaves a stray file. When segments are
+//! merged their graphs go with them, and the merged segment gets one of its own: walking
+//! the larger one for the rows of the smaller would save little, because most time goes
+//! into the walks of new rows either way, and it would make the graph depend on history.
+
+use std::num::NonZero;
+use std::sync::Arc;
+
+use super::writer::sync_names;
+use super::{Collection, Progress, Shared};
+use crate::codec::header::FileKind;
+use crate::error::{Error, Result};
+use crate::graph::{self, Graph, MIN_ROWS, Vectors};
+use crate::manifest::{GraphEntry, Manifest, SegmentEntry};
+use crate::rows::Column;
+use crate::schema::{Metric, Schema};
+use crate::segment::graph as file;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread;
+use crate::types::Ordinal;
+use crate::vfs::Vfs;
+use crate::view::{Part, View};
+
+/// Most threads that build a graph.
+const THREADS: usize = 4;
+/// Norms that differ by no more than this factor are taken for equal.
+const ALIKE: f32 = 1.01;
+
+/// What [`Collection::build_graphs`] or [`Collection::drop_graphs`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Graphs {
+    /// Segments that got, or lost, a graph.
+    pub segments: usize,
+    /// Their rows.
+    pub rows: u64,
+}
+
+impl Collection {
+    /// Gives every segment of at least two rows a graph, if it has none and can have
+    /// one: searches then walk from row to row instead of scanning all codes, where the
+    /// planner expects that to be quicker. Rows in RAM are flushed first.
+    ///
+    /// A segment can have a graph under [`Metric::Cosine`], and under the other metrics
+    /// if all its vectors have the same length (within 1 %): near rows are then near
+    /// under all of them.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where a file could not be written; nothing is lost then.
+    /// [`Error::Corrupt`] where a vector is damaged.
+    pub fn build_graphs(&self) -> Result<Graphs> {
+        self.build_graphs_with(|_| true)
+    }
+
+    /// As [`Self::build_graphs`], telling how far the graph at hand is, in rows. When
+    /// `progress` returns false it ends early and keeps the graphs built before.
+    ///
+    /// # Errors
+    /// As [`Self::build_graphs`]; [`Error::Invalid`] if `progress` ended it.
+    pub fn build_graphs_with(&self, progress: impl Fn(Progress) -> bool) -> Result<Graphs> {
+        self.flush()?;
+        let shared = &**self.shared;
+        let _alone = shared.compacting.lock();
+        build_wanted(shared, 0, &progress)
+    }
+
+    /// Drops all graphs. Searches are slower then, and find the same rows or more; with
+    /// [`Options::graph_min_rows`](crate::Options::graph_min_rows) at its default, large
+    /// segments get new ones when next something is merged or the collection is opened.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the manifest could not be written.
+    pub fn drop_graphs(&self) -> Result<Graphs> {
+        let shared = &**self.shared;
+        let _alone = shared.compacting.lock();
+        let mut writer = shared.lock_writer()?;
+        let view = shared.view();
+        let mut dropped = Graphs::default();
+        let mut next = writer.manifest.clone();
+        next.graphs.clear();
+        if next == writer.manifest {
+            return Ok(dropped);
+        }
+        writer.install(&*shared.vfs, next)?;
+        let mut parts = view.parts.clone();
+        for part in parts.iter_mut().filter(|part| part.graph.is_some()) {
+            dropped.segments += 1;
+            dropped.rows += u64::from(part.rows.len());
+            *part = Arc::new(part.with_graph(None));
+        }
+        shared.publish(View { schema: view.schema.clone(), lsn: view.lsn, parts });
+        Ok(dropped)
+    }
+}
+
+/// Opens the graph of a segment, if it has one.
+pub(super) fn open(
+    vfs: &dyn Vfs,
+    manifest: &Manifest,
+    segment: &SegmentEntry,
+) -> Result<Option<Arc<Graph>>> {
+    let Some(entry) = manifest.graph_of(segment.number) else { return Ok(None) };
+    let dims = manifest.schema.dims();
+    file::open(vfs, &manifest.collection, dims, &entry, segment.rows).map(Arc::new).map(Some)
+}
+
+/// Whether a segment wants a graph that it has not.
+pub(super) fn has_work(shared: &Shared) -> bool {
+    next_wanted(shared, shared.options.graph_min_rows).is_some()
+}
+
+/// What the background thread does when there is nothing left to merge.
+pub(super) fn run_policy(shared: &Shared) -> Result<()> {
+    let _alone = shared.compacting.lock();
+    let go_on = |_| !shared.closing.load(Ordering::Relaxed);
+    build_wanted(shared, shared.options.graph_min_rows, &go_on).map(drop)
+}
+
+/// Builds the graphs of all segments of at least `min_rows` rows that want one.
+pub(super) fn build_wanted(
+    shared: &Shared,
+    min_rows: u64,
+    progress: &dyn Fn(Progress) -> bool,
+) -> Result<Graphs> {
+    let mut done = Graphs::default();
+    while let Some(part) = next_wanted(shared, min_rows) {
+        build_one(shared, &part, progress)?;
+        done.segments += 1;
+        done.rows += u64::from(part.rows.len());
+    }
+    Ok(done)
+}
+
+fn next_wanted(shared: &Shared, min_rows: u64) -> Option<Arc<Part>> {
+    let wants = |part: &&Arc<Part>| {
+        let rows = part.rows.len();
+        part.segment.is_some()
+            && part.graph.is_none()
+            && rows >= MIN_ROWS
+            && u64::from(rows) >= min_rows
+            && (shared.schema.metric() == Metric::Cosine || has_alike_norms(part))
+    };
+    shared.view().parts.iter().find(wants).cloned()
+}
+
+/// Whether all norms are nearly the same; where they cannot be read, not.
+fn has_alike_norms(part: &Part) -> bool {
+    if part.rows.ready(Column::Norms).is_err() {
+        return false;
+    }
+    let norms = part.rows.norms();
+    let (least, most) =
+        norms.iter().fold((f32::MAX, 0f32), |(least, most), n| (least.min(*n), most.max(*n)));
+    most <= least * ALIKE
+}
+
+/// Builds the graph of a segment and installs it, unless the segment is gone by then.
+fn build_one(shared: &Shared, part: &Part, progress: &dyn Fn(Progress) -> bool) -> Result<()> {
+    let vfs = &*shared.vfs;
+    let segment = part.segment.expect("only segments have graphs");
+    let total = u64::from(part.rows.len());
+    let watch = |done| {
+        let ended = || Error::invalid("graph", "it was ended before it was done");
+        if progress(Progress { done, total }) { Ok(()) } else { Err(ended()) }
+    };
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let source = Source { part, schema: &shared.schema };
+    let built = graph::build(&source, cores.min(THREADS), &watch)?;
+    let (number, owner) = shared.lock_writer()?.reserve();
+    let write = || {
+        let entry = file::write(vfs, owner, number, segment, &built)?;
+        sync_names(vfs)?;
+        let dims = shared.schema.dims();
+        Ok((entry, file::open(vfs, &owner.collection, dims, &entry, part.rows.len())?))
+    };
+    let written: Result<(GraphEntry, Graph)> = write();
+    let remove = || drop(vfs.remove(&FileKind::Graph.name(number)));
+    let (entry, graph) = written.inspect_err(|_| remove())?;
+    install(shared, entry, graph)
+}
+
+/// Installs a graph whose file is durable.
+fn install(shared: &Shared, entry: GraphEntry, graph: Graph) -> Result<()> {
+    let vfs = &*shared.vfs;
+    let mut writer = shared.lock_writer()?;
+    let mut next = writer.manifest.clone();
+    next.graphs.push(entry);
+    next.drop_orphans();
+    if next.graph_of(entry.segment).is_none() {
+        // A flush has dropped the segment: all its rows are dead.
+        let _ = vfs.remove(&FileKind::Graph.name(entry.number));
+        return Ok(());
+    }
+    writer.install(vfs, next)?;
+    let view = shared.view();
+    let graph = Arc::new(graph);
+    let mut parts = view.parts.clone();
+    for part in parts.iter_mut().filter(|part| part.segment == Some(entry.segment)) {
+        *part = Arc::new(part.with_graph(Some(graph.clone())));
+    }
+    shared.publish(View { schema: view.schema.clone(), lsn: view.lsn, parts });
+    Ok(())
+}
+
+/// The vectors of a segment, dead rows included: they are walked over too.
+struct Source<'a> {
+    part: &'a Part,
+    schema: &'a Schema,
+}
+
+impl Vectors for Source<'_> {
+    fn rows(&self) -> u32 {
+        self.part.rows.len()
+    }
+
+    fn dims(&self) -> usize {
+        self.schema.dims()
+    }
+
+    fn read(&self, row: u32, into: &mut [f32]) -> Result<()> {
+        self.schema.stored().decode(self.part.rows.vector(Ordinal(row))?, into);
+        Ok(())
+    }
+}

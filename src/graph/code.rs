@@ -1,0 +1,150 @@
+//! Rows and queries as a walk compares them.
+//!
+//! The estimate is that of [`crate::encoding`]: `cos(x, q) ~ factor <c, q> / |q|`, where `c`
+//! is the signed code of a row `x` and `factor = |x| / <x, c>`. Only the layout differs.
+
+use crate::encoding::Bits;
+use crate::kernel::Isa;
+use crate::kernel::gather::{CHUNK, CHUNK_DIMS, RowPlanes, bit_row_dots, byte_row_dot};
+
+/// Most dimensions that are coded with a bit each.
+const BIT_DIMS: usize = 1024;
+/// Most dimensions that are coded with a byte each.
+const BYTE_DIMS: usize = 256;
+/// Bits of a query's component that meets a bit.
+const PLANES: u32 = 6;
+
+/// How the rows of a graph are coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RowCode {
+    pub(crate) bits: Bits,
+    pub(crate) dims: usize,
+}
+
+impl RowCode {
+    /// The code for vectors of so many dimensions. A bit each says more than a byte each
+    /// of an eighth of them, where there are enough.
+    pub(crate) fn choose(dims: usize) -> Self {
+        if dims >= CHUNK_DIMS {
+            Self { bits: Bits::One, dims: dims.min(BIT_DIMS) }
+        } else {
+            Self { bits: Bits::Eight, dims: dims.min(BYTE_DIMS) }
+        }
+    }
+
+    /// Bytes of a row's code.
+    pub(crate) fn row_bytes(self) -> usize {
+        match self.bits {
+            Bits::One => self.dims.div_ceil(CHUNK_DIMS) * CHUNK,
+            _ => self.dims,
+        }
+    }
+
+    /// Writes the code of `row` into zeros, and returns its factor.
+    pub(super) fn encode(self, row: &[f32], signed: &mut [i8], out: &mut [u8]) -> f32 {
+        let (row, signed) = (&row[..self.dims], &mut signed[..self.dims]);
+        if self.bits == Bits::One {
+            for (j, (&x, sign)) in row.iter().zip(&mut *signed).enumerate() {
+                out[j / 8] |= u8::from(x > 0.0) << (j % 8);
+                *sign = if x > 0.0 { 1 } else { -1 };
+            }
+        } else {
+            quantise(row, 127, signed);
+            out.copy_from_slice(bytemuck::cast_slice(signed));
+        }
+        factor(row, signed)
+    }
+}
+
+/// Rounds `values` to `-top..=top`, the largest magnitude becoming `top`; the step.
+pub(super) fn quantise(values: &[f32], top: i8, out: &mut [i8]) -> f64 {
+    let largest = values.iter().fold(0f32, |m, v| m.max(v.abs()));
+    if largest == 0.0 {
+        out.fill(0);
+        return 0.0;
+    }
+    let step = f64::from(largest) / f64::from(top);
+    for (code, &value) in out.iter_mut().zip(values) {
+        // Rounds to the nearest integer, as `encoding` does and says why.
+        *code = (f64::from(value) / step + 6_755_399_441_055_744.0).to_bits() as i8;
+    }
+    step
+}
+
+/// `|x| / <x, c>`, or 0 for a row of zeros.
+fn factor(row: &[f32], signed: &[i8]) -> f32 {
+    let add = |(square, dot): (f64, f64), (&x, &c): (&f32, &i8)| {
+        let x = f64::from(x);
+        (square + x * x, dot + x * f64::from(c))
+    };
+    let (square, dot) = row.iter().zip(signed).fold((0.0, 0.0), add);
+    if dot > 0.0 { (square.sqrt() / dot) as f32 } else { 0.0 }
+}
+
+/// A query prepared for the codes of a graph.
+#[derive(Debug, Clone)]
+pub(crate) struct RowQuery {
+    isa: Isa,
+    lanes: Lanes,
+    /// Turns a dot into a length along the query.
+    scale: f32,
+}
+
+#[derive(Debug, Clone)]
+enum Lanes {
+    Planes(RowPlanes),
+    Bytes(Vec<i8>),
+}
+
+impl RowQuery {
+    /// Prepares the first `dims` dimensions of `query`, or as many as the code has.
+    pub(crate) fn new(code: RowCode, query: &[f32], dims: usize) -> Self {
+        let prefix = &query[..dims.min(code.dims)];
+        let mut values = vec![0; prefix.len()];
+        let top = if code.bits == Bits::One { (1 << (PLANES - 1)) - 1 } else { i8::MAX };
+        let step = quantise(prefix, top, &mut values);
+        let norm = prefix.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+        // A factor belongs to all dimensions of a code; see `encoding::scan`.
+        let longer = (code.dims as f64 / prefix.len() as f64).sqrt();
+        let scale = if norm > 0.0 { (step * longer / norm) as f32 } else { 0.0 };
+        Self { isa: Isa::detect(), lanes: Lanes::new(code, &values), scale }
+    }
+
+    /// A query that is a row itself, given as bytes that are proportional to it.
+    pub(super) fn of_row(code: RowCode, row: &[i8]) -> Self {
+        let mut values = row[..row.len().min(code.dims)].to_vec();
+        if code.bits == Bits::One {
+            let down = 8 - PLANES;
+            values.iter_mut().for_each(|v| *v >>= down);
+        }
+        let square: i32 = values.iter().map(|&v| i32::from(v).pow(2)).sum();
+        let scale = 1.0 / f64::from(square.max(1)).sqrt();
+        Self { isa: Isa::detect(), lanes: Lanes::new(code, &values), scale: scale as f32 }
+    }
+
+    /// The estimated cosine of each row, from its code and factor.
+    pub(super) fn estimate(&self, codes: &[&[u8]], factors: &[f32], out: &mut [f32]) {
+        let mut dots = [0; super::MAX_DEGREE];
+        let dots = &mut dots[..codes.len()];
+        match &self.lanes {
+            Lanes::Planes(planes) => bit_row_dots(self.isa, codes, planes, dots),
+            Lanes::Bytes(query) => {
+                for (code, dot) in codes.iter().zip(&mut *dots) {
+                    *dot = byte_row_dot(query, bytemuck::cast_slice(&code[..query.len()]));
+                }
+            }
+        }
+        for ((score, &dot), factor) in out.iter_mut().zip(&*dots).zip(factors) {
+            *score = factor * (dot as f32 * self.scale);
+        }
+    }
+}
+
+impl Lanes {
+    fn new(code: RowCode, values: &[i8]) -> Self {
+        match code.bits {
+            Bits::One => Self::Planes(RowPlanes::new(values, PLANES)),
+            _ => Self::Bytes(values.to_vec()),
+        }
+    }
+}
