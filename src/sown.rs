@@ -85,6 +85,12 @@ pub enum Bug {
     MergeOnOldView,
     /// The last handle does not wait for the background thread.
     CloseDoesNotWait,
+    /// A flush in the background that has not ended is forgotten for the next one.
+    FlushThreadForgotten,
+    /// A commit does not wait for a flush in the background.
+    CommitDoesNotWait,
+    /// A flush that ends in the background does not wake those who wait for it.
+    FlushWakesNobody,
 }
 
 /// Whether tests have sown this bug, on this thread.

@@ -253,11 +253,14 @@ fn every_schedule_survives_power_loss() {
 /// A scheduler that finds nothing would prove nothing.
 #[test]
 fn bugs_of_concurrency_are_noticed() {
-    let bugs: [(Bug, fn()); 5] = [
+    let bugs: [(Bug, fn()); 8] = [
         (Bug::GroupTakenBeforeLock, everything),
         (Bug::FlushPublishedLate, everything),
         (Bug::MergeOnOldView, everything),
         (Bug::CloseDoesNotWait, everything),
+        (Bug::FlushThreadForgotten, everything),
+        (Bug::CommitDoesNotWait, everything),
+        (Bug::FlushWakesNobody, everything),
         (Bug::PublishedBeforeSync, power_loss),
     ];
     let mut missed = Vec::new();

@@ -60,6 +60,7 @@ pub(super) fn commit(handle: &Handle, operations: u32, adds: bool, frame: Frame)
     while outcome.lock().is_none()
         && writer.flushing
         && writer.wants_flush(&handle.view(), &handle.options)
+        && !sown(Bug::CommitDoesNotWait)
     {
         handle.flushed.wait(&mut writer);
     }
