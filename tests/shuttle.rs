@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use matryo::testing::{Bug, Folder, Recorder, sow};
 use matryo::{Collection, Options, RowId, Schema, Snapshot, json};
+use shuttle::rand::RngCore;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, FailurePersistence, Runner, thread};
 use support::long;
@@ -143,7 +144,9 @@ fn run(db: Collection, ledger: &Arc<Ledger>, works: Vec<Work>) {
 /// process that dies, and a close while all that goes on.
 fn everything() {
     let folder = Folder::default();
-    let options = || Options::new().memtable_bytes(1);
+    // Full after each commit, or after two: then one goes on beside a flush.
+    let memtable = if shuttle::rand::thread_rng().next_u32() & 1 == 0 { 1 } else { 350 };
+    let options = || Options::new().memtable_bytes(memtable);
     let db = folder.create_threaded(schema(), options()).expect("create");
     let ledger = Arc::new(Ledger::default());
     let mut works: Vec<Work> = Vec::new();
