@@ -37,6 +37,10 @@ pub enum Bug {
     FlushTakesLaterLsn,
     /// With a segment made in the background the log of later commits goes too.
     FlushDropsOpenLog,
+    /// Rows that die while a flush writes them in the background live on.
+    FlushForgetsFrozenDead,
+    /// A log is sealed for a flush in the background while its end can be lost.
+    FreezeBeforeLogSync,
     /// A merge is installed while commits it takes for granted can be lost.
     MergeBeforeLogSync,
     /// Rows that die while they are merged live on in the merged segment.
@@ -55,6 +59,12 @@ pub enum Bug {
     BulkLeavesFiles,
     /// Frames of a commit that failed are not cut off.
     FailedFramesStay,
+    /// A log goes on after frames were taken back.
+    LogGoesOn,
+    /// The reserve is for whatever comes first.
+    ReserveForAll,
+    /// A reserve that was spent is not taken again.
+    ReserveNotTakenAgain,
     /// A disk that was full is never written to again.
     FullForGood,
     /// Recovery relies on a copy of the log that is not durable.
@@ -83,14 +93,25 @@ pub enum Bug {
     FlushPublishedLate,
     /// A merge builds on the view from before it had the writer's lock.
     MergeOnOldView,
+    /// A handle that only reads does not look again where a writer came in between.
+    ReaderLooksOnce,
     /// The last handle does not wait for the background thread.
     CloseDoesNotWait,
+<<<<<<< HEAD
     /// Codes are said to be nearer to their rows than they are.
     ResidualTooSmall,
     /// Rows are pruned that reach the floor, but not by much.
     FloorTooHigh,
     /// Bounds leave out what a query loses by rounding.
     QueryTakenAsExact,
+=======
+    /// A flush in the background that has not ended is forgotten for the next one.
+    FlushThreadForgotten,
+    /// A commit does not wait for a flush in the background.
+    CommitDoesNotWait,
+    /// A flush that ends in the background does not wake those who wait for it.
+    FlushWakesNobody,
+>>>>>>> verify3
 }
 
 /// Whether tests have sown this bug, on this thread.

@@ -162,6 +162,14 @@ impl Recorder {
         crate::collection::open::create(Arc::new(self.0.clone()), schema, options.background(false))
     }
 
+    /// As [`Self::create`], with background threads where `options` asks for them.
+    ///
+    /// # Errors
+    /// As [`Collection::create_with`].
+    pub fn create_threaded(&self, schema: Schema, options: Options) -> Result<Collection> {
+        crate::collection::open::create(Arc::new(self.0.clone()), schema, options)
+    }
+
     /// Opens the collection in it.
     ///
     /// # Errors

@@ -6,11 +6,12 @@ mod support;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use matryo::testing::Folder;
 use matryo::{Options, json};
 use support::fails::{FAILURES, sweep};
-use support::full::{Disk, deletes_go_on, nothing_goes_on_without_a_reserve};
-use support::{DIMS, long, schema, vector};
+use support::full::{
+    deletes_go_on, nothing_goes_on_without_a_reserve, reserve_comes_and_goes, with_disk,
+};
+use support::{DIMS, long, vector};
 
 #[test]
 fn an_operation_that_fails_loses_nothing_that_was_acknowledged() {
@@ -28,19 +29,6 @@ fn an_operation_that_fails_loses_nothing_that_was_acknowledged() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     println!("{workloads} workloads, {} cases", cases.into_inner());
-}
-
-/// A folder in RAM, and the disk it makes.
-fn with_disk(test: impl Fn(&Folder, &Disk)) {
-    let folder = Folder::default();
-    let disk = Disk {
-        create: &|options| folder.create(schema(), options).expect("create"),
-        open: &|options| folder.open(options),
-        fill: &|| folder.limit(Some(folder.used())),
-        free: &|| folder.limit(None),
-        exact: true,
-    };
-    test(&folder, &disk);
 }
 
 #[test]
@@ -77,22 +65,5 @@ fn on_a_full_disk_recovery_goes_on() {
 
 #[test]
 fn the_reserve_is_taken_before_the_first_commit_and_again_when_there_is_room() {
-    with_disk(|folder, disk| {
-        let db = (disk.create)(Options::new());
-        assert!(folder.used() < 1000, "a handle that does not write takes nothing");
-        db.upsert(1, &vector(1, DIMS), ()).expect("commit");
-        let reserve = Options::RESERVE;
-        assert!((reserve..reserve + 2000).contains(&folder.used()));
-        folder.limit(Some(folder.used()));
-        db.delete(1).expect("on a full disk");
-        assert!(folder.used() < 2000, "it is spent");
-        folder.limit(None);
-        db.upsert(2, &vector(2, DIMS), ()).expect("there is room");
-        assert!(folder.used() > reserve, "it is there again");
-        drop(db);
-        // Another handle was told to keep none.
-        let db = (disk.open)(Options::new().reserve(0)).expect("open");
-        db.delete(2).expect("commit");
-        assert!(folder.used() < 3000);
-    });
+    with_disk(reserve_comes_and_goes);
 }

@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use matryo::testing::{Bug, Folder, Recorder, sow};
 use matryo::{Collection, Options, RowId, Schema, Snapshot, json};
+use shuttle::rand::RngCore;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, FailurePersistence, Runner, thread};
 use support::long;
@@ -75,7 +76,8 @@ fn commits(snapshot: &Snapshot) -> [u64; WRITERS] {
 /// Commit `n` of a writer leaves these rows: all, or all but one.
 fn ids_of(writer: usize, n: u64) -> Vec<u64> {
     let first = writer as u64 * ROWS;
-    let gone = if writer != LOADER && n % 2 == 0 { Some(first + n / 2 % ROWS) } else { None };
+    let gone =
+        if writer != LOADER && n.is_multiple_of(2) { Some(first + n / 2 % ROWS) } else { None };
     (first..first + ROWS).filter(|id| Some(*id) != gone).collect()
 }
 
@@ -124,23 +126,35 @@ fn read(db: &Collection, ledger: &Ledger, times: usize) {
     }
 }
 
+/// What a thread does with its handle.
+type Work = Box<dyn FnOnce(Collection, &Ledger) + Send>;
+
+/// Does all that at once; no handle is left then.
+fn run(db: Collection, ledger: &Arc<Ledger>, works: Vec<Work>) {
+    let start = |work: Work| {
+        let (db, ledger) = (db.clone(), ledger.clone());
+        thread::spawn(move || work(db, &ledger))
+    };
+    let threads: Vec<_> = works.into_iter().map(start).collect();
+    drop(db);
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+}
+
 /// Commits, bulk loads, merges by hand and in the background, a backup, readers, a
 /// process that dies, and a close while all that goes on.
 fn everything() {
     let folder = Folder::default();
-    let options = || Options::new().memtable_bytes(1);
+    // Full after each commit, or after two: then one goes on beside a flush.
+    let memtable = if shuttle::rand::thread_rng().next_u32() & 1 == 0 { 1 } else { 350 };
+    let options = || Options::new().memtable_bytes(memtable);
     let db = folder.create_threaded(schema(), options()).expect("create");
     let ledger = Arc::new(Ledger::default());
-    let mut threads = Vec::new();
-    let mut start = |work: Box<dyn FnOnce(Collection, &Ledger) + Send>| {
-        let (db, ledger) = (db.clone(), ledger.clone());
-        threads.push(thread::spawn(move || work(db, &ledger)));
-    };
+    let mut works: Vec<Work> = Vec::new();
     for (writer, commits) in [(0, 3), (1, 2), (LOADER, 1)] {
-        start(Box::new(move |db, ledger| write(&db, ledger, writer, commits)));
+        works.push(Box::new(move |db, ledger| write(&db, ledger, writer, commits)));
     }
-    start(Box::new(|db, ledger| read(&db, ledger, 3)));
-    start(Box::new(|db, ledger| {
+    works.push(Box::new(|db, ledger| read(&db, ledger, 3)));
+    works.push(Box::new(|db, ledger| {
         db.flush().expect("flush");
         db.compact().expect("compact");
         db.verify().expect("undamaged");
@@ -150,16 +164,14 @@ fn everything() {
         between(low, commits(&copy.snapshot()), ledger.begun(), "a backup");
     }));
     let disk = folder.clone();
-    start(Box::new(move |_, ledger| {
+    works.push(Box::new(move |_, ledger| {
         thread::yield_now();
         let low = ledger.acknowledged();
         let (left, high) = (disk.fork(), ledger.begun());
         let again = left.open(Options::new()).expect("recovers");
         between(low, commits(&again.snapshot()), high, "after a death");
     }));
-    drop(start);
-    drop(db);
-    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    run(db, &ledger, works);
     let again = folder.open(options()).expect("all handles are gone");
     assert_eq!(commits(&again.snapshot()), [3, 2, 1], "after a clean close");
     drop(again);
@@ -167,10 +179,82 @@ fn everything() {
     closed.verify().expect("whole");
 }
 
+/// Handles that only read come and go beside a writer: commits are seen in order.
+fn readers_beside() {
+    let folder = Folder::default();
+    let options = Options::new().memtable_bytes(1);
+    let db = folder.create_threaded(schema(), options).expect("create");
+    let ledger = Arc::new(Ledger::default());
+    let mut works: Vec<Work> = vec![
+        Box::new(|db, ledger| write(&db, ledger, 0, 3)),
+        Box::new(|db, ledger| {
+            write(&db, ledger, LOADER, 1);
+            db.compact().expect("compact");
+        }),
+    ];
+    let disk = folder.clone();
+    works.push(Box::new(move |_, ledger| {
+        let low = ledger.acknowledged();
+        let reader = disk.open(Options::new().read_only(true)).expect("opens");
+        let mut last = commits(&reader.snapshot());
+        between(low, last, ledger.begun(), "a reader");
+        for _ in 0..3 {
+            let low = ledger.acknowledged();
+            reader.refresh().expect("refresh");
+            let now = commits(&reader.snapshot());
+            between(low, now, ledger.begun(), "a refresh");
+            between(last, now, now, "a refresh, after the last");
+            last = now;
+        }
+        reader.verify().expect("whole");
+    }));
+    run(db, &ledger, works);
+    let reader = folder.open(Options::new().read_only(true)).expect("opens");
+    assert_eq!(commits(&reader.snapshot()), [3, 0, 1], "after a clean close");
+}
+
+/// Two commits share a write, and there is room for one only: a reader beside may
+/// see that before it is taken back, and must not keep it.
+fn taken_back() {
+    let folder = Folder::default();
+    let db = folder.create(schema(), Options::new().reserve(0)).expect("create");
+    let upsert =
+        |db: &Collection, id: u64, n: u64| db.upsert(id, &[1.0, n as f32], json!({"n": n}));
+    upsert(&db, 0, 1).expect("there is room");
+    let before = folder.used();
+    upsert(&db, 0, 2).expect("there is room");
+    let frame = folder.used() - before;
+    let reader = folder.open(Options::new().read_only(true)).expect("opens");
+    folder.limit(Some(folder.used() + frame));
+    let write = |id| {
+        let db = db.clone();
+        thread::spawn(move || upsert(&db, id, 1).is_ok())
+    };
+    let threads = [write(1), write(2)];
+    for _ in 0..2 {
+        reader.refresh().expect("refresh");
+        thread::yield_now();
+    }
+    let done = threads.map(|thread| thread.join().expect("no panic"));
+    assert!(!done[0] || !done[1], "there was room for one");
+    folder.limit(None);
+    for (id, done) in [1, 2].into_iter().zip(done) {
+        if !done {
+            upsert(&db, id, 2).expect("there is room");
+        }
+    }
+    reader.refresh().expect("refresh");
+    let rows = |db: &Collection| -> Vec<_> {
+        [0, 1, 2].map(|id| db.get(id).expect("readable").expect("there")).into()
+    };
+    assert_eq!(rows(&reader), rows(&db), "the reader keeps what was taken back");
+}
+
 /// What a reader saw, or a writer was told, is there after the power was cut.
 fn power_loss() {
     let recorder = Recorder::new(None);
-    let db = recorder.create(schema(), Options::new().memtable_bytes(400)).expect("create");
+    let options = Options::new().memtable_bytes(400);
+    let db = recorder.create_threaded(schema(), options).expect("create");
     let ledger = Arc::new(Ledger::default());
     // How many operations there were when so much was known to be durable.
     let known: Arc<[[AtomicUsize; 4]; WRITERS]> = Arc::default();
@@ -197,6 +281,7 @@ fn power_loss() {
         }
     }));
     threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    drop(db);
     let mut replay = recorder.replay();
     let mut operations = 0;
     loop {
@@ -215,7 +300,6 @@ fn power_loss() {
         }
         operations += 1;
     }
-    drop(db);
 }
 
 fn config(print: bool) -> Config {
@@ -246,6 +330,12 @@ fn every_schedule_keeps_the_promises() {
 }
 
 #[test]
+fn every_schedule_shows_readers_commits_in_order() {
+    explored("readers beside a writer", readers_beside, 4000);
+    explored("commits that are taken back", taken_back, 4000);
+}
+
+#[test]
 fn every_schedule_survives_power_loss() {
     explored("power loss", power_loss, 8000);
 }
@@ -253,12 +343,19 @@ fn every_schedule_survives_power_loss() {
 /// A scheduler that finds nothing would prove nothing.
 #[test]
 fn bugs_of_concurrency_are_noticed() {
-    let bugs: [(Bug, fn()); 5] = [
+    let bugs: [(Bug, fn()); 12] = [
         (Bug::GroupTakenBeforeLock, everything),
         (Bug::FlushPublishedLate, everything),
         (Bug::MergeOnOldView, everything),
         (Bug::CloseDoesNotWait, everything),
+        (Bug::FlushThreadForgotten, everything),
+        (Bug::CommitDoesNotWait, everything),
+        (Bug::FlushWakesNobody, everything),
+        (Bug::FlushForgetsFrozenDead, everything),
+        (Bug::ReaderLooksOnce, readers_beside),
+        (Bug::LogGoesOn, taken_back),
         (Bug::PublishedBeforeSync, power_loss),
+        (Bug::FlushDropsOpenLog, power_loss),
     ];
     let mut missed = Vec::new();
     for (bug, world) in bugs {

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use matryo::testing::{Bug, Flaw, Folder, sow};
 use matryo::{Collection, Durability, Options, json};
 use support::cuts::{Wrong, sweep};
+use support::full::{deletes_go_on, reserve_comes_and_goes, with_disk};
 use support::{
     Answers, DIMS, crc32, fails, files, folder_of, questions, schema, sure_answers, vector,
 };
@@ -23,11 +24,13 @@ enum By {
     ForgedManifest,
     /// Files are counted behind a bulk load that was dropped.
     CountingFiles,
+    /// A disk is full, and later it is not.
+    FullDisk,
 }
 
 const POWER: By = By::PowerLoss(Durability::Full);
 
-const BUGS: [(Wrong, By); 43] = [
+const BUGS: [(Wrong, By); 47] = [
     (Wrong::Folder(Flaw::NoDirSync), POWER),
     (Wrong::Folder(Flaw::NoDirSyncAfterRename), POWER),
     (Wrong::Folder(Flaw::NoDirSyncAfterCreate), POWER),
@@ -52,6 +55,8 @@ const BUGS: [(Wrong, By); 43] = [
     (Wrong::Engine(Bug::FlushBeforeLogSync), By::PowerLoss(Durability::Buffered)),
     (Wrong::Engine(Bug::FlushTakesLaterLsn), POWER),
     (Wrong::Engine(Bug::FlushDropsOpenLog), POWER),
+    (Wrong::Engine(Bug::FlushForgetsFrozenDead), POWER),
+    (Wrong::Engine(Bug::FreezeBeforeLogSync), By::PowerLoss(Durability::Buffered)),
     (Wrong::Engine(Bug::MergeBeforeLogSync), By::PowerLoss(Durability::Buffered)),
     (Wrong::Engine(Bug::MergeForgetsDead), POWER),
     (Wrong::Engine(Bug::MergeMistakesDead), POWER),
@@ -62,6 +67,8 @@ const BUGS: [(Wrong, By); 43] = [
     (Wrong::Engine(Bug::BulkLeavesFiles), By::CountingFiles),
     (Wrong::Engine(Bug::FailedFramesStay), By::FailingOperations),
     (Wrong::Engine(Bug::FullForGood), By::FailingOperations),
+    (Wrong::Engine(Bug::ReserveForAll), By::FullDisk),
+    (Wrong::Engine(Bug::ReserveNotTakenAgain), By::FullDisk),
     (Wrong::Engine(Bug::RecoveredLogNotSynced), POWER),
     (Wrong::Engine(Bug::StraysStay), POWER),
     (Wrong::Engine(Bug::CloseDoesNotSeal), By::Damage),
@@ -88,6 +95,11 @@ fn noticed(wrong: Wrong, by: By) -> Option<String> {
             By::Damage => damage().err(),
             By::ForgedManifest => forged_manifest().err(),
             By::CountingFiles => counting_files().err(),
+            By::FullDisk => {
+                with_disk(|_, disk| deletes_go_on(disk));
+                with_disk(reserve_comes_and_goes);
+                None
+            }
         }
     };
     let said = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Some("a panic".into()));

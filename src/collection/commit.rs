@@ -60,6 +60,7 @@ pub(super) fn commit(handle: &Handle, operations: u32, adds: bool, frame: Frame)
     while outcome.lock().is_none()
         && writer.flushing
         && writer.wants_flush(&handle.view(), &handle.options)
+        && !sown(Bug::CommitDoesNotWait)
     {
         handle.flushed.wait(&mut writer);
     }
@@ -77,7 +78,8 @@ fn commit_group(handle: &Handle, writer: &mut Writer, mut group: Vec<Waiting>) {
     let vfs = &*handle.vfs;
     let room = writer.reserve.refill(vfs);
     let refuse_adds = |group: &mut Vec<Waiting>, e: &Error| {
-        group.extract_if(.., |batch| batch.adds).for_each(|batch| batch.finish(Err(e.again())));
+        let adds = |batch: &mut Waiting| batch.adds && !sown(Bug::ReserveForAll);
+        group.extract_if(.., adds).for_each(|batch| batch.finish(Err(e.again())));
     };
     if let Err(e) = &room {
         refuse_adds(&mut group, e);

@@ -19,12 +19,20 @@ use super::writer::{Writer, write_segment};
 use super::{Handle, Shared};
 use crate::codec::header::FileKind;
 use crate::error::Result;
-use crate::sync::thread;
+use crate::sown::{Bug, sown};
+use crate::sync::thread::{self, JoinHandle};
 use crate::view::{Part, View};
 
 impl Handle {
     /// Has the background write the runs that were just frozen.
+    ///
+    /// The thread before this one has let waiting commits go on, but may not have
+    /// ended: forgotten, it would hold the folder's lock behind the last handle's
+    /// back. It needs the writer's lock no more, so to wait for it here is safe.
     pub(super) fn flush_in_background(&self, writer: &mut Writer) {
+        let mut thread = self.flush.lock();
+        let last = thread.take().filter(|_| !sown(Bug::FlushThreadForgotten));
+        drop(last.map(JoinHandle::join));
         let shared = self.shared.clone();
         let sown = crate::sown::inherit();
         writer.flushing = true;
@@ -39,7 +47,7 @@ impl Handle {
         let spawned = thread::Builder::new().name("matryo-flush".into()).spawn(work);
         // Without a thread the next commit that finds the memtable full does it.
         writer.flushing = spawned.is_ok();
-        *self.flush.lock() = spawned.ok();
+        *thread = spawned.ok();
     }
 }
 
@@ -71,7 +79,9 @@ impl Drop for Done<'_> {
         if let Some(writer) = &self.0.writer {
             writer.lock().flushing = false;
         }
-        self.0.flushed.notify_all();
+        if !sown(Bug::FlushWakesNobody) {
+            self.0.flushed.notify_all();
+        }
     }
 }
 
@@ -98,7 +108,10 @@ pub(super) fn write_frozen(shared: &Shared, watch: &dyn Fn(u64) -> Result<()>) -
     let written = if living { Some(write()?) } else { None };
     let mut writer = shared.lock_writer()?;
     let view = shared.view();
-    let died = died_meanwhile(&view, &group);
+    let mut died = died_meanwhile(&view, &group);
+    if sown(Bug::FlushForgetsFrozenDead) {
+        died.clear();
+    }
     let written = written.filter(|(entry, _)| died.len() < u64::from(entry.rows));
     if written.is_none() {
         // All rows have died meanwhile: nobody will name the new file.

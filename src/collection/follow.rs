@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{self, LogEntry, Manifest, SegmentEntry};
 use crate::rows::Rows;
 use crate::segment::reader::Segment;
+use crate::sown::{Bug, sown};
 use crate::types::FileNumber;
 use crate::vfs::{self, Vfs};
 use crate::view::{Part, View};
@@ -191,7 +192,7 @@ pub(super) fn settled<T>(vfs: &dyn Vfs, mut work: impl FnMut(&Manifest) -> Resul
             Err(e @ Error::Corrupt(_)) => {
                 let same = manifest::load_installed(vfs)?.generation == manifest.generation;
                 failed = if same { failed + 1 } else { 0 };
-                if failed >= ATTEMPTS {
+                if failed >= ATTEMPTS || sown(Bug::ReaderLooksOnce) {
                     return Err(e);
                 }
             }

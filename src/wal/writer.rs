@@ -103,7 +103,7 @@ impl LogWriter {
     /// were others written in their place, of the same length, he could not tell.
     pub(crate) fn roll_back(&mut self, mark: Mark) -> Result<()> {
         (self.len, self.crc) = (mark.len, mark.crc);
-        self.ended = true;
+        self.ended = !sown(Bug::LogGoesOn);
         if sown(Bug::FailedFramesStay) {
             return Ok(());
         }

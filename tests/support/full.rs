@@ -4,9 +4,10 @@
 use std::io::Write;
 use std::path::Path;
 
+use matryo::testing::Folder;
 use matryo::{Collection, Error, Options, RowId, json};
 
-use super::{DIMS, vector};
+use super::{DIMS, schema, vector};
 
 /// Bytes of the reserve in these tests.
 const RESERVE: u64 = 1 << 20;
@@ -22,6 +23,19 @@ pub(crate) struct Disk<'a> {
     /// Whether it is full to the last byte then. Others find some room on second
     /// thoughts: what they had set aside for files that grow.
     pub(crate) exact: bool,
+}
+
+/// A folder in RAM, and the disk it makes.
+pub(crate) fn with_disk(test: impl Fn(&Folder, &Disk)) {
+    let folder = Folder::default();
+    let disk = Disk {
+        create: &|options| folder.create(schema(), options).expect("create"),
+        open: &|options| folder.open(options),
+        fill: &|| folder.limit(Some(folder.used())),
+        free: &|| folder.limit(None),
+        exact: true,
+    };
+    test(&folder, &disk);
 }
 
 /// Writes zeros until there is no room for another byte.
@@ -134,4 +148,24 @@ pub(crate) fn nothing_goes_on_without_a_reserve(disk: &Disk) {
     assert!((0..160).any(|id| is_full(db.delete(id))), "deletes need room");
     (disk.free)();
     put(&db, 1001).expect("there is room");
+}
+
+/// The reserve is there before the first commit, and again when there is room.
+pub(crate) fn reserve_comes_and_goes(folder: &Folder, disk: &Disk) {
+    let db = (disk.create)(Options::new());
+    assert!(folder.used() < 1000, "a handle that does not write takes nothing");
+    db.upsert(1, &vector(1, DIMS), ()).expect("commit");
+    let reserve = Options::RESERVE;
+    assert!((reserve..reserve + 2000).contains(&folder.used()));
+    folder.limit(Some(folder.used()));
+    db.delete(1).expect("on a full disk");
+    assert!(folder.used() < 2000, "it is spent");
+    folder.limit(None);
+    db.upsert(2, &vector(2, DIMS), ()).expect("there is room");
+    assert!(folder.used() > reserve, "it is there again");
+    drop(db);
+    // Another handle was told to keep none.
+    let db = (disk.open)(Options::new().reserve(0)).expect("open");
+    db.delete(2).expect("commit");
+    assert!(folder.used() < 3000);
 }
