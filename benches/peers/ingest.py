@@ -1,0 +1,128 @@
+"""Durable batches of 1000 rows of 1024 floats, and one-row commits, beside a plain
+write and sync of the same bytes. Each system with whatever it offers to make a
+batch survive a power cut; where it offers nothing, that is said."""
+
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+DIMS, BATCH, BATCHES, SINGLES = 1024, 1000, 40, 40
+
+
+class Raw:
+    """Not a store: the bytes alone, written and synced."""
+
+    def create(self, folder):
+        self.file = os.open(folder / "raw", os.O_CREAT | os.O_WRONLY, 0o600)
+
+    def write(self, first, rows):
+        os.write(self.file, rows.tobytes())
+        os.fdatasync(self.file)
+
+
+class Zvec:
+    def create(self, folder):
+        import zvec
+        field = zvec.VectorSchema("v", zvec.DataType.VECTOR_FP32, DIMS)
+        schema = zvec.CollectionSchema(name="peers", vectors=[field])
+        self.zvec, self.db = zvec, zvec.create_and_open(path=str(folder / "zvec"), schema=schema)
+
+    def write(self, first, rows):
+        docs = [self.zvec.Doc(id=str(first + i), vectors={"v": r.tolist()}) for i, r in enumerate(rows)]
+        for at in range(0, len(docs), 1000):
+            self.db.insert(docs[at:at + 1000])
+        self.db.flush()
+
+
+class Qdrant:
+    def create(self, folder):
+        import qdrant_edge as edge
+        (folder / "q").mkdir()
+        vectors = edge.EdgeVectorParams(size=DIMS, distance=edge.Distance.Dot)
+        self.edge = edge
+        self.db = edge.EdgeShard.create(str(folder / "q"), edge.EdgeConfig(vectors={"v": vectors}))
+
+    def write(self, first, rows):
+        points = [self.edge.Point(first + i, {"v": r.tolist()}) for i, r in enumerate(rows)]
+        self.db.update(self.edge.UpdateOperation.upsert_points(points))
+        self.db.flush()
+
+
+class Lance:
+    """Has no sync to ask for."""
+
+    def create(self, folder):
+        import lancedb
+        import pyarrow as pa
+        self.pa = pa
+        schema = pa.schema([("id", pa.int64()), ("vector", pa.list_(pa.float32(), DIMS))])
+        self.db = lancedb.connect(str(folder / "lance")).create_table("peers", schema=schema)
+
+    def write(self, first, rows):
+        vectors = self.pa.FixedSizeListArray.from_arrays(self.pa.array(rows.ravel()), DIMS)
+        ids = self.pa.array(np.arange(first, first + len(rows)))
+        self.db.add(self.pa.table({"id": ids, "vector": vectors}))
+
+
+class SqliteVec:
+    def create(self, folder):
+        import pysqlite3 as sqlite3
+        import sqlite_vec
+        self.db = sqlite3.connect(folder / "vec.db")
+        self.db.execute("pragma synchronous = full")
+        self.db.enable_load_extension(True)
+        sqlite_vec.load(self.db)
+        self.db.execute(f"create virtual table v using vec0(e float[{DIMS}])")
+
+    def write(self, first, rows):
+        values = ((first + i, r.tobytes()) for i, r in enumerate(rows))
+        self.db.executemany("insert into v(rowid, e) values (?, ?)", values)
+        self.db.commit()
+
+
+SYSTEMS = {
+    "plain write and sync": Raw,
+    "LanceDB (no sync)": Lance,
+    "Qdrant Edge, flush": Qdrant,
+    "zvec, flush": Zvec,
+    "sqlite-vec, FULL": SqliteVec,
+    "plain write and sync again (A/A)": Raw,
+}
+
+
+def run(name):
+    rows = np.random.default_rng(1).standard_normal((BATCH, DIMS), dtype=np.float32)
+    system = SYSTEMS[name]()
+    with tempfile.TemporaryDirectory(dir=os.environ.get("PEERS_DIR")) as folder:
+        system.create(pathlib.Path(folder))
+        start = time.perf_counter()
+        for batch in range(BATCHES):
+            system.write(batch * BATCH, rows)
+        rate = BATCHES * BATCH / (time.perf_counter() - start)
+        times = []
+        for single in range(SINGLES):
+            start = time.perf_counter()
+            system.write(BATCHES * BATCH + single, rows[:1])
+            times.append(time.perf_counter() - start)
+    print(f"| {name} | {rate:,.0f} | {statistics.median(times) * 1e3:.1f} |", flush=True)
+
+
+def main():
+    if len(sys.argv) > 1:
+        return run(sys.argv[1])
+    print("| store | rows/s, batches of 1000 | one row, p50 ms |\n|---|---:|---:|", flush=True)
+    for name in SYSTEMS:
+        done = subprocess.run([sys.executable, __file__, name], stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            print(f"| {name} | failed: {done.stderr.strip().splitlines()[-1][:100]} | |", flush=True)
+    print("\nmatryo's row is `cargo bench --bench ingest`; its plain write is the same as the one here.")
+
+
+if __name__ == "__main__":
+    main()

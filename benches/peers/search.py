@@ -1,0 +1,129 @@
+"""Recall and queries per second of matryo and other systems on the same data."""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from systems import K, SYSTEMS, unit
+
+HERE = pathlib.Path(__file__).parent
+WANTED = [0.90, 0.95, 0.99]
+RECALLS = [0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999]
+PASSES = 3
+
+
+def load(folder):
+    base = unit(np.load(folder / "base_f16.npy").astype(np.float32))
+    queries = unit(np.load(folder / "queries.npy").astype(np.float32))
+    return base, queries, np.load(folder / "gt100.npy")[:, :K]
+
+
+def measure(system, queries, truth):
+    """(recall, queries a second) of each setting; time is the median of the passes."""
+    points = []
+    for setting in system.settings:
+        system.set(setting)
+        found = [system.query(q) for q in queries]
+        recall = np.mean([len(set(map(int, f)) & set(t.tolist())) / K for f, t in zip(found, truth)])
+        times = []
+        for _ in range(PASSES):
+            start = time.perf_counter()
+            for q in queries:
+                system.query(q)
+            times.append(time.perf_counter() - start)
+        points.append((float(recall), len(queries) / statistics.median(times)))
+        if recall > 0.999:
+            break
+    return points
+
+
+def run_one(name, folder):
+    """In a process of its own: builds, measures, prints one line of JSON."""
+    base, queries, truth = load(folder)
+    system = SYSTEMS[name]()
+    with tempfile.TemporaryDirectory() as scratch:
+        start = time.perf_counter()
+        system.build(base, pathlib.Path(scratch))
+        seconds = time.perf_counter() - start
+        points = measure(system, queries, truth)
+    print(json.dumps({"build": seconds, "points": points}))
+
+
+def run_matryo(program, folder, scratch, extra):
+    base = np.load(folder / "base_f16.npy", mmap_mode="r")
+    path = pathlib.Path(scratch) / "peers.matryo"
+    load = [program, "import", path, "--npy", folder / "base_f16.npy", "--stored", "f16", *extra]
+    start = time.perf_counter()
+    subprocess.run(list(map(str, load)), check=True, capture_output=True)
+    seconds = time.perf_counter() - start
+    # matryo knows rows by id; import numbers them from 0, as the truth does.
+    points = []
+    for method in [["--recall", str(r)] for r in RECALLS] + [["--exact"]]:
+        bench = [program, "bench", path, "--vectors", folder / "queries.npy", "--truth",
+                 folder / "gt100.npy", "--limit", K, "--repeat", PASSES, "--json", *method]
+        out = subprocess.run(list(map(str, bench)), check=True, capture_output=True, text=True)
+        report = json.loads(out.stdout)
+        points.append((report[f"recall_at_{K}"], report["queries_per_second"]))
+    exact = points.pop()
+    return {"build": seconds, "points": points, "exact": exact[1], "rows": len(base)}
+
+
+def at(points, recall):
+    """Queries a second at a recall, on straight lines between the points measured;
+    those that another point beats in both are left out."""
+    best = [p for p in points if not any(o[0] >= p[0] and o[1] > p[1] for o in points)]
+    best.sort()
+    above = next((i for i, p in enumerate(best) if p[0] >= recall), None)
+    if above is None:
+        return None
+    if above == 0:
+        return best[0][1]
+    (r0, q0), (r1, q1) = best[above - 1], best[above]
+    return q0 + (q1 - q0) * (recall - r0) / (r1 - r0)
+
+
+def line(name, result):
+    cells = [at(result["points"], recall) for recall in WANTED]
+    cells = ["-" if cell is None else f"{cell:,.0f}" for cell in cells]
+    return f"| {name} | " + " | ".join(cells) + f" | {result['build']:.0f} |"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=pathlib.Path)
+    parser.add_argument("--only", help="names of systems, or parts of them, with commas between")
+    parser.add_argument("--matryo", default=HERE.parents[1] / "target/release/matryo")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--system", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.list:
+        return print("\n".join(SYSTEMS))
+    if args.system:
+        return run_one(args.system, args.data)
+    names = [n for n in SYSTEMS if not args.only or any(o in n for o in args.only.split(","))]
+    print("| system | q/s @.90 | @.95 | @.99 | build s |\n|---|---:|---:|---:|---:|")
+    with tempfile.TemporaryDirectory() as scratch:
+        first = run_matryo(args.matryo, args.data, scratch, [])
+    print(line("**matryo**", first), flush=True)
+    for name in names:
+        command = [sys.executable, __file__, str(args.data), "--system", name]
+        out = subprocess.run(command, capture_output=True, text=True)
+        if out.returncode:
+            print(f"| {name} | failed: {out.stderr.strip().splitlines()[-1][:100]} |", flush=True)
+            continue
+        print(line(name, json.loads(out.stdout.strip().splitlines()[-1])), flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        again = run_matryo(args.matryo, args.data, scratch, [])
+    print(line("**matryo again** (A/A)", again))
+    print(f"\nmatryo exact: {first['exact']:.0f} and {again['exact']:.0f} q/s; {first['rows']:,} rows")
+
+
+if __name__ == "__main__":
+    main()

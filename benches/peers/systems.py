@@ -1,0 +1,299 @@
+"""How each system is built and asked. A system has:
+
+    build(base, folder)       base: float32 rows of unit length
+    settings                  from quick to thorough
+    set(setting)              before the queries
+    query(q) -> row numbers   of the 10 nearest, nearest first
+"""
+
+import numpy as np
+
+K = 10
+PREFIX = 256
+
+
+def unit(rows):
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
+
+
+class Refined:
+    """A shortlist by the first 256 dimensions, ranked again by all of them."""
+
+    settings = [10, 20, 30, 50, 80, 120, 200, 300, 500, 800]
+
+    def build(self, base, folder):
+        self.base = base
+        self.make(np.ascontiguousarray(unit(base[:, :PREFIX])))
+
+    def set(self, setting):
+        self.shortlist = setting
+
+    def query(self, q):
+        prefix = q[:PREFIX] / np.linalg.norm(q[:PREFIX])
+        rows = self.nearest(prefix, self.shortlist)
+        scores = self.base[rows] @ q
+        return rows[np.argsort(-scores)[:K]]
+
+
+class FaissFlat:
+    settings = [0]
+
+    def build(self, base, folder):
+        import faiss
+        faiss.omp_set_num_threads(1)
+        self.index = faiss.IndexFlatIP(base.shape[1])
+        self.index.add(base)
+
+    def set(self, setting):
+        pass
+
+    def query(self, q):
+        return self.index.search(q[None], K)[1][0]
+
+
+class FaissHnsw(FaissFlat):
+    settings = [10, 20, 40, 80, 160, 320, 640]
+
+    def build(self, base, folder):
+        import faiss
+        faiss.omp_set_num_threads(2)
+        self.index = faiss.IndexHNSWFlat(base.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
+        self.index.hnsw.efConstruction = 100
+        self.index.add(base)
+        faiss.omp_set_num_threads(1)
+
+    def set(self, setting):
+        self.index.hnsw.efSearch = setting
+
+
+class FaissHnswPrefix(Refined):
+    def make(self, prefixes):
+        self.inner = FaissHnsw()
+        self.inner.build(prefixes, None)
+
+    def nearest(self, prefix, count):
+        self.inner.set(count)
+        return self.inner.index.search(prefix[None], count)[1][0]
+
+
+class FaissPqPrefix(Refined):
+    """4-bit product codes of two dimensions each, flat, with the fast scan."""
+
+    def make(self, prefixes):
+        import faiss
+        faiss.omp_set_num_threads(2)
+        self.index = faiss.index_factory(PREFIX, "PQ128x4fs", faiss.METRIC_INNER_PRODUCT)
+        self.index.train(prefixes[:: max(1, len(prefixes) // 20000)])
+        self.index.add(prefixes)
+        faiss.omp_set_num_threads(1)
+
+    def nearest(self, prefix, count):
+        return self.index.search(prefix[None], count)[1][0]
+
+
+class Hnswlib:
+    settings = [10, 20, 40, 80, 160, 320, 640]
+
+    def build(self, base, folder):
+        import hnswlib
+        self.index = hnswlib.Index(space="ip", dim=base.shape[1])
+        self.index.init_index(max_elements=len(base), M=32, ef_construction=200)
+        self.index.add_items(base, num_threads=2)
+        self.index.set_num_threads(1)
+
+    def set(self, setting):
+        self.index.set_ef(setting)
+
+    def query(self, q):
+        return self.index.knn_query(q, k=K)[0][0]
+
+
+class Usearch:
+    settings = [16, 32, 64, 128, 256, 512, 1024]
+
+    def build(self, base, folder):
+        from usearch.index import Index
+        self.index = Index(ndim=base.shape[1], metric="ip", dtype="bf16")
+        self.index.add(np.arange(len(base)), base, threads=2)
+
+    def set(self, setting):
+        self.index.expansion_search = setting
+
+    def query(self, q):
+        return self.index.search(q, K, threads=1).keys
+
+
+class UsearchPrefix(Refined):
+    def make(self, prefixes):
+        from usearch.index import Index
+        self.index = Index(ndim=PREFIX, metric="ip", dtype="i8")
+        self.index.add(np.arange(len(prefixes)), prefixes, threads=2)
+
+    def nearest(self, prefix, count):
+        self.index.expansion_search = count
+        return self.index.search(prefix, count, threads=1).keys
+
+
+class Svs:
+    """Vamana over 4-bit codes with 8-bit residuals."""
+
+    settings = [10, 15, 20, 30, 45, 70, 100, 150, 250]
+
+    def build(self, base, folder):
+        import svs
+        path = str(folder / "base.fvecs")
+        svs.write_vecs(base, path)
+        data = svs.VectorDataLoader(path, svs.DataType.float32, dims=base.shape[1])
+        parameters = svs.VamanaBuildParameters(graph_max_degree=64, window_size=128)
+        distance = svs.DistanceType.MIP
+        self.index = svs.Vamana.build(parameters, self.codes(svs, data, base), distance, 2)
+        self.index.num_threads = 1
+
+    def codes(self, svs, data, base):
+        return svs.LVQLoader(data, primary=4, residual=8)
+
+    def set(self, setting):
+        self.index.search_window_size = setting
+
+    def query(self, q):
+        return self.index.search(q[None], K)[0][0]
+
+
+class SvsPrefix(Svs):
+    """The same with the first 256 dimensions as its LeanVec primary."""
+
+    def codes(self, svs, data, base):
+        matrix = np.eye(base.shape[1], PREFIX, dtype=np.float32)
+        kinds = dict(primary_kind=svs.LeanVecKind.lvq4, secondary_kind=svs.LeanVecKind.lvq8)
+        return svs.LeanVecLoader(data, PREFIX, data_matrix=matrix, query_matrix=matrix, **kinds)
+
+
+class Zvec:
+    settings = [10, 20, 40, 80, 160, 320]
+
+    def build(self, base, folder):
+        import zvec
+        dims = base.shape[1]
+        index = zvec.HnswIndexParam(metric_type=zvec.MetricType.IP, quantize_type=zvec.QuantizeType.INT8)
+        field = zvec.VectorSchema("v", zvec.DataType.VECTOR_FP32, dims, index_param=index)
+        schema = zvec.CollectionSchema(name="peers", vectors=[field])
+        self.collection = zvec.create_and_open(path=str(folder / "zvec"), schema=schema)
+        for first in range(0, len(base), 1000):
+            rows = range(first, min(first + 1000, len(base)))
+            self.collection.insert([zvec.Doc(id=str(i), vectors={"v": base[i].tolist()}) for i in rows])
+        self.collection.optimize()
+        self.zvec = zvec
+
+    def set(self, setting):
+        self.param = self.zvec.HnswQueryParam(ef=setting, is_using_refiner=True)
+
+    def query(self, q):
+        query = self.zvec.VectorQuery("v", vector=q.tolist(), param=self.param)
+        return [int(hit.id) for hit in self.collection.query(query, topk=K, output_fields=[])]
+
+
+class Qdrant:
+    """HNSW over 8-bit codes in RAM, scored again by the full vectors."""
+
+    settings = [16, 32, 64, 128, 256, 512]
+
+    def build(self, base, folder):
+        import qdrant_edge as edge
+        self.edge = edge
+        path = folder / "qdrant"
+        path.mkdir()
+        codes = edge.ScalarQuantizationConfig(type=edge.ScalarType.Int8, always_ram=True)
+        hnsw = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10, max_indexing_threads=2)
+        vectors = edge.EdgeVectorParams(size=base.shape[1], distance=edge.Distance.Dot)
+        config = edge.EdgeConfig(vectors={"v": vectors}, hnsw_config=hnsw, quantization_config=codes)
+        self.shard = edge.EdgeShard.create(str(path), config)
+        for first in range(0, len(base), 1000):
+            rows = range(first, min(first + 1000, len(base)))
+            points = [edge.Point(i, {"v": base[i].tolist()}) for i in rows]
+            self.shard.update(edge.UpdateOperation.upsert_points(points))
+        self.shard.flush()
+        self.shard.optimize()
+
+    def set(self, setting):
+        rescore = self.edge.QuantizationSearchParams(rescore=True, oversampling=2.0)
+        self.params = self.edge.SearchParams(hnsw_ef=setting, quantization=rescore)
+
+    def query(self, q):
+        query = self.edge.Query.Nearest(q.tolist(), using="v")
+        request = self.edge.QueryRequest(limit=K, query=query, params=self.params)
+        return [hit.id for hit in self.shard.query(request)]
+
+
+class Lance:
+    settings = [1, 2, 5, 10, 20]
+
+    def build(self, base, folder):
+        import lancedb
+        import pyarrow as pa
+        values = pa.FixedSizeListArray.from_arrays(pa.array(base.ravel()), base.shape[1])
+        table = pa.table({"id": pa.array(np.arange(len(base))), "vector": values})
+        self.table = lancedb.connect(str(folder / "lance")).create_table("peers", table)
+        self.table.create_index(metric="dot", index_type="IVF_HNSW_SQ")
+
+    def set(self, setting):
+        self.refine = setting
+
+    def query(self, q):
+        search = self.table.search(q).distance_type("dot").limit(K).nprobes(20).refine_factor(self.refine)
+        return search.select(["id"]).to_arrow()["id"].to_numpy()
+
+
+class SqliteVec:
+    """1-bit codes of all dimensions, a shortlist of them ranked by the floats."""
+
+    settings = [20, 50, 100, 200, 400]
+
+    def build(self, base, folder):
+        import pysqlite3 as sqlite3
+        import sqlite_vec
+        self.db = sqlite3.connect(folder / "vec.db")
+        self.db.enable_load_extension(True)
+        sqlite_vec.load(self.db)
+        dims = base.shape[1]
+        self.db.execute(f"create virtual table v using vec0(e float[{dims}], b bit[{dims}])")
+        insert = "insert into v(rowid, e, b) values (?, ?, vec_quantize_binary(?))"
+        self.db.executemany(insert, ((i, row.tobytes(), row.tobytes()) for i, row in enumerate(base)))
+        self.db.commit()
+
+    def set(self, setting):
+        self.shortlist = setting
+
+    def query(self, q):
+        text = """select rowid from (
+            select rowid, e from v where b match vec_quantize_binary(?) and k = ?)
+            order by vec_distance_cosine(e, ?) limit ?"""
+        rows = self.db.execute(text, (q.tobytes(), self.shortlist, q.tobytes(), K))
+        return [row[0] for row in rows]
+
+
+class SvsHalf(Svs):
+    """Vamana over half floats: what SVS offers on processors that are not Intel's."""
+
+    def build(self, base, folder):
+        import svs
+        parameters = svs.VamanaBuildParameters(graph_max_degree=64, window_size=128)
+        self.index = svs.Vamana.build(parameters, base.astype(np.float16), svs.DistanceType.MIP, 2)
+        self.index.num_threads = 1
+
+
+SYSTEMS = {
+    "Intel SVS, Vamana, prefix 256 as LeanVec primary": SvsPrefix,
+    "Intel SVS, Vamana, LVQ4x8": Svs,
+    "Intel SVS, Vamana, f16": SvsHalf,
+    "FAISS HNSW, prefix 256, refined": FaissHnswPrefix,
+    "FAISS 4-bit PQ flat, prefix 256, refined": FaissPqPrefix,
+    "usearch i8, prefix 256, refined": UsearchPrefix,
+    "usearch bf16": Usearch,
+    "FAISS HNSW32": FaissHnsw,
+    "hnswlib M=32": Hnswlib,
+    "zvec HNSW int8, refined": Zvec,
+    "Qdrant Edge HNSW int8, rescored": Qdrant,
+    "LanceDB IVF_HNSW_SQ": Lance,
+    "sqlite-vec, 1 bit, refined": SqliteVec,
+    "FAISS flat (exact)": FaissFlat,
+}
