@@ -97,21 +97,18 @@ pub enum Bug {
     ReaderLooksOnce,
     /// The last handle does not wait for the background thread.
     CloseDoesNotWait,
-<<<<<<< HEAD
     /// Codes are said to be nearer to their rows than they are.
     ResidualTooSmall,
     /// Rows are pruned that reach the floor, but not by much.
     FloorTooHigh,
     /// Bounds leave out what a query loses by rounding.
     QueryTakenAsExact,
-=======
     /// A flush in the background that has not ended is forgotten for the next one.
     FlushThreadForgotten,
     /// A commit does not wait for a flush in the background.
     CommitDoesNotWait,
     /// A flush that ends in the background does not wake those who wait for it.
     FlushWakesNobody,
->>>>>>> verify3
 }
 
 /// Whether tests have sown this bug, on this thread.
