@@ -143,13 +143,12 @@ fn wrong_configurations_are_explained() {
         ),
         (
             "modules.json",
-            r#"[{"type": "custom_st.Transformer", "path": ""}]"#,
-            "custom_st.Transformer",
+            r#"[{"type": "custom_st.Encoder", "path": ""}]"#,
+            "custom_st.Encoder",
         ),
         ("modules.json", r#"[{"type": "sentence_transformers.models.LSTM", "path": "0"}]"#, "LSTM"),
         ("config_sentence_transformers.json", r#"{"prompts": {"query": 1}}"#, "not strings"),
         ("config_sentence_transformers.json", r#"{"default_prompt_name": "x"}"#, "default prompt"),
-        ("1_Pooling/config.json", r#"{"pooling_mode_max_tokens": false}"#, "exactly one"),
         ("1_Pooling/config.json", r#"{"pooling_mode_deep": true}"#, "unknown pooling mode"),
         ("sentence_bert_config.json", r#"{"max_seq_length": 2}"#, ""),
     ];
@@ -206,7 +205,7 @@ fn token_vectors_need_a_pooling_from_somewhere() {
     copy.remove("modules.json");
     refused(&copy, "", &["no modules.json", "pooling(...)"]);
     let told = Embedder::builder(copy.dir.path()).pooling(Pooling::Cls).open().unwrap().describe();
-    assert_eq!((told.pooling, told.normalize), (Some(Pooling::Cls), false));
+    assert_eq!((told.pooling, told.normalize), (vec![Pooling::Cls], false));
     let overruled =
         Embedder::builder(fixtures().join("tokens")).pooling(Pooling::Cls).open().unwrap_err();
     assert!(overruled.to_string().contains("says mean"), "{overruled}");
@@ -219,7 +218,7 @@ fn outputs_and_graphs_can_be_chosen() {
     }
     let tokens = fixtures().join("tokens");
     let pooler = Embedder::builder(&tokens).output("pooler_output").open().unwrap();
-    assert_eq!(pooler.describe().pooling, None);
+    assert!(pooler.describe().pooling.is_empty());
     let wrong = Embedder::builder(&tokens).output("sentence").open().unwrap_err().to_string();
     assert!(wrong.contains("pooler_output") && wrong.contains("last_hidden_state"), "{wrong}");
     let copy = Copy::of("static");
