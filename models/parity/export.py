@@ -53,6 +53,23 @@ def encoder(model, path: Path, types: bool = False, external: bool = False, **ex
     write(Encoder(model, types, **extra), arguments, path, names, ["last_hidden_state"], axes, external)
 
 
+class BothWays(torch.nn.Module):
+    """Gemma 3 with attention both ways, its masks made here: torch cannot trace the way its own code makes them."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def forward(self, input_ids, attention_mask, **_):
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        near = (places[:, None] - places[None, :]).abs() < self.config.sliding_window
+        real = attention_mask[:, None, None, :].bool()
+        least = torch.finfo(torch.float32).min
+        masks = {"full_attention": real & torch.ones_like(near), "sliding_attention": real & near}
+        masks = {kind: torch.where(mask, 0.0, least) for kind, mask in masks.items()}
+        return self.model(input_ids=input_ids, attention_mask=masks, use_cache=False)
+
+
 class Whole(torch.nn.Module):
     """The transformer and every module after it: token vectors and the finished vector."""
 

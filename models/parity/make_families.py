@@ -77,15 +77,15 @@ def numbers(vectors) -> list:
 
 
 def encode(model: SentenceTransformer, ask: str, **options) -> list:
-    """What `encode_document`, `encode_query` or `encode` gives, in batches; checked against one text at a time."""
+    """What `encode_document`, `encode_query` or `encode` gives, in batches; some are checked against one at a time."""
     how = {"documents": model.encode_document, "queries": model.encode_query}.get(ask, model.encode)
     if ask.startswith("named:"):
         options["prompt_name"] = ask.removeprefix("named:")
     if ask == "none":
         options["prompt"] = ""
     together = how(TEXTS, batch_size=8, show_progress_bar=False, **options)
-    single = np.concatenate([how([text], show_progress_bar=False, **options) for text in TEXTS])
-    assert np.abs(together - single).max() < 2e-5 * max(1, np.abs(single).max()), ask
+    single = np.concatenate([how([text], show_progress_bar=False, **options) for text in TEXTS[:12]])
+    assert np.abs(together[:12] - single).max() < 2e-5 * max(1, np.abs(single).max()), ask
     return numbers(together)
 
 
@@ -200,7 +200,8 @@ def gemma() -> None:
     the tokens, one with all in it. By `st`."""
     torch.manual_seed(5)
     tokenizer = unigram()
-    shape = SHAPE | {"num_key_value_heads": 1, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 12}
+    shape = SHAPE | {"num_key_value_heads": 1, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 12,
+                     "layer_types": ["sliding_attention", "full_attention"]}
     config = tf.Gemma3TextConfig(vocab_size=tokenizer.get_vocab_size(), use_bidirectional_attention=True,
                                  pad_token_id=1, bos_token_id=0, eos_token_id=2, **shape)
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
@@ -210,8 +211,9 @@ def gemma() -> None:
     prompts = {"query": "task: search result | query: ", "document": "title: none | text: "}
     model = SentenceTransformer(modules=[first, *after], prompts=prompts)
     folder = save("gemma", model)
-    export.encoder(first.auto_model, folder / "onnx/model.onnx", use_cache=False)
-    export.whole(first.auto_model, after, folder / "onnx/model_whole.onnx")
+    both = export.BothWays(first.auto_model)
+    export.encoder(both, folder / "onnx/model.onnx")
+    export.whole(both, after, folder / "onnx/model_whole.onnx")
     made = st(model, "documents", "queries")
     cases(folder, made + [case | {"open": {"graph": "model_whole.onnx"}} for case in made])
 

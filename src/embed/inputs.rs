@@ -7,8 +7,7 @@
 //! opened, never guessed.
 
 use half::{bf16, f16};
-use ort::session::SessionInputValue;
-use ort::value::{Outlet, Tensor, TensorElementType, ValueType};
+use ort::value::{DynValue, Outlet, Tensor, TensorElementType, ValueType};
 
 use super::config::Attention;
 use super::outputs::described;
@@ -120,7 +119,7 @@ impl Inputs {
         &self,
         feed: &Feed<'_>,
         width: usize,
-    ) -> ort::Result<Vec<(&str, SessionInputValue<'static>)>> {
+    ) -> ort::Result<Vec<(&str, DynValue)>> {
         let flat = self.flat();
         let fill = |input| Input::value(input, feed, width, flat).map(|v| (input.name.as_str(), v));
         self.all.iter().map(fill).collect()
@@ -154,7 +153,7 @@ impl Input {
         feed: &Feed<'_>,
         width: usize,
         flat: bool,
-    ) -> ort::Result<SessionInputValue<'static>> {
+    ) -> ort::Result<DynValue> {
         let texts = feed.batch.len();
         match self.role {
             Role::Past | Role::Nothing => self.empty(texts),
@@ -182,35 +181,35 @@ impl Input {
         &self,
         shape: Vec<usize>,
         values: Vec<i64>,
-    ) -> ort::Result<SessionInputValue<'static>> {
+    ) -> ort::Result<DynValue> {
         Ok(match self.kind {
-            TensorElementType::Int64 => Tensor::from_array((shape, values))?.into(),
+            TensorElementType::Int64 => Tensor::from_array((shape, values))?.into_dyn(),
             TensorElementType::Bool => {
                 let values: Vec<bool> = values.into_iter().map(|v| v != 0).collect();
-                Tensor::from_array((shape, values))?.into()
+                Tensor::from_array((shape, values))?.into_dyn()
             }
             TensorElementType::Float32 => {
                 let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
-                Tensor::from_array((shape, values))?.into()
+                Tensor::from_array((shape, values))?.into_dyn()
             }
             _ => {
                 let values: Vec<i32> = values.into_iter().map(|v| v as i32).collect();
-                Tensor::from_array((shape, values))?.into()
+                Tensor::from_array((shape, values))?.into_dyn()
             }
         })
     }
 
     /// A tensor without any value.
-    fn empty(&self, texts: usize) -> ort::Result<SessionInputValue<'static>> {
+    fn empty(&self, texts: usize) -> ort::Result<DynValue> {
         let size = |&n: &i64| usize::try_from(n).unwrap_or(texts);
         let shape: Vec<usize> = self.shape.iter().map(size).collect();
         Ok(match self.kind {
-            TensorElementType::Float16 => Tensor::from_array((shape, Vec::<f16>::new()))?.into(),
-            TensorElementType::Bfloat16 => Tensor::from_array((shape, Vec::<bf16>::new()))?.into(),
-            TensorElementType::Int64 => Tensor::from_array((shape, Vec::<i64>::new()))?.into(),
-            TensorElementType::Int32 => Tensor::from_array((shape, Vec::<i32>::new()))?.into(),
-            TensorElementType::Bool => Tensor::from_array((shape, Vec::<bool>::new()))?.into(),
-            _ => Tensor::from_array((shape, Vec::<f32>::new()))?.into(),
+            TensorElementType::Float16 => Tensor::from_array((shape, Vec::<f16>::new()))?.into_dyn(),
+            TensorElementType::Bfloat16 => Tensor::from_array((shape, Vec::<bf16>::new()))?.into_dyn(),
+            TensorElementType::Int64 => Tensor::from_array((shape, Vec::<i64>::new()))?.into_dyn(),
+            TensorElementType::Int32 => Tensor::from_array((shape, Vec::<i32>::new()))?.into_dyn(),
+            TensorElementType::Bool => Tensor::from_array((shape, Vec::<bool>::new()))?.into_dyn(),
+            _ => Tensor::from_array((shape, Vec::<f32>::new()))?.into_dyn(),
         })
     }
 }

@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 
 mod backend;
 mod batches;
+#[cfg(feature = "cuda")]
+mod binding;
 mod builder;
 mod chain;
 mod config;

@@ -9,11 +9,13 @@ use std::num::NonZeroUsize;
 
 use half::{bf16, f16};
 use ort::session::builder::SessionBuilder;
-use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionOutputs};
 use ort::value::{DynValue, TensorElementType};
 use parking_lot::Mutex;
 
 use super::Provider;
+#[cfg(feature = "cuda")]
+use super::binding::Bound;
 use super::config::Attention;
 use super::files::model;
 use super::graph::{Graph, Weights};
@@ -24,10 +26,47 @@ use crate::error::{Error, Result};
 
 /// A session ready to run.
 pub(super) struct Model {
-    session: Mutex<(Session, RunOptions<HasSelectedOutputs>)>,
+    session: Mutex<Ready>,
     pub(super) inputs: Inputs,
     pub(super) output: String,
     pub(super) shape: Shape,
+}
+
+/// What a run needs to itself.
+struct Ready {
+    session: Session,
+    options: RunOptions<HasSelectedOutputs>,
+    /// On a GPU only.
+    #[cfg(feature = "cuda")]
+    bound: Option<Bound>,
+}
+
+impl Ready {
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, reason = "only a GPU's memory is bound")
+    )]
+    fn new(session: Session, output: &str, provider: Provider) -> ort::Result<Self> {
+        let options = RunOptions::new()?;
+        let options = options.with_outputs(OutputSelector::no_default().with(output));
+        Ok(Self {
+            #[cfg(feature = "cuda")]
+            bound: match provider {
+                Provider::Cpu => None,
+                Provider::Cuda { device } => Some(Bound::new(&session, output, device)?),
+            },
+            session,
+            options,
+        })
+    }
+
+    fn run(&mut self, inputs: Vec<(&str, DynValue)>) -> ort::Result<SessionOutputs<'_>> {
+        #[cfg(feature = "cuda")]
+        if let Some(bound) = &mut self.bound {
+            return bound.run(&mut self.session, &inputs);
+        }
+        self.session.run_with_options(inputs, &self.options)
+    }
 }
 
 /// The answer for one batch.
@@ -60,9 +99,8 @@ impl Model {
         let wrong = |why| model(&graph.path, why);
         let inputs = Inputs::of(session.inputs(), attention).map_err(wrong)?;
         let (output, shape) = outputs::choose(session.outputs(), output).map_err(wrong)?;
-        let options = RunOptions::new().map_err(|e| run_failed(&e))?;
-        let options = options.with_outputs(OutputSelector::no_default().with(&output));
-        Ok(Self { session: Mutex::new((session, options)), inputs, output, shape })
+        let ready = Ready::new(session, &output, provider).map_err(|e| run_failed(&e))?;
+        Ok(Self { session: Mutex::new(ready), inputs, output, shape })
     }
 
     /// Runs one batch and hands its output to `take`.
@@ -74,9 +112,8 @@ impl Model {
         let longest = feed.batch.iter().map(|&t| feed.tokens.ids(t as usize).len()).max();
         let width = self.inputs.fixed_tokens().unwrap_or(longest.unwrap_or(0).max(1));
         let inputs = self.inputs.fill(feed, width).map_err(|e| run_failed(&e))?;
-        let mut guard = self.session.lock();
-        let (session, options) = &mut *guard;
-        let outputs = session.run_with_options(inputs, options).map_err(|e| run_failed(&e))?;
+        let mut ready = self.session.lock();
+        let outputs = ready.run(inputs).map_err(|e| run_failed(&e))?;
         let value = outputs
             .get(&self.output)
             .ok_or_else(|| failed(format!("the graph gave no {}", self.output)))?;

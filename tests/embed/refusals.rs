@@ -190,7 +190,9 @@ fn an_output_that_is_no_embedding_is_refused() {
     refused(&Copy::graph("scores.onnx"), "model.onnx", &["3 components", "says 8"]);
     refused(&Copy::graph("mask.onnx"), "model.onnx", &["for one text", "not an embedding"]);
     refused(&Copy::graph("nan.onnx"), "model.onnx", &["not a number"]);
-    refused(&Copy::graph("past_keys.onnx"), "model.onnx", &["past_key_values.0.key", "export"]);
+    refused(&Copy::graph("past_keys.onnx"), "model.onnx", &["past_key_values.0.key", "[texts, heads"]);
+    let merged = Copy::graph("merged.onnx");
+    refused(&merged, "model.onnx", &["past_key_values.0.key", "head_dim"]);
     let dense = with_dense();
     dense.write("3_Dense/model.safetensors", [0; 20]);
     refused(&dense, "model.safetensors", &["safetensors"]);
