@@ -103,8 +103,7 @@ impl Peer {
         let scratch = tempfile::tempdir()?;
         let file = scratch.path().join("texts.json");
         std::fs::write(&file, serde_json::to_string(texts)?)?;
-        let script =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("models/parity/bench_peer.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/parity/bench_peer.py");
         let python = std::env::var("MATRYO_PYTHON").unwrap_or_else(|_| "python3".into());
         let mut process = Command::new(python)
             .arg(script)

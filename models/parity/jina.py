@@ -103,9 +103,9 @@ def v3() -> None:
 class Clip(torch.nn.Module):
     """Two towers in one graph. The text side finds its mask by itself, as jina-clip-v2's does."""
 
-    def __init__(self, text, pad: int):
+    def __init__(self, text, pad: int, flat: bool):
         super().__init__()
-        self.text, self.pad, width = text, pad, families.WIDTH
+        self.text, self.pad, self.flat, width = text, pad, flat, families.WIDTH
         self.text_projection = torch.nn.Linear(width, width, bias=False)
         self.patches = torch.nn.Conv2d(3, width, kernel_size=4, stride=4)
         self.image_projection = torch.nn.Linear(width, width, bias=False)
@@ -115,14 +115,16 @@ class Clip(torch.nn.Module):
         hidden = self.text(input_ids=input_ids, attention_mask=mask).last_hidden_state
         weight = mask.unsqueeze(-1).to(hidden.dtype)
         text = self.text_projection((hidden * weight).sum(1) / weight.sum(1).clamp(min=1))
-        image = self.image_projection(self.patches(pixel_values).flatten(2).mean(-1))
+        patches = self.patches(pixel_values)
+        # Flattened, as CLIP does it, no picture at all cannot be fed: ONNX cannot reshape it.
+        image = self.image_projection(patches.flatten(2).mean(-1) if self.flat else patches.mean((2, 3)))
         unit = torch.nn.functional.normalize
         return text, image, unit(text, dim=-1), unit(image, dim=-1)
 
 
 def clip() -> None:
     model, tokenizer = encoder(11)
-    both = Clip(model, 1).eval()
+    both = Clip(model, 1, False).eval()
     config = {"model_type": "jina_clip", "matryoshka_dimensions": [4, 8, families.WIDTH], "projection_dim": families.WIDTH,
               "vision_config": {"image_size": 16}, "max_position_embeddings": 96, "pad_token_id": 1}
     folder = layout("jina_clip", tokenizer, config, [("Normalize", "2_Normalize")])
@@ -131,13 +133,15 @@ def clip() -> None:
     outputs = ["text_embeddings", "image_embeddings", "l2norm_text_embeddings", "l2norm_image_embeddings"]
     axes = {"input_ids": export.TOKENS, "pixel_values": {0: "images", 1: "channels", 2: "height", 3: "width"}}
     axes |= {name: {0: "images" if "image" in name else "batch"} for name in outputs}
-    export.write(both, (ids, torch.randn(1, 3, 16, 16)), folder / "onnx/model.onnx", ["input_ids", "pixel_values"],
-                 outputs, axes)
+    for name in ("model.onnx", "model_flat.onnx"):
+        both.flat = "flat" in name
+        export.write(both, (ids, torch.randn(1, 3, 16, 16)), folder / "onnx" / name, ["input_ids", "pixel_values"],
+                     outputs, axes)
+    both.flat = False
     found = []
     for text in TEXTS:
         fed = tokenizer([text], truncation=True, return_tensors="pt")
         with torch.no_grad():
             found.append(both(fed["input_ids"], torch.zeros(0, 3, 16, 16))[2][0].numpy())
-    families.cases(folder, [{"ask": "documents", "open": {}, "vectors": families.numbers(found)},
-                            {"ask": "queries", "open": {"output": "l2norm_text_embeddings"},
-                             "vectors": families.numbers(found)}])
+    opened = [{}, {"output": "l2norm_text_embeddings"}, {"graph": "model_flat.onnx"}]
+    families.cases(folder, [{"ask": "documents", "open": how, "vectors": families.numbers(found)} for how in opened])

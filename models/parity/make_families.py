@@ -223,6 +223,8 @@ def dense() -> None:
     first = transformer(*bert(2))
     made = []
     folder = ROOT / "dense"
+    # Training a tokenizer does not give the same one twice.
+    first.tokenizer.save_pretrained(str(folder))
     torch.manual_seed(6)
     kinds = [torch.nn.Tanh, torch.nn.ReLU, torch.nn.GELU, torch.nn.SiLU, torch.nn.Sigmoid, torch.nn.Identity]
     for at, kind in enumerate(kinds):

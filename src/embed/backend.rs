@@ -115,7 +115,11 @@ impl Runs<'_> {
             model(self.weights, why)
         })?;
         let vector = self.chain.vector(&mean, table.dims(), &(0..0));
-        if vector.iter().all(|x| x.is_finite()) { Ok(vector) } else { Err(not_numbers(self.weights)) }
+        if vector.iter().all(|x| x.is_finite()) {
+            Ok(vector)
+        } else {
+            Err(not_numbers(self.weights))
+        }
     }
 
     /// The tokens of a text that are pooled.

@@ -207,7 +207,14 @@ impl EmbedderBuilder {
         let weights = dir.root().join(inside(&config.modules.folder, Table::FILE));
         let width = table.dims();
         let output = String::new();
-        Ok(Opened { backend: Backend::Table(table), weights, hash, width, output, per_token: false })
+        Ok(Opened {
+            backend: Backend::Table(table),
+            weights,
+            hash,
+            width,
+            output,
+            per_token: false,
+        })
     }
 
     fn open_graph(
@@ -223,14 +230,20 @@ impl EmbedderBuilder {
         let cuda = matches!(self.provider, Provider::Cuda { .. });
         let loaded = runtime::load(self.runtime.as_deref(), cuda)?;
         let on = (self.provider, threads);
-        let session =
+        let mut session =
             Model::open(&graph, loaded, on, &config.attention, self.output.as_deref())?;
         let per_token = session.shape == Shape::PerToken;
         if per_token && config.modules.pooling.is_empty() {
             return Err(no_pooling(dir, &session.output));
         }
         check_tokens(&session, tokenizer, &graph.path)?;
-        let (width, apart) = probe(&session, tokenizer, &graph.path)?;
+        let (width, apart) = match probe(&session, tokenizer, &graph.path) {
+            // Some two-tower graphs cannot do with no picture at all.
+            Err(Error::Runtime { .. }) if session.inputs.feed_blanks() => {
+                probe(&session, tokenizer, &graph.path)?
+            }
+            probed => probed?,
+        };
         let alone = graph.dynamic_quantization || !apart;
         Ok(Opened {
             output: session.output.clone(),

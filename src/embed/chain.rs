@@ -103,7 +103,8 @@ impl Chain {
     /// what is kept has unit length too.
     fn keep(&mut self, dir: &ModelDir, keep: usize) -> Result<()> {
         if keep == 0 || keep > self.dims {
-            let why = format!("gives vectors of {} components, and {keep} are to be kept", self.dims);
+            let why =
+                format!("gives vectors of {} components, and {keep} are to be kept", self.dims);
             return Err(model(dir.root(), why));
         }
         if keep < self.dims {

@@ -150,7 +150,11 @@ impl fmt::Display for Description {
         writeln!(f, "unit length   {}", yes(self.normalize))?;
         writeln!(f, "dimensions    {} (granularities {:?})", self.dims, self.granularities)?;
         writeln!(f, "max tokens    {limit} (special: {}{side})", yes(self.special_tokens))?;
-        writeln!(f, "prompts       document {}", prompt(&self.document_prompt, &self.document_task))?;
+        writeln!(
+            f,
+            "prompts       document {}",
+            prompt(&self.document_prompt, &self.document_task)
+        )?;
         writeln!(f, "              query {}", prompt(&self.query_prompt, &self.query_task))?;
         writeln!(f, "batches       up to {} tokens{alone}", self.batch_tokens)?;
         writeln!(f, "provider      {provider}")?;

@@ -2,8 +2,8 @@
 //!
 //! Beside token ids and mask, exported graphs ask for things that mean "nothing"
 //! when embedding text: an empty key-value cache, a switch that says so, pictures
-//! or sounds of a model that takes those too. Each is fed as its exporter's own
-//! runtime feeds it. An input that is not known is refused when the graph is
+//! or sounds of a model that takes those too. Of the latter none is fed, or, to a
+//! graph that cannot do with none, a blank one. An input that is not known is refused when the graph is
 //! opened, never guessed.
 
 use half::{bf16, f16};
@@ -20,6 +20,9 @@ const OTHER_MODALITIES: [&str; 6] =
 /// Edge of a picture where neither graph nor configuration says it. There are no
 /// pictures, so it only has to pass.
 const USUAL_IMAGE: usize = 224;
+
+/// Values of a blank picture; more is not a picture.
+const MOST_BLANK: i64 = 1 << 26;
 
 /// What an input of the graph is filled with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,8 @@ struct Input {
 #[derive(Debug)]
 pub(super) struct Inputs {
     all: Vec<Input>,
+    /// Pictures or sounds fed, all zeros.
+    blanks: usize,
 }
 
 /// A batch of texts, and how it is laid out.
@@ -72,7 +77,7 @@ impl Inputs {
     pub(super) fn of(outlets: &[Outlet], attention: &Attention) -> Result<Self, String> {
         let of = |outlet| Input::of(outlet, attention);
         let all = outlets.iter().map(of).collect::<Result<Vec<_>, _>>()?;
-        let inputs = Self { all };
+        let inputs = Self { all, blanks: 0 };
         if inputs.has(Role::InputIds) {
             return Ok(inputs);
         }
@@ -98,6 +103,14 @@ impl Inputs {
         self.has(Role::Offsets)
     }
 
+    /// Feeds a blank picture or sound instead of none. False if there is nothing of
+    /// the kind to feed, or it is fed already.
+    pub(super) fn feed_blanks(&mut self) -> bool {
+        let first = self.blanks == 0 && self.has(Role::Nothing);
+        self.blanks = usize::from(first);
+        first
+    }
+
     /// A size of `input_ids` that the graph fixes: 0 texts, 1 tokens.
     fn fixed(&self, axis: usize) -> Option<usize> {
         let ids = self.all.iter().find(|i| i.role == Role::InputIds)?;
@@ -115,14 +128,14 @@ impl Inputs {
     }
 
     /// The tensors for a batch whose rows have `width` tokens.
-    pub(super) fn fill(
-        &self,
-        feed: &Feed<'_>,
-        width: usize,
-    ) -> ort::Result<Vec<(&str, DynValue)>> {
+    pub(super) fn fill(&self, feed: &Feed<'_>, width: usize) -> ort::Result<Vec<(&str, DynValue)>> {
         let flat = self.flat();
-        let fill = |input| Input::value(input, feed, width, flat).map(|v| (input.name.as_str(), v));
-        self.all.iter().map(fill).collect()
+        let fill = |input: &Input| match input.role {
+            Role::Past => input.zeros(feed.batch.len()),
+            Role::Nothing => input.zeros(self.blanks),
+            _ => input.value(feed, width, flat),
+        };
+        self.all.iter().map(|input| Ok((input.name.as_str(), fill(input)?))).collect()
     }
 }
 
@@ -148,15 +161,9 @@ impl Input {
         Ok(Self { name: name.to_string(), role, kind: *ty, shape })
     }
 
-    fn value(
-        &self,
-        feed: &Feed<'_>,
-        width: usize,
-        flat: bool,
-    ) -> ort::Result<DynValue> {
+    fn value(&self, feed: &Feed<'_>, width: usize, flat: bool) -> ort::Result<DynValue> {
         let texts = feed.batch.len();
         match self.role {
-            Role::Past | Role::Nothing => self.empty(texts),
             Role::Task | Role::CacheSwitch => {
                 let value = if self.role == Role::Task { feed.task as i64 } else { 0 };
                 let count = if self.shape.first() == Some(&-1) { texts } else { 1 };
@@ -177,11 +184,7 @@ impl Input {
         }
     }
 
-    fn numbers(
-        &self,
-        shape: Vec<usize>,
-        values: Vec<i64>,
-    ) -> ort::Result<DynValue> {
+    fn numbers(&self, shape: Vec<usize>, values: Vec<i64>) -> ort::Result<DynValue> {
         Ok(match self.kind {
             TensorElementType::Int64 => Tensor::from_array((shape, values))?.into_dyn(),
             TensorElementType::Bool => {
@@ -199,17 +202,21 @@ impl Input {
         })
     }
 
-    /// A tensor without any value.
-    fn empty(&self, texts: usize) -> ort::Result<DynValue> {
-        let size = |&n: &i64| usize::try_from(n).unwrap_or(texts);
+    /// A tensor of zeros, `count` where the shape is open: no value at all for a
+    /// cache, or for no pictures.
+    fn zeros(&self, count: usize) -> ort::Result<DynValue> {
+        let size = |&n: &i64| usize::try_from(n).unwrap_or(count);
         let shape: Vec<usize> = self.shape.iter().map(size).collect();
+        let n: usize = shape.iter().product();
         Ok(match self.kind {
-            TensorElementType::Float16 => Tensor::from_array((shape, Vec::<f16>::new()))?.into_dyn(),
-            TensorElementType::Bfloat16 => Tensor::from_array((shape, Vec::<bf16>::new()))?.into_dyn(),
-            TensorElementType::Int64 => Tensor::from_array((shape, Vec::<i64>::new()))?.into_dyn(),
-            TensorElementType::Int32 => Tensor::from_array((shape, Vec::<i32>::new()))?.into_dyn(),
-            TensorElementType::Bool => Tensor::from_array((shape, Vec::<bool>::new()))?.into_dyn(),
-            _ => Tensor::from_array((shape, Vec::<f32>::new()))?.into_dyn(),
+            TensorElementType::Float16 => {
+                Tensor::from_array((shape, vec![f16::ZERO; n]))?.into_dyn()
+            }
+            TensorElementType::Bfloat16 => {
+                Tensor::from_array((shape, vec![bf16::ZERO; n]))?.into_dyn()
+            }
+            TensorElementType::Float32 => Tensor::from_array((shape, vec![0_f32; n]))?.into_dyn(),
+            _ => self.numbers(shape, vec![0; n])?,
         })
     }
 }
@@ -268,10 +275,12 @@ impl Role {
                 for (size, usual) in shape.iter_mut().skip(1).zip(open.into_iter().cycle()) {
                     *size = if *size > 0 { *size } else { usual };
                 }
-                match shape.first_mut() {
-                    Some(count) if *count <= 0 => *count = 0,
-                    _ => return Err("and none cannot be given".into()),
+                // So much is a blank one at most, whatever the graph declares.
+                let blank = shape.iter().skip(1).try_fold(1_i64, |all, &n| all.checked_mul(n));
+                if blank.is_none_or(|n| n > MOST_BLANK) || shape.first().is_none_or(|&n| n > 1) {
+                    return Err("and neither none nor one can be given".into());
                 }
+                shape[0] = if shape[0] == 1 { 1 } else { -1 };
             }
             _ => {}
         }
@@ -312,8 +321,7 @@ mod tests {
         let mut tokens = Tokens::default();
         tokens.push(&[7, 8]);
         tokens.push(&[9]);
-        let mut feed =
-            Feed { tokens: &tokens, batch: &[1, 0], pad_id: 5, left: false, task: 0 };
+        let mut feed = Feed { tokens: &tokens, batch: &[1, 0], pad_id: 5, left: false, task: 0 };
         assert_eq!(rows(Role::InputIds, &feed, 3), [9, 5, 5, 7, 8, 5]);
         assert_eq!(rows(Role::AttentionMask, &feed, 3), [1, 0, 0, 1, 1, 0]);
         assert_eq!(rows(Role::PositionIds, &feed, 3), [0, 1, 2, 0, 1, 2]);
@@ -337,6 +345,7 @@ mod tests {
         assert!(complete(Role::Past, vec![-1; 4], &Attention::default()).is_err());
         assert!(complete(Role::Past, vec![-1; 3], &attention).is_err());
         let picture = complete(Role::Nothing, vec![-1, 3, -1, -1], &attention);
-        assert_eq!(picture.unwrap(), [0, 3, 32, 32]);
+        assert_eq!(picture.unwrap(), [-1, 3, 32, 32]);
+        assert!(complete(Role::Nothing, vec![-1, 1 << 40, 1 << 40], &attention).is_err());
     }
 }

@@ -118,7 +118,8 @@ impl Modules {
     fn read_pooling(&mut self, config: &Object) -> Result<()> {
         const SWITCH: &str = "pooling_mode_";
         self.pool_prompt = config.boolean("include_prompt")?.unwrap_or(true);
-        self.width = config.size("embedding_dimension")?.or(config.size("word_embedding_dimension")?);
+        self.width =
+            config.size("embedding_dimension")?.or(config.size("word_embedding_dimension")?);
         let named = |mode: &str| {
             Pooling::named(mode)
                 .ok_or_else(|| config.wrong(&format!("asks for unknown pooling mode {mode:?}")))

@@ -57,7 +57,9 @@ impl Pooling {
         let dims = out.len();
         let row = |at: usize| &tokens[at * dims..(at + 1) * dims];
         match self {
-            Self::Cls => out.copy_from_slice(row(if counted.is_empty() { 0 } else { counted.start })),
+            Self::Cls => {
+                out.copy_from_slice(row(if counted.is_empty() { 0 } else { counted.start }))
+            }
             Self::Last if counted.is_empty() => out.fill(0.0),
             Self::Last => out.copy_from_slice(row(counted.end - 1)),
             Self::Max => {

@@ -113,8 +113,13 @@ impl Prompts {
         self.tasks.get(chosen.task).map(String::as_str)
     }
 
+    /// What belongs to the first of these names that says anything: saved models list
+    /// `query` and `document` with nothing in them, whatever they call their own.
     fn usual(&self, names: &[&str]) -> Chosen<'_> {
-        names.iter().find_map(|name| self.named(name)).unwrap_or_else(|| self.literal(""))
+        let task = names.iter().find(|name| self.tasks.iter().any(|task| task == *name));
+        let says = |name: &&&str| self.by_name.get(**name).is_some_and(|text| !text.is_empty());
+        let name = task.or_else(|| names.iter().find(says));
+        name.and_then(|name| self.named(name)).unwrap_or_else(|| self.literal(""))
     }
 
     /// The prompt and the adapter of that name, if there is either.

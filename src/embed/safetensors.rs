@@ -124,8 +124,10 @@ impl Tensors {
             (product == bytes.len()).then_some((kind, shape, bytes))
         };
         let broken = || {
-            let why = format!("says of {name} what does not fit the file: it is cut short, or \
-                               was changed, so save it again");
+            let why = format!(
+                "says of {name} what does not fit the file: it is cut short, or \
+                               was changed, so save it again"
+            );
             self.wrong(why)
         };
         read().map(Some).ok_or_else(broken)

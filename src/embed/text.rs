@@ -145,7 +145,7 @@ impl Tokenizer {
                        {\"max_seq_length\": N} as sentence_bert_config.json, or call max_tokens(N)";
             return Err(model(path, why));
         }
-        let least = 1 + self.added_tokens();
+        let least = self.added_tokens().saturating_add(1);
         if let Some(n) = limit.filter(|&n| n < least) {
             let why = format!("adds {} tokens to each text, and the limit is {n}", least - 1);
             return Err(model(path, why));
@@ -156,7 +156,8 @@ impl Tokenizer {
             ..TruncationParams::default()
         });
         self.inner.with_padding(None);
-        self.inner.with_truncation(params).map_err(|e| model(path, e.to_string()))?;
+        let set = guarded(|| self.inner.with_truncation(params).map(|_| ()));
+        set.map_err(|why| model(path, format!("cannot be limited to {limit:?} tokens: {why}")))?;
         self.max_tokens = limit;
         Ok(())
     }

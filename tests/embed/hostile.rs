@@ -40,7 +40,8 @@ fn sparse(copy: &Copy, name: &str, size: u64) {
 fn no_module_folder_leaves_the_directory() {
     for folder in ["..", "../static", "/etc", "a/../../b", "./.."] {
         let copy = table();
-        let chain = json!([{"type": "sentence_transformers.models.StaticEmbedding", "path": folder}]);
+        let chain =
+            json!([{"type": "sentence_transformers.models.StaticEmbedding", "path": folder}]);
         copy.write("modules.json", chain.to_string());
         refused(&copy, "leaves the model directory");
     }
@@ -115,9 +116,8 @@ fn what_is_no_file_is_not_waited_for() {
 #[test]
 fn a_table_is_believed_only_as_far_as_its_file_reaches() {
     let whole = fs::read(table().path("model.safetensors")).unwrap();
-    let header = |text: &str| {
-        [&(text.len() as u64).to_le_bytes(), text.as_bytes(), &[0; 64]].concat()
-    };
+    let header =
+        |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes(), &[0; 64]].concat();
     let entry = |shape: &str, range: &str| {
         header(&format!(
             r#"{{"embedding.weight":{{"dtype":"F32","shape":{shape},"data_offsets":{range}}}}}"#
@@ -174,18 +174,22 @@ fn odd_tokenizers() -> Vec<(&'static str, Value)> {
         json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated",
                "invert": false})
     };
-    let unigram = |unk: Value, vocab: Value| {
-        json!({"type": "Unigram", "unk_id": unk, "vocab": vocab, "byte_fallback": true})
-    };
+    let unigram = |unk: Value, vocab: Value| json!({"type": "Unigram", "unk_id": unk, "vocab": vocab, "byte_fallback": true});
     vec![
-        ("model", json!({"type": "WordPiece", "unk_token": "missing", "vocab": {},
-                         "continuing_subword_prefix": "##", "max_input_chars_per_word": 100})),
+        (
+            "model",
+            json!({"type": "WordPiece", "unk_token": "missing", "vocab": {},
+                         "continuing_subword_prefix": "##", "max_input_chars_per_word": 100}),
+        ),
         ("model", unigram(json!(99), json!([["a", -1.0]]))),
         ("model", unigram(json!(0), json!([]))),
         ("model", unigram(Value::Null, json!([["a", 1e300], ["", 0.0]]))),
         ("model", json!({"type": "BPE", "vocab": {"a": 0}, "merges": [["x", "y"]]})),
-        ("model", json!({"type": "BPE", "vocab": {"a": 4_294_967_295_u32}, "merges": [],
-                         "byte_fallback": true, "unk_token": "<unk>"})),
+        (
+            "model",
+            json!({"type": "BPE", "vocab": {"a": 4_294_967_295_u32}, "merges": [],
+                         "byte_fallback": true, "unk_token": "<unk>"}),
+        ),
         ("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"})),
         ("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "/////w=="})),
         ("normalizer", json!({"type": "Replace", "pattern": {"Regex": "(a*)*$"}, "content": "a"})),
@@ -193,16 +197,28 @@ fn odd_tokenizers() -> Vec<(&'static str, Value)> {
         ("pre_tokenizer", split("(")),
         ("pre_tokenizer", split("(x+x+)+y")),
         ("pre_tokenizer", split("")),
-        ("pre_tokenizer", json!({"type": "Metaspace", "replacement": "", "prepend_scheme": "always"})),
+        (
+            "pre_tokenizer",
+            json!({"type": "Metaspace", "replacement": "", "prepend_scheme": "always"}),
+        ),
         ("pre_tokenizer", json!({"type": "FixedLength", "length": 0})),
         ("post_processor", template("[MISSING]", json!([2]))),
         ("post_processor", template("[CLS]", json!([4_294_967_295_u32, 1]))),
-        ("truncation", json!({"direction": "Right", "max_length": 1, "strategy": "LongestFirst",
-                              "stride": 5})),
-        ("truncation", json!({"direction": "Right", "max_length": 0, "strategy": "OnlySecond",
-                              "stride": 0})),
-        ("padding", json!({"strategy": {"Fixed": u64::MAX}, "direction": "Left", "pad_id": 1,
-                           "pad_to_multiple_of": 0, "pad_type_id": 0, "pad_token": "x"})),
+        (
+            "truncation",
+            json!({"direction": "Right", "max_length": 1, "strategy": "LongestFirst",
+                              "stride": 5}),
+        ),
+        (
+            "truncation",
+            json!({"direction": "Right", "max_length": 0, "strategy": "OnlySecond",
+                              "stride": 0}),
+        ),
+        (
+            "padding",
+            json!({"strategy": {"Fixed": u64::MAX}, "direction": "Left", "pad_id": 1,
+                           "pad_to_multiple_of": 0, "pad_type_id": 0, "pad_token": "x"}),
+        ),
         ("added_tokens", added("", 0)),
         ("added_tokens", added("river", 4_294_967_295)),
     ]

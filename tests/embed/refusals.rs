@@ -141,11 +141,7 @@ fn wrong_configurations_are_explained() {
             r#"[{"type": "sentence_transformers.models.Transformer"}]"#,
             "no type and",
         ),
-        (
-            "modules.json",
-            r#"[{"type": "custom_st.Encoder", "path": ""}]"#,
-            "custom_st.Encoder",
-        ),
+        ("modules.json", r#"[{"type": "custom_st.Encoder", "path": ""}]"#, "custom_st.Encoder"),
         ("modules.json", r#"[{"type": "sentence_transformers.models.LSTM", "path": "0"}]"#, "LSTM"),
         ("config_sentence_transformers.json", r#"{"prompts": {"query": 1}}"#, "not strings"),
         ("config_sentence_transformers.json", r#"{"default_prompt_name": "x"}"#, "default prompt"),
@@ -190,7 +186,11 @@ fn an_output_that_is_no_embedding_is_refused() {
     refused(&Copy::graph("scores.onnx"), "model.onnx", &["3 components", "says 8"]);
     refused(&Copy::graph("mask.onnx"), "model.onnx", &["for one text", "not an embedding"]);
     refused(&Copy::graph("nan.onnx"), "model.onnx", &["not a number"]);
-    refused(&Copy::graph("past_keys.onnx"), "model.onnx", &["past_key_values.0.key", "[texts, heads"]);
+    refused(
+        &Copy::graph("past_keys.onnx"),
+        "model.onnx",
+        &["past_key_values.0.key", "[texts, heads"],
+    );
     let merged = Copy::graph("merged.onnx");
     refused(&merged, "model.onnx", &["past_key_values.0.key", "head_dim"]);
     let dense = with_dense();
