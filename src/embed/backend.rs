@@ -91,9 +91,9 @@ impl Runs<'_> {
             }
             Ok(())
         };
-        let parts = vectors.chunks_mut(share).enumerate().map(|(n, part)| (n * share, part));
+        let mut parts = vectors.chunks_mut(share).enumerate().map(|(n, part)| (n * share, part));
         if wanted == 1 {
-            parts.map(one).collect::<Result<()>>()?;
+            parts.try_for_each(one)?;
             return Ok(vectors);
         }
         thread::scope(|scope| {

@@ -178,7 +178,7 @@ pub(super) struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// PyTorch's default, which the module never changes.
+    /// `PyTorch`'s default, which the module never changes.
     const EPSILON: f64 = 1e-5;
 
     /// Without weights, as `torch.nn.functional.layer_norm` is usually called.

@@ -9,6 +9,7 @@ use super::{Embedder, Pooling, Provider, runtime};
 /// What was chosen when a model was opened; displays as a few lines.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Description {
     /// The file with the weights: the ONNX graph, or the table of a static model.
     pub graph: PathBuf,

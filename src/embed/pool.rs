@@ -58,7 +58,7 @@ impl Pooling {
         let row = |at: usize| &tokens[at * dims..(at + 1) * dims];
         match self {
             Self::Cls => {
-                out.copy_from_slice(row(if counted.is_empty() { 0 } else { counted.start }))
+                out.copy_from_slice(row(if counted.is_empty() { 0 } else { counted.start }));
             }
             Self::Last if counted.is_empty() => out.fill(0.0),
             Self::Last => out.copy_from_slice(row(counted.end - 1)),

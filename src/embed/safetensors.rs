@@ -25,6 +25,9 @@ pub(super) struct Tensors {
     data: usize,
 }
 
+/// Type, shape and bytes of a tensor.
+type Entry<'a> = (&'a str, Vec<usize>, &'a [u8]);
+
 /// A tensor's values, row-major.
 #[derive(Debug, PartialEq)]
 pub(super) struct Tensor<T> {
@@ -50,13 +53,11 @@ impl Tensors {
             let header: Map<String, Value> = serde_json::from_slice(rest.get(..length)?).ok()?;
             Some((header, 8 + length))
         };
-        match header() {
-            Some((header, data)) => Ok(Self { path, header, file, data }),
-            None => {
-                let why = damaged(&file);
-                Err(model(path, format!("is cut short or is not a safetensors file: {why}")))
-            }
+        if let Some((header, data)) = header() {
+            return Ok(Self { path, header, file, data });
         }
+        let why = damaged(&file);
+        Err(model(path, format!("is cut short or is not a safetensors file: {why}")))
     }
 
     pub(super) fn wrong(&self, why: impl Into<String>) -> Error {
@@ -103,7 +104,7 @@ impl Tensors {
     }
 
     /// Type, shape and bytes of a tensor, which fit each other.
-    fn entry(&self, name: &str) -> Result<Option<(&str, Vec<usize>, &[u8])>> {
+    fn entry(&self, name: &str) -> Result<Option<Entry<'_>>> {
         let Some(entry) = self.header.get(name) else { return Ok(None) };
         let number = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok());
         let numbers = |key: &str| -> Option<Vec<usize>> {

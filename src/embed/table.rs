@@ -91,7 +91,6 @@ impl Table {
 }
 
 #[cfg(test)]
-#[expect(clippy::float_cmp, reason = "the values are exact in f32")]
 mod tests {
     use super::*;
 

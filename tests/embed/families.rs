@@ -74,10 +74,10 @@ fn assert_same(found: &[Vec<f32>], expected: &Value, what: &str) {
 
 /// Runs every case of a family, in large batches and in small ones.
 fn family(name: &str) {
-    check(name, Copy::empty(), name);
+    check(name, &Copy::empty(), name);
 }
 
-fn check(name: &str, copy: Copy, expected: &str) {
+fn check(name: &str, copy: &Copy, expected: &str) {
     if !ready() {
         return;
     }
@@ -134,7 +134,7 @@ fn a_layer_norm_module_and_truncate_dim() {
     let copy = Copy::empty();
     copy_all(&root().join("nomic"), copy.dir.path());
     std::fs::remove_dir_all(copy.path("1_Pooling")).unwrap();
-    check("nomic_norm", copy, "nomic_norm");
+    check("nomic_norm", &copy, "nomic_norm");
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn embedding_gemma_with_its_layers_in_the_graph_or_beside_it() {
 fn dense_layers_with_every_activation() {
     let copy = Copy::empty();
     copy_all(&root().join("arctic"), copy.dir.path());
-    check("dense", copy, "dense");
+    check("dense", &copy, "dense");
 }
 
 #[test]
