@@ -9,7 +9,8 @@
 //! documents; only their own tokens are counted, padding is not.
 //!
 //! `MATRYO_EMBED_MODEL` is DIR, `MATRYO_PYTHON` a Python with the packages of
-//! `models/parity/requirements.txt`. `MATRYO_THREADS` (default: all) is for all three.
+//! `models/parity/requirements.txt`. `MATRYO_THREADS` (default: all) is for all three;
+//! `MATRYO_TEXTS` and `MATRYO_RUNS` make it shorter on a slow machine.
 
 mod support;
 
@@ -22,9 +23,6 @@ use matryo::embed::Embedder;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// Each side's texts are embedded this often, in turns.
-const RUNS: usize = 10;
-
 fn main() -> Outcome<()> {
     let Ok(model) = std::env::var("MATRYO_EMBED_MODEL") else {
         println!("MATRYO_EMBED_MODEL names no model: see the head of benches/embed.rs");
@@ -34,7 +32,11 @@ fn main() -> Outcome<()> {
         Ok(n) => n.parse()?,
         Err(_) => std::thread::available_parallelism()?,
     };
-    let texts = paragraphs()?;
+    let number = |name, usual| std::env::var(name).map_or(Ok(usual), |n| n.parse::<usize>());
+    // Each side's texts are embedded this often, in turns.
+    let runs = number("MATRYO_RUNS", 10)?;
+    let mut texts = paragraphs()?;
+    texts.truncate(number("MATRYO_TEXTS", usize::MAX)?);
     let embedder = Embedder::builder(&model).threads(threads).open()?;
     println!("{}", embedder.describe());
     let mut peer = Peer::start(&model, &texts, threads)?;
@@ -45,11 +47,11 @@ fn main() -> Outcome<()> {
         assert!(least_cosine(&ours, &theirs) > 0.9999, "{side} computes something else");
     }
     let tokens = peer.tokens as f64;
-    println!("{} texts, {tokens} tokens, {threads} threads, {RUNS} runs in turns", texts.len());
+    println!("{} texts, {tokens} tokens, {threads} threads, {runs} runs in turns", texts.len());
     let peer = std::cell::RefCell::new(peer);
     let run = |side: &str| peer.borrow_mut().run(side).expect("the peer answers");
     let timings = support::time_in_turns(
-        RUNS,
+        runs,
         [
             &mut || drop(embedder.embed_documents(&texts).expect("texts")),
             &mut || run("ort"),
