@@ -27,15 +27,15 @@ pub const CUDA_BATCH_TOKENS: usize = 16_384;
 /// Options for opening an [`Embedder`]; made by [`Embedder::builder`].
 #[derive(Debug, Clone)]
 pub struct EmbedderBuilder {
-    dir: PathBuf,
-    runtime: Option<PathBuf>,
-    threads: Option<NonZeroUsize>,
-    graph: Option<String>,
+    pub(super) dir: PathBuf,
+    pub(super) runtime: Option<PathBuf>,
+    pub(super) threads: Option<NonZeroUsize>,
+    pub(super) graph: Option<String>,
     output: Option<String>,
     pooling: Option<Pooling>,
     max_tokens: Option<usize>,
     batch_tokens: Option<usize>,
-    provider: Provider,
+    pub(super) provider: Provider,
 }
 
 impl EmbedderBuilder {
@@ -137,7 +137,10 @@ impl EmbedderBuilder {
             Provider::Cpu => CPU_BATCH_TOKENS,
             Provider::Cuda { .. } => CUDA_BATCH_TOKENS,
         };
-        let session = Model::open(&graph, loaded, self.provider, threads, self.output.as_deref())?;
+        let siglip = config.pads_to_limit && graph.is_text_tower();
+        let output = self.output.as_deref().or(siglip.then_some("pooler_output"));
+        let mut session = Model::open(&graph, loaded, self.provider, threads, output)?;
+        session.width = tokenizer.max_tokens.filter(|_| siglip);
         let width = probe(&session, &tokenizer, &graph.path)?;
         let mut modules = Hasher::new("modules");
         let finish = Finish::new(&dir, &config, &session, width, &mut modules)?;
@@ -147,8 +150,16 @@ impl EmbedderBuilder {
         let granularities = granularities(&dir, &config, finish.dims)?;
         describe_modules(&mut modules, &config, &session, &tokenizer);
         let hashes = (modules.finish(), prompts_hash(&config));
+        let fingerprint = Fingerprint::new(graph.hash, tokenizer_hash, hashes.0, hashes.1);
+        #[cfg(feature = "image")]
+        let vision = self.open_vision(&dir, &session, finish.dims)?;
+        #[cfg(feature = "image")]
+        let fingerprint = match &vision {
+            Some(vision) => fingerprint.with_vision(vision.fingerprint()),
+            None => fingerprint,
+        };
         Ok(Embedder {
-            alone: graph.dynamic_quantization || !session.masks(),
+            alone: graph.dynamic_quantization || !(session.masks() || siglip),
             graph: graph.path,
             model: session,
             tokenizer,
@@ -156,11 +167,13 @@ impl EmbedderBuilder {
             granularities,
             prompts: config.prompts,
             default_prompt: config.default_prompt,
-            fingerprint: Fingerprint::new(graph.hash, tokenizer_hash, hashes.0, hashes.1),
+            fingerprint,
             threads,
             batch_tokens: self.batch_tokens.unwrap_or(usual).max(1),
             provider: self.provider,
             loaded,
+            #[cfg(feature = "image")]
+            vision,
         })
     }
 
@@ -178,7 +191,7 @@ impl EmbedderBuilder {
     }
 }
 
-fn available() -> NonZeroUsize {
+pub(super) fn available() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 

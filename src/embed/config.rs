@@ -56,6 +56,9 @@ pub(super) struct Config {
     pub(super) granularities: Option<Vec<usize>>,
     pub(super) prompts: BTreeMap<String, String>,
     pub(super) default_prompt: Option<String>,
+    /// The text tower takes no mask: every text is padded to the limit, and the
+    /// vector is the pooled output (SigLIP).
+    pub(super) pads_to_limit: bool,
 }
 
 impl Config {
@@ -78,6 +81,7 @@ impl Config {
             granularities: granularities(&base, &st)?,
             prompts: st.prompts()?,
             default_prompt: st.text("default_prompt_name")?,
+            pads_to_limit: base.text("model_type")?.is_some_and(|kind| kind.starts_with("siglip")),
         };
         config.read_modules(dir)?;
         if config.backbone == Backbone::Static {

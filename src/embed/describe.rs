@@ -52,6 +52,9 @@ pub struct Description {
     pub runtime_build: &'static str,
     /// Hash over everything the vectors depend on, in hex.
     pub fingerprint: String,
+    /// The vision tower of a model that has one.
+    #[cfg(feature = "image")]
+    pub images: Option<super::ImageDescription>,
 }
 
 impl Embedder {
@@ -79,6 +82,8 @@ impl Embedder {
             runtime_source: self.loaded.found.source,
             runtime_build: self.loaded.build,
             fingerprint: self.fingerprint.to_string(),
+            #[cfg(feature = "image")]
+            images: self.vision.as_ref().map(super::ImageEmbedder::describe),
         }
     }
 }
@@ -110,6 +115,10 @@ impl fmt::Display for Description {
         writeln!(f, "runtime       {} ({})", self.runtime.display(), self.runtime_source)?;
         let version = self.runtime_version.as_deref().unwrap_or("of unknown version");
         writeln!(f, "              {version}, {}", self.runtime_build)?;
+        #[cfg(feature = "image")]
+        if let Some(images) = &self.images {
+            writeln!(f, "{images}")?;
+        }
         write!(f, "fingerprint   {}", self.fingerprint)
     }
 }

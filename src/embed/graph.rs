@@ -15,6 +15,9 @@ use crate::error::{Error, Result};
 /// Where exporters put the graph.
 const USUAL: [&str; 2] = ["onnx/model.onnx", "model.onnx"];
 
+/// Where they put the text side of a model with two towers.
+const TEXT_TOWER: &str = "text_model.onnx";
+
 /// A protobuf cannot be larger.
 const GRAPH_CAP: u64 = 2 << 30;
 
@@ -40,6 +43,11 @@ pub(super) enum Weights {
 }
 
 impl Graph {
+    /// Whether it is the text side of a model with two towers.
+    pub(super) fn is_text_tower(&self) -> bool {
+        self.path.file_name() == Some(TEXT_TOWER.as_ref())
+    }
+
     pub(super) fn read(dir: &ModelDir, asked: Option<&str>) -> Result<Self> {
         let name = choose(dir, asked)?;
         let path = dir.path(&name)?;
@@ -77,6 +85,11 @@ fn choose(dir: &ModelDir, asked: Option<&str>) -> Result<String> {
         (false, true) => Ok(USUAL[1].into()),
         (true, true) => Err(missing(dir, "there are two graphs called model.onnx")),
         (false, false) => {
+            for name in [format!("onnx/{TEXT_TOWER}"), TEXT_TOWER.into()] {
+                if dir.has(&name)? {
+                    return Ok(name);
+                }
+            }
             Err(missing(dir, "there is no ONNX graph, neither onnx/model.onnx nor model.onnx"))
         }
     }

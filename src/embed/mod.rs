@@ -27,6 +27,8 @@ mod fetch;
 mod files;
 mod fingerprint;
 mod graph;
+#[cfg(feature = "image")]
+mod image;
 mod onnx;
 mod pool;
 pub mod runtime;
@@ -37,6 +39,11 @@ mod words;
 pub use builder::{CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS, EmbedderBuilder};
 pub use describe::Description;
 pub use fingerprint::{Fingerprint, Hash};
+#[cfg(feature = "image")]
+pub use image::{
+    BATCH_IMAGES, Image, ImageDescription, ImageEmbedder, ImageEmbedderBuilder, ImageSource,
+    MAX_EDGE as MAX_IMAGE_EDGE, MAX_PIXEL_BYTES as MAX_IMAGE_PIXEL_BYTES,
+};
 pub use pool::Pooling;
 
 use crate::error::{Error, Result};
@@ -114,6 +121,8 @@ pub struct Embedder {
     alone: bool,
     provider: Provider,
     loaded: &'static runtime::Loaded,
+    #[cfg(feature = "image")]
+    vision: Option<ImageEmbedder>,
 }
 
 /// What is done to the graph's output.

@@ -33,6 +33,8 @@ enum Role {
     AttentionMask,
     TokenTypeIds,
     PositionIds,
+    /// Of a graph with both towers: no pictures.
+    Pictures,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,8 @@ pub(super) struct Model {
     inputs: Vec<Input>,
     pub(super) output: String,
     pub(super) shape: Shape,
+    /// Tokens in every row, where the model wants one length.
+    pub(super) width: Option<usize>,
 }
 
 /// The answer for one batch.
@@ -84,7 +88,7 @@ impl Model {
         let (output, shape) = chosen.map_err(|why| model(&graph.path, why))?;
         let options = RunOptions::new().map_err(|e| run_failed(&e))?;
         let options = options.with_outputs(OutputSelector::no_default().with(&output));
-        Ok(Self { session: Mutex::new((session, options)), inputs, output, shape })
+        Ok(Self { session: Mutex::new((session, options)), inputs, output, shape, width: None })
     }
 
     pub(super) fn inputs(&self) -> impl Iterator<Item = &str> {
@@ -104,7 +108,8 @@ impl Model {
         pad_id: u32,
         take: impl FnOnce(Answer<'_>) -> Result<R>,
     ) -> Result<R> {
-        let width = batch.iter().map(|&t| tokens.ids(t as usize).len()).max().unwrap_or(0).max(1);
+        let longest = batch.iter().map(|&t| tokens.ids(t as usize).len()).max();
+        let width = self.width.unwrap_or(longest.unwrap_or(0).max(1));
         let mut inputs = Vec::with_capacity(self.inputs.len());
         for input in &self.inputs {
             let values = fill(input.role, tokens, batch, width, pad_id);
@@ -141,6 +146,7 @@ impl Input {
             "attention_mask" => Role::AttentionMask,
             "token_type_ids" => Role::TokenTypeIds,
             "position_ids" => Role::PositionIds,
+            "pixel_values" => return Self::no_pictures(outlet),
             _ => return Err(format!("takes an input {}, {KNOWN_INPUTS}", described(outlet))),
         };
         let narrow = match outlet.dtype().tensor_type() {
@@ -151,11 +157,23 @@ impl Input {
         Ok(Self { name: name.to_string(), role, narrow })
     }
 
+    fn no_pictures(outlet: &Outlet) -> Result<Self, String> {
+        match outlet.dtype().tensor_type() {
+            Some(TensorElementType::Float32) => {
+                Ok(Self { name: outlet.name().into(), role: Role::Pictures, narrow: false })
+            }
+            _ => Err(format!("takes {}, and pictures must be f32", described(outlet))),
+        }
+    }
+
     fn tensor(
         &self,
         shape: [usize; 2],
         values: Vec<i64>,
     ) -> ort::Result<SessionInputValue<'static>> {
+        if self.role == Role::Pictures {
+            return Ok(Tensor::from_array(([0, 3, 224, 224], Vec::<f32>::new()))?.into());
+        }
         if self.narrow {
             let values: Vec<i32> = values.into_iter().map(|v| v as i32).collect();
             Ok(Tensor::from_array((shape, values))?.into())
@@ -192,12 +210,13 @@ fn fill(role: Role, tokens: &Tokens, batch: &[u32], width: usize, pad_id: u32) -
             }
             Role::TokenTypeIds => values.resize(end, 0),
             Role::PositionIds => values.extend(0..width as i64),
+            Role::Pictures => {}
         }
     }
     values
 }
 
-fn start(
+pub(super) fn start(
     graph: &Graph,
     loaded: &Loaded,
     provider: Provider,
@@ -272,7 +291,8 @@ fn choose_output(outputs: &[Outlet], asked: Option<&str>) -> Result<(String, Sha
     // Scores of classes have the shape of an embedding, and are none.
     let only = only.filter(|o| !o.name().contains("logits"));
     let usual = || TOKEN_OUTPUTS.into_iter().find_map(named);
-    let chosen = named(SENTENCE_OUTPUT).or(only).or_else(usual).ok_or_else(|| {
+    let text = || named("text_embeds");
+    let chosen = named(SENTENCE_OUTPUT).or(only).or_else(text).or_else(usual).ok_or_else(|| {
         format!(
             "has no output that is an embedding: {}; expected {SENTENCE_OUTPUT}, {} or {}, or \
              choose one with output(NAME)",
@@ -319,7 +339,7 @@ fn described(outlet: &Outlet) -> String {
 }
 
 /// The values of an output as f32, borrowed where they are.
-fn floats(value: &DynValue) -> Result<(Vec<usize>, Cow<'_, [f32]>)> {
+pub(super) fn floats(value: &DynValue) -> Result<(Vec<usize>, Cow<'_, [f32]>)> {
     let wrap = |e: ort::Error| run_failed(&e);
     let (shape, values) = match value.dtype().tensor_type() {
         Some(TensorElementType::Float16) => {
@@ -339,11 +359,11 @@ fn floats(value: &DynValue) -> Result<(Vec<usize>, Cow<'_, [f32]>)> {
     Ok((shape, values))
 }
 
-fn run_failed(e: &ort::Error) -> Error {
+pub(super) fn run_failed(e: &ort::Error) -> Error {
     failed(e.to_string())
 }
 
-fn failed(why: String) -> Error {
+pub(super) fn failed(why: String) -> Error {
     let cure = "the graph and its configuration do not fit each other, or memory ran out: check \
                 them, or lower batch_tokens";
     Error::Runtime { why, cure: cure.into() }
