@@ -80,7 +80,10 @@ fn the_page_shows_every_granularity_and_the_funnel() {
     assert!(page.contains("<th>rows in</th>") && page.contains("class=\"bar\""));
     // Each thumbnail once, and each that is shown.
     for class in page.split("class=\"pic t").skip(1).filter_map(|rest| rest.split('"').next()) {
-        assert_eq!(count(&page, &format!("\n.t{class}{{")) + count(&page, &format!("}}.t{class}{{")), 1);
+        assert_eq!(
+            count(&page, &format!("\n.t{class}{{")) + count(&page, &format!("}}.t{class}{{")),
+            1
+        );
     }
     look(&out, temp.path());
 }
@@ -100,7 +103,11 @@ fn a_folder_of_ones_own_pictures_is_searched() {
     fs::write(dir.join("notes.txt"), b"left alone").unwrap();
     let like = dir.join("sub/wide.png");
     let arguments = [
-        "--dir", dir.to_str().unwrap(), "--out", out.to_str().unwrap(), "--image",
+        "--dir",
+        dir.to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+        "--image",
         like.to_str().unwrap(),
     ];
     let printed = run(&arguments).unwrap();
@@ -163,7 +170,8 @@ fn look(page: &Path, folder: &Path) {
     assert!(shot.is_file(), "{}", String::from_utf8_lossy(&taken.stderr));
     let image = Image::open(&shot).unwrap();
     assert_eq!((image.width(), image.height()), (1240, 1100));
-    let mut colours: Vec<[u8; 3]> = image.rgb().chunks_exact(3).map(|p| [p[0], p[1], p[2]]).collect();
+    let mut colours: Vec<[u8; 3]> =
+        image.rgb().chunks_exact(3).map(|p| [p[0], p[1], p[2]]).collect();
     let background = colours[0];
     let drawn = colours.iter().filter(|c| **c != background).count();
     assert!(drawn * 20 > colours.len(), "the page is nearly blank: {drawn} pixels");

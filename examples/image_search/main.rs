@@ -5,7 +5,7 @@
 //! that shows what each granularity finds; `-- --help` lists the options.
 
 mod args;
-mod page;
+pub(crate) mod page;
 mod pictures;
 mod scenes;
 
@@ -130,7 +130,8 @@ fn index(
     embedder: &Embedder,
     pictures: &[Picture],
 ) -> Result<Vec<String>, Box<dyn Error>> {
-    let style = ProgressStyle::with_template("embedding {bar:40} {pos}/{len} pictures, {eta} left")?;
+    let style =
+        ProgressStyle::with_template("embedding {bar:40} {pos}/{len} pictures, {eta} left")?;
     let bar = ProgressBar::new(pictures.len() as u64).with_style(style);
     let mut skipped = Vec::new();
     for (chunk_at, chunk) in pictures.chunks(CHUNK).enumerate() {

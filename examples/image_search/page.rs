@@ -125,8 +125,7 @@ impl<'a> Page<'a> {
         match question {
             Question::Words(words) => write!(self.body, "&ldquo;{}&rdquo;", escape(words))?,
             Question::Picture(name, image) => {
-                let picture =
-                    Picture { name: String::new(), source: Source::Drawn(image.clone()) };
+                let picture = Picture { name: String::new(), source: Source::Drawn(image.clone()) };
                 let (kind, bytes) = picture.thumbnail()?;
                 let name = escape(name);
                 let data = base64(&bytes);
@@ -209,10 +208,7 @@ impl<'a> Page<'a> {
         if self.shown.insert(id) {
             let (kind, bytes) = self.pictures[id].thumbnail()?;
             let data = base64(&bytes);
-            writeln!(
-                self.thumbnails,
-                ".t{id}{{background-image:url(data:{kind};base64,{data})}}"
-            )?;
+            writeln!(self.thumbnails, ".t{id}{{background-image:url(data:{kind};base64,{data})}}")?;
         }
         Ok(())
     }

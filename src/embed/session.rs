@@ -33,7 +33,8 @@ enum Role {
     AttentionMask,
     TokenTypeIds,
     PositionIds,
-    /// Of a graph with both towers: no pictures.
+    /// Of a graph with both towers: one black picture, since CLIP's graphs cannot
+    /// reshape none.
     Pictures,
 }
 
@@ -43,6 +44,8 @@ struct Input {
     role: Role,
     /// The graph takes 32-bit integers here; 64 is the rule.
     narrow: bool,
+    /// Height and width of a picture.
+    edges: [usize; 2],
 }
 
 /// What the chosen output holds.
@@ -154,16 +157,20 @@ impl Input {
             Some(TensorElementType::Int32) => true,
             _ => return Err(format!("takes {}, and {name} must be integers", described(outlet))),
         };
-        Ok(Self { name: name.to_string(), role, narrow })
+        Ok(Self { name: name.to_string(), role, narrow, edges: [0; 2] })
     }
 
     fn no_pictures(outlet: &Outlet) -> Result<Self, String> {
-        match outlet.dtype().tensor_type() {
-            Some(TensorElementType::Float32) => {
-                Ok(Self { name: outlet.name().into(), role: Role::Pictures, narrow: false })
-            }
-            _ => Err(format!("takes {}, and pictures must be f32", described(outlet))),
-        }
+        let refused = || Err(format!("takes {}, and pictures must be f32", described(outlet)));
+        let ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } = outlet.dtype() else {
+            return refused();
+        };
+        let edge = |at: usize| {
+            let fixed = shape.get(at).and_then(|&n| usize::try_from(n).ok());
+            fixed.filter(|&n| n > 0).unwrap_or(224)
+        };
+        let (role, edges) = (Role::Pictures, [edge(2), edge(3)]);
+        Ok(Self { name: outlet.name().into(), role, narrow: false, edges })
     }
 
     fn tensor(
@@ -172,7 +179,9 @@ impl Input {
         values: Vec<i64>,
     ) -> ort::Result<SessionInputValue<'static>> {
         if self.role == Role::Pictures {
-            return Ok(Tensor::from_array(([0, 3, 224, 224], Vec::<f32>::new()))?.into());
+            let [height, width] = self.edges;
+            let black = vec![0.0_f32; 3 * height * width];
+            return Ok(Tensor::from_array(([1, 3, height, width], black))?.into());
         }
         if self.narrow {
             let values: Vec<i32> = values.into_iter().map(|v| v as i32).collect();

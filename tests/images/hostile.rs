@@ -176,7 +176,9 @@ fn transparency_is_dropped_or_put_on_a_background() {
 #[test]
 fn pixels_at_hand_must_fit_their_size() {
     assert!(Image::from_rgb8(2, 1, vec![0; 6]).is_ok());
-    for (width, height, bytes) in [(2, 1, 5), (0, 1, 0), (u32::MAX, u32::MAX, 1), (20_000, 1, 60_000)] {
+    for (width, height, bytes) in
+        [(2, 1, 5), (0, 1, 0), (u32::MAX, u32::MAX, 1), (20_000, 1, 60_000)]
+    {
         assert!(Image::from_rgb8(width, height, vec![0; bytes]).is_err(), "{width}x{height}");
     }
 }

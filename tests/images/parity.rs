@@ -12,8 +12,9 @@ const MODELS: [&str; 6] = ["clip", "clip_joint", "siglip", "vit", "convnext", "r
 /// Mean difference of a picture's values, in parts of the range of a pixel.
 const PIXEL_TOLERANCE: f32 = 1.0 / 255.0;
 
-/// What lossless pictures reach; a wrong filter is off by more than ten times this.
-const EXACT_TOLERANCE: f32 = 0.2 / 255.0;
+/// What lossless pictures reach: the resizer rounds its weights to 16 bits, so that
+/// some values are off by one. Another filter is off by several times this.
+const EXACT_TOLERANCE: f32 = 0.5 / 255.0;
 
 const COSINE: f32 = 0.999;
 

@@ -333,7 +333,7 @@ impl ImageEmbedderBuilder {
             pooling: self.pooling,
             model_type: config.model_type.as_deref(),
         };
-        let mut vision = Vision::open(&graph, loaded, (self.provider, threads), &wanted)?;
+        let vision = Vision::open(&graph, loaded, (self.provider, threads), &wanted)?;
         let size = probe_size(&graph, &vision, &processor)?;
         let dims = vision.probe(&graph, size)?;
         let granularities = config.granularities(&dir, dims)?;

@@ -64,7 +64,7 @@ impl Image {
     /// # Errors
     /// `Error::Invalid` unless there are `3 * width * height` bytes, and some.
     pub fn from_rgb8(width: u32, height: u32, rgb: Vec<u8>) -> Result<Self> {
-        let expected = u64::from(width) * u64::from(height) * 3;
+        let expected = (u64::from(width) * u64::from(height)).saturating_mul(3);
         if expected == 0 || expected != rgb.len() as u64 || width.max(height) > MAX_EDGE {
             let why = format!(
                 "{width}x{height} pixels need {expected} bytes, got {} (at least 1, at most \

@@ -117,23 +117,14 @@ impl Settings {
 
     fn processor(&self) -> Result<Processor> {
         self.refuse_others()?;
-        let crop = if self.flag("do_center_crop", false)? {
-            Some(self.crop_size()?)
-        } else {
-            None
-        };
-        let mut processor = Processor {
-            resize: None,
-            crop,
-            scale: 1.0,
-            mean: [0.0; 3],
-            deviation: [1.0; 3],
-        };
+        let crop = if self.flag("do_center_crop", false)? { Some(self.crop_size()?) } else { None };
+        let mut processor =
+            Processor { resize: None, crop, scale: 1.0, mean: [0.0; 3], deviation: [1.0; 3] };
         if self.flag("do_resize", true)? {
             self.add_resize(&mut processor)?;
         }
         if self.flag("do_rescale", true)? {
-            processor.scale = self.number("rescale_factor")?.unwrap_or(1.0 / 255.0);
+            processor.scale = self.number("rescale_factor")?.unwrap_or(1.0 / 255.0) as f32;
         }
         if self.flag("do_normalize", true)? {
             processor.mean = self.channels("image_mean")?;
@@ -169,7 +160,7 @@ impl Settings {
                 if !(0.1..=1.0).contains(&share) {
                     return Err(self.wrong(&format!("has crop_pct {share}, expected 0.1 to 1")));
                 }
-                let larger = (f64::from(edge) / f64::from(share)) as u32;
+                let larger = (f64::from(edge) / share) as u32;
                 resize = Resize::Shortest { edge: larger, longest: None };
                 processor.crop = Some((edge, edge));
             } else {
@@ -259,10 +250,10 @@ impl Settings {
         }
     }
 
-    fn number(&self, key: &str) -> Result<Option<f32>> {
+    fn number(&self, key: &str) -> Result<Option<f64>> {
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(None),
-            Some(v) => match v.as_f64().map(|n| n as f32).filter(|n| n.is_finite()) {
+            Some(v) => match v.as_f64().filter(|n| n.is_finite()) {
                 Some(n) => Ok(Some(n)),
                 None => Err(self.wrong(&format!("has {key} = {v}, expected a number"))),
             },

@@ -1,9 +1,9 @@
 //! Models with two towers: the vision tower of an [`Embedder`].
 
+use super::super::Embedder;
 use super::super::builder::EmbedderBuilder;
 use super::super::files::{ModelDir, model};
 use super::super::session::Model;
-use super::super::Embedder;
 use super::vision::PIXELS;
 use super::{ImageEmbedder, ImageSource, VISION_GRAPHS};
 use crate::error::{Error, Result};

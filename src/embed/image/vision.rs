@@ -1,7 +1,7 @@
 //! The graph of an image model: what goes in, what comes out.
 //!
 //! Pixels go into `pixel_values`. A graph that also takes text (both towers of a
-//! model in one file) is given none. The output is chosen by a fixed rule, and a
+//! model in one file) is given a short one. The output is chosen by a fixed rule, and a
 //! graph that does not fit is refused when it is opened.
 
 use std::num::NonZeroUsize;
@@ -58,8 +58,6 @@ pub(super) struct Vision {
     session: Mutex<(Session, RunOptions<HasSelectedOutputs>)>,
     half: bool,
     others: Vec<Other>,
-    /// How many texts a graph of both towers is given: none if it bears that.
-    texts: usize,
     pub(super) output: String,
     shape: Shape,
     /// Images a graph takes at once, if it fixes that.
@@ -97,7 +95,7 @@ impl Vision {
         let [batch, _, height, width] = sizes;
         let session = Mutex::new((session, options));
         let size = (height, width);
-        Ok(Self { session, half, others, texts: 0, output, shape, batch, size })
+        Ok(Self { session, half, others, output, shape, batch, size })
     }
 
     /// What the output is and how it becomes one vector, for people and for the
@@ -110,18 +108,12 @@ impl Vision {
         }
     }
 
-    /// Runs a grey picture: the output must be a vector of numbers. A graph of both
-    /// towers is tried without a text, then with one.
-    pub(super) fn probe(&mut self, graph: &Graph, (width, height): (u32, u32)) -> Result<usize> {
+    /// Runs a grey picture: the output must be a vector of numbers.
+    pub(super) fn probe(&self, graph: &Graph, (width, height): (u32, u32)) -> Result<usize> {
         let (width, height) = (width as usize, height as usize);
         let grey = Planes { width, height, values: vec![0.0; 3 * width * height] };
         let batch = vec![grey; self.batch.unwrap_or(1)];
-        let mut vectors = self.run(&batch);
-        if vectors.is_err() && !self.others.is_empty() {
-            self.texts = 1;
-            vectors = self.run(&batch);
-        }
-        let vector = vectors?.swap_remove(0);
+        let vector = self.run(&batch)?.swap_remove(0);
         if vector.iter().all(|v| v.is_finite()) {
             Ok(vector.len())
         } else {
@@ -142,7 +134,7 @@ impl Vision {
         values.resize(shape.iter().product(), 0.0);
         let mut inputs = vec![(PIXELS, self.pixels(shape, values).map_err(|e| run_failed(&e))?)];
         for other in &self.others {
-            let value = other.value(self.texts).map_err(|e| run_failed(&e))?;
+            let value = other.value().map_err(|e| run_failed(&e))?;
             inputs.push((other.name.as_str(), value));
         }
         let mut guard = self.session.lock();
@@ -214,9 +206,10 @@ impl Other {
         Ok(Self { name: name.into(), kind: *ty, rest })
     }
 
-    /// Texts of zeros, or of ones where they are a mask.
-    fn value(&self, texts: usize) -> ort::Result<SessionInputValue<'static>> {
-        let shape: Vec<usize> = std::iter::once(texts).chain(self.rest.iter().copied()).collect();
+    /// One short text of zeros, or its mask. None at all would do, but CLIP's graphs
+    /// cannot reshape an empty tensor.
+    fn value(&self) -> ort::Result<SessionInputValue<'static>> {
+        let shape: Vec<usize> = std::iter::once(1).chain(self.rest.iter().copied()).collect();
         let value = i32::from(self.name == "attention_mask");
         let values = vec![value; shape.iter().product()];
         if self.kind == TensorElementType::Int32 {
