@@ -68,7 +68,7 @@ h1{font-size:24px;margin:0 0 4px}
 header p{margin:4px 0;color:var(--soft);max-width:80ch}
 section{background:var(--card);border:1px solid var(--line);border-radius:12px;margin:24px 0;padding:18px 20px}
 h2{font-size:19px;margin:0 0 10px;display:flex;gap:12px;align-items:center}
-.row{display:grid;grid-template-columns:118px 1fr;border-top:1px solid var(--line);padding:10px 0}
+.row{display:grid;grid-template-columns:132px 1fr;border-top:1px solid var(--line);padding:10px 0}
 .dims b{display:block;font-size:17px}
 .dims span{display:block;color:var(--soft);font-size:12.5px}
 .hits{display:grid;grid-template-columns:repeat(auto-fill,minmax(92px,1fr));gap:8px}
@@ -153,7 +153,7 @@ impl<'a> Page<'a> {
     ) -> Result<(), Box<dyn Error>> {
         writeln!(
             self.body,
-            "<div class=\"row\"><div class=\"dims\"><b>{dims} dims</b><span>{} bytes a picture\
+            "<div class=\"row\"><div class=\"dims\"><b>{dims} dims</b><span>{} bytes each\
              </span><span>{} of {} kept</span></div><div class=\"hits\">",
             dims * 2,
             answer.kept(hits),

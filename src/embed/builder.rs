@@ -137,7 +137,7 @@ impl EmbedderBuilder {
             Provider::Cpu => CPU_BATCH_TOKENS,
             Provider::Cuda { .. } => CUDA_BATCH_TOKENS,
         };
-        let siglip = config.pads_to_limit && graph.is_text_tower();
+        let siglip = config.pads_to_limit() && graph.is_text_tower();
         let output = self.output.as_deref().or(siglip.then_some("pooler_output"));
         let mut session = Model::open(&graph, loaded, self.provider, threads, output)?;
         session.width = tokenizer.max_tokens.filter(|_| siglip);

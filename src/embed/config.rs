@@ -56,9 +56,7 @@ pub(super) struct Config {
     pub(super) granularities: Option<Vec<usize>>,
     pub(super) prompts: BTreeMap<String, String>,
     pub(super) default_prompt: Option<String>,
-    /// The text tower takes no mask: every text is padded to the limit, and the
-    /// vector is the pooled output (SigLIP).
-    pub(super) pads_to_limit: bool,
+    pub(super) model_type: Option<String>,
 }
 
 impl Config {
@@ -81,7 +79,7 @@ impl Config {
             granularities: granularities(&base, &st)?,
             prompts: st.prompts()?,
             default_prompt: st.text("default_prompt_name")?,
-            pads_to_limit: base.text("model_type")?.is_some_and(|kind| kind.starts_with("siglip")),
+            model_type: base.text("model_type")?,
         };
         config.read_modules(dir)?;
         if config.backbone == Backbone::Static {
@@ -92,6 +90,12 @@ impl Config {
         }
         config.check_default_prompt(&st)?;
         Ok(config)
+    }
+
+    /// The text tower takes no mask: every text is padded to the limit, and the
+    /// vector is the pooled output.
+    pub(super) fn pads_to_limit(&self) -> bool {
+        self.model_type.as_ref().is_some_and(|kind| kind.starts_with("siglip"))
     }
 
     fn check_default_prompt(&self, st: &Object) -> Result<()> {
