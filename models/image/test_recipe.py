@@ -16,6 +16,7 @@ import evaluate
 import export
 import losses
 import scenes
+import wordpiece
 from towers import TextTower, VisionTower
 
 
@@ -58,6 +59,15 @@ class Losses(unittest.TestCase):
         cut = torch.cat([x[:, :2], torch.zeros(4, 4)], dim=1)
         self.assertTrue(torch.allclose(small, heads.layers[0](cut), atol=1e-6))
         self.assertEqual(len(losses.Heads((2, 6), 5, tied=False).layers), 2)
+
+
+class Tokens(unittest.TestCase):
+    def test_ids_have_no_gaps_and_are_the_same_each_time(self) -> None:
+        texts = ["a red apple", "red cars", "x " * 9]
+        first, second = wordpiece.train(texts, 200), wordpiece.train(texts, 200)
+        self.assertEqual(first.to_str(), second.to_str())
+        self.assertEqual(sorted(first.get_vocab().values()), list(range(first.get_vocab_size())))
+        self.assertEqual(first.encode("apples").tokens, ["apple", "##s"])
 
 
 class Scenes(unittest.TestCase):

@@ -46,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("target/image-recipe"), help="rendered drawings, checkpoints")
     parser.add_argument("--out", type=Path, help="directory to export the model to")
     parser.add_argument("--name", default="model", help="name of the checkpoint")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--heads", choices=("separate", "tied", "none"), default="separate", help="MRL, MRL-E, no heads")
     parser.add_argument("--weights", default="equal", help="equal, boost-first, boost-two, or numbers: 2,1,1,1,1")

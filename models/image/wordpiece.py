@@ -35,7 +35,8 @@ def train(texts: Sequence[str], vocab: int) -> Tokenizer:
     pieces = ["[PAD]", "[UNK]", *letters, *("##" + x for x in (*letters, *ENDINGS))]
     counts = Counter(word for text in texts for word in text.lower().split())
     words = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if len(word) > 1]
-    pieces += words[: vocab - len(pieces)]
+    # Some endings are letters, and some words are too.
+    pieces = list(dict.fromkeys([*pieces, *words]))[:vocab]
     tokenizer = Tokenizer(models.WordPiece({p: at for at, p in enumerate(pieces)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
