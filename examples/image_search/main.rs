@@ -27,11 +27,11 @@ use pictures::{CHUNK, Picture};
 
 /// Asked when the command line asks nothing.
 const QUESTIONS: [&str; 8] = [
-    "red apple",
-    "smiling cat",
-    "musical instrument",
-    "something to eat with cheese",
-    "rainy weather",
+    "fire engine",
+    "red heart",
+    "airplane",
+    "smiling face",
+    "woman",
     "three blue circles",
     "two green squares left of a red triangle",
     "a yellow ring above three black circles",

@@ -111,6 +111,14 @@ impl Canvas {
     /// A row or column of shapes in the area left, top, right, bottom.
     fn group(&mut self, group: Group, [left, top, right, bottom]: [f32; 4]) {
         let (width, height) = (right - left, bottom - top);
+        if width == height && group.count > 1 {
+            // Alone on the page they stand two by two.
+            for at in 0..group.count {
+                let place = |odd: bool| if odd { 0.75 } else { 0.25 };
+                self.shape(group, place(at % 2 == 1), place(at > 1), 0.19);
+            }
+            return;
+        }
         let along_x = width >= height;
         let cell = (width.max(height) / group.count as f32).min(width.min(height));
         for at in 0..group.count {

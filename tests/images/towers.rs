@@ -106,7 +106,7 @@ fn the_shipped_model_finds_things() {
     assert_eq!(embedder.granularities(), [16, 32, 64, 128, 256]);
     let things =
         ["\u{1f34e}", "\u{1f692}", "\u{1f431}", "\u{1f3b8}", "\u{1f333}", "\u{2708}\u{fe0f}"];
-    let words = ["red apple", "fire engine", "cat", "guitar", "green tree", "airplane"];
+    let words = ["red apple", "fire engine", "cat face", "guitar", "deciduous tree", "airplane"];
     let files = things.map(|t| {
         let file: &[u8] = twemoji_assets::png::PngTwemojiAsset::from_emoji(t).unwrap();
         matryo::embed::Image::decode(file).unwrap().over([255; 3])
