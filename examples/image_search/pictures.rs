@@ -72,7 +72,10 @@ impl Picture {
 /// skin tones), and scenes.
 pub(crate) fn built_in() -> Vec<Picture> {
     let emoji = emojis::iter().filter_map(|emoji| {
-        let bytes: &'static [u8] = PngTwemojiAsset::from_emoji(emoji.as_str())?;
+        // Twemoji leaves out the selector that says "as a picture".
+        let plain = emoji.as_str().replace('\u{fe0f}', "");
+        let asset = PngTwemojiAsset::from_emoji(emoji.as_str());
+        let bytes: &'static [u8] = asset.or_else(|| PngTwemojiAsset::from_emoji(&plain))?;
         Some(Picture { name: emoji.name().to_owned(), source: Source::Bytes(bytes) })
     });
     let scenes = scenes::all().into_iter().map(|scene| {
