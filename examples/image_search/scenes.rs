@@ -111,7 +111,7 @@ impl Canvas {
     /// A row or column of shapes in the area left, top, right, bottom.
     fn group(&mut self, group: Group, [left, top, right, bottom]: [f32; 4]) {
         let (width, height) = (right - left, bottom - top);
-        if width == height && group.count > 1 {
+        if width.min(height) > 0.5 && group.count > 1 {
             // Alone on the page they stand two by two.
             for at in 0..group.count {
                 let place = |odd: bool| if odd { 0.75 } else { 0.25 };
