@@ -57,7 +57,8 @@ impl Runs<'_> {
     ) -> Result<Vec<Vec<f32>>> {
         let mut vectors = vec![Vec::new(); tokens.texts()];
         let (pad_id, left) = (tokenizer.pad_id, tokenizer.pad_left);
-        for batch in Batches::plan(tokens, batch_tokens, graph.alone).iter() {
+        let row = graph.model.row_tokens();
+        for batch in Batches::plan(tokens, batch_tokens, graph.alone, row).iter() {
             let feed = Feed { tokens, batch, pad_id, left, task: self.task };
             graph.model.run(&feed, |answer| {
                 for (row, &text) in batch.iter().enumerate() {

@@ -18,9 +18,15 @@ pub(super) struct Batches {
 
 impl Batches {
     /// Sorts by length and cuts where texts times longest would pass `max_tokens`.
-    /// `alone` puts each text in a batch of its own.
-    pub(super) fn plan(tokens: &Tokens, max_tokens: usize, alone: bool) -> Self {
-        let length = |text: u32| tokens.ids(text as usize).len().max(1);
+    /// `alone` puts each text in a batch of its own; `row` is the length of every
+    /// row, where the graph or the model wants one.
+    pub(super) fn plan(
+        tokens: &Tokens,
+        max_tokens: usize,
+        alone: bool,
+        row: Option<usize>,
+    ) -> Self {
+        let length = |text: u32| row.unwrap_or_else(|| tokens.ids(text as usize).len().max(1));
         let mut order: Vec<u32> = (0..tokens.texts() as u32).collect();
         order.sort_by_key(|&text| length(text));
         let mut ranges = Vec::new();
@@ -57,7 +63,7 @@ mod tests {
 
     fn batches(lengths: &[usize], max: usize, alone: bool) -> Vec<Vec<u32>> {
         let tokens = tokens(lengths);
-        Batches::plan(&tokens, max, alone).iter().map(<[u32]>::to_vec).collect()
+        Batches::plan(&tokens, max, alone, None).iter().map(<[u32]>::to_vec).collect()
     }
 
     #[test]
@@ -70,6 +76,13 @@ mod tests {
     fn a_text_longer_than_the_bound_still_gets_its_batch() {
         assert_eq!(batches(&[9, 9], 4, false), [vec![0], vec![1]]);
         assert!(batches(&[], 4, false).is_empty());
+    }
+
+    #[test]
+    fn rows_of_one_length_are_counted_with_their_padding() {
+        let tokens = tokens(&[3, 1, 2]);
+        let plan = Batches::plan(&tokens, 9, false, Some(4));
+        assert_eq!(plan.iter().map(<[u32]>::len).collect::<Vec<_>>(), [2, 1]);
     }
 
     #[test]

@@ -33,17 +33,17 @@ pub const CUDA_BATCH_TOKENS: usize = 16_384;
 /// Options for opening an [`Embedder`]; made by [`Embedder::builder`].
 #[derive(Debug, Clone)]
 pub struct EmbedderBuilder {
-    dir: PathBuf,
-    runtime: Option<PathBuf>,
-    threads: Option<NonZeroUsize>,
-    graph: Option<String>,
+    pub(super) dir: PathBuf,
+    pub(super) runtime: Option<PathBuf>,
+    pub(super) threads: Option<NonZeroUsize>,
+    pub(super) graph: Option<String>,
     output: Option<String>,
     pooling: Option<Pooling>,
-    wanted: Wanted,
+    pub(super) wanted: Wanted,
     task: Option<String>,
     max_tokens: Option<usize>,
     batch_tokens: Option<usize>,
-    provider: Provider,
+    pub(super) provider: Provider,
 }
 
 impl EmbedderBuilder {
@@ -180,17 +180,27 @@ impl EmbedderBuilder {
         let prompts = Prompts::new(&config, self.task.as_deref(), adapters)
             .map_err(|why| model(&opened.weights, why))?;
         let hashes = (opened.hash, tokenizer_hash, modules.finish(), prompts.hash());
+        let fingerprint = Fingerprint::new(hashes.0, hashes.1, hashes.2, hashes.3);
+        #[cfg(feature = "image")]
+        let vision = self.open_vision(&dir, &config, &opened, &chain)?;
+        #[cfg(feature = "image")]
+        let fingerprint = match &vision {
+            Ok(vision) => fingerprint.with_vision(vision.fingerprint()),
+            Err(_) => fingerprint,
+        };
         Ok(Embedder {
             backend: opened.backend,
             tokenizer,
             chain,
             weights: opened.weights,
             granularities,
-            fingerprint: Fingerprint::new(hashes.0, hashes.1, hashes.2, hashes.3),
+            fingerprint,
             prompts,
             threads,
             batch_tokens: self.batch_tokens.unwrap_or(usual_batch(self.provider)).max(1),
             provider: self.provider,
+            #[cfg(feature = "image")]
+            vision,
         })
     }
 
@@ -230,8 +240,10 @@ impl EmbedderBuilder {
         let cuda = matches!(self.provider, Provider::Cuda { .. });
         let loaded = runtime::load(self.runtime.as_deref(), cuda)?;
         let on = (self.provider, threads);
-        let mut session =
-            Model::open(&graph, loaded, on, &config.attention, self.output.as_deref())?;
+        let siglip = config.pads_to_limit() && graph.is_text_tower();
+        let output = self.output.as_deref().or(siglip.then_some("pooler_output"));
+        let mut session = Model::open(&graph, loaded, on, &config.attention, output)?;
+        session.padded_to = tokenizer.max_tokens.filter(|_| siglip);
         let per_token = session.shape == Shape::PerToken;
         if per_token && config.modules.pooling.is_empty() {
             return Err(no_pooling(dir, &session.output));
@@ -284,8 +296,8 @@ impl EmbedderBuilder {
 }
 
 /// What the weights of a model turned out to be.
-struct Opened {
-    backend: Backend,
+pub(super) struct Opened {
+    pub(super) backend: Backend,
     /// The file they are in, and its hash.
     weights: PathBuf,
     hash: Hash,
@@ -309,7 +321,7 @@ fn usual_batch(provider: Provider) -> usize {
     }
 }
 
-fn available() -> NonZeroUsize {
+pub(super) fn available() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
@@ -399,4 +411,7 @@ fn describe_modules(hasher: &mut Hasher, opened: &Opened, text: &Tokenizer) {
     hasher.text(&format!("output {} per token {}", opened.output, opened.per_token));
     hasher.text(&format!("max tokens {:?} special {}", text.max_tokens, text.special_tokens));
     hasher.text(&format!("left {} lower case {}", text.pad_left, text.lower_case));
+    if let Backend::Graph(graph) = &opened.backend {
+        hasher.text(&format!("rows {:?}", graph.model.padded_to));
+    }
 }

@@ -159,7 +159,7 @@ impl Chain {
             Step::Dense { outputs, .. } => Some(*outputs),
             Step::Normalize | Step::LayerNorm { .. } => None,
         });
-        let pooled = config.width.map(|w| w * config.modules.pooling.len().max(1));
+        let pooled = config.width.map(|w| w.saturating_mul(config.modules.pooling.len().max(1)));
         match dense.or(pooled) {
             Some(expected) if expected != came => Err(format!(
                 "output {told} gives vectors of {came} components, and the configuration says \

@@ -70,6 +70,7 @@ pub(super) struct Config {
     /// Names of the adapters a graph with a `task_id` has, in the order of their ids.
     pub(super) tasks: Vec<String>,
     pub(super) attention: Attention,
+    pub(super) model_type: Option<String>,
 }
 
 impl Config {
@@ -98,10 +99,17 @@ impl Config {
             default_prompt: st.text("default_prompt_name")?,
             tasks: base.texts("lora_adaptations")?.unwrap_or_default(),
             attention: attention(&base)?,
+            model_type: base.text("model_type")?,
             modules,
         };
         config.check_default_prompt(&st)?;
         Ok(config)
+    }
+
+    /// The text tower takes no mask: every text is padded to the limit, and the
+    /// vector is the pooled output.
+    pub(super) fn pads_to_limit(&self) -> bool {
+        self.model_type.as_ref().is_some_and(|kind| kind.starts_with("siglip"))
     }
 
     fn check_default_prompt(&self, st: &Object) -> Result<()> {

@@ -57,6 +57,9 @@ pub struct Description {
     pub runtime: Option<Library>,
     /// Hash over everything the vectors depend on, in hex.
     pub fingerprint: String,
+    /// The vision tower of a model that has one.
+    #[cfg(feature = "image")]
+    pub images: Option<super::ImageDescription>,
 }
 
 /// The ONNX Runtime library in use.
@@ -110,6 +113,8 @@ impl Embedder {
                 build: g.loaded.build,
             }),
             fingerprint: self.fingerprint.to_string(),
+            #[cfg(feature = "image")]
+            images: self.images().map(super::ImageEmbedder::describe),
         }
     }
 }
@@ -162,6 +167,10 @@ impl fmt::Display for Description {
         match &self.runtime {
             Some(library) => writeln!(f, "runtime       {library}")?,
             None => writeln!(f, "runtime       none needed")?,
+        }
+        #[cfg(feature = "image")]
+        if let Some(images) = &self.images {
+            writeln!(f, "{images}")?;
         }
         write!(f, "fingerprint   {}", self.fingerprint)
     }

@@ -16,6 +16,9 @@ use crate::error::{Error, Result};
 /// Where exporters put the graph.
 const USUAL: [&str; 2] = ["onnx/model.onnx", "model.onnx"];
 
+/// Where they put the text side of a model with two towers.
+const TEXT_TOWER: &str = "text_model.onnx";
+
 /// A protobuf cannot be larger.
 const GRAPH_CAP: u64 = 2 << 30;
 
@@ -41,6 +44,11 @@ pub(super) enum Weights {
 }
 
 impl Graph {
+    /// Whether it is the text side of a model with two towers.
+    pub(super) fn is_text_tower(&self) -> bool {
+        self.path.file_name() == Some(TEXT_TOWER.as_ref())
+    }
+
     /// Reads the graph of that name, or the usual one, in the directory or in the
     /// `folder` of its first module.
     pub(super) fn read(dir: &ModelDir, folder: &str, asked: Option<&str>) -> Result<Self> {
@@ -88,6 +96,11 @@ fn choose(dir: &ModelDir, folder: &str, asked: Option<&str>) -> Result<String> {
         (false, true) => Ok(USUAL[1].into()),
         (true, true) => Err(missing(dir, "there are two graphs called model.onnx")),
         (false, false) => {
+            for name in [format!("onnx/{TEXT_TOWER}"), TEXT_TOWER.into()] {
+                if dir.has(&name)? {
+                    return Ok(name);
+                }
+            }
             Err(missing(dir, "there is no ONNX graph, neither onnx/model.onnx nor model.onnx"))
         }
     }

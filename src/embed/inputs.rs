@@ -24,6 +24,9 @@ const USUAL_IMAGE: usize = 224;
 /// Values of a blank picture; more is not a picture.
 const MOST_BLANK: i64 = 1 << 26;
 
+/// Heads of an attention, or the size of one; more is not a model.
+const MOST_HEADS: i64 = 1 << 20;
+
 /// What an input of the graph is filled with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
@@ -264,6 +267,9 @@ impl Role {
                                 (num_key_value_heads, head_dim)"
                         .into());
                 };
+                if heads.max(head_dim) > MOST_HEADS {
+                    return Err(format!("and {heads} heads of {head_dim} are too many"));
+                }
                 if past > 0 {
                     return Err(format!("and {past} earlier tokens cannot be given"));
                 }
@@ -344,6 +350,7 @@ mod tests {
         assert_eq!(open.unwrap(), [-1, 2, 0, 16]);
         assert!(complete(Role::Past, vec![-1; 4], &Attention::default()).is_err());
         assert!(complete(Role::Past, vec![-1; 3], &attention).is_err());
+        assert!(complete(Role::Past, vec![-1, i64::MAX, -1, 8], &attention).is_err());
         let picture = complete(Role::Nothing, vec![-1, 3, -1, -1], &attention);
         assert_eq!(picture.unwrap(), [-1, 3, 32, 32]);
         assert!(complete(Role::Nothing, vec![-1, 1 << 40, 1 << 40], &attention).is_err());

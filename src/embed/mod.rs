@@ -34,6 +34,8 @@ mod fetch;
 mod files;
 mod fingerprint;
 mod graph;
+#[cfg(feature = "image")]
+mod image;
 mod inputs;
 mod modules;
 mod object;
@@ -51,6 +53,11 @@ mod words;
 pub use builder::{CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS, EmbedderBuilder};
 pub use describe::{Description, Library};
 pub use fingerprint::{Fingerprint, Hash};
+#[cfg(feature = "image")]
+pub use image::{
+    BATCH_IMAGES, Image, ImageDescription, ImageEmbedder, ImageEmbedderBuilder, ImageSource,
+    MAX_EDGE as MAX_IMAGE_EDGE, MAX_PIXEL_BYTES as MAX_IMAGE_PIXEL_BYTES,
+};
 pub use pool::Pooling;
 pub use prompts::Prompt;
 
@@ -112,6 +119,9 @@ pub struct Embedder {
     threads: NonZeroUsize,
     batch_tokens: usize,
     provider: Provider,
+    /// The vision tower, or why there is none.
+    #[cfg(feature = "image")]
+    vision: Result<ImageEmbedder, String>,
 }
 
 impl Embedder {

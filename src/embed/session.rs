@@ -30,6 +30,8 @@ pub(super) struct Model {
     pub(super) inputs: Inputs,
     pub(super) output: String,
     pub(super) shape: Shape,
+    /// Tokens in every row, where the model was trained with rows of one length.
+    pub(super) padded_to: Option<usize>,
 }
 
 /// What a run needs to itself.
@@ -100,7 +102,12 @@ impl Model {
         let inputs = Inputs::of(session.inputs(), attention).map_err(wrong)?;
         let (output, shape) = outputs::choose(session.outputs(), output).map_err(wrong)?;
         let ready = Ready::new(session, &output, provider).map_err(|e| run_failed(&e))?;
-        Ok(Self { session: Mutex::new(ready), inputs, output, shape })
+        Ok(Self { session: Mutex::new(ready), inputs, output, shape, padded_to: None })
+    }
+
+    /// Tokens in every row, padding included, where that does not depend on the batch.
+    pub(super) fn row_tokens(&self) -> Option<usize> {
+        self.inputs.fixed_tokens().or(self.padded_to)
     }
 
     /// Runs one batch and hands its output to `take`.
@@ -110,7 +117,7 @@ impl Model {
         take: impl FnOnce(Answer<'_>) -> Result<R>,
     ) -> Result<R> {
         let longest = feed.batch.iter().map(|&t| feed.tokens.ids(t as usize).len()).max();
-        let width = self.inputs.fixed_tokens().unwrap_or(longest.unwrap_or(0).max(1));
+        let width = self.row_tokens().unwrap_or(longest.unwrap_or(0).max(1));
         let inputs = self.inputs.fill(feed, width).map_err(|e| run_failed(&e))?;
         let mut ready = self.session.lock();
         let outputs = ready.run(inputs).map_err(|e| run_failed(&e))?;
@@ -133,7 +140,7 @@ impl Model {
     }
 }
 
-fn start(
+pub(super) fn start(
     graph: &Graph,
     loaded: &Loaded,
     provider: Provider,
@@ -194,7 +201,7 @@ fn with_provider(builder: SessionBuilder, provider: Provider) -> Result<SessionB
 }
 
 /// The values of an output as f32, borrowed where they are.
-fn floats(value: &DynValue) -> Result<(Vec<usize>, Cow<'_, [f32]>)> {
+pub(super) fn floats(value: &DynValue) -> Result<(Vec<usize>, Cow<'_, [f32]>)> {
     let wrap = |e: ort::Error| run_failed(&e);
     let (shape, values) = match value.dtype().tensor_type() {
         Some(TensorElementType::Float16) => {
@@ -214,11 +221,11 @@ fn floats(value: &DynValue) -> Result<(Vec<usize>, Cow<'_, [f32]>)> {
     Ok((shape, values))
 }
 
-fn run_failed(e: &ort::Error) -> Error {
+pub(super) fn run_failed(e: &ort::Error) -> Error {
     failed(e.to_string())
 }
 
-fn failed(why: String) -> Error {
+pub(super) fn failed(why: String) -> Error {
     let cure = "the graph and its configuration do not fit each other, or memory ran out: check \
                 them, or lower batch_tokens";
     Error::Runtime { why, cure: cure.into() }
