@@ -33,6 +33,8 @@ pub(crate) fn read(dir: &Path, texts: &[&str]) -> Result<usize> {
     let width = table.as_ref().map_or(config.width.unwrap_or(WIDTH).min(MOST_WIDTH), Table::dims);
     let came = (table.is_none(), width);
     let chain = Chain::new(&dir, &config, Wanted::default(), came, &mut Hasher::new("modules"))?;
+    #[cfg(feature = "image")]
+    super::image::read_processor(&dir)?;
     let tokens = tokenizer.encode("", texts, NonZeroUsize::MIN)?;
     if let Some(table) = &table {
         for text in 0..tokens.texts() {

@@ -83,6 +83,65 @@ fn towers_of_different_models_are_refused() {
 }
 
 #[test]
+fn a_joint_graph_without_its_processor_still_takes_texts() {
+    if !ready() {
+        return;
+    }
+    let dir = copy("clip_joint");
+    let both = Embedder::open(dir.path()).unwrap();
+    let config = dir.path().join("preprocessor_config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    let unknown = text.replace("\"resample\": 3", "\"resample\": 77");
+    assert_ne!(unknown, text);
+    for (content, named) in [(Some(unknown), "77"), (None, "there is no preprocessor_config")] {
+        match content {
+            Some(content) => fs::write(&config, content).unwrap(),
+            None => fs::remove_file(&config).unwrap(),
+        }
+        let texts = Embedder::open(dir.path()).unwrap();
+        assert!(texts.images().is_none() && texts.describe().images.is_none());
+        let refused = texts.embed_image(&fixtures().join("pictures/wide.png")).unwrap_err();
+        assert!(refused.to_string().contains(named), "{refused}");
+        let (a, b) = (texts.embed_query("a cat").unwrap(), both.embed_query("a cat").unwrap());
+        assert!(cosine(&a, &b) > 0.9999);
+    }
+}
+
+#[test]
+fn both_towers_are_shortened() {
+    if !ready() {
+        return;
+    }
+    let dir = fixtures().join("clip");
+    let (whole, short) =
+        (Embedder::open(&dir).unwrap(), Embedder::builder(&dir).dims(8).open().unwrap());
+    let picture = fixtures().join("pictures/wide.png");
+    let (a, b) = (whole.embed_image(&picture).unwrap(), short.embed_image(&picture).unwrap());
+    assert!(a.len() > 8 && b.len() == 8 && short.dims() == 8);
+    assert!(cosine(&a[..8], &b) > 0.9999);
+    assert_eq!(short.images().unwrap().granularities().last(), Some(&8));
+    let refused = Embedder::builder(&dir).dims(a.len() + 1).open().unwrap_err().to_string();
+    assert!(refused.contains("are to be kept"), "{refused}");
+}
+
+#[test]
+fn rows_padded_to_the_limit_count_so_in_batches() {
+    if !ready() {
+        return;
+    }
+    let dir = fixtures().join("siglip");
+    let expected = expected("siglip");
+    let texts = strings(&expected["texts"]);
+    let one = Embedder::builder(&dir).batch_tokens(1).open().unwrap();
+    let many = Embedder::open(&dir).unwrap();
+    assert!(!many.describe().one_at_a_time);
+    let pairs = [one, many].map(|e| e.embed_documents(&texts).unwrap());
+    for (a, b) in pairs[0].iter().zip(&pairs[1]) {
+        assert!(cosine(a, b) > 0.9999);
+    }
+}
+
+#[test]
 fn a_graph_without_pictures_is_no_image_model() {
     if !ready() {
         return;

@@ -386,6 +386,12 @@ impl ImageEmbedderBuilder {
     }
 }
 
+/// Reads what is fuzzed of an image model's directory.
+#[cfg(feature = "testing")]
+pub(super) fn read_processor(dir: &ModelDir) -> Result<()> {
+    Processor::read(dir).map(drop)
+}
+
 /// The size the graph is tried with; what the graph fixes must be what the
 /// processor makes.
 fn probe_size(graph: &Graph, vision: &Vision, processor: &Processor) -> Result<(u32, u32)> {
