@@ -50,6 +50,7 @@
 //!
 //! * `embed` (default): the module `embed`, text to vectors through ONNX Runtime,
 //!   which is loaded at run time.
+//! * `image` (default): pictures to vectors, in the same module.
 //! * `cli` (default): the program `matryo`.
 //! * `cuda`: lets the embedder ask ONNX Runtime for CUDA.
 //! * `testing`: opens internals to our own tests; promises nothing.

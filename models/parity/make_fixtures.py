@@ -115,9 +115,10 @@ def masked_mean() -> list:
     ]
 
 
-def static_model(output: str = "sentence_embedding", kind: int = TensorProto.FLOAT, last=()) -> onnx.ModelProto:
+def static_model(output: str = "sentence_embedding", kind: int = TensorProto.FLOAT, last=(),
+                 rows: np.ndarray | None = None) -> onnx.ModelProto:
     """Mean of a table's rows; `last` nodes turn `mean` into the output."""
-    stored = [numpy_helper.from_array(table(), "table"), *AXES]
+    stored = [numpy_helper.from_array(table() if rows is None else rows, "table"), *AXES]
     nodes = [node("Gather", ["table", "input_ids"], ["rows"]), *masked_mean()]
     nodes += last or [node("Identity", ["mean"], [output])]
     inputs = [integers("input_ids"), integers("attention_mask")]
@@ -154,7 +155,30 @@ def dynamic_model() -> onnx.ModelProto:
     return static_model(last=last)
 
 
-def odd_graphs(folder: Path) -> None:
+def merged_decoder(rows: np.ndarray) -> onnx.ModelProto:
+    """The static model, asking for a cache in half precision whose shape is open, and a switch that says there is
+    one; both would show in the output."""
+    last = [node("Cast", ["past_key_values.0.key"], ["past"], to=TensorProto.FLOAT),
+            node("ReduceSum", ["past"], ["earlier"], keepdims=0),
+            node("Cast", ["use_cache_branch"], ["cached"], to=TensorProto.FLOAT),
+            node("Add", ["mean", "earlier"], ["moved"]), node("Add", ["moved", "cached"], ["sentence_embedding"])]
+    made = static_model(last=last, rows=rows)
+    made.graph.input.append(info("past_key_values.0.key", TensorProto.FLOAT16, ["batch", "heads", "past", "size"]))
+    made.graph.input.append(info("use_cache_branch", TensorProto.BOOL, [1]))
+    return made
+
+
+def fixed_shape(rows: np.ndarray) -> onnx.ModelProto:
+    """The static model for one text of 12 tokens at a time, as exported for small devices."""
+    made = static_model(rows=rows)
+    for put in made.graph.input:
+        for size, axis in zip((1, MAX_TOKENS), put.type.tensor_type.shape.dim):
+            axis.dim_value = size
+    made.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
+    return made
+
+
+def odd_graphs(folder: Path, rows: np.ndarray) -> None:
     """Graphs that are not embedders, or name files they must not."""
     folder.mkdir(parents=True)
     labels = [node("ArgMax", ["mean"], ["label"], axis=1, keepdims=1)]
@@ -171,7 +195,8 @@ def odd_graphs(folder: Path) -> None:
     caches = static_model()
     caches.graph.input.append(info("past_key_values.0.key", TensorProto.FLOAT, ["batch", 1]))
     graphs = {"logits": static_model("logits"), "label": integer, "scores": scores, "mask": mask, "nan": nothing,
-              "past_keys": caches, "dynamic": dynamic_model(), "no_mask": no_mask()}
+              "past_keys": caches, "dynamic": dynamic_model(), "no_mask": no_mask(),
+              "merged": merged_decoder(rows), "fixed": fixed_shape(rows)}
     for name, graph in graphs.items():
         (folder / f"{name}.onnx").write_bytes(graph.SerializeToString())
     for name, location in [("escape", "../expected.json"), ("absolute", "/etc/hostname"), ("folder", "data/weights")]:
@@ -204,12 +229,12 @@ def module(index: int, path: str, kind: str) -> dict:
     return {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
 
 
-def write_static(folder: Path) -> None:
+def write_static(folder: Path, rows: np.ndarray) -> None:
     write_json(folder / "tokenizer.json", tokenizer_json(special=False))
     write_json(folder / "modules.json", [module(0, "", "StaticEmbedding"), module(1, "1_Normalize", "Normalize")])
     config = {"hidden_size": WIDTH, "max_tokens": MAX_TOKENS, "matryoshka_dims": [2, 4, WIDTH], "pad_token_id": 0}
     write_json(folder / "config.json", config)
-    (folder / "model.onnx").write_bytes(static_model().SerializeToString())
+    (folder / "model.onnx").write_bytes(static_model(rows=rows).SerializeToString())
 
 
 def write_tokens(folder: Path) -> None:
@@ -293,9 +318,10 @@ def expected(dense: np.ndarray) -> dict:
 
 def main() -> None:
     shutil.rmtree(ROOT, ignore_errors=True)
-    write_static(ROOT / "static")
+    rows = table()
+    write_static(ROOT / "static", rows)
     write_tokens(ROOT / "tokens")
-    odd_graphs(ROOT / "graphs")
+    odd_graphs(ROOT / "graphs", rows)
     dense = write_dense(ROOT / "dense")
     ROOT.joinpath("expected.json").write_text(json.dumps(expected(dense)) + "\n", encoding="ascii")
 

@@ -4,15 +4,21 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use super::config::{Config, Step};
-use super::dense::Dense;
+use super::backend::{Backend, Running};
+use super::chain::{Chain, Wanted, no_pooling};
+use super::config::Config;
 use super::files::{ModelDir, model};
 use super::fingerprint::{Fingerprint, Hash, Hasher};
 use super::graph::Graph;
+use super::inputs::Feed;
+use super::modules::{Backbone, inside};
+use super::outputs::Shape;
 use super::pool::Pooling;
-use super::session::{Model, Shape};
+use super::prompts::Prompts;
+use super::session::Model;
+use super::table::Table;
 use super::text::Tokenizer;
-use super::{Embedder, Finish, Provider, runtime};
+use super::{Embedder, Provider, runtime};
 use crate::error::{Error, Result};
 
 /// Tokens in a batch on the processor, padding included, unless
@@ -27,15 +33,17 @@ pub const CUDA_BATCH_TOKENS: usize = 16_384;
 /// Options for opening an [`Embedder`]; made by [`Embedder::builder`].
 #[derive(Debug, Clone)]
 pub struct EmbedderBuilder {
-    dir: PathBuf,
-    runtime: Option<PathBuf>,
-    threads: Option<NonZeroUsize>,
-    graph: Option<String>,
+    pub(super) dir: PathBuf,
+    pub(super) runtime: Option<PathBuf>,
+    pub(super) threads: Option<NonZeroUsize>,
+    pub(super) graph: Option<String>,
     output: Option<String>,
     pooling: Option<Pooling>,
+    pub(super) wanted: Wanted,
+    task: Option<String>,
     max_tokens: Option<usize>,
     batch_tokens: Option<usize>,
-    provider: Provider,
+    pub(super) provider: Provider,
 }
 
 impl EmbedderBuilder {
@@ -47,6 +55,8 @@ impl EmbedderBuilder {
             graph: None,
             output: None,
             pooling: None,
+            wanted: Wanted::default(),
+            task: None,
             max_tokens: None,
             batch_tokens: None,
             provider: Provider::Cpu,
@@ -70,7 +80,8 @@ impl EmbedderBuilder {
     }
 
     /// Which ONNX file to run, such as `model_quantized.onnx`; looked for in the
-    /// directory and in its `onnx` folder. By default `model.onnx`.
+    /// directory and in its `onnx` folder. By default `model.onnx`, or none where a
+    /// static model comes with its table.
     #[must_use]
     pub fn graph(mut self, name: impl Into<String>) -> Self {
         self.graph = Some(name.into());
@@ -90,6 +101,32 @@ impl EmbedderBuilder {
     #[must_use]
     pub fn pooling(mut self, pooling: Pooling) -> Self {
         self.pooling = Some(pooling);
+        self
+    }
+
+    /// Centres and scales each vector after pooling (layer norm without weights).
+    /// `nomic-embed-text-v1.5` and its kind need this before a vector is shortened,
+    /// and their directories do not say so.
+    #[must_use]
+    pub fn layer_norm(mut self, on: bool) -> Self {
+        self.wanted.layer_norm = on;
+        self
+    }
+
+    /// How many components of each vector are kept, instead of what the directory
+    /// says (`truncate_dim`) or all. The store shortens vectors too, and then keeps
+    /// the rest for ranking: this throws the rest away.
+    #[must_use]
+    pub fn dims(mut self, dims: usize) -> Self {
+        self.wanted.dims = Some(dims);
+        self
+    }
+
+    /// Which of the model's adapters every text goes through, where the graph takes a
+    /// `task_id`, such as `classification`. By default that for queries or documents.
+    #[must_use]
+    pub fn task(mut self, name: impl Into<String>) -> Self {
+        self.task = Some(name.into());
         self
     }
 
@@ -127,85 +164,220 @@ impl EmbedderBuilder {
         let mut config = Config::read(&dir)?;
         self.set_pooling(&mut config)?;
         let (tokenizer, tokenizer_hash) = Tokenizer::load(&dir, &config, self.max_tokens)?;
-        let graph = Graph::read(&dir, self.graph.as_deref())?;
+        let threads = self.threads.unwrap_or_else(available);
+        let opened = if self.graph.is_none() && has_table(&dir, &config)? {
+            self.open_table(&dir, &config)?
+        } else {
+            self.open_graph(&dir, &config, &tokenizer, threads)?
+        };
+        let mut modules = Hasher::new("modules");
+        let came = (opened.per_token, opened.width);
+        let chain = Chain::new(&dir, &config, self.wanted, came, &mut modules)?;
+        self.check_width(&config, &opened, &chain)?;
+        let granularities = granularities(&dir, &config, chain.dims)?;
+        describe_modules(&mut modules, &opened, &tokenizer);
+        let adapters = matches!(&opened.backend, Backend::Graph(g) if g.model.inputs.takes_task());
+        let prompts = Prompts::new(&config, self.task.as_deref(), adapters)
+            .map_err(|why| model(&opened.weights, why))?;
+        let hashes = (opened.hash, tokenizer_hash, modules.finish(), prompts.hash());
+        let fingerprint = Fingerprint::new(hashes.0, hashes.1, hashes.2, hashes.3);
+        #[cfg(feature = "image")]
+        let vision = self.open_vision(&dir, &config, &opened, &chain)?;
+        #[cfg(feature = "image")]
+        let fingerprint = match &vision {
+            Ok(vision) => fingerprint.with_vision(vision.fingerprint()),
+            Err(_) => fingerprint,
+        };
+        Ok(Embedder {
+            backend: opened.backend,
+            tokenizer,
+            chain,
+            weights: opened.weights,
+            granularities,
+            fingerprint,
+            prompts,
+            threads,
+            batch_tokens: self.batch_tokens.unwrap_or(usual_batch(self.provider)).max(1),
+            provider: self.provider,
+            #[cfg(feature = "image")]
+            vision,
+        })
+    }
+
+    fn open_table(&self, dir: &ModelDir, config: &Config) -> Result<Opened> {
+        if self.provider != Provider::Cpu {
+            return Err(Error::Runtime {
+                why: "a static model without a graph is looked up by the processor, and another \
+                      provider was asked for"
+                    .into(),
+                cure: "ask for Provider::Cpu, or choose a graph with graph(NAME)".into(),
+            });
+        }
+        let (table, hash) = Table::read(dir, &config.modules.folder)?;
+        let weights = dir.root().join(inside(&config.modules.folder, Table::FILE));
+        let width = table.dims();
+        let output = String::new();
+        Ok(Opened {
+            backend: Backend::Table(table),
+            weights,
+            hash,
+            width,
+            output,
+            per_token: false,
+        })
+    }
+
+    fn open_graph(
+        &self,
+        dir: &ModelDir,
+        config: &Config,
+        tokenizer: &Tokenizer,
+        threads: NonZeroUsize,
+    ) -> Result<Opened> {
+        let graph = Graph::read(dir, &config.modules.folder, self.graph.as_deref())?;
         // Last, so that a broken directory is reported as such on any machine.
         self.provider.check()?;
         let cuda = matches!(self.provider, Provider::Cuda { .. });
         let loaded = runtime::load(self.runtime.as_deref(), cuda)?;
-        let threads = self.threads.unwrap_or_else(available);
-        let usual = match self.provider {
-            Provider::Cpu => CPU_BATCH_TOKENS,
-            Provider::Cuda { .. } => CUDA_BATCH_TOKENS,
-        };
-        let session = Model::open(&graph, loaded, self.provider, threads, self.output.as_deref())?;
-        let width = probe(&session, &tokenizer, &graph.path)?;
-        let mut modules = Hasher::new("modules");
-        let finish = Finish::new(&dir, &config, &session, width, &mut modules)?;
-        if self.output.is_none() {
-            finish.check_width(&config, &graph.path, &session.output)?;
+        let on = (self.provider, threads);
+        let siglip = config.pads_to_limit() && graph.is_text_tower();
+        let output = self.output.as_deref().or(siglip.then_some("pooler_output"));
+        let mut session = Model::open(&graph, loaded, on, &config.attention, output)?;
+        session.padded_to = tokenizer.max_tokens.filter(|_| siglip);
+        let per_token = session.shape == Shape::PerToken;
+        if per_token && config.modules.pooling.is_empty() {
+            return Err(no_pooling(dir, &session.output));
         }
-        let granularities = granularities(&dir, &config, finish.dims)?;
-        describe_modules(&mut modules, &config, &session, &tokenizer);
-        let hashes = (modules.finish(), prompts_hash(&config));
-        Ok(Embedder {
-            alone: graph.dynamic_quantization || !session.masks(),
-            graph: graph.path,
-            model: session,
-            tokenizer,
-            finish,
-            granularities,
-            prompts: config.prompts,
-            default_prompt: config.default_prompt,
-            fingerprint: Fingerprint::new(graph.hash, tokenizer_hash, hashes.0, hashes.1),
-            threads,
-            batch_tokens: self.batch_tokens.unwrap_or(usual).max(1),
-            provider: self.provider,
-            loaded,
+        check_tokens(&session, tokenizer, &graph.path)?;
+        let (width, apart) = match probe(&session, tokenizer, &graph.path) {
+            // Some two-tower graphs cannot do with no picture at all.
+            Err(Error::Runtime { .. }) if session.inputs.feed_blanks() => {
+                probe(&session, tokenizer, &graph.path)?
+            }
+            probed => probed?,
+        };
+        let alone = graph.dynamic_quantization || !apart;
+        Ok(Opened {
+            output: session.output.clone(),
+            backend: Backend::Graph(Box::new(Running { model: session, loaded, alone })),
+            weights: graph.path,
+            hash: graph.hash,
+            width,
+            per_token,
         })
     }
 
-    fn set_pooling(&self, config: &mut Config) -> Result<()> {
-        match (self.pooling, config.pooling) {
-            (Some(asked), Some(own)) if asked != own => Err(Error::invalid(
-                "pooling",
-                format!("{asked} was asked for, and the model directory says {own}"),
-            )),
-            (asked, own) => {
-                config.pooling = own.or(asked);
-                Ok(())
-            }
+    fn check_width(&self, config: &Config, opened: &Opened, chain: &Chain) -> Result<()> {
+        // Who names the output knows what is in it.
+        if self.output.is_some() {
+            return Ok(());
         }
+        let came = if chain.dense_layers() > 0 { None } else { Some(opened.width) };
+        let came = came.map(|w| w * chain.pooling.len().max(1));
+        match came.map(|came| Chain::check_width(config, came, &opened.output)) {
+            Some(Err(why)) => Err(model(&opened.weights, why)),
+            _ => Ok(()),
+        }
+    }
+
+    fn set_pooling(&self, config: &mut Config) -> Result<()> {
+        let own = &mut config.modules.pooling;
+        match self.pooling {
+            Some(asked) if own.is_empty() => own.push(asked),
+            Some(asked) if own.as_slice() != [asked] => {
+                let says = own.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let why = format!("{asked} was asked for, and the model directory says {says}");
+                return Err(Error::invalid("pooling", why));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }
 
-fn available() -> NonZeroUsize {
+/// What the weights of a model turned out to be.
+pub(super) struct Opened {
+    pub(super) backend: Backend,
+    /// The file they are in, and its hash.
+    weights: PathBuf,
+    hash: Hash,
+    /// Components of the vectors that come out, one per token or one per text.
+    width: usize,
+    per_token: bool,
+    /// Name of the graph's output.
+    output: String,
+}
+
+/// Whether the directory is a static model with its table.
+fn has_table(dir: &ModelDir, config: &Config) -> Result<bool> {
+    let name = inside(&config.modules.folder, Table::FILE);
+    Ok(config.modules.backbone == Backbone::Static && dir.has(&name)?)
+}
+
+fn usual_batch(provider: Provider) -> usize {
+    match provider {
+        Provider::Cpu => CPU_BATCH_TOKENS,
+        Provider::Cuda { .. } => CUDA_BATCH_TOKENS,
+    }
+}
+
+pub(super) fn available() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Runs two texts of different length: the output must be vectors of one length,
-/// whatever the graph declares, and its values must be numbers.
-fn probe(session: &Model, tokenizer: &Tokenizer, path: &Path) -> Result<usize> {
+/// A graph may take rows of one length only; texts must be cut to fit it.
+fn check_tokens(session: &Model, tokenizer: &Tokenizer, path: &Path) -> Result<()> {
+    match session.inputs.fixed_tokens() {
+        Some(fixed) if tokenizer.max_tokens.is_none_or(|max| max > fixed) => {
+            let why = format!("takes rows of {fixed} tokens: call max_tokens({fixed}) or less");
+            Err(model(path, why))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How far a text's output may move when it is padded, against its largest value:
+/// rounding, in a half-precision graph too, but nothing that the padding added.
+const PADDING_MOVES: f32 = 2e-3;
+
+/// Runs two texts of different length, each alone and both together. The output
+/// must be vectors of one length, whatever the graph declares, and its values must be
+/// numbers. Also tells whether the vector of the shorter stays the same when it is
+/// padded: if not, texts must not share a batch.
+fn probe(session: &Model, tokenizer: &Tokenizer, path: &Path) -> Result<(usize, bool)> {
     let texts = ["a", "a few more words than one"];
     let tokens = tokenizer.encode("", &texts, NonZeroUsize::MIN)?;
-    let mut widths = [0; 2];
-    for (text, width) in [0_u32, 1].iter().zip(&mut widths) {
-        *width = session.run(&tokens, &[*text], tokenizer.pad_id, |answer| {
-            let finite = answer.values.iter().all(|v| v.is_finite());
-            if finite { Ok(answer.dims) } else { Err(not_numbers(path)) }
-        })?;
-    }
-    let [short, long] = widths;
-    if short == long && short > 0 {
-        return Ok(short);
-    }
-    let output = &session.output;
-    Err(model(
-        path,
-        format!(
+    let (pad_id, left) = (tokenizer.pad_id, tokenizer.pad_left);
+    let length = tokens.ids(0).len();
+    let run = |batch: &[u32]| {
+        let feed = Feed { tokens: &tokens, batch, pad_id, left, task: 0 };
+        let length = tokens.ids(batch[0] as usize).len();
+        session.run(&feed, |answer| {
+            let rows = answer.rows(0, length, left);
+            let rows = &rows[..rows.len().min(length.max(1) * answer.dims)];
+            // Where there is no token, all is padding.
+            if length > 0 && !rows.iter().all(|x| x.is_finite()) {
+                return Err(not_numbers(path));
+            }
+            Ok((answer.dims, rows.to_vec()))
+        })
+    };
+    let ((short, vector), (long, _)) = (run(&[0])?, run(&[1])?);
+    if short != long || short == 0 {
+        let output = &session.output;
+        let why = format!(
             "output {output} has {short} components for one text and {long} for another, so it is \
              not an embedding: choose another with output(NAME)"
-        ),
-    ))
+        );
+        return Err(model(path, why));
+    }
+    if session.inputs.one_text() {
+        return Ok((short, false));
+    }
+    let (_, padded) = run(&[0, 1])?;
+    let most = vector.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+    let same = vector.iter().zip(&padded).all(|(a, b)| (a - b).abs() <= PADDING_MOVES * most);
+    Ok((short, same || length == 0))
 }
 
 pub(super) fn not_numbers(path: &Path) -> Error {
@@ -220,8 +392,13 @@ fn granularities(dir: &ModelDir, config: &Config, dims: usize) -> Result<Vec<usi
     if let Some(&most) = all.last()
         && most > dims
     {
-        let why = format!("names matryoshka_dims up to {most}, and the vectors have {dims}");
-        return Err(model(dir.root().join("config.json"), why));
+        if config.width.is_some_and(|width| most <= width) {
+            // The caller keeps less than there is.
+            all.retain(|&n| n <= dims);
+        } else {
+            let why = format!("names matryoshka_dims up to {most}, and the vectors have {dims}");
+            return Err(model(dir.root().join("config.json"), why));
+        }
     }
     if all.last() != Some(&dims) {
         all.push(dims);
@@ -229,92 +406,12 @@ fn granularities(dir: &ModelDir, config: &Config, dims: usize) -> Result<Vec<usi
     Ok(all)
 }
 
-impl Finish {
-    /// What is left to do after the graph.
-    fn new(
-        dir: &ModelDir,
-        config: &Config,
-        session: &Model,
-        width: usize,
-        hasher: &mut Hasher,
-    ) -> Result<Self> {
-        let mut finish = Self {
-            pooling: None,
-            pool_prompt: config.pool_prompt,
-            dense: Vec::new(),
-            normalize: false,
-            dims: width,
-        };
-        if session.shape == Shape::PerToken {
-            finish.pooling = Some(config.pooling.ok_or_else(|| no_pooling(dir, session))?);
-        }
-        for step in &config.steps {
-            match step {
-                Step::Normalize => finish.normalize = true,
-                Step::Dense { .. } if finish.normalize => {
-                    let why = "puts Dense after Normalize, which is not supported";
-                    return Err(model(dir.root().join("modules.json"), why));
-                }
-                Step::Dense { folder, .. } if finish.pooling.is_some() => {
-                    let dense = Dense::read(dir, folder, finish.dims, hasher)?;
-                    finish.dims = dense.outputs();
-                    finish.dense.push(dense);
-                }
-                // A vector per text has been through the graph's own.
-                Step::Dense { .. } => {}
-            }
-        }
-        Ok(finish)
-    }
-
-    /// The length the configuration promises; scores of classes and the like, which
-    /// look like vectors, seldom have it.
-    fn check_width(&self, config: &Config, graph: &Path, output: &str) -> Result<()> {
-        let dense = config.steps.iter().rev().find_map(|step| match step {
-            Step::Dense { outputs, .. } => Some(*outputs),
-            Step::Normalize => None,
-        });
-        match dense.or(config.width) {
-            Some(expected) if expected != self.dims => Err(model(
-                graph,
-                format!(
-                    "output {output} gives vectors of {} components, and the configuration says \
-                     {expected}: if it is the embedding all the same, say so with \
-                     output({output:?})",
-                    self.dims
-                ),
-            )),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn no_pooling(dir: &ModelDir, session: &Model) -> Error {
-    let why = format!(
-        "the graph gives a vector per token ({}), and no modules.json says how to pool them: add \
-         the one the model was published with, or call pooling(...)",
-        session.output
-    );
-    model(dir.root(), why)
-}
-
 /// What was chosen, rather than the files' bytes: reformatting a file changes nothing.
-fn describe_modules(hasher: &mut Hasher, config: &Config, session: &Model, text: &Tokenizer) {
-    hasher.text(&format!("output {} {:?}", session.output, session.shape));
-    let pooling = config.pooling.map(|p| p.to_string());
-    hasher.text(&format!("pooling {pooling:?} prompt {}", config.pool_prompt));
-    let normalize = config.steps.contains(&Step::Normalize);
-    hasher.text(&format!("normalize {normalize}"));
-    hasher.text(&format!("max tokens {:?}", text.max_tokens));
-    hasher.text(&format!("lower case {} special {}", config.lower_case, config.special_tokens));
-}
-
-fn prompts_hash(config: &Config) -> Hash {
-    let mut hasher = Hasher::new("prompts");
-    hasher.text(config.default_prompt.as_deref().unwrap_or_default());
-    for (name, prompt) in &config.prompts {
-        hasher.text(name);
-        hasher.text(prompt);
+fn describe_modules(hasher: &mut Hasher, opened: &Opened, text: &Tokenizer) {
+    hasher.text(&format!("output {} per token {}", opened.output, opened.per_token));
+    hasher.text(&format!("max tokens {:?} special {}", text.max_tokens, text.special_tokens));
+    hasher.text(&format!("left {} lower case {}", text.pad_left, text.lower_case));
+    if let Backend::Graph(graph) = &opened.backend {
+        hasher.text(&format!("rows {:?}", graph.model.padded_to));
     }
-    hasher.finish()
 }

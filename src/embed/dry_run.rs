@@ -3,16 +3,19 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use super::config::{Config, Step};
-use super::dense::Dense;
+use super::chain::{Chain, Wanted};
+use super::config::Config;
 use super::files::ModelDir;
 use super::fingerprint::Hasher;
 use super::graph::Graph;
+use super::modules::{Backbone, inside};
+use super::table::Table;
 use super::text::Tokenizer;
 use crate::error::Result;
 
-/// Inputs of a `Dense` where no file says how many.
+/// Components of a vector where no file says how many, and at most.
 const WIDTH: usize = 4;
+const MOST_WIDTH: usize = 1 << 16;
 
 /// Reads every file that opening an embedder reads, and tokenizes some texts;
 /// returns the number of tokens.
@@ -20,13 +23,25 @@ pub(crate) fn read(dir: &Path, texts: &[&str]) -> Result<usize> {
     let dir = ModelDir::open(dir)?;
     let config = Config::read(&dir)?;
     let (tokenizer, _) = Tokenizer::load(&dir, &config, None)?;
-    Graph::read(&dir, None)?;
-    let mut width = config.width.unwrap_or(WIDTH);
-    for step in &config.steps {
-        if let Step::Dense { folder, .. } = step {
-            width = Dense::read(&dir, folder, width, &mut Hasher::new("modules"))?.outputs();
+    let folder = &config.modules.folder;
+    let mut table = None;
+    if config.modules.backbone == Backbone::Static && dir.has(&inside(folder, Table::FILE))? {
+        table = Some(Table::read(&dir, folder)?.0);
+    } else {
+        Graph::read(&dir, folder, None)?;
+    }
+    let width = table.as_ref().map_or(config.width.unwrap_or(WIDTH).min(MOST_WIDTH), Table::dims);
+    let came = (table.is_none(), width);
+    let chain = Chain::new(&dir, &config, Wanted::default(), came, &mut Hasher::new("modules"))?;
+    #[cfg(feature = "image")]
+    super::image::read_processor(&dir)?;
+    let tokens = tokenizer.encode("", texts, NonZeroUsize::MIN)?;
+    if let Some(table) = &table {
+        for text in 0..tokens.texts() {
+            if let Some(mean) = table.mean(tokens.ids(text)) {
+                chain.vector(&mean, width, &(0..0));
+            }
         }
     }
-    let tokens = tokenizer.encode("", texts, NonZeroUsize::MIN)?;
     Ok((0..tokens.texts()).map(|text| tokens.ids(text).len()).sum())
 }

@@ -19,6 +19,9 @@ pub type Hash = [u8; 32];
 /// Names of the parts, in the order they are hashed and written.
 const PARTS: [&str; 4] = ["graph", "tokenizer", "modules", "prompts"];
 
+/// Name of the part that only models with images have.
+const VISION: &str = "vision";
+
 /// Identifies what an embedder computes. Equal fingerprints give equal vectors,
 /// up to rounding by another machine or version of ONNX Runtime.
 ///
@@ -26,23 +29,43 @@ const PARTS: [&str; 4] = ["graph", "tokenizer", "modules", "prompts"];
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint {
     parts: [Hash; 4],
+    /// Of models that take images.
+    vision: Option<Hash>,
 }
 
 impl Fingerprint {
     pub(super) fn new(graph: Hash, tokenizer: Hash, modules: Hash, prompts: Hash) -> Self {
-        Self { parts: [graph, tokenizer, modules, prompts] }
+        Self { parts: [graph, tokenizer, modules, prompts], vision: None }
+    }
+
+    /// That of a model that takes images alone.
+    #[cfg(feature = "image")]
+    pub(super) fn of_vision(vision: Hash) -> Self {
+        Self { parts: [Hash::default(); 4], vision: Some(vision) }
+    }
+
+    /// With the vision tower that `vision` was made for.
+    #[cfg(feature = "image")]
+    pub(super) fn with_vision(self, vision: &Self) -> Self {
+        Self { vision: vision.vision, ..self }
     }
 
     /// The parts by name: `graph` (with its external data), `tokenizer`, `modules`
-    /// (output, pooling, dense layers, unit length, token limit) and `prompts`.
+    /// (output, pooling, dense layers, unit length, token limit) and `prompts`; then,
+    /// if the model takes images, `vision` (graph, output, preparation of pictures).
     pub fn parts(&self) -> impl Iterator<Item = (&'static str, &Hash)> {
-        PARTS.into_iter().zip(&self.parts)
+        PARTS.into_iter().zip(&self.parts).chain(self.vision.iter().map(|hash| (VISION, hash)))
     }
 
     /// Names of the parts in which `other` differs; empty when they are equal.
     pub fn differing_parts(&self, other: &Self) -> Vec<&'static str> {
-        let pairs = self.parts().zip(&other.parts);
-        pairs.filter(|((_, a), b)| a != b).map(|((name, _), _)| name).collect()
+        let pairs = self.parts.iter().zip(&other.parts).zip(PARTS);
+        let mut differing: Vec<_> =
+            pairs.filter(|((a, b), _)| a != b).map(|(_, name)| name).collect();
+        if self.vision != other.vision {
+            differing.push(VISION);
+        }
+        differing
     }
 
     /// All parts as text, for keeping; [`FromStr`] reads it back.
@@ -86,7 +109,12 @@ impl FromStr for Fingerprint {
             let value = words.next().and_then(|w| w.strip_prefix(name)?.strip_prefix('='));
             *part = value.and_then(unhex).ok_or_else(wrong)?;
         }
-        if words.next().is_some() { Err(wrong()) } else { Ok(Self { parts }) }
+        let value = |word: &str| word.strip_prefix(VISION)?.strip_prefix('=').and_then(unhex);
+        let vision = match words.next() {
+            None => None,
+            Some(word) => Some(value(word).ok_or_else(wrong)?),
+        };
+        if words.next().is_some() { Err(wrong()) } else { Ok(Self { parts, vision }) }
     }
 }
 

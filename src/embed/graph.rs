@@ -9,11 +9,15 @@ use std::sync::Arc;
 
 use super::files::{self, ModelDir, damaged, model};
 use super::fingerprint::{Hash, Hasher};
+use super::modules::inside;
 use super::onnx;
 use crate::error::{Error, Result};
 
 /// Where exporters put the graph.
 const USUAL: [&str; 2] = ["onnx/model.onnx", "model.onnx"];
+
+/// Where they put the text side of a model with two towers.
+const TEXT_TOWER: &str = "text_model.onnx";
 
 /// A protobuf cannot be larger.
 const GRAPH_CAP: u64 = 2 << 30;
@@ -40,8 +44,15 @@ pub(super) enum Weights {
 }
 
 impl Graph {
-    pub(super) fn read(dir: &ModelDir, asked: Option<&str>) -> Result<Self> {
-        let name = choose(dir, asked)?;
+    /// Whether it is the text side of a model with two towers.
+    pub(super) fn is_text_tower(&self) -> bool {
+        self.path.file_name() == Some(TEXT_TOWER.as_ref())
+    }
+
+    /// Reads the graph of that name, or the usual one, in the directory or in the
+    /// `folder` of its first module.
+    pub(super) fn read(dir: &ModelDir, folder: &str, asked: Option<&str>) -> Result<Self> {
+        let name = choose(dir, folder, asked)?;
         let path = dir.path(&name)?;
         let bytes = files::read_file(&path, GRAPH_CAP)?;
         let facts = onnx::inspect(&bytes).map_err(|why| {
@@ -62,14 +73,22 @@ impl Graph {
 }
 
 /// The graph that was asked for, or the only one in a usual place.
-fn choose(dir: &ModelDir, asked: Option<&str>) -> Result<String> {
+fn choose(dir: &ModelDir, folder: &str, asked: Option<&str>) -> Result<String> {
     if let Some(name) = asked {
-        for candidate in [name.to_string(), format!("onnx/{name}")] {
+        let in_folder = [inside(folder, name), inside(folder, &format!("onnx/{name}"))];
+        for candidate in [name.to_string(), format!("onnx/{name}")].into_iter().chain(in_folder) {
             if dir.has(&candidate)? {
                 return Ok(candidate);
             }
         }
         return Err(missing(dir, &format!("there is no graph {name:?}")));
+    }
+    if !folder.is_empty() {
+        for name in USUAL.map(|name| inside(folder, name)) {
+            if dir.has(&name)? {
+                return Ok(name);
+            }
+        }
     }
     let [in_folder, at_root] = [dir.has(USUAL[0])?, dir.has(USUAL[1])?];
     match (in_folder, at_root) {
@@ -77,6 +96,11 @@ fn choose(dir: &ModelDir, asked: Option<&str>) -> Result<String> {
         (false, true) => Ok(USUAL[1].into()),
         (true, true) => Err(missing(dir, "there are two graphs called model.onnx")),
         (false, false) => {
+            for name in [format!("onnx/{TEXT_TOWER}"), TEXT_TOWER.into()] {
+                if dir.has(&name)? {
+                    return Ok(name);
+                }
+            }
             Err(missing(dir, "there is no ONNX graph, neither onnx/model.onnx nor model.onnx"))
         }
     }

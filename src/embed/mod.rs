@@ -19,7 +19,12 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+mod backend;
+mod batches;
+#[cfg(feature = "cuda")]
+mod binding;
 mod builder;
+mod chain;
 mod config;
 mod dense;
 mod describe;
@@ -29,22 +34,38 @@ mod fetch;
 mod files;
 mod fingerprint;
 mod graph;
+#[cfg(feature = "image")]
+mod image;
+mod inputs;
+mod modules;
+mod object;
 mod onnx;
+mod outputs;
 mod pool;
+mod prompts;
 pub mod runtime;
+mod safetensors;
 mod session;
+mod table;
 mod text;
 mod words;
 
 pub use builder::{CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS, EmbedderBuilder};
-pub use describe::Description;
+pub use describe::{Description, Library};
 pub use fingerprint::{Fingerprint, Hash};
+#[cfg(feature = "image")]
+pub use image::{
+    BATCH_IMAGES, Image, ImageDescription, ImageEmbedder, ImageEmbedderBuilder, ImageSource,
+    MAX_EDGE as MAX_IMAGE_EDGE, MAX_PIXEL_BYTES as MAX_IMAGE_PIXEL_BYTES,
+};
 pub use pool::Pooling;
+pub use prompts::Prompt;
 
 use crate::error::{Error, Result};
-use dense::Dense;
-use session::{Answer, Model};
-use text::{Batches, Tokenizer, Tokens};
+use backend::{Backend, Runs};
+use chain::Chain;
+use prompts::{Chosen, Prompts};
+use text::Tokenizer;
 
 /// Longest text taken, in bytes. A longer one is refused rather than cut: models
 /// read some hundred or thousand tokens, so such a text wants splitting.
@@ -53,10 +74,6 @@ pub const MAX_TEXT_BYTES: usize = 1 << 20;
 /// Texts tokenized before their batches run: bounds the memory for token ids
 /// while leaving enough texts to find some of equal length.
 const WINDOW: usize = 4096;
-
-/// Names under which models publish the prompt for documents.
-const DOCUMENT_PROMPTS: [&str; 3] = ["document", "passage", "corpus"];
-const QUERY_PROMPTS: [&str; 1] = ["query"];
 
 /// Where the graph runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,45 +104,24 @@ impl Provider {
     }
 }
 
-/// What is put before each text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Prompt<'a> {
-    /// Nothing.
-    None,
-    /// The model's prompt of that name; an unknown name is an error.
-    Named(&'a str),
-    /// This text.
-    Literal(&'a str),
-}
-
 /// A loaded model: texts in, vectors out.
 ///
 /// It may be shared between threads; their batches take turns in the graph.
 pub struct Embedder {
-    model: Model,
+    backend: Backend,
     tokenizer: Tokenizer,
-    finish: Finish,
-    graph: PathBuf,
+    chain: Chain,
+    /// The file with the weights.
+    weights: PathBuf,
     granularities: Vec<usize>,
-    prompts: BTreeMap<String, String>,
-    default_prompt: Option<String>,
+    prompts: Prompts,
     fingerprint: Fingerprint,
     threads: NonZeroUsize,
     batch_tokens: usize,
-    /// Each text is a batch, because its vector depends on what is in its batch.
-    alone: bool,
     provider: Provider,
-    loaded: &'static runtime::Loaded,
-}
-
-/// What is done to the graph's output.
-struct Finish {
-    /// `None` when the graph gives a vector per text.
-    pooling: Option<Pooling>,
-    pool_prompt: bool,
-    dense: Vec<Dense>,
-    normalize: bool,
-    dims: usize,
+    /// The vision tower, or why there is none.
+    #[cfg(feature = "image")]
+    vision: Result<ImageEmbedder, String>,
 }
 
 impl Embedder {
@@ -144,7 +140,7 @@ impl Embedder {
 
     /// Components of a vector.
     pub fn dims(&self) -> usize {
-        self.finish.dims
+        self.chain.dims
     }
 
     /// The prefix lengths the model was trained at (`matryoshka_dims` of its
@@ -160,26 +156,28 @@ impl Embedder {
 
     /// The model's prompts by name.
     pub fn prompts(&self) -> &BTreeMap<String, String> {
-        &self.prompts
+        self.prompts.by_name()
     }
 
     /// Embeds texts to be found, with the model's prompt for documents if it has
-    /// one (`document`, `passage` or `corpus`, else its default prompt).
+    /// one: `document`, `passage`, `corpus`, `search_document` or
+    /// `retrieval.passage`. As in Python, the default prompt is not put before
+    /// documents or queries; ask for it with [`Prompt::Default`].
     ///
     /// # Errors
     /// `Error::Invalid` for a text over [`MAX_TEXT_BYTES`], `Error::Runtime` or
     /// `Error::Model` when the graph fails.
     pub fn embed_documents<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Vec<f32>>> {
-        self.embed(self.usual_prompt(&DOCUMENT_PROMPTS), texts)
+        self.embed(self.prompts.documents(), texts)
     }
 
     /// Embeds texts to search with, with the model's prompt for queries if it has
-    /// one (`query`, else its default prompt).
+    /// one: `query`, `search_query` or `retrieval.query`.
     ///
     /// # Errors
     /// Those of [`Embedder::embed_documents`].
     pub fn embed_queries<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Vec<f32>>> {
-        self.embed(self.usual_prompt(&QUERY_PROMPTS), texts)
+        self.embed(self.prompts.queries(), texts)
     }
 
     /// Embeds one text to search with; see [`Embedder::embed_queries`].
@@ -200,86 +198,33 @@ impl Embedder {
         prompt: Prompt<'_>,
         texts: &[S],
     ) -> Result<Vec<Vec<f32>>> {
-        let prompt = match prompt {
-            Prompt::None => "",
-            Prompt::Literal(text) => text,
-            Prompt::Named(name) => self.prompts.get(name).ok_or_else(|| {
-                let names: Vec<&String> = self.prompts.keys().collect();
-                Error::invalid("prompt", format!("the model has none called {name:?}: {names:?}"))
-            })?,
-        };
-        self.embed(prompt, texts)
+        self.embed(self.prompts.choose(prompt)?, texts)
     }
 
-    fn usual_prompt(&self, names: &[&str]) -> &str {
-        let named = names.iter().find_map(|name| self.prompts.get(*name));
-        let default = || self.prompts.get(self.default_prompt.as_deref()?);
-        named.or_else(default).map_or("", String::as_str)
-    }
-
-    fn embed<S: AsRef<str>>(&self, prompt: &str, texts: &[S]) -> Result<Vec<Vec<f32>>> {
+    fn embed<S: AsRef<str>>(&self, chosen: Chosen<'_>, texts: &[S]) -> Result<Vec<Vec<f32>>> {
+        let prompt = chosen.text;
         let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
         for (at, text) in texts.iter().enumerate() {
             check_length(at, prompt.len() + text.len())?;
         }
-        let excluded = if self.finish.pool_prompt || prompt.is_empty() {
+        let excluded = if self.chain.pool_prompt || prompt.is_empty() {
             0
         } else {
             self.tokenizer.prompt_tokens(prompt)?
         };
+        let runs = Runs { chain: &self.chain, weights: &self.weights, task: chosen.task, excluded };
         let mut vectors = Vec::with_capacity(texts.len());
         for window in texts.chunks(WINDOW) {
             let tokens = self.tokenizer.encode(prompt, window, self.threads)?;
-            let mut found = vec![Vec::new(); window.len()];
-            for batch in Batches::plan(&tokens, self.batch_tokens, self.alone).iter() {
-                self.embed_batch(&tokens, batch, excluded, &mut found)?;
-            }
+            let mut found = match &self.backend {
+                Backend::Table(table) => runs.look_up(table, &tokens, self.threads)?,
+                Backend::Graph(graph) => {
+                    runs.through(graph, &tokens, &self.tokenizer, self.batch_tokens)?
+                }
+            };
             vectors.append(&mut found);
         }
         Ok(vectors)
-    }
-
-    fn embed_batch(
-        &self,
-        tokens: &Tokens,
-        batch: &[u32],
-        excluded: usize,
-        into: &mut [Vec<f32>],
-    ) -> Result<()> {
-        self.model.run(tokens, batch, self.tokenizer.pad_id, |answer| {
-            for (row, &text) in batch.iter().enumerate() {
-                let length = tokens.ids(text as usize).len();
-                let vector = self.finish.vector(&answer, row, excluded.min(length)..length);
-                if !vector.iter().all(|x| x.is_finite()) {
-                    return Err(builder::not_numbers(&self.graph));
-                }
-                into[text as usize] = vector;
-            }
-            Ok(())
-        })
-    }
-}
-
-impl Finish {
-    /// The vector of one row of an answer.
-    fn vector(&self, answer: &Answer<'_>, row: usize, counted: std::ops::Range<usize>) -> Vec<f32> {
-        let size = answer.values.len() / answer.rows.max(1);
-        let values = &answer.values[row * size..(row + 1) * size];
-        let mut vector = match self.pooling {
-            None => values.to_vec(),
-            Some(pooling) => {
-                let mut pooled = vec![0.0; answer.dims];
-                pooling.pool(values, counted, &mut pooled);
-                pooled
-            }
-        };
-        for dense in &self.dense {
-            vector = dense.apply(&vector);
-        }
-        if self.normalize {
-            pool::normalize(&mut vector);
-        }
-        vector
     }
 }
 
@@ -294,8 +239,8 @@ fn check_length(at: usize, bytes: usize) -> Result<()> {
 impl fmt::Debug for Embedder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Embedder")
-            .field("graph", &self.graph)
-            .field("dims", &self.finish.dims)
+            .field("weights", &self.weights)
+            .field("dims", &self.chain.dims)
             .field("fingerprint", &self.fingerprint)
             .finish_non_exhaustive()
     }

@@ -18,7 +18,7 @@ pub enum Pooling {
     WeightedMean,
     /// The largest value in each dimension.
     Max,
-    /// The first token's.
+    /// The first token's, of those that count.
     Cls,
     /// The last token's.
     Last,
@@ -34,6 +34,10 @@ const LEAST_COUNT: f32 = 1e-9;
 const LEAST_NORM: f32 = 1e-12;
 
 impl Pooling {
+    /// In the order in which Python puts several one after another.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Cls, Self::Max, Self::Mean, Self::MeanSqrtLength, Self::WeightedMean, Self::Last];
+
     /// By the name sentence-transformers gives it.
     pub(super) fn named(mode: &str) -> Option<Self> {
         Some(match mode {
@@ -53,8 +57,11 @@ impl Pooling {
         let dims = out.len();
         let row = |at: usize| &tokens[at * dims..(at + 1) * dims];
         match self {
-            Self::Cls => out.copy_from_slice(row(0)),
-            Self::Last => out.copy_from_slice(row(counted.end.saturating_sub(1))),
+            Self::Cls => {
+                out.copy_from_slice(row(if counted.is_empty() { 0 } else { counted.start }));
+            }
+            Self::Last if counted.is_empty() => out.fill(0.0),
+            Self::Last => out.copy_from_slice(row(counted.end - 1)),
             Self::Max => {
                 out.fill(MASKED);
                 for at in counted {
@@ -127,11 +134,13 @@ mod tests {
     #[test]
     fn an_excluded_prompt_does_not_count() {
         assert_eq!(pooled(Pooling::Mean, 1..2), [3.0, 4.0]);
+        assert_eq!(pooled(Pooling::Cls, 1..2), [3.0, 4.0]);
     }
 
     #[test]
-    fn nothing_counted_is_zero_under_mean() {
+    fn nothing_counted_is_zero() {
         assert_eq!(pooled(Pooling::Mean, 0..0), [0.0, 0.0]);
+        assert_eq!(pooled(Pooling::Last, 0..0), [0.0, 0.0]);
     }
 
     #[test]

@@ -1,203 +1,146 @@
 //! One ONNX Runtime session: what goes in, what comes out.
 //!
-//! Inputs are fed exactly as the graph lists them, and the output is chosen by a
-//! fixed rule; a graph that fits neither is refused when it is opened, with what
-//! was found, and never run on a guess.
+//! Inputs are fed exactly as the graph lists them (`inputs`), and the output is
+//! chosen by a fixed rule (`outputs`); a graph that fits neither is refused when it
+//! is opened, with what was found, and never run on a guess.
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
 
 use half::{bf16, f16};
 use ort::session::builder::SessionBuilder;
-use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue};
-use ort::value::{DynValue, Outlet, Tensor, TensorElementType, ValueType};
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionOutputs};
+use ort::value::{DynValue, TensorElementType};
 use parking_lot::Mutex;
 
 use super::Provider;
+#[cfg(feature = "cuda")]
+use super::binding::Bound;
+use super::config::Attention;
 use super::files::model;
 use super::graph::{Graph, Weights};
+use super::inputs::{Feed, Inputs};
+use super::outputs::{self, Shape};
 use super::runtime::Loaded;
-use super::text::Tokens;
 use crate::error::{Error, Result};
-
-/// Outputs that hold a vector per token, by the names exporters give them.
-const TOKEN_OUTPUTS: [&str; 2] = ["last_hidden_state", "token_embeddings"];
-
-/// The output that holds the finished vector.
-const SENTENCE_OUTPUT: &str = "sentence_embedding";
-
-/// What an input of the graph is filled with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    InputIds,
-    AttentionMask,
-    TokenTypeIds,
-    PositionIds,
-}
-
-#[derive(Debug)]
-struct Input {
-    name: String,
-    role: Role,
-    /// The graph takes 32-bit integers here; 64 is the rule.
-    narrow: bool,
-}
-
-/// What the chosen output holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
-    /// One vector per text, `[texts, dims]`.
-    PerText,
-    /// One vector per token, `[texts, tokens, dims]`.
-    PerToken,
-}
 
 /// A session ready to run.
 pub(super) struct Model {
-    session: Mutex<(Session, RunOptions<HasSelectedOutputs>)>,
-    inputs: Vec<Input>,
+    session: Mutex<Ready>,
+    pub(super) inputs: Inputs,
     pub(super) output: String,
     pub(super) shape: Shape,
+    /// Tokens in every row, where the model was trained with rows of one length.
+    pub(super) padded_to: Option<usize>,
+}
+
+/// What a run needs to itself.
+struct Ready {
+    session: Session,
+    options: RunOptions<HasSelectedOutputs>,
+    /// On a GPU only.
+    #[cfg(feature = "cuda")]
+    bound: Option<Bound>,
+}
+
+impl Ready {
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, reason = "only a GPU's memory is bound")
+    )]
+    fn new(session: Session, output: &str, provider: Provider) -> ort::Result<Self> {
+        let options = RunOptions::new()?;
+        let options = options.with_outputs(OutputSelector::no_default().with(output));
+        Ok(Self {
+            #[cfg(feature = "cuda")]
+            bound: match provider {
+                Provider::Cpu => None,
+                Provider::Cuda { device } => Some(Bound::new(&session, output, device)?),
+            },
+            session,
+            options,
+        })
+    }
+
+    fn run(&mut self, inputs: Vec<(&str, DynValue)>) -> ort::Result<SessionOutputs<'_>> {
+        #[cfg(feature = "cuda")]
+        if let Some(bound) = &mut self.bound {
+            return bound.run(&mut self.session, &inputs);
+        }
+        self.session.run_with_options(inputs, &self.options)
+    }
 }
 
 /// The answer for one batch.
 pub(super) struct Answer<'a> {
     /// Components per vector.
     pub(super) dims: usize,
-    pub(super) values: &'a [f32],
-    /// Texts in the batch.
-    pub(super) rows: usize,
+    values: &'a [f32],
+    /// Vectors per text: its tokens and padding, or 1.
+    width: usize,
+}
+
+impl Answer<'_> {
+    /// The vectors of one text, from its first token on; `length` is its tokens.
+    pub(super) fn rows(&self, text: usize, length: usize, left: bool) -> &[f32] {
+        let padding = if left && length > 0 { self.width.saturating_sub(length) } else { 0 };
+        let size = self.width * self.dims;
+        &self.values[text * size + padding * self.dims..(text + 1) * size]
+    }
 }
 
 impl Model {
     pub(super) fn open(
         graph: &Graph,
         loaded: &Loaded,
-        provider: Provider,
-        threads: NonZeroUsize,
+        (provider, threads): (Provider, NonZeroUsize),
+        attention: &Attention,
         output: Option<&str>,
     ) -> Result<Self> {
         let session = start(graph, loaded, provider, threads)?;
-        let inputs = session.inputs().iter().map(Input::of).collect::<Result<Vec<_>, String>>();
-        let inputs = inputs.and_then(complete).map_err(|why| model(&graph.path, why))?;
-        let chosen = choose_output(session.outputs(), output);
-        let (output, shape) = chosen.map_err(|why| model(&graph.path, why))?;
-        let options = RunOptions::new().map_err(|e| run_failed(&e))?;
-        let options = options.with_outputs(OutputSelector::no_default().with(&output));
-        Ok(Self { session: Mutex::new((session, options)), inputs, output, shape })
+        let wrong = |why| model(&graph.path, why);
+        let inputs = Inputs::of(session.inputs(), attention).map_err(wrong)?;
+        let (output, shape) = outputs::choose(session.outputs(), output).map_err(wrong)?;
+        let ready = Ready::new(session, &output, provider).map_err(|e| run_failed(&e))?;
+        Ok(Self { session: Mutex::new(ready), inputs, output, shape, padded_to: None })
     }
 
-    pub(super) fn inputs(&self) -> impl Iterator<Item = &str> {
-        self.inputs.iter().map(|i| i.name.as_str())
-    }
-
-    /// Without a mask the graph cannot tell padding from text.
-    pub(super) fn masks(&self) -> bool {
-        self.inputs.iter().any(|i| i.role == Role::AttentionMask)
+    /// Tokens in every row, padding included, where that does not depend on the batch.
+    pub(super) fn row_tokens(&self) -> Option<usize> {
+        self.inputs.fixed_tokens().or(self.padded_to)
     }
 
     /// Runs one batch and hands its output to `take`.
     pub(super) fn run<R>(
         &self,
-        tokens: &Tokens,
-        batch: &[u32],
-        pad_id: u32,
+        feed: &Feed<'_>,
         take: impl FnOnce(Answer<'_>) -> Result<R>,
     ) -> Result<R> {
-        let width = batch.iter().map(|&t| tokens.ids(t as usize).len()).max().unwrap_or(0).max(1);
-        let mut inputs = Vec::with_capacity(self.inputs.len());
-        for input in &self.inputs {
-            let values = fill(input.role, tokens, batch, width, pad_id);
-            let value = input.tensor([batch.len(), width], values).map_err(|e| run_failed(&e))?;
-            inputs.push((input.name.as_str(), value));
-        }
-        let mut guard = self.session.lock();
-        let (session, options) = &mut *guard;
-        let outputs = session.run_with_options(inputs, options).map_err(|e| run_failed(&e))?;
+        let longest = feed.batch.iter().map(|&t| feed.tokens.ids(t as usize).len()).max();
+        let width = self.row_tokens().unwrap_or(longest.unwrap_or(0).max(1));
+        let inputs = self.inputs.fill(feed, width).map_err(|e| run_failed(&e))?;
+        let mut ready = self.session.lock();
+        let outputs = ready.run(inputs).map_err(|e| run_failed(&e))?;
         let value = outputs
             .get(&self.output)
             .ok_or_else(|| failed(format!("the graph gave no {}", self.output)))?;
         let (found, values) = floats(value)?;
-        let rows = batch.len();
-        let dims = match (self.shape, found.as_slice()) {
-            (Shape::PerText, &[r, d]) if r == rows => d,
-            (Shape::PerToken, &[r, w, d]) if r == rows && w == width => d,
+        let texts = feed.batch.len();
+        let (width, dims) = match (self.shape, found.as_slice()) {
+            (Shape::PerText, &[r, d]) if r == texts => (1, d),
+            (Shape::PerToken, &[r, w, d]) if r == texts && w == width => (w, d),
             _ => {
                 return Err(failed(format!(
-                    "output {} has shape {found:?} for {rows} texts of {width} tokens",
+                    "output {} has shape {found:?} for {texts} texts of {width} tokens",
                     self.output
                 )));
             }
         };
-        take(Answer { rows, dims, values: &values })
+        take(Answer { dims, values: &values, width })
     }
 }
 
-impl Input {
-    fn of(outlet: &Outlet) -> Result<Self, String> {
-        let name = outlet.name();
-        let role = match name {
-            "input_ids" => Role::InputIds,
-            "attention_mask" => Role::AttentionMask,
-            "token_type_ids" => Role::TokenTypeIds,
-            "position_ids" => Role::PositionIds,
-            _ => return Err(format!("takes an input {}, {KNOWN_INPUTS}", described(outlet))),
-        };
-        let narrow = match outlet.dtype().tensor_type() {
-            Some(TensorElementType::Int64) => false,
-            Some(TensorElementType::Int32) => true,
-            _ => return Err(format!("takes {}, and {name} must be integers", described(outlet))),
-        };
-        Ok(Self { name: name.to_string(), role, narrow })
-    }
-
-    fn tensor(
-        &self,
-        shape: [usize; 2],
-        values: Vec<i64>,
-    ) -> ort::Result<SessionInputValue<'static>> {
-        if self.narrow {
-            let values: Vec<i32> = values.into_iter().map(|v| v as i32).collect();
-            Ok(Tensor::from_array((shape, values))?.into())
-        } else {
-            Ok(Tensor::from_array((shape, values))?.into())
-        }
-    }
-}
-
-const KNOWN_INPUTS: &str = "and only input_ids, attention_mask, token_type_ids and position_ids \
-                            are known: export the graph for feature extraction, without past keys";
-
-fn complete(inputs: Vec<Input>) -> Result<Vec<Input>, String> {
-    if inputs.iter().any(|i| i.role == Role::InputIds) {
-        return Ok(inputs);
-    }
-    let names: Vec<&str> = inputs.iter().map(|i| i.name.as_str()).collect();
-    Err(format!("takes {names:?} and no input_ids, so it does not take text"))
-}
-
-fn fill(role: Role, tokens: &Tokens, batch: &[u32], width: usize, pad_id: u32) -> Vec<i64> {
-    let mut values = Vec::with_capacity(batch.len() * width);
-    for &text in batch {
-        let ids = tokens.ids(text as usize);
-        let end = values.len() + width;
-        match role {
-            Role::InputIds => {
-                values.extend(ids.iter().map(|&id| i64::from(id)));
-                values.resize(end, i64::from(pad_id));
-            }
-            Role::AttentionMask => {
-                values.resize(values.len() + ids.len(), 1);
-                values.resize(end, 0);
-            }
-            Role::TokenTypeIds => values.resize(end, 0),
-            Role::PositionIds => values.extend(0..width as i64),
-        }
-    }
-    values
-}
-
-fn start(
+pub(super) fn start(
     graph: &Graph,
     loaded: &Loaded,
     provider: Provider,
@@ -257,69 +200,8 @@ fn with_provider(builder: SessionBuilder, provider: Provider) -> Result<SessionB
     }
 }
 
-/// By name on request; else `sentence_embedding`; else the only output if it has a
-/// vector per text; else the token vectors under one of their usual names; else
-/// the only output if it has a vector per token. Nothing else is an embedding.
-fn choose_output(outputs: &[Outlet], asked: Option<&str>) -> Result<(String, Shape), String> {
-    let named = |name: &str| outputs.iter().find(|o| o.name() == name);
-    if let Some(name) = asked {
-        let outlet =
-            named(name).ok_or_else(|| format!("has no output {name:?}: {}", list(outputs)))?;
-        let shape = shape_of(outlet).ok_or_else(|| not_vectors(outlet))?;
-        return Ok((name.to_string(), shape));
-    }
-    let only = if let [only] = outputs { Some(only) } else { None };
-    // Scores of classes have the shape of an embedding, and are none.
-    let only = only.filter(|o| !o.name().contains("logits"));
-    let usual = || TOKEN_OUTPUTS.into_iter().find_map(named);
-    let chosen = named(SENTENCE_OUTPUT).or(only).or_else(usual).ok_or_else(|| {
-        format!(
-            "has no output that is an embedding: {}; expected {SENTENCE_OUTPUT}, {} or {}, or \
-             choose one with output(NAME)",
-            list(outputs),
-            TOKEN_OUTPUTS[0],
-            TOKEN_OUTPUTS[1]
-        )
-    })?;
-    let shape = shape_of(chosen).ok_or_else(|| not_vectors(chosen))?;
-    Ok((chosen.name().to_string(), shape))
-}
-
-/// What an output holds, if it is floating-point and of two or three dimensions;
-/// where the graph leaves the shape open, the usual names decide.
-fn shape_of(outlet: &Outlet) -> Option<Shape> {
-    use TensorElementType::{Bfloat16, Float16, Float32};
-    let ValueType::Tensor { ty: Float32 | Float16 | Bfloat16, shape, .. } = outlet.dtype() else {
-        return None;
-    };
-    match shape.len() {
-        2 => Some(Shape::PerText),
-        3 => Some(Shape::PerToken),
-        0 if outlet.name() == SENTENCE_OUTPUT => Some(Shape::PerText),
-        0 if TOKEN_OUTPUTS.contains(&outlet.name()) => Some(Shape::PerToken),
-        _ => None,
-    }
-}
-
-fn not_vectors(outlet: &Outlet) -> String {
-    format!(
-        "has output {}, which is not an embedding: expected floats of shape [texts, dims] or \
-         [texts, tokens, dims]; export the graph for feature extraction",
-        described(outlet)
-    )
-}
-
-fn list(outputs: &[Outlet]) -> String {
-    let all: Vec<String> = outputs.iter().map(described).collect();
-    format!("its outputs are {}", all.join(", "))
-}
-
-fn described(outlet: &Outlet) -> String {
-    format!("{} {}", outlet.name(), outlet.dtype())
-}
-
 /// The values of an output as f32, borrowed where they are.
-fn floats(value: &DynValue) -> Result<(Vec<usize>, Cow<'_, [f32]>)> {
+pub(super) fn floats(value: &DynValue) -> Result<(Vec<usize>, Cow<'_, [f32]>)> {
     let wrap = |e: ort::Error| run_failed(&e);
     let (shape, values) = match value.dtype().tensor_type() {
         Some(TensorElementType::Float16) => {
@@ -339,11 +221,11 @@ fn floats(value: &DynValue) -> Result<(Vec<usize>, Cow<'_, [f32]>)> {
     Ok((shape, values))
 }
 
-fn run_failed(e: &ort::Error) -> Error {
+pub(super) fn run_failed(e: &ort::Error) -> Error {
     failed(e.to_string())
 }
 
-fn failed(why: String) -> Error {
+pub(super) fn failed(why: String) -> Error {
     let cure = "the graph and its configuration do not fit each other, or memory ran out: check \
                 them, or lower batch_tokens";
     Error::Runtime { why, cure: cure.into() }

@@ -1,25 +1,28 @@
-//! Texts to token ids, and token ids to batches.
+//! Texts to token ids.
 //!
 //! The tokenizer comes from the model directory and runs code paths chosen by
 //! its file, some of which have panicked on odd input before; so loading and
 //! encoding are fenced with `catch_unwind` and a panic becomes an error.
 //!
 //! Token ids are kept flat, without the strings and offsets a tokenizer also
-//! makes. Batches hold texts of similar length, so that little is padding, and
-//! are bounded by their padded size, so that memory does not depend on the input.
+//! makes.
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
 use parking_lot::Mutex;
-use tokenizers::{Tokenizer as HfTokenizer, TruncationParams};
+use tokenizers::normalizers::NormalizerWrapper;
+use tokenizers::normalizers::utils::{Lowercase, Sequence};
+use tokenizers::{
+    PaddingDirection, Tokenizer as HfTokenizer, TruncationDirection, TruncationParams,
+};
 
-use super::config::{Backbone, Config};
+use super::config::{Config, Side};
 use super::files::{ModelDir, damaged, model};
 use super::fingerprint::{Hash, Hasher};
+use super::modules::{Backbone, inside};
 use super::words::{self, Cache};
 use crate::error::{Error, Result};
 
@@ -35,9 +38,13 @@ const TEXTS_PER_THREAD: usize = 64;
 pub(super) struct Tokenizer {
     inner: HfTokenizer,
     pub(super) special_tokens: bool,
-    lower_case: bool,
+    /// Texts are put into lower case first, though the file does not say so.
+    pub(super) lower_case: bool,
     /// What fills the short rows of a batch; masked, so that it changes nothing.
     pub(super) pad_id: u32,
+    /// Padding comes before the text: some graphs take the last place of a row for
+    /// the end of the text.
+    pub(super) pad_left: bool,
     /// Where a text is cut, special tokens included.
     pub(super) max_tokens: Option<usize>,
     /// Set when texts may be tokenized word by word.
@@ -87,18 +94,26 @@ impl Tokenizer {
         config: &Config,
         max_tokens: Option<usize>,
     ) -> Result<(Self, Hash)> {
-        let path = dir.root().join(FILE);
-        let bytes = dir.read(FILE, FILE_CAP)?.ok_or_else(|| {
+        let beside = inside(&config.modules.folder, FILE);
+        let name = if dir.has(&beside)? { beside.as_str() } else { FILE };
+        let path = dir.root().join(name);
+        let bytes = dir.read(name, FILE_CAP)?.ok_or_else(|| {
             let why = "there is no such file: save the model's fast tokenizer into this directory \
                        (in Python: AutoTokenizer.from_pretrained(NAME).save_pretrained(DIR))";
             model(&path, why)
         })?;
         let loaded = guarded(|| HfTokenizer::from_bytes(&bytes));
-        let inner = loaded.map_err(|why| {
+        let mut inner = loaded.map_err(|why| {
             model(&path, format!("cannot be loaded ({why}): {}", damaged(&bytes)))
         })?;
+        if config.lower_case {
+            lower_case(&mut inner).map_err(|e| model(&path, e.to_string()))?;
+        }
         let pad_id = pad_id(&inner, config);
+        let own = inner.get_padding().map(|p| matches!(p.direction, PaddingDirection::Left));
+        let declared = config.padding.map(|side| side == Side::Left);
         let mut tokenizer = Self {
+            pad_left: declared.or(own).unwrap_or(false),
             inner,
             special_tokens: config.special_tokens,
             lower_case: config.lower_case,
@@ -107,7 +122,8 @@ impl Tokenizer {
             by_words: None,
         };
         tokenizer.limit(&path, config, max_tokens)?;
-        if words::separable(&bytes) {
+        // Word by word, a text is read from its start and cut at its end.
+        if config.truncation != Some(Side::Left) && words::separable(&bytes) {
             tokenizer.by_words = tokenizer.surroundings();
         }
         let mut hasher = Hasher::new("tokenizer");
@@ -124,23 +140,24 @@ impl Tokenizer {
     ) -> Result<()> {
         let own = self.inner.get_truncation().cloned();
         let limit = asked.or(config.max_tokens).or(own.as_ref().map(|t| t.max_length));
-        if limit.is_none() && config.backbone != Backbone::Static {
+        if limit.is_none() && config.modules.backbone != Backbone::Static {
             let why = "and the configuration beside it name no limit of tokens per text: add \
                        {\"max_seq_length\": N} as sentence_bert_config.json, or call max_tokens(N)";
             return Err(model(path, why));
         }
-        let least = 1 + self.added_tokens();
+        let least = self.added_tokens().saturating_add(1);
         if let Some(n) = limit.filter(|&n| n < least) {
             let why = format!("adds {} tokens to each text, and the limit is {n}", least - 1);
             return Err(model(path, why));
         }
         let params = limit.map(|max_length| TruncationParams {
             max_length,
-            direction: own.map(|t| t.direction).unwrap_or_default(),
+            direction: direction(config, own.as_ref()),
             ..TruncationParams::default()
         });
         self.inner.with_padding(None);
-        self.inner.with_truncation(params).map_err(|e| model(path, e.to_string()))?;
+        let set = guarded(|| self.inner.with_truncation(params).map(|_| ()));
+        set.map_err(|why| model(path, format!("cannot be limited to {limit:?} tokens: {why}")))?;
         self.max_tokens = limit;
         Ok(())
     }
@@ -215,9 +232,6 @@ impl Tokenizer {
             if !prompt.is_empty() {
                 text = Cow::Owned(format!("{prompt}{text}"));
             }
-            if self.lower_case {
-                text = Cow::Owned(text.to_lowercase());
-            }
             match words {
                 Some(words) => self.encode_words(words, &mut cache, &text, &mut tokens)?,
                 None => self.encode_whole(&text, &mut tokens)?,
@@ -264,6 +278,24 @@ fn lost_thread() -> Error {
     Error::invalid("text", "a thread of the tokenizer panicked")
 }
 
+/// Puts lower case before everything else the tokenizer does, but not before it
+/// finds its special tokens: Python does it so.
+fn lower_case(inner: &mut HfTokenizer) -> tokenizers::Result<()> {
+    let mut steps = vec![NormalizerWrapper::from(Lowercase)];
+    steps.extend(inner.get_normalizer().cloned());
+    inner.with_normalizer(Some(NormalizerWrapper::from(Sequence::new(steps))))?;
+    Ok(())
+}
+
+/// The end at which a long text is cut.
+fn direction(config: &Config, own: Option<&TruncationParams>) -> TruncationDirection {
+    match config.truncation {
+        Some(Side::Left) => TruncationDirection::Left,
+        Some(Side::Right) => TruncationDirection::Right,
+        None => own.map(|t| t.direction).unwrap_or_default(),
+    }
+}
+
 fn pad_id(inner: &HfTokenizer, config: &Config) -> u32 {
     let own = inner.get_padding().map(|p| p.pad_id);
     let named = || config.pad_token.as_deref().and_then(|t| inner.token_to_id(t));
@@ -283,80 +315,17 @@ fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> 
     }
 }
 
-/// Which texts go to the model together.
-#[derive(Debug)]
-pub(super) struct Batches {
-    /// Texts, shortest first.
-    order: Vec<u32>,
-    /// Ranges of `order`.
-    ranges: Vec<Range<usize>>,
-}
-
-impl Batches {
-    /// Sorts by length and cuts where texts times longest would pass `max_tokens`.
-    /// `alone` puts each text in a batch of its own.
-    pub(super) fn plan(tokens: &Tokens, max_tokens: usize, alone: bool) -> Self {
-        let length = |text: u32| tokens.ids(text as usize).len().max(1);
-        let mut order: Vec<u32> = (0..tokens.texts() as u32).collect();
-        order.sort_by_key(|&text| length(text));
-        let mut ranges = Vec::new();
-        let mut start = 0;
-        for (at, &text) in order.iter().enumerate() {
-            let full = (at + 1 - start) * length(text) > max_tokens;
-            if at > start && (alone || full) {
-                ranges.push(start..at);
-                start = at;
-            }
-        }
-        if start < order.len() {
-            ranges.push(start..order.len());
-        }
-        Self { order, ranges }
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &[u32]> {
-        self.ranges.iter().map(|range| &self.order[range.clone()])
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn tokens(lengths: &[usize]) -> Tokens {
-        let mut tokens = Tokens::default();
-        for &n in lengths {
-            tokens.push(&vec![7; n]);
-        }
-        tokens
-    }
-
-    fn batches(lengths: &[usize], max: usize, alone: bool) -> Vec<Vec<u32>> {
-        let tokens = tokens(lengths);
-        Batches::plan(&tokens, max, alone).iter().map(<[u32]>::to_vec).collect()
-    }
-
-    #[test]
-    fn batches_are_sorted_and_bounded_by_padded_tokens() {
-        assert_eq!(batches(&[5, 1, 0, 2], 6, false), [vec![1, 2, 3], vec![0]]);
-        assert_eq!(batches(&[5, 1, 0, 2], 5, false), [vec![1, 2], vec![3], vec![0]]);
-    }
-
-    #[test]
-    fn a_text_longer_than_the_bound_still_gets_its_batch() {
-        assert_eq!(batches(&[9, 9], 4, false), [vec![0], vec![1]]);
-        assert!(batches(&[], 4, false).is_empty());
-    }
-
-    #[test]
-    fn alone_means_alone() {
-        assert_eq!(batches(&[1, 1, 1], 100, true), [vec![0], vec![1], vec![2]]);
-    }
-
     #[test]
     fn flat_ids_come_back_by_text() {
-        let mut all = tokens(&[2, 0]);
-        all.append(&tokens(&[3]));
+        let (mut all, mut more) = (Tokens::default(), Tokens::default());
+        all.push(&[7, 7]);
+        all.push(&[]);
+        more.push(&[7, 7, 7]);
+        all.append(&more);
         assert_eq!([0, 1, 2].map(|t| all.ids(t).len()), [2, 0, 3]);
     }
 

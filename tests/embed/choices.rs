@@ -14,14 +14,18 @@ fn the_description_names_every_choice() {
     let embedder = Embedder::open(fixtures().join("tokens")).unwrap();
     let told = embedder.describe();
     assert_eq!(told.inputs, ["token_type_ids", "input_ids", "attention_mask", "position_ids"]);
-    assert_eq!((told.output.as_str(), told.pooling), ("last_hidden_state", Some(Pooling::Mean)));
+    assert_eq!(
+        (told.output.as_str(), &told.pooling[..]),
+        ("last_hidden_state", &[Pooling::Mean][..])
+    );
     assert_eq!((told.max_tokens, told.normalize), (Some(12), true));
     assert_eq!(
         (told.query_prompt.as_str(), told.document_prompt.as_str()),
         ("query: ", "passage: ")
     );
-    if told.runtime_source == "matryo's cache" {
-        assert_eq!(told.runtime_version.as_deref(), Some("1.31.1"));
+    let library = told.runtime.as_ref().unwrap();
+    if library.source == "matryo's cache" {
+        assert_eq!(library.version.as_deref(), Some("1.31.1"));
     }
     let text = told.to_string();
     assert!(text.contains(&told.fingerprint) && text.contains("libonnxruntime"), "{text}");

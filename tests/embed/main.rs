@@ -7,6 +7,8 @@
 #![cfg(feature = "embed")]
 
 mod choices;
+mod families;
+mod hostile;
 mod library;
 mod parity;
 mod refusals;

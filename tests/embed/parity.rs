@@ -190,6 +190,27 @@ fn graphs_that_look_at_the_whole_batch_get_one_text_at_a_time() {
     }
 }
 
+/// Decoders exported with and without a cache in one graph, and graphs of one shape.
+#[test]
+fn graphs_that_ask_for_more_or_for_one_shape_give_the_same() {
+    if !ready() {
+        return;
+    }
+    let (texts, vectors) = expected("static");
+    let merged = Copy::graph("merged.onnx");
+    let mut config = json(&merged.path("config.json"));
+    config["num_attention_heads"] = 2.into();
+    merged.write("config.json", config.to_string());
+    let embedder = Embedder::open(merged.dir.path()).unwrap();
+    assert_close(&embedder.embed_documents(&texts).unwrap(), &vectors, "merged");
+    let fixed = Copy::graph("fixed.onnx");
+    let embedder = Embedder::open(fixed.dir.path()).unwrap();
+    assert!(embedder.describe().one_at_a_time);
+    assert_close(&embedder.embed_documents(&texts).unwrap(), &vectors, "fixed");
+    let longer = Embedder::builder(fixed.dir.path()).max_tokens(13).open().unwrap_err();
+    assert!(longer.to_string().contains("max_tokens(12)"), "{longer}");
+}
+
 #[test]
 fn an_embedder_is_shared_between_threads() {
     fn shared<T: Send + Sync + 'static>(_: &T) {}

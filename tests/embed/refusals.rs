@@ -141,15 +141,10 @@ fn wrong_configurations_are_explained() {
             r#"[{"type": "sentence_transformers.models.Transformer"}]"#,
             "no type and",
         ),
-        (
-            "modules.json",
-            r#"[{"type": "custom_st.Transformer", "path": ""}]"#,
-            "custom_st.Transformer",
-        ),
+        ("modules.json", r#"[{"type": "custom_st.Encoder", "path": ""}]"#, "custom_st.Encoder"),
         ("modules.json", r#"[{"type": "sentence_transformers.models.LSTM", "path": "0"}]"#, "LSTM"),
         ("config_sentence_transformers.json", r#"{"prompts": {"query": 1}}"#, "not strings"),
         ("config_sentence_transformers.json", r#"{"default_prompt_name": "x"}"#, "default prompt"),
-        ("1_Pooling/config.json", r#"{"pooling_mode_max_tokens": false}"#, "exactly one"),
         ("1_Pooling/config.json", r#"{"pooling_mode_deep": true}"#, "unknown pooling mode"),
         ("sentence_bert_config.json", r#"{"max_seq_length": 2}"#, ""),
     ];
@@ -191,7 +186,13 @@ fn an_output_that_is_no_embedding_is_refused() {
     refused(&Copy::graph("scores.onnx"), "model.onnx", &["3 components", "says 8"]);
     refused(&Copy::graph("mask.onnx"), "model.onnx", &["for one text", "not an embedding"]);
     refused(&Copy::graph("nan.onnx"), "model.onnx", &["not a number"]);
-    refused(&Copy::graph("past_keys.onnx"), "model.onnx", &["past_key_values.0.key", "export"]);
+    refused(
+        &Copy::graph("past_keys.onnx"),
+        "model.onnx",
+        &["past_key_values.0.key", "[texts, heads"],
+    );
+    let merged = Copy::graph("merged.onnx");
+    refused(&merged, "model.onnx", &["past_key_values.0.key", "head_dim"]);
     let dense = with_dense();
     dense.write("3_Dense/model.safetensors", [0; 20]);
     refused(&dense, "model.safetensors", &["safetensors"]);
@@ -206,7 +207,7 @@ fn token_vectors_need_a_pooling_from_somewhere() {
     copy.remove("modules.json");
     refused(&copy, "", &["no modules.json", "pooling(...)"]);
     let told = Embedder::builder(copy.dir.path()).pooling(Pooling::Cls).open().unwrap().describe();
-    assert_eq!((told.pooling, told.normalize), (Some(Pooling::Cls), false));
+    assert_eq!((told.pooling, told.normalize), (vec![Pooling::Cls], false));
     let overruled =
         Embedder::builder(fixtures().join("tokens")).pooling(Pooling::Cls).open().unwrap_err();
     assert!(overruled.to_string().contains("says mean"), "{overruled}");
@@ -219,7 +220,7 @@ fn outputs_and_graphs_can_be_chosen() {
     }
     let tokens = fixtures().join("tokens");
     let pooler = Embedder::builder(&tokens).output("pooler_output").open().unwrap();
-    assert_eq!(pooler.describe().pooling, None);
+    assert!(pooler.describe().pooling.is_empty());
     let wrong = Embedder::builder(&tokens).output("sentence").open().unwrap_err().to_string();
     assert!(wrong.contains("pooler_output") && wrong.contains("last_hidden_state"), "{wrong}");
     let copy = Copy::of("static");

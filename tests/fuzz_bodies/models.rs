@@ -42,33 +42,54 @@ fn read(root: &Path, below: &str, into: &mut Files) {
     into.sort();
 }
 
-/// The fixtures of `tests/embed`; one with a `Dense` module added.
-fn samples() -> &'static [Files; 3] {
-    static SAMPLES: OnceLock<[Files; 3]> = OnceLock::new();
+/// The fixtures of `tests/embed`; one with a `Dense` module added, one without a
+/// graph but with a table, and with what an image model says of its pictures.
+fn samples() -> &'static [Files; 4] {
+    static SAMPLES: OnceLock<[Files; 4]> = OnceLock::new();
     SAMPLES.get_or_init(|| {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = [here.join("tests"), here.join("../tests")].into_iter().find(|p| p.is_dir());
-        let root: PathBuf = root.expect("there are tests").join("fixtures/models");
+        let root: PathBuf = root.expect("there are tests").join("fixtures");
         let load = |name| {
             let mut files = Vec::new();
             read(&root.join(name), "", &mut files);
             files
         };
-        let mut with_dense = load("static");
-        let dense = load("dense").into_iter().map(|(name, b)| (format!("2_Dense/{name}"), b));
+        let mut with_dense = load("models/tokens");
+        let dense =
+            load("models/dense").into_iter().map(|(name, b)| (format!("2_Dense/{name}"), b));
         with_dense.extend(dense);
         let modules = with_dense.iter_mut().find(|f| f.0 == "modules.json").expect("there");
         let kind = "sentence_transformers.models.Dense";
         let more = format!(r#", {{"idx": 2, "name": "2", "path": "2_Dense", "type": "{kind}"}}]"#);
         let text = String::from_utf8_lossy(&modules.1).trim_end().trim_end_matches(']').to_owned();
         modules.1 = (text + &more).into_bytes();
-        [load("static"), load("tokens"), with_dense]
+        let mut table = load("families/model2vec");
+        table.retain(|(name, _)| name != "expected.json");
+        let pictures = "preprocessor_config.json";
+        let file = fs::read(root.join("images/clip").join(pictures)).expect("fixtures");
+        table.push((pictures.into(), file));
+        let samples = [load("models/static"), load("models/tokens"), with_dense, table];
+        for sample in &samples {
+            read_model_directory(write(sample).path(), &["a few words"]).expect("it is sound");
+        }
+        samples
     })
+}
+
+fn write(files: &Files) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    for (name, bytes) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().expect("in a folder")).expect("made");
+        fs::write(path, bytes).expect("written");
+    }
+    dir
 }
 
 pub(super) fn tokenizer_dir(data: &[u8]) {
     let mut input = Input(data);
-    let mut files = samples()[input.below(3)].clone();
+    let mut files = samples()[input.below(4)].clone();
     let edits = input.below(5);
     for _ in 0..edits {
         let at = input.below(files.len());
@@ -82,12 +103,7 @@ pub(super) fn tokenizer_dir(data: &[u8]) {
             _ => edit(&mut input, &mut files[at].1, &NUMBERS),
         }
     }
-    let dir = tempfile::tempdir().expect("temporary folder");
-    for (name, bytes) in &files {
-        let path = dir.path().join(name);
-        fs::create_dir_all(path.parent().expect("in a folder")).expect("made");
-        fs::write(path, bytes).expect("written");
-    }
+    let dir = write(&files);
     let text = String::from_utf8_lossy(input.0).into_owned();
     match read_model_directory(dir.path(), &["a few words", &text]) {
         Ok(_) | Err(Error::Model { .. }) => {}

@@ -1,0 +1,104 @@
+//! Models with two towers: the vision tower of an [`Embedder`].
+
+use super::super::Embedder;
+use super::super::backend::Backend;
+use super::super::builder::{EmbedderBuilder, Opened};
+use super::super::chain::Chain;
+use super::super::config::Config;
+use super::super::files::{ModelDir, model};
+use super::vision::PIXELS;
+use super::{ImageEmbedder, ImageSource, VISION_GRAPHS};
+use crate::error::{Error, Result};
+
+impl Embedder {
+    /// The vision tower, if the directory has one: its vectors and those of texts
+    /// share one space.
+    pub fn images(&self) -> Option<&ImageEmbedder> {
+        self.vision.as_ref().ok()
+    }
+
+    /// Embeds one image: a path, the bytes of a file, or an
+    /// [`Image`](super::Image).
+    ///
+    /// # Errors
+    /// Those of [`Embedder::embed_images`].
+    pub fn embed_image<'a>(&self, image: impl Into<ImageSource<'a>>) -> Result<Vec<f32>> {
+        self.vision()?.embed_image(image)
+    }
+
+    /// Embeds images with the vision tower of a model that has two.
+    ///
+    /// # Errors
+    /// Those of [`ImageEmbedder::embed_images`], and `Error::Invalid` for a model
+    /// that takes text alone.
+    pub fn embed_images<'a, S: Into<ImageSource<'a>>>(
+        &self,
+        images: impl IntoIterator<Item = S>,
+    ) -> Result<Vec<Vec<f32>>> {
+        self.vision()?.embed_images(images)
+    }
+
+    fn vision(&self) -> Result<&ImageEmbedder> {
+        self.vision.as_ref().map_err(|why| {
+            Error::invalid("model", format!("{} takes text alone: {why}", self.weights.display()))
+        })
+    }
+}
+
+impl EmbedderBuilder {
+    /// The vision tower beside a text tower, or in the same graph. A graph with
+    /// both is opened for text also where its directory does not tell how to prepare
+    /// pictures; then the inner error says what is wrong with them.
+    pub(in super::super) fn open_vision(
+        &self,
+        dir: &ModelDir,
+        config: &Config,
+        text: &Opened,
+        chain: &Chain,
+    ) -> Result<Result<ImageEmbedder, String>> {
+        let mut beside = false;
+        for name in VISION_GRAPHS {
+            beside |= dir.has(name)?;
+        }
+        let joint = match &text.backend {
+            Backend::Graph(graph) => graph.model.inputs.names().any(|name| name == PIXELS),
+            Backend::Table(_) => false,
+        };
+        if !beside && !joint {
+            return Ok(Err("it has no vision tower".into()));
+        }
+        let mut options = ImageEmbedder::builder(dir.root()).provider(self.provider);
+        options.runtime.clone_from(&self.runtime);
+        options.threads = self.threads;
+        if joint {
+            options.graph.clone_from(&self.graph);
+        }
+        let shortened = self.wanted.dims.or(config.truncate).is_some();
+        match options.open().and_then(|vision| match_to_text(vision, dir, chain, shortened)) {
+            Ok(vision) => Ok(Ok(vision)),
+            Err(e @ Error::Model { .. }) if joint && !beside => Ok(Err(e.to_string())),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// The vision tower with what the directory says of vectors, which holds for both
+/// towers: how much of them is kept, and whether they have unit length.
+fn match_to_text(
+    mut vision: ImageEmbedder,
+    dir: &ModelDir,
+    chain: &Chain,
+    shortened: bool,
+) -> Result<ImageEmbedder> {
+    let dims = vision.dims;
+    if dims < chain.dims || (dims > chain.dims && !shortened) {
+        let why = format!(
+            "its texts have vectors of {} components and its images of {dims}: they share no \
+             space, so export the graphs with their projections (text_embeds, image_embeds)",
+            chain.dims
+        );
+        return Err(model(dir.root(), why));
+    }
+    vision.keep(chain.dims, chain.normalizes());
+    Ok(vision)
+}
