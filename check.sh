@@ -8,6 +8,8 @@ step() { printf '\n== %s\n' "$*"; "$@"; }
 step cargo fmt --check
 step cargo clippy --locked --all-targets -- -D warnings
 step cargo clippy --locked --no-default-features --all-targets -- -D warnings
+# Texts without pictures.
+step cargo clippy --locked --no-default-features --features embed --all-targets -- -D warnings
 step cargo check --locked --features cuda
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps
 # The scheduler's locks in the place of real ones: this test alone.

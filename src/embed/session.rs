@@ -172,7 +172,8 @@ pub(super) fn start(
 fn configure(loaded: &Loaded, threads: NonZeroUsize) -> ort::Result<SessionBuilder> {
     let builder = Session::builder(&loaded.environment)?
         .with_intra_threads(threads.get())?
-        .with_log_level(ort::logging::LogLevel::Error)?
+        // What fails comes back as an error; a library does not write to stderr.
+        .with_log_level(ort::logging::LogLevel::Fatal)?
         // Idle threads that spin take the cores from the tokenizer and from whoever
         // else runs here: on a busy machine it cost half the speed.
         .with_intra_op_spinning(false)?

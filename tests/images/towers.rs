@@ -93,7 +93,9 @@ fn a_joint_graph_without_its_processor_still_takes_texts() {
     let text = fs::read_to_string(&config).unwrap();
     let unknown = text.replace("\"resample\": 3", "\"resample\": 77");
     assert_ne!(unknown, text);
-    for (content, named) in [(Some(unknown), "77"), (None, "there is no preprocessor_config")] {
+    for (content, named) in
+        [(Some(unknown), "no filter"), (None, "there is no preprocessor_config")]
+    {
         match content {
             Some(content) => fs::write(&config, content).unwrap(),
             None => fs::remove_file(&config).unwrap(),
