@@ -71,12 +71,11 @@ impl<'a> Labels<'a> {
     fn of(&self, position: u32) -> Result<Option<Key>> {
         let at = self.bases.partition_point(|base| *base <= position) - 1;
         let index = self.view.parts[at].rows.index(self.field)?;
-        let numbers = match self.parts[at].get() {
-            Some(numbers) => numbers,
-            None => {
-                let numbers = index.numbers()?;
-                self.parts[at].get_or_init(|| numbers)
-            }
+        let numbers = if let Some(numbers) = self.parts[at].get() {
+            numbers
+        } else {
+            let numbers = index.numbers()?;
+            self.parts[at].get_or_init(|| numbers)
         };
         let row = Ordinal(position - self.bases[at]);
         let number = numbers[row.index()];
@@ -154,13 +153,13 @@ pub(super) fn run(
         let wanted = Wanted { hits, ..*wanted };
         let mut answer = exec::run(view, &wanted, selection, &plan)?.remove(0);
         done.append(&mut answer.explain.stages);
-        match wider(&plan, &answer, wanted.limit, rows, plan_for) {
-            Some(next) => (plan, hits) = (next, hits.max(answer.depth)),
-            None => {
-                answer.explain.stages = done;
-                return Ok(answer);
-            }
-        }
+        let Some(next) = wider(&plan, &answer, wanted.limit, rows, plan_for) else {
+            answer.explain.stages = done;
+            return Ok(answer);
+        };
+        // No shortlist is for more hits than it has rows.
+        let most = if let Plan::Funnel { keep, .. } = &next { *keep } else { usize::MAX };
+        (plan, hits) = (next, hits.max(answer.depth).min(most));
     }
 }
 

@@ -90,6 +90,9 @@ impl PartialOrd for Found {
     }
 }
 
+/// Hits that there is room for from the beginning.
+const ROOM: usize = 16;
+
 /// The best `limit` rows seen that reach a score, equal scores by ascending id.
 pub(super) struct Best<'a> {
     limit: usize,
@@ -106,7 +109,8 @@ enum Kept<'a> {
 impl<'a> Best<'a> {
     /// With `groups`, only so many rows of each group.
     pub(super) fn new(limit: usize, least: f32, groups: Option<Groups<'a>>) -> Self {
-        let any = || Kept::Any(BinaryHeap::new());
+        // Room for as many as most searches want; more comes as rows do.
+        let any = || Kept::Any(BinaryHeap::with_capacity(limit.min(ROOM)));
         Self { limit, least, kept: groups.map_or_else(any, |groups| Kept::Few(Box::new(groups))) }
     }
 
