@@ -157,7 +157,7 @@ fn a_batch_answers_what_each_query_answers_alone() {
             if seed % 2 == 1 && metric == Metric::Cosine {
                 collection.build_graphs().expect("build");
             }
-            let count = [1, 7, 8, 21][rng.below(4)].max((seed == 0) as usize * 21);
+            let count = [1, 7, 8, 21][rng.below(4)].max(usize::from(seed == 0) * 21);
             let queries = queries(&mut rng, &collection, count);
             for _ in 0..24 {
                 let mut asked = any(&mut rng);
