@@ -178,15 +178,11 @@ impl Args {
                 .to_stdout(&collection, 1, output, |show| show(0, self.like(&collection, id)?));
         };
         let queries = self.method.queries(vectors, &collection)?;
-        match &self.out {
-            Some(out) => self.to_files(&collection, queries, out, output),
-            None => {
-                let rows = queries.rows();
-                self.to_stdout(&collection, rows, output, |show| {
-                    self.answer(&collection, queries, show)
-                })
-            }
+        if let Some(out) = &self.out {
+            return self.to_files(&collection, queries, out, output);
         }
+        let rows = queries.rows();
+        self.to_stdout(&collection, rows, output, |show| self.answer(&collection, queries, show))
     }
 
     /// The rows most like the one with this id.
