@@ -291,6 +291,7 @@ fn ranges_threads_and_searches_by_row() -> Done {
     assert!(ids.len() == 5 && !ids.contains(&&json!(id_of(4))), "{ids:?}");
     assert!(place.fails("search c --like 3").contains("no row has"));
     assert!(place.fails("search c --like three").contains("u64 ids"));
+    place.succeeds("search c --exact --vectors q.npy --limit 10 --out gt.npy");
     let bench = place.json("bench c --vectors q.npy --truth gt.npy --threads 2");
     assert!(bench["batch_queries_per_second"].as_f64() > Some(0.0));
     Ok(())
