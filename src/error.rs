@@ -70,6 +70,13 @@ pub enum Error {
     },
     /// A vector cannot be stored or searched for.
     Vector(VectorError),
+    /// One of the queries of a batch cannot be searched for; none was.
+    Query {
+        /// Its place among the queries, from 0.
+        at: usize,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
     /// A schema, batch, query or option makes no sense; nothing was changed.
     Invalid {
         /// Which argument.
@@ -222,6 +229,7 @@ impl fmt::Display for Error {
                 path.display()
             ),
             Self::Vector(v) => v.fmt(f),
+            Self::Query { at, source } => write!(f, "query {at}: {source}"),
             Self::Invalid { what, why } => write!(f, "invalid {what}: {why}"),
             Self::OtherEmbedder { stored, given, parts } => {
                 write!(f, "the vectors were made by {stored}, not by {given}")?;
@@ -272,6 +280,7 @@ impl std::error::Error for Error {
         match self {
             Self::Io { source, .. } => Some(source),
             Self::Vector(v) => Some(v),
+            Self::Query { source, .. } => Some(source),
             _ => None,
         }
     }

@@ -92,4 +92,4 @@ fn a_repeated_query_allocates_the_same_few_times_whatever_the_rows() {
 }
 
 /// Most allocations of one search: see ARCHITECTURE.md, "Memory of a search".
-const MOST: u64 = 24;
+const MOST: u64 = 32;

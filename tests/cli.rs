@@ -272,7 +272,28 @@ fn hits_are_printed_and_funnels_explained() -> Done {
     assert!(text.contains("query 19") && text.contains("1007") && text.contains("rows in"));
     let text = place.succeeds("search c --vectors q.npy --out ids.npy --explain");
     assert!(text.contains("rows in"));
-    assert!(place.fails("search c --vectors q.npy --funnel 16:100,8:200").contains("query 0"));
+    assert!(place.fails("search c --vectors q.npy --funnel 16:100,8:200").contains("funnel"));
+    Ok(())
+}
+
+#[test]
+fn ranges_threads_and_searches_by_row() -> Done {
+    let (place, ..) = imported()?;
+    let hits = |args: &str| place.json(&format!("search c --exact {args}"))["results"].clone();
+    let plain = hits("--vectors q.npy --limit 5 --threads 1");
+    assert_eq!(hits("--vectors q.npy --limit 5 --threads 2"), plain);
+    let score = plain[4]["hits"][2]["score"].as_f64().expect("a score");
+    let near = hits(&format!("--vectors q.npy --limit 5 --within {score}"));
+    let expected: Vec<_> = plain[4]["hits"].as_array().expect("hits")[..3].to_vec();
+    assert_eq!(near[4]["hits"], json!(expected));
+    let like = hits(&format!("--like {} --limit 5", id_of(4)));
+    let ids: Vec<_> = like[0]["hits"].as_array().expect("hits").iter().map(|h| &h["id"]).collect();
+    assert!(ids.len() == 5 && !ids.contains(&&json!(id_of(4))), "{ids:?}");
+    assert!(place.fails("search c --like 3").contains("no row has"));
+    assert!(place.fails("search c --like three").contains("u64 ids"));
+    place.succeeds("search c --exact --vectors q.npy --limit 10 --out gt.npy");
+    let bench = place.json("bench c --vectors q.npy --truth gt.npy --threads 2");
+    assert!(bench["batch_queries_per_second"].as_f64() > Some(0.0));
     Ok(())
 }
 

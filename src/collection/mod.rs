@@ -66,7 +66,7 @@ pub use verify::Verified;
 
 use crate::error::{Error, Result};
 use crate::filter::Filter;
-use crate::query::{self, Search};
+use crate::query::{self, Search, SearchBatch};
 use crate::schema::{EmbedderId, Schema};
 use crate::sown::{Bug, sown};
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -253,6 +253,38 @@ impl Collection {
     /// Begins a search over the rows as they are now.
     pub fn search(&self, query: &[f32]) -> Search {
         Search::new(self.view(), query, self.shared.residency.dims)
+    }
+
+    /// Begins a search for the rows most like a stored one, which is left out of the hits
+    /// ([`Search::with_itself`]).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an id of the wrong kind, or that no row has; [`Error::Corrupt`] if
+    /// the row is damaged.
+    pub fn search_like(&self, id: impl Into<RowId>) -> Result<Search> {
+        Search::like(self.view(), id.into(), self.shared.residency.dims)
+    }
+
+    /// Begins a search for many queries at once, over the rows as they are now: faster than one
+    /// after the other, with the same hits.
+    ///
+    /// ```
+    /// use matryo::{Collection, Schema};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("photos.matryo");
+    /// let photos = Collection::create(&path, Schema::builder(2).build()?)?;
+    /// photos.upsert(1, &[0.1, 0.9], ())?;
+    /// photos.upsert(2, &[0.9, 0.1], ())?;
+    /// let results = photos.search_batch([[0.0, 1.0], [1.0, 0.0]]).limit(1).threads(2).run()?;
+    /// assert_eq!(results[0].hits[0].id, 1.into());
+    /// assert_eq!(results[1].hits[0].id, 2.into());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn search_batch<Q: AsRef<[f32]>>(
+        &self,
+        queries: impl IntoIterator<Item = Q>,
+    ) -> SearchBatch {
+        SearchBatch::new(self.view(), queries, self.shared.residency.dims)
     }
 
     /// Number of rows that pass a filter.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::payload::Payload;
-use crate::query::{self, Search};
+use crate::query::{self, Search, SearchBatch};
 use crate::schema::Schema;
 use crate::types::{Ordinal, RowId};
 use crate::view::{Part, View};
@@ -77,6 +77,22 @@ impl Snapshot {
     /// Begins a search.
     pub fn search(&self, query: &[f32]) -> Search {
         Search::new(self.view.clone(), query, self.most_dims)
+    }
+
+    /// Begins a search for the rows most like a stored one.
+    ///
+    /// # Errors
+    /// As [`Collection::search_like`](super::Collection::search_like).
+    pub fn search_like(&self, id: impl Into<RowId>) -> Result<Search> {
+        Search::like(self.view.clone(), id.into(), self.most_dims)
+    }
+
+    /// Begins a search for many queries at once.
+    pub fn search_batch<Q: AsRef<[f32]>>(
+        &self,
+        queries: impl IntoIterator<Item = Q>,
+    ) -> SearchBatch {
+        SearchBatch::new(self.view.clone(), queries, self.most_dims)
     }
 
     /// Number of rows that pass a filter.

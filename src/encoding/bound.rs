@@ -13,7 +13,7 @@
 //! (`kernel::row`, and a division by a norm rounded to `f32`) can be wrong by together.
 
 use super::query::Lanes;
-use super::scan::RUN;
+use super::scan::{RUN, run_blocks};
 use super::{Bits, ScanScratch, StageCode, StageQuery, StageView};
 use crate::kernel::{BLOCK, Isa, nibble_dots};
 use crate::sown::{Bug, sown};
@@ -90,8 +90,9 @@ impl BoundQuery {
         upper
     }
 
-    /// Blocks that [`Self::upper`] takes at once.
-    pub const fn blocks() -> usize {
-        RUN
+    /// Blocks that [`Self::upper`] is best asked for at once, where so many queries ask for the
+    /// same; never more than it takes.
+    pub fn blocks(&self, queries: usize) -> usize {
+        run_blocks(self.query.code, queries)
     }
 }

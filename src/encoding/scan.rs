@@ -20,13 +20,23 @@
 
 use super::query::Lanes;
 use super::stage::unbiased;
-use super::{StageQuery, StageView};
+use super::{StageCode, StageQuery, StageView};
 use crate::kernel::topk::TopK;
 use crate::kernel::{BLOCK, Isa, bit_dots, byte_dots, byte_squares, nibble_dots};
 use std::ops::Range;
+use std::slice;
 
 /// Blocks scored between two visits to the collector.
 pub(super) const RUN: usize = 16;
+
+/// Bytes of codes that are scored for one query after the other: they stay in the core's own
+/// cache meanwhile.
+const SHARED: usize = 64 << 10;
+
+/// Blocks of a code to score between two visits to the collectors of so many queries.
+pub(super) fn run_blocks(code: StageCode, queries: usize) -> usize {
+    if queries == 1 { RUN } else { (SHARED / code.block_bytes().max(1)).clamp(1, RUN) }
+}
 
 /// How an estimated cosine becomes a score (higher is better).
 #[derive(Debug, Clone, Copy)]
@@ -88,16 +98,33 @@ impl Scan<'_> {
     /// # Panics
     /// When query and view are of different codes, or `alive` or the norms are too short.
     pub fn run(&self, isa: Isa, scratch: &mut ScanScratch, top: &mut TopK) {
-        assert_eq!(self.view.code, self.query.code, "the query was prepared for another code");
-        let blocks = self.view.rows().div_ceil(BLOCK);
-        let mask = |block: usize| self.alive.map_or(!0, |words| words[block]);
+        Self::run_all(slice::from_ref(self), isa, scratch, slice::from_mut(top));
+    }
+
+    /// As [`Self::run`] for several queries over the same rows, each with its own collector:
+    /// a few blocks at a time are scored for all of them, so that codes come from memory once.
+    /// Each collector is offered what it would be offered alone, in the same order.
+    ///
+    /// # Panics
+    /// As [`Self::run`]; also when there are not as many collectors, or the rows differ.
+    pub fn run_all(scans: &[Self], isa: Isa, scratch: &mut ScanScratch, tops: &mut [TopK]) {
+        assert_eq!(scans.len(), tops.len(), "one collector for each query");
+        let Some(first) = scans.first() else { return };
+        for scan in scans {
+            assert_eq!(scan.view.code, scan.query.code, "the query was prepared for another code");
+            let same = std::ptr::eq(scan.view.blocks, first.view.blocks);
+            assert!(same && scan.base == first.base, "queries over other rows");
+        }
+        let blocks = first.view.rows().div_ceil(BLOCK);
+        let run = run_blocks(first.view.code, scans.len());
+        let mask = |block: usize| first.alive.map_or(!0, |words| words[block]);
         let mut start = 0;
         while start < blocks {
-            let len = (start..blocks).take(RUN).take_while(|&b| mask(b) != 0).count();
-            if len > 0 {
-                let scores = self.score(isa, start..start + len, scratch);
+            let len = (start..blocks).take(run).take_while(|&b| mask(b) != 0).count();
+            for (scan, top) in scans.iter().zip(&mut *tops).filter(|_| len > 0) {
+                let scores = scan.score(isa, start..start + len, scratch);
                 for (block, scores) in (start..).zip(scores.chunks(BLOCK)) {
-                    top.offer_block(self.base + (block * BLOCK) as u32, scores, mask(block));
+                    top.offer_block(first.base + (block * BLOCK) as u32, scores, mask(block));
                 }
             }
             // A dead block is skipped alone: it is what ended the run, or began none.

@@ -28,7 +28,7 @@ use std::ops::Bound;
 pub(crate) use build::IndexBuilder;
 #[cfg(feature = "testing")]
 pub(crate) use build::MOST_BITMAPS;
-pub(crate) use read::{Index, Source};
+pub(crate) use read::{Index, NO_VALUE, Source};
 #[cfg(feature = "testing")]
 pub(crate) use value::MAX_KEYWORD;
 pub(crate) use value::{Key, check};

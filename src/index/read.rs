@@ -13,6 +13,9 @@ use crate::codec::{Fields, FormatError, Reader};
 use crate::error::{Error, Result};
 use crate::schema::{Field, FieldKind};
 
+/// Stands for a row without a value.
+pub(crate) const NO_VALUE: u32 = u32::MAX;
+
 /// Where the bytes of an index are.
 pub(crate) trait Source {
     /// Number of bytes.
@@ -95,6 +98,40 @@ impl<'a> Index<'a> {
             Form::Bitmaps => self.union(ranges.flatten(), bytes),
             Form::Numbers => self.gather(ranges, bytes),
         }
+    }
+
+    /// For each row the number of its value, [`NO_VALUE`] where it has none; of several values
+    /// of a row any. [`Self::key`] says what a number stands for.
+    pub(crate) fn numbers(&self) -> Result<Vec<u32>> {
+        let mut numbers = vec![NO_VALUE; self.rows as usize];
+        for value in 0..self.values {
+            let range = self.extent(self.ends, value, &self.rows_of)?;
+            let outside = || self.source.corrupt(range.start, "a value names a row beyond all");
+            let mut set = |row: u32| -> Result<()> {
+                *numbers.get_mut(row as usize).ok_or_else(outside)? = value as u32;
+                Ok(())
+            };
+            match self.form {
+                Form::Bitmaps => self.bitmap(range.clone())?.iter().try_for_each(set)?,
+                Form::Numbers => {
+                    let rows = self.bytes(range.clone())?.as_chunks::<4>().0;
+                    rows.iter().try_for_each(|row| set(u32::from_le_bytes(*row)))?;
+                }
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// The value of a number below that of all values.
+    pub(crate) fn key(&self, number: u32) -> Result<Key> {
+        let at = number as usize;
+        if !self.text {
+            return Ok(Key::Number(self.number(self.keys.start, at)?));
+        }
+        let text = std::str::from_utf8(self.text_at(at)?);
+        let text =
+            text.map_err(|_| self.source.corrupt(self.keys.start, "a value is not UTF-8"))?;
+        Ok(Key::Text(text.into()))
     }
 
     fn between(&self, low: &Bound<Key>, high: &Bound<Key>) -> Result<Range<usize>> {

@@ -18,13 +18,15 @@
 //! a code at hand (rows in RAM), and those of which a filter leaves few rows, are compared
 //! row by row.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::exec::{Run, Scratch, locate};
+use super::exec::{Answer, Run, Scratch, scan};
 use super::explain::{Explain, StageReport};
-use super::funnel::Entry;
-use super::score::{Best, Found, Scorer};
-use crate::encoding::{BoundQuery, StageCode};
+use super::funnel::{Entry, WANTED};
+use super::score::{Best, Rank};
+use super::select::Selection;
+use crate::encoding::{BoundQuery, ScanScratch, StageCode, StageView};
 use crate::error::Result;
 use crate::kernel::topk::Scored;
 use crate::kernel::{BLOCK, Isa};
@@ -39,13 +41,16 @@ const MANY: usize = 1024;
 /// once: a row out of its order costs some four times what it costs in a scan.
 const SPARSE: u64 = 16;
 
-/// What a proof needs to know of the query.
+/// What a proof needs to know of the query, and what was done so far.
 struct Proof {
     stage: usize,
     code: StageCode,
     bound: BoundQuery,
     reach: Reach,
     floor: f32,
+    /// Rows that can be among the best, still to be scored.
+    kept: Vec<Scored>,
+    tally: Tally,
 }
 
 /// What was done so far.
@@ -58,146 +63,178 @@ struct Tally {
     scoring: Duration,
 }
 
+/// Finds the true nearest rows of some queries by the bounds of a stage code. `entry` is the code
+/// that gives the first floors.
+pub(super) fn prove(
+    runs: &[Run],
+    stage: usize,
+    entry: &Entry,
+    scratch: &mut Scratch,
+) -> Result<Vec<Answer>> {
+    let Some(first) = runs.first().filter(|run| run.wanted.limit > 0) else {
+        let none = |_| Answer { explain: proven(), found: Vec::new(), listed: 0, depth: 0 };
+        return Ok(runs.iter().map(none).collect());
+    };
+    let (floors, mut explains) = first_floors(runs, stage, entry, scratch)?;
+    let start = Instant::now();
+    let lists =
+        scratch.lists.iter_mut().map(std::mem::take).chain(std::iter::repeat_with(Vec::new));
+    let mut proofs: Vec<Proof> = runs
+        .iter()
+        .zip(floors)
+        .zip(lists)
+        .map(|((run, floor), kept)| Proof::new(run, stage, floor, kept))
+        .collect();
+    let mut ranks: Vec<Rank> = runs.iter().map(|run| run.rank(run.dims)).collect();
+    for at in 0..first.view.parts.len() {
+        if first.is_bounded(at) {
+            first.bound_part(at, &mut proofs, &mut ranks, &mut scratch.scan)?;
+        } else {
+            let rows = first.compare(at, &mut ranks)?;
+            proofs.iter_mut().for_each(|proof| proof.tally.compared += rows);
+        }
+    }
+    let mut scoring = Duration::ZERO;
+    for (proof, rank) in proofs.iter_mut().zip(&mut ranks) {
+        first.settle(proof, rank)?;
+        scoring += proof.tally.scoring;
+    }
+    let time = start.elapsed().saturating_sub(scoring) / runs.len() as u32;
+    let mut answers = Vec::with_capacity(runs.len());
+    for (n, (mut proof, rank)) in proofs.into_iter().zip(ranks).enumerate() {
+        let found = rank.best.into_sorted();
+        let mut explain = std::mem::take(&mut explains[n]);
+        first.report(&proof, found.len(), time, &mut explain);
+        answers.push(Answer { found, explain, listed: 0, depth: 0 });
+        if let Some(list) = scratch.lists.get_mut(n) {
+            *list = std::mem::take(&mut proof.kept);
+        }
+    }
+    Ok(answers)
+}
+
+fn proven() -> Explain {
+    Explain { stages: Vec::new(), exact: true }
+}
+
+/// The k-th best score of a shortlist of each query, if it has so many rows.
+fn first_floors(
+    runs: &[Run],
+    stage: usize,
+    entry: &Entry,
+    scratch: &mut Scratch,
+) -> Result<(Vec<f32>, Vec<Explain>)> {
+    let first = &runs[0];
+    let rows = first.selection.map_or_else(|| first.view.live_rows(), Selection::rows);
+    // The bounds' own code would be read twice. So many hits have no shortlist.
+    if entry.stage == stage || first.wanted.limit as u64 > rows / WANTED {
+        let explains = runs.iter().map(|_| proven()).collect();
+        return Ok((vec![f32::NEG_INFINITY; runs.len()], explains));
+    }
+    let keep = first.wanted.limit.saturating_mul(2).saturating_add(16);
+    let explains = scan(runs, entry, keep, scratch);
+    let lists = &mut scratch.lists[..runs.len()];
+    runs.iter().zip(&mut *lists).for_each(|(run, list)| run.request(list));
+    let floor = |(run, list): (&Run, &mut Vec<Scored>)| -> Result<f32> {
+        let mut rank = run.rank(run.dims);
+        for row in &*list {
+            run.offer(row.ordinal, &mut rank)?;
+        }
+        Ok(rank.best.floor())
+    };
+    let floors = runs.iter().zip(lists).map(floor).collect::<Result<_>>()?;
+    let exact = |explain| Explain { exact: true, ..explain };
+    Ok((floors, explains.into_iter().map(exact).collect()))
+}
+
+impl Proof {
+    fn new(run: &Run, stage: usize, floor: f32, mut kept: Vec<Scored>) -> Self {
+        kept.clear();
+        let code = run.view.schema.stages()[stage];
+        let bound = BoundQuery::new(code, run.query);
+        let reach = Reach::new(run.view.schema.metric(), &run.query[..run.dims]);
+        Self { stage, code, bound, reach, floor, kept, tally: Tally::default() }
+    }
+
+    /// Bounds the rows of some blocks of a part, and keeps those in reach.
+    fn bound(&mut self, piece: &Piece, best: &Best, scratch: &mut ScanScratch) {
+        let upper = self.bound.upper(Isa::detect(), &piece.view, piece.blocks.clone(), scratch);
+        let first = piece.blocks.start * BLOCK;
+        self.reach.scores(&piece.norms[first..first + upper.len()], upper);
+        let mut floor = best.floor().max(self.floor);
+        if sown(Bug::FloorTooHigh) {
+            floor += floor.abs() * 0.1;
+        }
+        for (block, upper) in piece.blocks.clone().zip(upper.chunks(BLOCK)) {
+            let living = piece.alive.map_or(u64::MAX, |words| words[block]);
+            let position = piece.base + (block * BLOCK) as u32;
+            self.tally.bounded += u64::from(living_rows(living, upper.len()));
+            keep(&mut self.kept, position, upper, living, floor);
+        }
+    }
+}
+
+/// Blocks of a part that are bounded for one query after the other.
+struct Piece<'a> {
+    view: StageView<'a>,
+    norms: &'a [f32],
+    alive: Option<&'a [u64]>,
+    base: u32,
+    blocks: Range<usize>,
+}
+
 impl Run<'_> {
-    /// Finds the true nearest rows by the bounds of a stage code. `entry` is the code that
-    /// gives the first floor.
-    pub(super) fn prove(
-        &self,
-        stage: usize,
-        entry: &Entry,
-        scratch: &mut Scratch,
-    ) -> Result<(Vec<Found>, Explain)> {
-        let mut explain = Explain { stages: Vec::new(), exact: true };
-        if self.limit == 0 {
-            return Ok((Vec::new(), explain));
-        }
-        let scorer = self.scorer(self.dims);
-        let floor = self.first_floor(stage, entry, &scorer, scratch, &mut explain)?;
-        let start = Instant::now();
-        let code = self.view.schema.stages()[stage];
-        let bound = BoundQuery::new(code, self.query);
-        let reach = Reach::new(self.view.schema.metric(), &self.query[..self.dims]);
-        let proof = Proof { stage, code, bound, reach, floor };
-        let (mut best, mut tally) = (Best::new(self.limit), Tally::default());
-        scratch.shortlist.clear();
-        for at in 0..self.view.parts.len() {
-            if self.is_bounded(at) {
-                self.bound_part(at, &proof, &scorer, &mut best, &mut tally, scratch)?;
-            } else {
-                tally.compared += self.compare(at, &scorer, &mut best)?;
-            }
-        }
-        self.settle(&proof, &scorer, &mut best, &mut tally, &mut scratch.shortlist)?;
-        let found = best.into_sorted();
-        self.report(&proof, &tally, found.len(), start.elapsed(), &mut explain);
-        Ok((found, explain))
-    }
-
-    /// The k-th best score of a shortlist, if it has so many rows.
-    fn first_floor(
-        &self,
-        stage: usize,
-        entry: &Entry,
-        scorer: &Scorer,
-        scratch: &mut Scratch,
-        explain: &mut Explain,
-    ) -> Result<f32> {
-        // The bounds' own code would be read twice.
-        if entry.stage == stage {
-            return Ok(f32::NEG_INFINITY);
-        }
-        let keep = self.limit.saturating_mul(2).saturating_add(16);
-        explain.stages.push(self.scan(entry, keep, scratch));
-        self.request(&mut scratch.shortlist);
-        for candidate in &mut scratch.shortlist {
-            candidate.score = self.score_of(candidate.ordinal, scorer)?;
-        }
-        let scores = &mut scratch.shortlist;
-        if scores.len() < self.limit {
-            return Ok(f32::NEG_INFINITY);
-        }
-        let descending = |a: &Scored, b: &Scored| b.score.total_cmp(&a.score);
-        Ok(scores.select_nth_unstable_by(self.limit - 1, descending).1.score)
-    }
-
-    /// The score by the definition of the row at a position of the view.
-    pub(super) fn score_of(&self, position: u32, scorer: &Scorer) -> Result<f32> {
-        let (part, row) = locate(self.view, &self.bases, position);
-        let whole = self.dims == self.view.schema.dims();
-        let norm = whole.then(|| part.rows.norms()[row.index()]);
-        Ok(scorer.score(part.rows.vector(row)?, norm))
-    }
-
     fn is_bounded(&self, at: usize) -> bool {
         let part = &self.view.parts[at];
-        let rows = self.selection.as_ref().map_or(part.live_rows(), |s| s.of_part(at).len());
+        let rows = self.selection.map_or(part.live_rows(), |s| s.of_part(at).len());
         part.segment.is_some() && rows > u64::from(part.rows.len()) / SPARSE
     }
 
-    /// Keeps the rows of a part that can be among the best.
+    /// Keeps the rows of a part that can be among the best of each query.
     fn bound_part(
         &self,
         at: usize,
-        proof: &Proof,
-        scorer: &Scorer,
-        best: &mut Best,
-        tally: &mut Tally,
-        scratch: &mut Scratch,
+        proofs: &mut [Proof],
+        ranks: &mut [Rank],
+        scratch: &mut ScanScratch,
     ) -> Result<()> {
         let (part, base) = (&self.view.parts[at], self.bases[at]);
-        let mask = self.selection.as_ref().map(|some| some.mask(at, part.rows.len()));
+        let (stage, step) = (proofs[0].stage, proofs[0].bound.blocks(proofs.len()));
+        let mask = self.selection.map(|some| some.mask(at, part.rows.len()));
         let alive = mask.as_deref().or_else(|| part.alive());
-        let living = |block: usize| alive.map_or(u64::MAX, |words| words[block]);
-        part.rows.ready(Column::Stage(proof.stage))?;
-        let view = part.rows.code(proof.stage);
-        let blocks = view.rows().div_ceil(BLOCK);
-        for start in (0..blocks).step_by(BoundQuery::blocks()) {
-            let run = start..(start + BoundQuery::blocks()).min(blocks);
-            if run.clone().all(|block| living(block) == 0) {
+        part.rows.ready(Column::Stage(stage))?;
+        let (view, norms) = (part.rows.code(stage), part.rows.norms());
+        let count = view.rows().div_ceil(BLOCK);
+        for start in (0..count).step_by(step) {
+            let blocks = start..(start + step).min(count);
+            if alive.is_some_and(|words| words[blocks.clone()].iter().all(|word| *word == 0)) {
                 continue;
             }
-            let upper = proof.bound.upper(Isa::detect(), &view, run, &mut scratch.scan);
-            let first = start * BLOCK;
-            proof.reach.scores(&part.rows.norms()[first..first + upper.len()], upper);
-            let mut floor = best.floor().max(proof.floor);
-            if sown(Bug::FloorTooHigh) {
-                floor += floor.abs() * 0.1;
-            }
-            for (n, upper) in upper.chunks(BLOCK).enumerate() {
-                let living = living(start + n);
-                let position = base + (first + n * BLOCK) as u32;
-                tally.bounded += u64::from(living_rows(living, upper.len()));
-                keep(&mut scratch.shortlist, position, upper, living, floor);
-            }
-            if scratch.shortlist.len() >= MANY {
-                self.settle(proof, scorer, best, tally, &mut scratch.shortlist)?;
+            let piece = Piece { view, norms, alive, base, blocks };
+            for (proof, rank) in proofs.iter_mut().zip(&mut *ranks) {
+                proof.bound(&piece, &rank.best, scratch);
+                if proof.kept.len() >= MANY {
+                    self.settle(proof, rank)?;
+                }
             }
         }
         Ok(())
     }
 
     /// Scores the rows kept, highest bound first, until the next cannot be among the best.
-    fn settle(
-        &self,
-        proof: &Proof,
-        scorer: &Scorer,
-        best: &mut Best,
-        tally: &mut Tally,
-        kept: &mut Vec<Scored>,
-    ) -> Result<()> {
+    fn settle(&self, proof: &mut Proof, rank: &mut Rank) -> Result<()> {
         let start = Instant::now();
+        let Proof { kept, tally, .. } = proof;
         tally.kept += kept.len() as u64;
-        let floor = best.floor().max(proof.floor);
+        let floor = rank.best.floor().max(proof.floor);
         kept.retain(|row| row.score >= floor);
         self.request(kept);
         kept.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.ordinal.cmp(&b.ordinal)));
         for row in &*kept {
-            if row.score < best.floor() {
+            if row.score < rank.best.floor() {
                 break;
             }
-            let (part, ordinal) = locate(self.view, &self.bases, row.ordinal);
-            let score = self.score_of(row.ordinal, scorer)?;
-            best.offer(score, row.ordinal, || part.rows.id(ordinal))?;
+            self.offer(row.ordinal, rank)?;
             tally.scored += 1;
         }
         kept.clear();
@@ -205,14 +242,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn report(
-        &self,
-        proof: &Proof,
-        tally: &Tally,
-        found: usize,
-        time: Duration,
-        explain: &mut Explain,
-    ) {
+    /// `time` is that of the bounds.
+    fn report(&self, proof: &Proof, found: usize, time: Duration, explain: &mut Explain) {
+        let tally = &proof.tally;
         let row_bytes = self.scorer(self.dims).row_bytes() as u64;
         explain.stages.push(StageReport {
             name: format!("bounds {}", proof.code),
@@ -220,7 +252,7 @@ impl Run<'_> {
             rows_in: tally.bounded,
             rows_out: tally.kept,
             bytes: tally.bounded * proof.code.bytes_per_row() as u64,
-            time: time.saturating_sub(tally.scoring),
+            time,
         });
         explain.stages.push(StageReport {
             name: format!("vectors in reach, {}", self.view.schema.stored()),

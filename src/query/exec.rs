@@ -1,12 +1,13 @@
 //! Runs a plan.
 
 use std::cell::RefCell;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Hit;
 use super::explain::{Explain, StageReport};
 use super::funnel::{Entry, FunnelStage, Plan};
-use super::score::{Best, Found, Scorer};
+use super::group::{Groups, Labels};
+use super::score::{Best, Found, Rank, Scorer};
 use super::select::Selection;
 use crate::encoding::{Precision, Scan, ScanScratch, Scoring, StageQuery};
 use crate::error::Result;
@@ -21,7 +22,10 @@ use crate::view::{Part, View};
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) scan: ScanScratch,
-    top: Option<TopK>,
+    tops: Vec<TopK>,
+    /// A shortlist for each query.
+    pub(super) lists: Vec<Vec<Scored>>,
+    /// The one of the query at hand.
     pub(super) shortlist: Vec<Scored>,
     pub(super) walk: Walk,
 }
@@ -30,35 +34,64 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// What is looked for: the best `limit` rows over the first `dims` dimensions.
+/// What is looked for: the best `limit` rows over the first `dims` dimensions, for each of some
+/// queries.
+#[derive(Clone, Copy)]
 pub(super) struct Wanted<'a> {
-    pub(super) query: &'a [f32],
+    pub(super) queries: &'a [&'a [f32]],
     pub(super) dims: usize,
     pub(super) limit: usize,
+    /// How many hits shortlists are made for; more than `limit` where rows are passed over.
+    pub(super) hits: usize,
+    /// The score that hits must reach.
+    pub(super) least: f32,
+    /// What hits are grouped by.
+    pub(super) labels: Option<&'a Labels<'a>>,
 }
 
-/// The rows that are wanted, of those selected, and how they were found.
+/// The rows found for a query, and how.
+pub(super) struct Answer {
+    pub(super) found: Vec<Found>,
+    pub(super) explain: Explain,
+    /// Rows of the shortlist that were scored.
+    pub(super) listed: usize,
+    /// Of these, rows that reach the last hit, or all that could be a hit if more are wanted.
+    pub(super) depth: usize,
+}
+
+impl Answer {
+    fn none(explain: Explain) -> Self {
+        Self { found: Vec::new(), explain, listed: 0, depth: 0 }
+    }
+}
+
+/// The rows that are wanted, of those selected, and how they were found: an answer for each
+/// query, the same as if it were alone.
 pub(super) fn run(
     view: &View,
     wanted: &Wanted,
-    selection: Option<Selection>,
+    selection: Option<&Selection>,
     plan: &Plan,
-) -> Result<(Vec<Found>, Explain)> {
-    let &Wanted { query, dims, limit } = wanted;
-    let run = Run { view, query, dims, limit, bases: view.bases(), selection };
-    let (found, mut explain) = match plan {
-        Plan::Exact => run.exact(),
+) -> Result<Vec<Answer>> {
+    let bases = view.bases();
+    let queries = wanted.queries.iter();
+    let runs: Vec<Run> =
+        queries.map(|query| Run::new(view, query, wanted, &bases, selection)).collect();
+    let mut answers = match plan {
+        Plan::Exact => exact(&runs),
         Plan::Proven { stage, entry } => {
-            SCRATCH.with_borrow_mut(|scratch| run.prove(*stage, entry, scratch))
+            SCRATCH.with_borrow_mut(|scratch| super::exact::prove(&runs, *stage, entry, scratch))
         }
         Plan::Funnel { entry, keep, reranks } => {
-            SCRATCH.with_borrow_mut(|scratch| run.funnel(entry, *keep, reranks, scratch))
+            SCRATCH.with_borrow_mut(|scratch| funnel(&runs, entry, *keep, reranks, scratch))
         }
     }?;
-    if let Some(selection) = run.selection {
-        explain.stages.insert(0, selection.report);
+    if let Some(selection) = selection {
+        for answer in &mut answers {
+            answer.explain.stages.insert(0, selection.report.clone());
+        }
     }
-    Ok((found, explain))
+    Ok(answers)
 }
 
 /// Looks up what a hit shows of a row.
@@ -80,111 +113,179 @@ pub(super) fn locate<'v>(view: &'v View, bases: &[u32], position: u32) -> (&'v P
 /// of more, the first would be forgotten again before they are read.
 const REQUESTED: u64 = 1 << 16;
 
+/// One query over a view. Queries of a group differ in nothing else.
 pub(super) struct Run<'a> {
     pub(super) view: &'a View,
     pub(super) query: &'a [f32],
     pub(super) dims: usize,
+    /// Rows that a shortlist is made for.
     pub(super) limit: usize,
-    pub(super) bases: Vec<u32>,
+    pub(super) bases: &'a [u32],
     /// Rows that may be found, if not all.
-    pub(super) selection: Option<Selection>,
+    pub(super) selection: Option<&'a Selection>,
+    /// What all queries want.
+    pub(super) wanted: Wanted<'a>,
 }
 
-impl Run<'_> {
-    /// Compares every row that may be found.
-    fn exact(&self) -> Result<(Vec<Found>, Explain)> {
-        let start = Instant::now();
-        let scorer = self.scorer(self.dims);
-        let mut best = Best::new(self.limit);
-        let mut rows = 0;
-        if self.limit > 0 {
-            for at in 0..self.view.parts.len() {
-                rows += self.compare(at, &scorer, &mut best)?;
-            }
+/// Compares every row that may be found; each is read once for all queries.
+fn exact(runs: &[Run]) -> Result<Vec<Answer>> {
+    let start = Instant::now();
+    let mut ranks: Vec<Rank> = runs.iter().map(|run| run.rank(run.dims)).collect();
+    let mut rows = 0;
+    if let Some(run) = runs.first().filter(|run| run.wanted.limit > 0) {
+        for at in 0..run.view.parts.len() {
+            rows += run.compare(at, &mut ranks)?;
         }
-        let found = best.into_sorted();
+    }
+    let time = start.elapsed() / runs.len().max(1) as u32;
+    let answer = |(run, rank): (&Run, Rank)| {
+        let bytes = rows * rank.scorer.row_bytes() as u64;
+        let found = rank.best.into_sorted();
+        let which = if run.selection.is_some() { "selected" } else { "all" };
         let stage = StageReport {
-            name: match self.selection {
-                Some(_) => format!("selected vectors, {}", self.view.schema.stored()),
-                None => format!("all vectors, {}", self.view.schema.stored()),
-            },
-            dims: self.dims,
+            name: format!("{which} vectors, {}", run.view.schema.stored()),
+            dims: run.dims,
             rows_in: rows,
             rows_out: found.len() as u64,
-            bytes: rows * scorer.row_bytes() as u64,
-            time: start.elapsed(),
+            bytes,
+            time,
         };
-        Ok((found, Explain { stages: vec![stage], exact: true }))
-    }
+        let explain = Explain { stages: vec![stage], exact: true };
+        Answer { found, ..Answer::none(explain) }
+    };
+    Ok(runs.iter().zip(ranks).map(answer).collect())
+}
 
-    fn funnel(
-        &self,
-        entry: &Entry,
-        keep: usize,
-        reranks: &[FunnelStage],
-        scratch: &mut Scratch,
-    ) -> Result<(Vec<Found>, Explain)> {
-        if self.limit == 0 {
-            return Ok((Vec::new(), Explain { stages: Vec::new(), exact: true }));
+/// Scan or walk, longer prefixes, full vectors. What a stage reads of the shortlists of all
+/// queries is asked for before the first is scored.
+fn funnel(
+    runs: &[Run],
+    entry: &Entry,
+    keep: usize,
+    reranks: &[FunnelStage],
+    scratch: &mut Scratch,
+) -> Result<Vec<Answer>> {
+    if runs.first().is_none_or(|run| run.wanted.limit == 0) {
+        let none = |_| Answer::none(Explain { stages: Vec::new(), exact: true });
+        return Ok(runs.iter().map(none).collect());
+    }
+    let mut explains = scan(runs, entry, keep, scratch);
+    for (n, (run, explain)) in runs.iter().zip(&mut explains).enumerate() {
+        std::mem::swap(&mut scratch.shortlist, &mut scratch.lists[n]);
+        let walked = run.walk(entry, scratch);
+        std::mem::swap(&mut scratch.shortlist, &mut scratch.lists[n]);
+        let walked = walked?;
+        if walked.is_some() && explain.stages[0].rows_in == 0 {
+            explain.stages.clear();
         }
-        let mut explain = Explain::default();
-        let scanned = self.scan(entry, keep, scratch);
-        let walked = self.walk(entry, scratch)?;
-        explain.stages.extend(walked.iter().all(|_| scanned.rows_in > 0).then_some(scanned));
         explain.stages.extend(walked);
-        for stage in reranks {
-            explain.stages.push(self.rerank(*stage, &mut scratch.shortlist)?);
+    }
+    let lists = &mut scratch.lists[..runs.len()];
+    for stage in reranks {
+        let asked = request(runs, lists);
+        for ((run, list), explain) in runs.iter().zip(&mut *lists).zip(&mut explains) {
+            explain.stages.push(run.rerank(*stage, list, asked)?);
         }
-        let (found, last) = self.finish(&mut scratch.shortlist)?;
-        explain.stages.push(last);
-        Ok((found, explain))
+    }
+    let asked = request(runs, lists);
+    let each = runs.iter().zip(lists).zip(explains);
+    each.map(|((run, list), explain)| run.finish(list, asked, explain)).collect()
+}
+
+/// Asks for the rows of all shortlists; the time of each.
+fn request(runs: &[Run], lists: &mut [Vec<Scored>]) -> Duration {
+    let start = Instant::now();
+    runs.iter().zip(lists).for_each(|(run, list)| run.request(list));
+    start.elapsed() / runs.len() as u32
+}
+
+/// Stage 0: estimates the score of every row that may be found from its code. The first list for
+/// each query becomes its shortlist.
+pub(super) fn scan(runs: &[Run], plan: &Entry, keep: usize, scratch: &mut Scratch) -> Vec<Explain> {
+    let start = Instant::now();
+    let prepare =
+        |run: &Run| (StageQuery::new(plan.code, run.query, plan.dims), run.reference_norm());
+    let queries: Vec<_> = runs.iter().map(prepare).collect();
+    let Scratch { scan, tops, lists, .. } = scratch;
+    let all = tops.len().max(runs.len());
+    tops.resize_with(all, || TopK::new(keep));
+    lists.resize_with(all, Vec::new);
+    tops[..runs.len()].iter_mut().for_each(|top| top.reset(keep));
+    let mut rows = 0;
+    if let Some(first) = runs.first() {
+        for at in 0..first.view.parts.len() {
+            rows += first.scan_part(at, plan, &queries, scan, &mut tops[..runs.len()]);
+        }
+    }
+    let mut explains = Vec::with_capacity(runs.len());
+    for (top, list) in tops.iter_mut().zip(lists).take(runs.len()) {
+        list.clear();
+        top.sorted_into(list);
+        let stage = StageReport {
+            name: format!("scan {}", plan.code),
+            dims: plan.dims,
+            rows_in: rows,
+            rows_out: list.len() as u64,
+            bytes: rows * plan.code.scanned_bytes_per_row(plan.dims) as u64,
+            time: start.elapsed() / runs.len() as u32,
+        };
+        explains.push(Explain { stages: vec![stage], exact: false });
+    }
+    explains
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        view: &'a View,
+        query: &'a [f32],
+        wanted: &Wanted<'a>,
+        bases: &'a [u32],
+        selection: Option<&'a Selection>,
+    ) -> Self {
+        let (dims, limit) = (wanted.dims, wanted.hits);
+        Self { view, query, dims, limit, bases, selection, wanted: *wanted }
     }
 
-    pub(super) fn scorer(&self, dims: usize) -> Scorer<'_> {
+    pub(super) fn scorer(&self, dims: usize) -> Scorer<'a> {
         let schema = &self.view.schema;
         Scorer::new(schema.metric(), schema.stored(), &self.query[..dims])
     }
 
-    /// Stage 0: estimates the score of every row that may be found from its code.
-    pub(super) fn scan(&self, plan: &Entry, keep: usize, scratch: &mut Scratch) -> StageReport {
-        let start = Instant::now();
-        let query = StageQuery::new(plan.code, self.query, plan.dims);
-        let top = scratch.top.get_or_insert_with(|| TopK::new(keep));
-        top.reset(keep);
-        let query_norm = self.reference_norm();
-        let mut rows = 0;
-        for (at, part) in self.view.parts.iter().enumerate() {
-            if self.beam(plan, at).is_some() {
-                continue;
-            }
-            let mask = self.selection.as_ref().map(|some| some.mask(at, part.rows.len()));
-            let norms = part.rows.norms();
+    pub(super) fn rank(&self, dims: usize) -> Rank<'a> {
+        let Wanted { limit, least, labels, .. } = self.wanted;
+        let best = Best::new(limit, least, labels.map(Groups::new));
+        Rank { scorer: self.scorer(dims), best }
+    }
+
+    /// Scans a part for all queries, if it is to be scanned; how many rows.
+    fn scan_part(
+        &self,
+        at: usize,
+        plan: &Entry,
+        queries: &[(StageQuery, f32)],
+        scratch: &mut ScanScratch,
+        tops: &mut [TopK],
+    ) -> u64 {
+        let part = &self.view.parts[at];
+        if self.beam(plan, at).is_some() {
+            return 0;
+        }
+        let mask = self.selection.map(|some| some.mask(at, part.rows.len()));
+        let norms = part.rows.norms();
+        let alive = mask.as_deref().or_else(|| part.alive());
+        let scans = queries.iter().map(|(query, norm)| {
+            let query_norm = *norm;
             let scoring = match self.view.schema.metric() {
                 Metric::Cosine => Scoring::Cosine,
                 Metric::Dot => Scoring::Dot { norms, query_norm },
                 Metric::L2 => Scoring::L2 { norms, query_norm },
             };
             let view = part.rows.code(plan.stage);
-            let scan = Scan {
-                view,
-                query: &query,
-                scoring,
-                alive: mask.as_deref().or_else(|| part.alive()),
-                base: self.bases[at],
-            };
-            scan.run(Isa::detect(), &mut scratch.scan, top);
-            rows += u64::from(part.rows.len());
-        }
-        scratch.shortlist.clear();
-        top.sorted_into(&mut scratch.shortlist);
-        StageReport {
-            name: format!("scan {}", plan.code),
-            dims: plan.dims,
-            rows_in: rows,
-            rows_out: scratch.shortlist.len() as u64,
-            bytes: rows * plan.code.scanned_bytes_per_row(plan.dims) as u64,
-            time: start.elapsed(),
-        }
+            Scan { view, query, scoring, alive, base: self.bases[at] }
+        });
+        let scans: Vec<Scan> = scans.collect();
+        Scan::run_all(&scans, Isa::detect(), scratch, tops);
+        u64::from(part.rows.len())
     }
 
     /// Norm to estimate dot products and distances with.
@@ -205,13 +306,17 @@ impl Run<'_> {
     }
 
     /// A middle stage: ranks the shortlist by a longer prefix.
-    fn rerank(&self, stage: FunnelStage, shortlist: &mut Vec<Scored>) -> Result<StageReport> {
+    fn rerank(
+        &self,
+        stage: FunnelStage,
+        shortlist: &mut Vec<Scored>,
+        asked: Duration,
+    ) -> Result<StageReport> {
         let start = Instant::now();
         let scorer = self.scorer(stage.dims);
-        self.request(shortlist);
         let rows_in = shortlist.len() as u64;
         for candidate in shortlist.iter_mut() {
-            let (part, row) = locate(self.view, &self.bases, candidate.ordinal);
+            let (part, row) = locate(self.view, self.bases, candidate.ordinal);
             candidate.score = scorer.score(part.rows.vector(row)?, None);
         }
         shortlist
@@ -223,39 +328,54 @@ impl Run<'_> {
             rows_in,
             rows_out: shortlist.len() as u64,
             bytes: rows_in * scorer.row_bytes() as u64,
-            time: start.elapsed(),
+            time: start.elapsed() + asked,
         })
     }
 
     /// The last stage: full vectors. A quick pass in `f32` finds who can be
     /// among the best; those are scored by the definition.
-    fn finish(&self, shortlist: &mut Vec<Scored>) -> Result<(Vec<Found>, StageReport)> {
+    fn finish(
+        &self,
+        shortlist: &mut Vec<Scored>,
+        asked: Duration,
+        mut explain: Explain,
+    ) -> Result<Answer> {
         let start = Instant::now();
-        let scorer = self.scorer(self.dims);
+        let mut rank = self.rank(self.dims);
         let rows_in = shortlist.len() as u64;
-        self.request(shortlist);
         let whole = self.dims == self.view.schema.dims();
-        // For halves the definition itself is the quicker one (`benches/kernels.rs`).
-        if whole && self.view.schema.stored() == Precision::F32 {
+        // For halves the definition itself is the quicker one (`benches/kernels.rs`). Where
+        // rows of full groups are passed over, none can be cut.
+        let cut = whole && self.wanted.labels.is_none();
+        if cut && self.view.schema.stored() == Precision::F32 {
             self.quick_pass(shortlist)?;
         }
-        let mut best = Best::new(self.limit);
-        for candidate in shortlist.iter() {
-            let (part, row) = locate(self.view, &self.bases, candidate.ordinal);
-            let norm = whole.then(|| part.rows.norms()[row.index()]);
-            let score = scorer.score(part.rows.vector(row)?, norm);
-            best.offer(score, candidate.ordinal, || part.rows.id(row))?;
+        for candidate in shortlist.iter_mut() {
+            candidate.score = self.offer(candidate.ordinal, &mut rank)?;
         }
-        let found = best.into_sorted();
-        let report = StageReport {
+        let floor = rank.best.floor();
+        let depth = shortlist.iter().filter(|row| row.score >= floor).count();
+        let bytes = rows_in * rank.scorer.row_bytes() as u64;
+        let found = rank.best.into_sorted();
+        explain.stages.push(StageReport {
             name: format!("re-rank full, {}", self.view.schema.stored()),
             dims: self.dims,
             rows_in,
             rows_out: found.len() as u64,
-            bytes: rows_in * scorer.row_bytes() as u64,
-            time: start.elapsed(),
-        };
-        Ok((found, report))
+            bytes,
+            time: start.elapsed() + asked,
+        });
+        Ok(Answer { found, explain, listed: shortlist.len(), depth })
+    }
+
+    /// Offers the row at a position of the view; its score by the definition.
+    pub(super) fn offer(&self, position: u32, rank: &mut Rank) -> Result<f32> {
+        let (part, row) = locate(self.view, self.bases, position);
+        let whole = self.dims == self.view.schema.dims();
+        let norm = whole.then(|| part.rows.norms()[row.index()]);
+        let score = rank.scorer.score(part.rows.vector(row)?, norm);
+        rank.best.offer(score, position, || part.rows.id(row))?;
+        Ok(score)
     }
 
     /// Cuts the shortlist to twice the hits wanted, and some, by simsimd's dot
@@ -269,7 +389,7 @@ impl Run<'_> {
         let query = row::RerankQuery::new(schema.stored(), self.query);
         let query2 = self.query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
         for candidate in shortlist.iter_mut() {
-            let (part, row) = locate(self.view, &self.bases, candidate.ordinal);
+            let (part, row) = locate(self.view, self.bases, candidate.ordinal);
             let dot = row::rerank_dot(&query, part.rows.vector(row)?);
             let norm = f64::from(part.rows.norms()[row.index()]);
             let score = match schema.metric() {
@@ -290,60 +410,50 @@ impl Run<'_> {
     pub(super) fn request(&self, shortlist: &mut [Scored]) {
         shortlist.sort_unstable_by_key(|c| c.ordinal);
         for candidate in shortlist {
-            let (part, row) = locate(self.view, &self.bases, candidate.ordinal);
+            let (part, row) = locate(self.view, self.bases, candidate.ordinal);
             part.rows.will_need(row);
         }
     }
 
-    /// Offers the scores of all rows of a part that may be found; how many.
-    pub(super) fn compare(&self, at: usize, scorer: &Scorer, best: &mut Best) -> Result<u64> {
-        match &self.selection {
-            Some(selection) => self.score_some(at, selection, scorer, best),
-            None => self.score_all(at, scorer, best),
+    /// Offers all rows of a part that may be found to all queries; how many.
+    pub(super) fn compare(&self, at: usize, ranks: &mut [Rank]) -> Result<u64> {
+        match self.selection {
+            Some(selection) => self.score_some(at, selection, ranks),
+            None => self.score_all(at, ranks),
         }
     }
 
-    /// Offers the score of the rows of a part that may be found; how many.
-    fn score_some(
-        &self,
-        at: usize,
-        selection: &Selection,
-        scorer: &Scorer,
-        best: &mut Best,
-    ) -> Result<u64> {
-        let (part, base, rows) = (&self.view.parts[at], self.bases[at], selection.of_part(at));
-        let whole = self.dims == self.view.schema.dims();
+    /// Offers the rows of a part that were selected; how many.
+    fn score_some(&self, at: usize, selection: &Selection, ranks: &mut [Rank]) -> Result<u64> {
+        let (part, rows) = (&self.view.parts[at], selection.of_part(at));
         if rows.len() <= REQUESTED {
             rows.iter().for_each(|row| part.rows.will_need(Ordinal(row)));
         }
         for row in rows {
-            let row = Ordinal(row);
-            let norm = whole.then(|| part.rows.norms()[row.index()]);
-            let score = scorer.score(part.rows.vector(row)?, norm);
-            best.offer(score, base + row.0, || part.rows.id(row))?;
+            self.score_row(at, Ordinal(row), ranks)?;
         }
         Ok(rows.len())
     }
 
-    /// Offers the score of every living row of a part; how many.
-    fn score_all(&self, at: usize, scorer: &Scorer, best: &mut Best) -> Result<u64> {
-        let (part, base) = (&self.view.parts[at], self.bases[at]);
+    /// Offers every living row of a part; how many.
+    fn score_all(&self, at: usize, ranks: &mut [Rank]) -> Result<u64> {
+        let part = &self.view.parts[at];
         let rows = part.rows.len();
-        let whole = self.dims == self.view.schema.dims();
         for first in (0..rows).step_by(BLOCK) {
             let count = (rows - first).min(BLOCK as u32);
             let alive = part.alive().map_or(u64::MAX, |words| words[first as usize / BLOCK]);
-            if alive == 0 {
-                continue;
-            }
-            let norms = &part.rows.norms()[first as usize..];
             for lane in (0..count).filter(|lane| alive >> lane & 1 == 1) {
-                let row = Ordinal(first + lane);
-                let norm = whole.then(|| norms[lane as usize]);
-                let score = scorer.score(part.rows.vector(row)?, norm);
-                best.offer(score, base + row.0, || part.rows.id(row))?;
+                self.score_row(at, Ordinal(first + lane), ranks)?;
             }
         }
         Ok(part.live_rows())
+    }
+
+    fn score_row(&self, at: usize, row: Ordinal, ranks: &mut [Rank]) -> Result<()> {
+        let (part, base) = (&self.view.parts[at], self.bases[at]);
+        let whole = self.dims == self.view.schema.dims();
+        let norm = whole.then(|| part.rows.norms()[row.index()]);
+        let vector = part.rows.vector(row)?;
+        ranks.iter_mut().try_for_each(|rank| rank.offer(part, base, row, vector, norm))
     }
 }

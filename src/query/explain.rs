@@ -25,7 +25,7 @@ pub struct StageReport {
     pub rows_out: u64,
     /// Bytes of codes or vectors it read.
     pub bytes: u64,
-    /// How long it took.
+    /// How long it took. In a batch, the share of a query in what was done for several at once.
     pub time: Duration,
 }
 

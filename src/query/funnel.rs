@@ -138,13 +138,22 @@ impl Plan {
             None => Self::Exact,
         }
     }
+
+    /// The same where every row that reaches a score is wanted: that score is a floor from the
+    /// beginning, so no number of hits is too large for bounds.
+    pub(super) fn reaching(self, schema: &Schema, dims: usize, candidates: Candidates) -> Self {
+        match self {
+            Self::Exact => Self::exact(schema, dims, 1, candidates),
+            other => other,
+        }
+    }
 }
 
 /// Rows below which a proof saves nothing worth its beginning.
 const FEW: u64 = 256;
 
 /// Where one row in so many is wanted, or more, too many are in reach.
-const WANTED: u64 = 16;
+pub(super) const WANTED: u64 = 16;
 
 /// Where a funnel begins: a scan over one stage code.
 #[derive(Debug, Clone, Copy, PartialEq)]

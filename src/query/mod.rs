@@ -7,21 +7,26 @@
 //!   graph.rs    which parts are walked, how far
 //!   exec.rs     plan -> scan of a stage code -> shortlist -> full vectors -> hits
 //!   exact.rs    the true nearest rows by bounds, where a code has them
+//!   group.rs    at most so many hits for each value of a field
+//!   batch.rs    many queries at once, on several threads
 //!   score.rs    what a score is; the best hits, ties broken by id
 //!   explain.rs  rows, bytes and time of each stage
 //! ```
 
+mod batch;
 mod exact;
 mod exec;
 mod explain;
 mod funnel;
 mod graph;
+mod group;
 mod mask;
 mod score;
 mod select;
 
 use std::sync::Arc;
 
+pub use batch::SearchBatch;
 pub use explain::{Explain, StageReport};
 pub use funnel::{DEFAULT_RECALL, Funnel, FunnelStage};
 
@@ -32,7 +37,9 @@ use crate::rows::Column;
 use crate::schema::{Metric, Schema};
 use crate::types::RowId;
 use crate::view::View;
+use exec::{Answer, Wanted};
 use funnel::{Candidates, Entry, Plan};
+use group::Labels;
 use select::Selection;
 
 /// Hits returned where [`Search::limit`] does not say otherwise.
@@ -51,6 +58,11 @@ pub struct Search {
     payloads: bool,
     filter: Option<Filter>,
     predicates: Vec<select::Predicate>,
+    within: Option<f32>,
+    /// A field, and most hits for each of its values.
+    group: Option<(String, usize)>,
+    /// A row that is not to be found.
+    without: Option<RowId>,
 }
 
 /// A row that was found.
@@ -88,7 +100,66 @@ impl Search {
             payloads: false,
             filter: None,
             predicates: Vec::new(),
+            within: None,
+            group: None,
+            without: None,
         }
+    }
+
+    /// A search for what is like a row.
+    pub(crate) fn like(view: Arc<View>, id: RowId, most_dims: usize) -> Result<Self> {
+        id.check(view.schema.ids())?;
+        let Some((part, row)) = view.find(&id)? else {
+            let why = format!("expected the id of a row to search like, but no row has {id:?}");
+            return Err(Error::invalid("id", why));
+        };
+        let mut query = vec![0.0; view.schema.dims()];
+        view.schema.stored().decode(view.parts[part].rows.vector(row)?, &mut query);
+        Ok(Self { without: Some(id), ..Self::new(view, &query, most_dims) })
+    }
+
+    /// Whether a search that began with
+    /// [`Collection::search_like`](crate::Collection::search_like) finds the row itself as well.
+    /// Default: no. Of other searches it changes nothing.
+    pub fn with_itself(mut self, wanted: bool) -> Self {
+        if wanted {
+            self.without = None;
+        }
+        self
+    }
+
+    /// Finds only rows whose score is `score` or above: a search by range. The limit still
+    /// holds; for all rows in range set it to [`usize::MAX`]. With [`Self::exact`] none is missed,
+    /// and the score is the floor by which bounds leave out rows, so few vectors are read where
+    /// few rows are in range. With [`Self::recall`] and a limit, the hits of that search are cut.
+    pub fn within(mut self, score: f32) -> Self {
+        self.within = Some(score);
+        self
+    }
+
+    /// Finds at most `per_group` rows of each value of a declared field: what one gets by going
+    /// through all rows, best first, and passing over those whose value has its hits already. The
+    /// limit is the number of hits altogether; fewer come only where the values do not have so
+    /// many. Rows without a value are not found. Shortlists become longer by themselves where they
+    /// hold too few values.
+    ///
+    /// ```
+    /// use matryo::{Collection, FieldKind, Schema, json};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("passages.matryo");
+    /// let schema = Schema::builder(2).field("book", FieldKind::Keyword).build()?;
+    /// let passages = Collection::create(&path, schema)?;
+    /// passages.upsert(1, &[1.0, 0.1], json!({"book": "Emma"}))?;
+    /// passages.upsert(2, &[1.0, 0.2], json!({"book": "Emma"}))?;
+    /// passages.upsert(3, &[0.1, 1.0], json!({"book": "Walden"}))?;
+    /// let found = passages.search(&[1.0, 0.0]).group_by("book", 1).limit(2).run()?;
+    /// let ids: Vec<_> = found.hits.into_iter().map(|hit| hit.id).collect();
+    /// assert_eq!(ids, [1.into(), 3.into()]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn group_by(mut self, field: impl Into<String>, per_group: usize) -> Self {
+        self.group = Some((field.into(), per_group));
+        self
     }
 
     /// At most this many hits. 0 gives none; more than there are rows gives all.
@@ -167,25 +238,53 @@ impl Search {
     /// # Errors
     /// [`Error::Vector`] for a query of the wrong length, with NaN or infinite
     /// components, or all zeros under cosine; [`Error::Invalid`] for dimensions
-    /// or a funnel that the collection cannot have, or a filter on fields that it
+    /// or a funnel that the collection cannot have, a score to be within that is NaN, a field to
+    /// group by that it does not declare, or a filter on fields that it
     /// does not declare, with values of another kind, or beyond the limits;
     /// [`Error::Corrupt`] where a
     /// row that had to be read is damaged.
     pub fn run(self) -> Result<SearchResult> {
-        let schema = &self.view.schema;
+        let dims = self.checked_dims()?;
+        self.check(&self.query, dims)?;
+        let prepared = self.prepare(dims)?;
+        let mut results = self.answer(&prepared, &[&self.query])?;
+        Ok(results.pop().expect("one result for one query"))
+    }
+
+    fn checked_dims(&self) -> Result<usize> {
         let dims = self.dims.unwrap_or(self.most_dims);
-        if !(1..=self.most_dims).contains(&dims) {
-            let opened = if self.most_dims < schema.dims() { " as it was opened" } else { "" };
-            let why = format!("expected 1 to {}{opened}, got {dims}", self.most_dims);
-            return Err(Error::invalid("dims", why));
+        if (1..=self.most_dims).contains(&dims) {
+            return Ok(dims);
         }
-        let whole = self.query.len() == schema.dims();
-        schema.check_vector(&self.query, if whole { schema.dims() } else { dims })?;
-        schema.check_vector(&self.query[..dims], dims)?;
+        let opened =
+            if self.most_dims < self.view.schema.dims() { " as it was opened" } else { "" };
+        let why = format!("expected 1 to {}{opened}, got {dims}", self.most_dims);
+        Err(Error::invalid("dims", why))
+    }
+
+    /// Checks a query of a search over `dims` dimensions.
+    fn check(&self, query: &[f32], dims: usize) -> Result<()> {
+        let schema = &self.view.schema;
+        let whole = query.len() == schema.dims();
+        schema.check_vector(query, if whole { schema.dims() } else { dims })?;
+        schema.check_vector(&query[..dims], dims)
+    }
+
+    /// What does not depend on the query.
+    fn prepare(&self, dims: usize) -> Result<Prepared<'_>> {
+        let schema = &self.view.schema;
+        if self.within.is_some_and(f32::is_nan) {
+            return Err(Error::invalid("within", "expected a score, got NaN"));
+        }
+        let group = |(name, most): &(String, usize)| -> Result<Labels<'_>> {
+            Ok(Labels::new(&self.view, group::field(schema, name, *most)?, *most))
+        };
+        let labels = self.group.as_ref().map(group).transpose()?;
         let selection = self.select()?;
         let all = self.view.live_rows();
         let rows = selection.as_ref().map_or(all, Selection::rows);
-        let plan = self.funnel.plan(schema, dims, self.limit, Candidates { rows, all })?;
+        let candidates = Candidates { rows, all };
+        let plan = self.plan(dims, self.limit, candidates)?;
         let stage = match &plan {
             Plan::Exact => None,
             Plan::Funnel { entry, .. } | Plan::Proven { entry, .. } => {
@@ -195,19 +294,60 @@ impl Search {
         for column in stage.into_iter().chain(needs_norms(schema, dims).then_some(Column::Norms)) {
             self.view.parts.iter().try_for_each(|part| part.rows.ready(column))?;
         }
-        let wanted = exec::Wanted { query: &self.query, dims, limit: self.limit };
-        let (found, explain) = exec::run(&self.view, &wanted, selection, &plan)?;
+        Ok(Prepared { dims, labels, selection, candidates, plan })
+    }
+
+    /// The plan for so many hits.
+    fn plan(&self, dims: usize, hits: usize, candidates: Candidates) -> Result<Plan> {
+        let schema = &self.view.schema;
+        let plan = self.funnel.plan(schema, dims, hits, candidates)?;
+        Ok(if self.within.is_some() { plan.reaching(schema, dims, candidates) } else { plan })
+    }
+
+    /// The results of some queries that were checked, in their order.
+    fn answer(&self, prepared: &Prepared<'_>, queries: &[&[f32]]) -> Result<Vec<SearchResult>> {
+        let Prepared { dims, candidates, plan, .. } = prepared;
+        let (selection, labels) = (prepared.selection.as_ref(), prepared.labels.as_ref());
+        let (limit, least) = (self.limit, self.within.unwrap_or(f32::NEG_INFINITY));
+        let wanted = Wanted { queries, dims: *dims, limit, hits: limit, least, labels };
+        let answers = if labels.is_some() && matches!(plan, Plan::Funnel { .. }) {
+            let plan_for = |hits| self.plan(*dims, hits, *candidates);
+            // Shortlists become longer query by query.
+            let one = |query: &&[f32]| {
+                let wanted = Wanted { queries: std::slice::from_ref(query), ..wanted };
+                group::run(&self.view, &wanted, selection, plan, &plan_for)
+            };
+            queries.iter().map(one).collect::<Result<Vec<_>>>()?
+        } else {
+            exec::run(&self.view, &wanted, selection, plan)?
+        };
+        answers.into_iter().map(|answer| self.result(answer)).collect()
+    }
+
+    fn result(&self, answer: Answer) -> Result<SearchResult> {
         let bases = self.view.bases();
-        let hits = found.into_iter().map(|f| exec::hit(&self.view, &bases, f, self.payloads));
-        Ok(SearchResult { hits: hits.collect::<Result<_>>()?, metric: schema.metric(), explain })
+        let hits = answer.found.into_iter();
+        let hits = hits.map(|found| exec::hit(&self.view, &bases, found, self.payloads));
+        let (metric, explain) = (self.view.schema.metric(), answer.explain);
+        Ok(SearchResult { hits: hits.collect::<Result<_>>()?, metric, explain })
     }
 
     fn select(&self) -> Result<Option<Selection>> {
-        if self.filter.is_none() && self.predicates.is_empty() {
+        let without = self.without.as_ref();
+        if self.filter.is_none() && self.predicates.is_empty() && without.is_none() {
             return Ok(None);
         }
-        select::select(&self.view, self.filter.as_ref(), &self.predicates).map(Some)
+        select::select(&self.view, self.filter.as_ref(), &self.predicates, without).map(Some)
     }
+}
+
+/// What the queries of a batch share.
+struct Prepared<'a> {
+    dims: usize,
+    labels: Option<Labels<'a>>,
+    selection: Option<Selection>,
+    candidates: Candidates,
+    plan: Plan,
 }
 
 /// Whether a search over so many dimensions reads the norms of full vectors.
@@ -231,5 +371,5 @@ pub(crate) fn columns(schema: &Schema, dims: usize) -> Vec<Column> {
 
 /// Number of living rows that pass a filter.
 pub(crate) fn count(view: &View, filter: &Filter) -> Result<u64> {
-    Ok(select::select(view, Some(filter), &[])?.rows())
+    Ok(select::select(view, Some(filter), &[], None)?.rows())
 }

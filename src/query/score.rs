@@ -3,11 +3,13 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+use super::group::Groups;
 use crate::encoding::Precision;
 use crate::error::Result;
 use crate::kernel::{Isa, row};
 use crate::schema::Metric;
-use crate::types::RowId;
+use crate::types::{Ordinal, RowId};
+use crate::view::Part;
 
 /// Scores stored rows against a query by the definition: sums in `f64` in the
 /// order [`row`] fixes, so that every machine gives the same score.
@@ -88,15 +90,28 @@ impl PartialOrd for Found {
     }
 }
 
-/// The best `limit` rows seen, equal scores by ascending id.
-pub(super) struct Best {
+/// Hits that there is room for from the beginning.
+const ROOM: usize = 16;
+
+/// The best `limit` rows seen that reach a score, equal scores by ascending id.
+pub(super) struct Best<'a> {
     limit: usize,
-    heap: BinaryHeap<Found>,
+    /// No row below it is kept.
+    least: f32,
+    kept: Kept<'a>,
 }
 
-impl Best {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, heap: BinaryHeap::new() }
+enum Kept<'a> {
+    Any(BinaryHeap<Found>),
+    Few(Box<Groups<'a>>),
+}
+
+impl<'a> Best<'a> {
+    /// With `groups`, only so many rows of each group.
+    pub(super) fn new(limit: usize, least: f32, groups: Option<Groups<'a>>) -> Self {
+        // Room for as many as most searches want; more comes as rows do.
+        let any = || Kept::Any(BinaryHeap::with_capacity(limit.min(ROOM)));
+        Self { limit, least, kept: groups.map_or_else(any, |groups| Kept::Few(Box::new(groups))) }
     }
 
     /// Offers a row. Its id is only looked up if the row can be among the best.
@@ -106,17 +121,21 @@ impl Best {
         position: u32,
         id: impl FnOnce() -> Result<RowId>,
     ) -> Result<()> {
-        if self.limit == 0 {
+        if self.limit == 0 || score < self.least {
             return Ok(());
         }
-        let full = self.heap.len() >= self.limit;
-        if full && self.heap.peek().is_some_and(|worst| score.total_cmp(&worst.score).is_lt()) {
+        let heap = match &mut self.kept {
+            Kept::Any(heap) => heap,
+            Kept::Few(groups) => return groups.offer(self.limit, score, position, id),
+        };
+        let full = heap.len() >= self.limit;
+        if full && heap.peek().is_some_and(|worst| score.total_cmp(&worst.score).is_lt()) {
             return Ok(());
         }
         let found = Found { score, id: id()?, position };
         if !full {
-            self.heap.push(found);
-        } else if let Some(mut worst) = self.heap.peek_mut()
+            heap.push(found);
+        } else if let Some(mut worst) = heap.peek_mut()
             && found < *worst
         {
             *worst = found;
@@ -125,17 +144,44 @@ impl Best {
     }
 
     /// The score below which a row is certain not to be among the best: that of the worst, once
-    /// there are as many as wanted.
+    /// there are as many as wanted, or the least that is wanted at all.
     pub(super) fn floor(&self) -> f32 {
-        match self.heap.peek() {
-            Some(worst) if self.heap.len() >= self.limit => worst.score,
-            _ => f32::NEG_INFINITY,
-        }
+        let worst = match &self.kept {
+            Kept::Any(heap) if heap.len() >= self.limit => heap.peek(),
+            Kept::Any(_) => None,
+            Kept::Few(groups) => groups.worst(self.limit),
+        };
+        worst.map_or(self.least, |worst| worst.score.max(self.least))
     }
 
     /// The best rows, best first.
     pub(super) fn into_sorted(self) -> Vec<Found> {
-        self.heap.into_sorted_vec()
+        match self.kept {
+            Kept::Any(heap) => heap.into_sorted_vec(),
+            Kept::Few(groups) => groups.into_sorted(),
+        }
+    }
+}
+
+/// Scores rows against a query, and keeps the best.
+pub(super) struct Rank<'a> {
+    pub(super) scorer: Scorer<'a>,
+    pub(super) best: Best<'a>,
+}
+
+impl Rank<'_> {
+    /// Offers a row of a part whose first row stands at `base` of the view. `norm` is that of
+    /// the full vector, if all of it is compared.
+    pub(super) fn offer(
+        &mut self,
+        part: &Part,
+        base: u32,
+        row: Ordinal,
+        bytes: &[u8],
+        norm: Option<f32>,
+    ) -> Result<()> {
+        let score = self.scorer.score(bytes, norm);
+        self.best.offer(score, base + row.0, || part.rows.id(row))
     }
 }
 
@@ -147,7 +193,7 @@ mod tests {
     fn equal_scores_are_ranked_by_id_in_any_order_of_offers() {
         let offers = [(0.5, 9), (0.7, 8), (0.5, 1), (0.5, 4), (0.2, 0), (0.7, 3)];
         for turn in 0..offers.len() {
-            let mut best = Best::new(4);
+            let mut best = Best::new(4, f32::NEG_INFINITY, None);
             for (score, id) in offers.iter().cycle().skip(turn).take(offers.len()) {
                 best.offer(*score, 0, || Ok(RowId::U64(*id))).expect("offer");
             }

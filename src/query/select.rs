@@ -23,21 +23,26 @@ pub(super) struct Selection {
     pub(super) report: StageReport,
 }
 
-/// Evaluates a filter, then the predicates on what it lets through.
+/// Evaluates a filter, then the predicates on what it lets through, and leaves one row out.
 pub(super) fn select(
     view: &View,
     filter: Option<&Filter>,
     predicates: &[Predicate],
+    without: Option<&RowId>,
 ) -> Result<Selection> {
     let start = Instant::now();
     let steps = filter.map(|filter| bind(filter, &view.schema)).transpose()?;
     let mut bytes = 0;
-    let select = |part: &Arc<Part>| -> Result<RoaringBitmap> {
+    let without = without.map(|id| view.find(id)).transpose()?.flatten();
+    let select = |(at, part): (usize, &Arc<Part>)| -> Result<RoaringBitmap> {
         let mut rows = match &steps {
             Some(steps) => evaluate(steps, part, &mut bytes)?,
             None => all(part),
         };
         rows -= &*part.dead;
+        if let Some((_, row)) = without.filter(|(of, _)| *of == at) {
+            rows.remove(row.0);
+        }
         if predicates.is_empty() {
             return Ok(rows);
         }
@@ -49,7 +54,7 @@ pub(super) fn select(
         }
         Ok(passing)
     };
-    let parts: Vec<_> = view.parts.iter().map(select).collect::<Result<_>>()?;
+    let parts: Vec<_> = view.parts.iter().enumerate().map(select).collect::<Result<_>>()?;
     let report = StageReport {
         name: "filter".into(),
         dims: 0,

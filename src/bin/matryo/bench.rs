@@ -47,6 +47,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 2,
           value_parser = clap::value_parser!(u64).range(1..))]
     repeat: u64,
+    /// Also answer all queries as one batch on N threads, as often.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
 }
 
 impl Args {
@@ -77,7 +80,28 @@ impl Args {
         report.count("passes", self.repeat);
         tally.report(&mut report, limit, queries.len() as f64)?;
         report_speed(&mut report, &passes);
+        if let Some(threads) = self.threads {
+            let speed = self.batch_speed(&collection, &queries, threads)?;
+            report.figure("batch_queries_per_second", speed, "");
+        }
         output.print(&report)
+    }
+
+    /// Queries per second where all are one batch: the median of some passes.
+    fn batch_speed(
+        &self,
+        collection: &Collection,
+        queries: &[&[f32]],
+        threads: u16,
+    ) -> Outcome<f64> {
+        let mut seconds = Vec::new();
+        for _ in 0..self.repeat {
+            let start = Instant::now();
+            self.method.batch(collection, queries, self.limit as usize, Some(threads))?;
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        seconds.sort_by(f64::total_cmp);
+        Ok(queries.len() as f64 / seconds[seconds.len() / 2])
     }
 
     /// Asks every query once, and hands on its number, time and result.

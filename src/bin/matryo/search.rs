@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use matryo::{Collection, Explain, Funnel, Hit, IdKind, RowId, Search, SearchResult, Value, json};
+use matryo::{
+    Collection, Error, Explain, Funnel, Hit, IdKind, RowId, Search, SearchResult, Value, json,
+};
 
 use crate::Opening;
 use crate::npy::{Dtype, Reader, Writer};
@@ -19,6 +21,9 @@ Example:
   matryo search books.matryo --vectors q.npy --limit 10 --recall 0.95 \\
       --out ids.npy --scores scores.npy";
 
+/// Queries that are answered as one batch.
+const TOGETHER: usize = 256;
+
 /// Most hits of one query that can be asked for.
 const MAX_LIMIT: u64 = 1_000_000;
 
@@ -28,8 +33,14 @@ pub(crate) struct Args {
     /// The collection.
     dir: PathBuf,
     /// Queries: .npy of shape [queries, dimensions], or [queries, D] with --dims D.
-    #[arg(long, value_name = "FILE")]
-    vectors: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "like")]
+    vectors: Option<PathBuf>,
+    /// Instead of queries, find the rows most like the one with this id, without itself.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["vectors", "out", "threads"])]
+    like: Option<String>,
+    /// Threads that answer queries [default: as many as the system offers].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// Most hits of each query.
     #[arg(long, value_name = "K", default_value_t = matryo::DEFAULT_LIMIT as u64,
           value_parser = clap::value_parser!(u64).range(1..=MAX_LIMIT))]
@@ -67,6 +78,9 @@ pub(crate) struct Method {
     /// Search by the first D dimensions only.
     #[arg(long, value_name = "D")]
     pub(crate) dims: Option<usize>,
+    /// Only hits whose score is S or above.
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    pub(crate) within: Option<f32>,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -83,11 +97,40 @@ fn stage(text: &str) -> Result<(usize, usize), String> {
 impl Method {
     /// A search for `query` in this way.
     pub(crate) fn search(&self, collection: &Collection, query: &[f32], limit: usize) -> Search {
-        let search = collection.search(query).limit(limit).funnel(self.funnel());
-        match self.dims {
-            Some(dims) => search.dims(dims),
+        self.ask(collection.search(query).limit(limit))
+    }
+
+    /// A search in this way.
+    pub(crate) fn ask(&self, search: Search) -> Search {
+        let mut search = search.funnel(self.funnel());
+        if let Some(dims) = self.dims {
+            search = search.dims(dims);
+        }
+        match self.within {
+            Some(score) => search.within(score),
             None => search,
         }
+    }
+
+    /// A search for all of `queries` in this way, on so many threads.
+    pub(crate) fn batch(
+        &self,
+        collection: &Collection,
+        queries: &[&[f32]],
+        limit: usize,
+        threads: Option<u16>,
+    ) -> matryo::Result<Vec<SearchResult>> {
+        let mut search = collection.search_batch(queries).limit(limit).funnel(self.funnel());
+        if let Some(threads) = threads {
+            search = search.threads(threads.into());
+        }
+        if let Some(dims) = self.dims {
+            search = search.dims(dims);
+        }
+        if let Some(score) = self.within {
+            search = search.within(score);
+        }
+        search.run()
     }
 
     fn funnel(&self) -> Funnel {
@@ -129,26 +172,54 @@ impl Method {
 impl Args {
     pub(crate) fn run(&self, output: Output) -> Outcome {
         let collection = self.opening.open(&self.dir)?;
-        let queries = self.method.queries(&self.vectors, &collection)?;
-        match &self.out {
-            Some(out) => self.to_files(&collection, queries, out, output),
-            None => self.to_stdout(&collection, queries, output),
+        let Some(vectors) = &self.vectors else {
+            let id = self.like.as_deref().unwrap_or_default();
+            return self
+                .to_stdout(&collection, 1, output, |show| show(0, self.like(&collection, id)?));
+        };
+        let queries = self.method.queries(vectors, &collection)?;
+        if let Some(out) = &self.out {
+            return self.to_files(&collection, queries, out, output);
         }
+        let rows = queries.rows();
+        self.to_stdout(&collection, rows, output, |show| self.answer(&collection, queries, show))
     }
 
-    /// Answers all queries in turn.
+    /// The rows most like the one with this id.
+    fn like(&self, collection: &Collection, id: &str) -> Outcome<SearchResult> {
+        let id = match collection.schema().ids() {
+            IdKind::Str => RowId::from(id),
+            IdKind::U64 => {
+                let number = id.parse::<u64>();
+                number
+                    .map_err(|e| format!("--like {id:?}: {e}; this collection has u64 ids"))?
+                    .into()
+            }
+        };
+        let search = collection.search_like(id)?.limit(self.limit as usize);
+        Ok(self.method.ask(search).run()?)
+    }
+
+    /// Answers all queries, [`TOGETHER`] at a time.
     fn answer(
         &self,
         collection: &Collection,
         mut queries: Reader,
-        mut show: impl FnMut(usize, SearchResult) -> Outcome,
+        show: &mut dyn FnMut(usize, SearchResult) -> Outcome,
     ) -> Outcome {
-        let mut query = Vec::new();
-        for number in 0..queries.rows() {
-            queries.read_floats(1, &mut query)?;
-            let search = self.method.search(collection, &query, self.limit as usize);
-            let result = search.run().map_err(|e| context(format!("query {number}"), e))?;
-            show(number, result)?;
+        let (mut values, columns) = (Vec::new(), queries.columns());
+        for first in (0..queries.rows()).step_by(TOGETHER) {
+            let count = TOGETHER.min(queries.rows() - first);
+            queries.read_floats(count, &mut values)?;
+            let some: Vec<_> = values.chunks(columns.max(1)).collect();
+            let results = self.method.batch(collection, &some, self.limit as usize, self.threads);
+            let results = results.map_err(|e| match e {
+                Error::Query { at, source } => context(format!("query {}", first + at), source),
+                other => other.into(),
+            })?;
+            for (at, result) in results.into_iter().enumerate() {
+                show(first + at, result)?;
+            }
         }
         Ok(())
     }
@@ -168,7 +239,7 @@ impl Args {
         let mut files = Files::create(out, self.scores.as_deref(), rows, self.limit as usize)?;
         let (mut found, mut explain, start) = (0, None, Instant::now());
         let bar = output.progress(rows as u64, "queries");
-        self.answer(collection, queries, |number, result| {
+        self.answer(collection, queries, &mut |number, result| {
             files.write(number, &result.hits)?;
             found += result.hits.len();
             explain.get_or_insert(result.explain);
@@ -187,10 +258,16 @@ impl Args {
         output.print(&report)
     }
 
-    fn to_stdout(&self, collection: &Collection, queries: Reader, output: Output) -> Outcome {
-        let mut all = Vec::new();
-        let (mut explain, rows) = (None, queries.rows());
-        self.answer(collection, queries, |number, result| {
+    /// Prints what `answer` hands on, of so many queries.
+    fn to_stdout(
+        &self,
+        collection: &Collection,
+        rows: usize,
+        output: Output,
+        answer: impl FnOnce(&mut dyn FnMut(usize, SearchResult) -> Outcome) -> Outcome,
+    ) -> Outcome {
+        let (mut all, mut explain) = (Vec::new(), None);
+        answer(&mut |number, result| {
             if output.is_json() {
                 all.push(json!({"query": number, "hits": hits_json(&result.hits)}));
             } else {

@@ -1,0 +1,211 @@
+//! At most so many hits for each value of a field.
+//!
+//! The answer is what one gets by going through all rows from the best on, and passing over
+//! those whose value has its hits already, until there are enough. [`Groups`] finds the same
+//! whatever the order rows come in:
+//!
+//! ```text
+//!   of each value keep its best n rows
+//!   of all those keep the best k
+//! ```
+//!
+//! A row that falls out of either never comes back: what was better than it is only ever
+//! replaced by what is better still. For the same reason the score of the k-th row kept is a
+//! floor, as without groups, and bounds prune by it.
+//!
+//! A shortlist may hold too few values, or, where they are crowded, not reach down to the last
+//! hit. So after each pass one looks how many rows of the shortlist stand above the last
+//! hit, and plans for so many hits: if that asks for a longer shortlist, the search is done again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::OnceLock;
+
+use super::exec::{self, Answer, Wanted};
+use super::funnel::Plan;
+use super::score::Found;
+use super::select::Selection;
+use crate::error::{Error, Result};
+use crate::index::{Key, NO_VALUE};
+use crate::schema::Schema;
+use crate::types::{Ordinal, RowId};
+use crate::view::View;
+
+/// How much longer a hand-written shortlist becomes that held too few values.
+const WIDER: usize = 4;
+
+/// The number of a field that rows can be grouped by.
+pub(super) fn field(schema: &Schema, name: &str, most: usize) -> Result<usize> {
+    if most == 0 {
+        return Err(Error::invalid("group_by", "expected at least one hit for each value, got 0"));
+    }
+    let declared = schema.fields();
+    let Some(at) = declared.iter().position(|field| field.name() == name) else {
+        let names: Vec<String> = declared.iter().map(ToString::to_string).collect();
+        let why = format!("no field {name:?}; this collection declares [{}]", names.join(", "));
+        return Err(Error::invalid("group_by", why));
+    };
+    if declared[at].is_list() {
+        let why = format!("expected a field of one value a row, got {}", declared[at]);
+        return Err(Error::invalid("group_by", why));
+    }
+    Ok(at)
+}
+
+/// The values of a field, row by row, of the parts that were asked about.
+pub(super) struct Labels<'a> {
+    view: &'a View,
+    field: usize,
+    /// Most hits for each value.
+    most: usize,
+    bases: Vec<u32>,
+    parts: Vec<OnceLock<Vec<u32>>>,
+}
+
+impl<'a> Labels<'a> {
+    pub(super) fn new(view: &'a View, field: usize, most: usize) -> Self {
+        let parts = view.parts.iter().map(|_| OnceLock::new()).collect();
+        Self { view, field, most, bases: view.bases(), parts }
+    }
+
+    /// The value of the row at a position of the view.
+    fn of(&self, position: u32) -> Result<Option<Key>> {
+        let at = self.bases.partition_point(|base| *base <= position) - 1;
+        let index = self.view.parts[at].rows.index(self.field)?;
+        let numbers = if let Some(numbers) = self.parts[at].get() {
+            numbers
+        } else {
+            let numbers = index.numbers()?;
+            self.parts[at].get_or_init(|| numbers)
+        };
+        let row = Ordinal(position - self.bases[at]);
+        let number = numbers[row.index()];
+        if number == NO_VALUE { Ok(None) } else { index.key(number).map(Some) }
+    }
+}
+
+/// The best rows, at most so many of each value. Rows without a value are in no group.
+pub(super) struct Groups<'a> {
+    labels: &'a Labels<'a>,
+    kept: BTreeMap<Found, Key>,
+    by_value: HashMap<Key, BTreeSet<Found>>,
+}
+
+impl<'a> Groups<'a> {
+    pub(super) fn new(labels: &'a Labels<'a>) -> Self {
+        Self { labels, kept: BTreeMap::new(), by_value: HashMap::new() }
+    }
+
+    pub(super) fn offer(
+        &mut self,
+        limit: usize,
+        score: f32,
+        position: u32,
+        id: impl FnOnce() -> Result<RowId>,
+    ) -> Result<()> {
+        if self.worst(limit).is_some_and(|worst| score.total_cmp(&worst.score).is_lt()) {
+            return Ok(());
+        }
+        let found = Found { score, id: id()?, position };
+        if self.worst(limit).is_some_and(|worst| found >= *worst) {
+            return Ok(());
+        }
+        let Some(value) = self.labels.of(position)? else { return Ok(()) };
+        let group = self.by_value.entry(value.clone()).or_default();
+        if group.len() >= self.labels.most {
+            if group.last().is_some_and(|worst| found >= *worst) {
+                return Ok(());
+            }
+            let worst = group.pop_last().expect("at least one hit for each value");
+            self.kept.remove(&worst);
+        }
+        group.insert(found.clone());
+        self.kept.insert(found, value);
+        if self.kept.len() > limit {
+            let (worst, value) = self.kept.pop_last().expect("more than the limit");
+            self.by_value.get_mut(&value).expect("its group").remove(&worst);
+        }
+        Ok(())
+    }
+
+    /// The last of the rows kept, once there are as many as wanted.
+    pub(super) fn worst(&self, limit: usize) -> Option<&Found> {
+        self.kept.last_key_value().filter(|_| self.kept.len() >= limit).map(|(worst, _)| worst)
+    }
+
+    pub(super) fn into_sorted(self) -> Vec<Found> {
+        self.kept.into_keys().collect()
+    }
+}
+
+/// Runs a plan for one query, and others as long as the shortlist is too short. `plan_for` makes
+/// the plan for a number of hits.
+pub(super) fn run(
+    view: &View,
+    wanted: &Wanted,
+    selection: Option<&Selection>,
+    first: &Plan,
+    plan_for: &dyn Fn(usize) -> Result<Plan>,
+) -> Result<Answer> {
+    let rows = selection.map_or_else(|| view.live_rows(), Selection::rows);
+    let mut done = Vec::new();
+    let (mut plan, mut hits) = (first.clone(), wanted.hits);
+    loop {
+        let wanted = Wanted { hits, ..*wanted };
+        let mut answer = exec::run(view, &wanted, selection, &plan)?.remove(0);
+        done.append(&mut answer.explain.stages);
+        let Some(next) = wider(&plan, &answer, wanted.limit, rows, plan_for) else {
+            answer.explain.stages = done;
+            return Ok(answer);
+        };
+        // No shortlist is for more hits than it has rows.
+        let most = if let Plan::Funnel { keep, .. } = &next { *keep } else { usize::MAX };
+        (plan, hits) = (next, hits.max(answer.depth).min(most));
+    }
+}
+
+/// A plan with a longer shortlist, if this one was too short for its answer.
+fn wider(
+    plan: &Plan,
+    answer: &Answer,
+    limit: usize,
+    rows: u64,
+    plan_for: &dyn Fn(usize) -> Result<Plan>,
+) -> Option<Plan> {
+    let Plan::Funnel { entry, keep, reranks } = plan else { return None };
+    if limit == 0 || answer.listed as u64 >= rows {
+        return None;
+    }
+    match plan_for(answer.depth.max(limit)) {
+        Ok(Plan::Funnel { keep: more, .. }) if more <= *keep => {}
+        Ok(next) => return Some(next),
+        // A hand-written funnel keeps what it says.
+        Err(_) => {}
+    }
+    let short = answer.found.len() < limit && answer.depth == answer.listed;
+    let longer = |keep: usize| keep.saturating_mul(WIDER);
+    (short && (*keep as u64) < rows).then(|| Plan::Funnel {
+        entry: *entry,
+        keep: longer(*keep),
+        reranks: reranks
+            .iter()
+            .map(|s| super::FunnelStage { keep: longer(s.keep), ..*s })
+            .collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_declared_fields_of_one_value_make_groups() {
+        use crate::schema::FieldKind::{Integer, Keyword};
+        let schema = Schema::builder(2).field("year", Integer).list_field("tags", Keyword);
+        let schema = schema.build().expect("valid");
+        let says = |name, most| field(&schema, name, most).expect_err("refused").to_string();
+        assert_eq!(field(&schema, "year", 1).expect("declared"), 0);
+        assert!(says("month", 1).contains("year (integer)"), "{}", says("month", 1));
+        assert!(says("tags", 1).contains("tags (list of keyword)"));
+        assert!(says("year", 0).contains("got 0"));
+    }
+}
