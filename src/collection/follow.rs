@@ -97,7 +97,8 @@ impl Follower {
         let needed = |number: &FileNumber| manifest.segments.iter().any(|s| s.number == *number);
         let segments = opened.iter().filter(|(number, _)| needed(number));
         let segments = segments.map(|(number, segment)| (*number, segment.clone())).collect();
-        let view = View { schema, lsn: manifest.lsn, parts };
+        let calibration = manifest.calibration.clone().map(Arc::new);
+        let view = View { schema, lsn: manifest.lsn, parts, calibration };
         let start = Self { manifest: manifest.clone(), segments, read: None, view: Arc::new(view) };
         start.read_logs(vfs, &manifest.logs)
     }

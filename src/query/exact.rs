@@ -67,7 +67,7 @@ impl Run<'_> {
         entry: &Entry,
         scratch: &mut Scratch,
     ) -> Result<(Vec<Found>, Explain)> {
-        let mut explain = Explain { stages: Vec::new(), exact: true };
+        let mut explain = Explain { exact: true, ..Explain::default() };
         if self.limit == 0 {
             return Ok((Vec::new(), explain));
         }

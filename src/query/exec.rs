@@ -54,6 +54,7 @@ pub(super) fn run(
         Plan::Funnel { entry, keep, reranks } => {
             SCRATCH.with_borrow_mut(|scratch| run.funnel(entry, *keep, reranks, scratch))
         }
+        Plan::Calibrated(plan) => SCRATCH.with_borrow_mut(|scratch| run.adapt(plan, scratch)),
     }?;
     if let Some(selection) = run.selection {
         explain.stages.insert(0, selection.report);
@@ -114,10 +115,10 @@ impl Run<'_> {
             bytes: rows * scorer.row_bytes() as u64,
             time: start.elapsed(),
         };
-        Ok((found, Explain { stages: vec![stage], exact: true }))
+        Ok((found, Explain { stages: vec![stage], exact: true, recall: None }))
     }
 
-    fn funnel(
+    pub(super) fn funnel(
         &self,
         entry: &Entry,
         keep: usize,
@@ -125,7 +126,7 @@ impl Run<'_> {
         scratch: &mut Scratch,
     ) -> Result<(Vec<Found>, Explain)> {
         if self.limit == 0 {
-            return Ok((Vec::new(), Explain { stages: Vec::new(), exact: true }));
+            return Ok((Vec::new(), Explain { exact: true, ..Explain::default() }));
         }
         let mut explain = Explain::default();
         let scanned = self.scan(entry, keep, scratch);
@@ -193,7 +194,7 @@ impl Run<'_> {
     /// take the rows to shrink as the query does (or, if only its prefix is
     /// known, as the number of dimensions), and since `|x|^2 s^2 - 2 |x| s |q| c`
     /// ranks as `|x|^2 - 2 |x| (|q| / s) c`, it is the query that is stretched.
-    fn reference_norm(&self) -> f32 {
+    pub(super) fn reference_norm(&self) -> f32 {
         let square = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
         let prefix = square(&self.query[..self.dims]);
         let all = self.view.schema.dims();

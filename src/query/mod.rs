@@ -4,6 +4,8 @@
 //!   funnel.rs   what the caller asks for, and the plan made of it
 //!   select.rs   filter -> the rows of each part that may be found
 //!   mask.rs     those rows as a scan wants them
+//!   adapt.rs    a calibrated plan: how far down the shortlist to compare vectors
+//!   calibrate.rs measures how wrong the estimates are
 //!   graph.rs    which parts are walked, how far
 //!   exec.rs     plan -> scan of a stage code -> shortlist -> full vectors -> hits
 //!   exact.rs    the true nearest rows by bounds, where a code has them
@@ -11,6 +13,8 @@
 //!   explain.rs  rows, bytes and time of each stage
 //! ```
 
+mod adapt;
+pub(crate) mod calibrate;
 mod exact;
 mod exec;
 mod explain;
@@ -22,7 +26,7 @@ mod select;
 
 use std::sync::Arc;
 
-pub use explain::{Explain, StageReport};
+pub use explain::{ExpectedRecall, Explain, StageReport};
 pub use funnel::{DEFAULT_RECALL, Funnel, FunnelStage};
 
 use crate::error::{Error, Result};
@@ -185,18 +189,21 @@ impl Search {
         let selection = self.select()?;
         let all = self.view.live_rows();
         let rows = selection.as_ref().map_or(all, Selection::rows);
-        let plan = self.funnel.plan(schema, dims, self.limit, Candidates { rows, all })?;
+        let known = self.view.calibration.as_deref();
+        let plan = self.funnel.plan(schema, dims, self.limit, Candidates { rows, all }, known)?;
         let stage = match &plan {
             Plan::Exact => None,
             Plan::Funnel { entry, .. } | Plan::Proven { entry, .. } => {
                 Some(Column::Stage(entry.stage))
             }
+            Plan::Calibrated(plan) => Some(Column::Stage(plan.entry.stage)),
         };
         for column in stage.into_iter().chain(needs_norms(schema, dims).then_some(Column::Norms)) {
             self.view.parts.iter().try_for_each(|part| part.rows.ready(column))?;
         }
         let wanted = exec::Wanted { query: &self.query, dims, limit: self.limit };
-        let (found, explain) = exec::run(&self.view, &wanted, selection, &plan)?;
+        let (found, mut explain) = exec::run(&self.view, &wanted, selection, &plan)?;
+        explain.recall = explain.recall.or_else(|| self.funnel.uncalibrated(explain.exact));
         let bases = self.view.bases();
         let hits = found.into_iter().map(|f| exec::hit(&self.view, &bases, f, self.payloads));
         Ok(SearchResult { hits: hits.collect::<Result<_>>()?, metric: schema.metric(), explain })
