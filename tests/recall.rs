@@ -91,7 +91,7 @@ fn queries_that_were_not_used_find_what_is_asked() {
         let centres: Vec<_> = (0..40).map(|_| random.vector()).collect();
         let base = rows(&mut random, &centres, 6000, 1.0, decay);
         // Harder than any row: farther from the centres.
-        let queries = rows(&mut random, &centres, 150, 2.0, decay);
+        let queries = rows(&mut random, &centres, 250, 1.5, decay);
         let dir = tempfile::tempdir().expect("dir");
         let options = Options::new().background(false);
         let collection =

@@ -122,6 +122,7 @@ impl Follower {
         let (old, new) = (&self.manifest, manifest);
         let numbers = |logs: &[LogEntry]| logs.iter().map(|l| l.number).collect::<Vec<_>>();
         let same_base = (&old.segments, old.lsn) == (&new.segments, new.lsn)
+            && old.calibration == new.calibration
             && numbers(&new.logs).starts_with(&numbers(&old.logs));
         if !same_base {
             return Ok(None);

@@ -30,8 +30,10 @@ const NEAREST: usize = 100;
 /// Hits of the searches that check.
 const LIMIT: usize = 10;
 /// Errors are taken for this much wider than they were: those of queries from elsewhere are,
-/// by up to a tenth (ARCHITECTURE.md, "Calibrated recall").
+/// by up to a tenth (ARCHITECTURE.md, "Calibrated recall"),
 const SAFETY: f32 = 1.1;
+/// and for lower by so many standard deviations.
+const SHIFT: f32 = 0.1;
 /// They are widened by this factor until the checks pass,
 const WIDEN: f32 = 1.1;
 /// and no further than to this.
@@ -151,7 +153,8 @@ impl Measure<'_> {
         errors.sort_unstable_by(f32::total_cmp);
         let at = |share: f64| errors[((errors.len() - 1) as f64 * share) as usize];
         let checks = [Check::default(); ASKED.len()];
-        let quantiles = SHARES.map(at);
+        let lower = SHIFT * deviation(&errors);
+        let quantiles = SHARES.map(|share| at(share) - lower);
         let mut noise = Noise { stage: entry.stage, dims, scale: SAFETY, quantiles, checks };
         let held_out: Vec<_> = known.iter().skip(1).step_by(2).collect();
         loop {
@@ -249,6 +252,13 @@ impl Measure<'_> {
         });
         Selection::of(rows.collect())
     }
+}
+
+fn deviation(values: &[f32]) -> f32 {
+    let count = values.len() as f64;
+    let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / count;
+    let squares = values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>();
+    (squares / count).sqrt() as f32
 }
 
 /// The next of a sequence of random numbers: `SplitMix64` (Steele, Lea, Flood, OOPSLA 2014).
