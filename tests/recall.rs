@@ -69,17 +69,19 @@ fn ids(collection: &Collection, query: &[f32], dims: usize, share: f64) -> (Hash
     (found.hits.into_iter().map(|hit| hit.id).collect(), compared)
 }
 
-/// Mean recall of the top 10 and mean number of vectors compared.
-fn achieved(collection: &Collection, queries: &[Vec<f32>], dims: usize, share: f64) -> (f64, f64) {
-    let (mut hits, mut compared) = (0, 0);
+/// Mean recall of the top 10 and mean number of vectors compared, for each recall asked.
+fn achieved(collection: &Collection, queries: &[Vec<f32>], dims: usize) -> [(f64, f64); 5] {
+    let mut sums = [(0, 0); 5];
     for query in queries {
         let (truth, _) = ids(collection, query, dims, 1.0);
-        let (found, rows) = ids(collection, query, dims, share);
-        hits += found.intersection(&truth).count();
-        compared += rows;
+        for ((hits, compared), asked) in sums.iter_mut().zip(ASKED) {
+            let (found, rows) = ids(collection, query, dims, asked);
+            *hits += found.intersection(&truth).count();
+            *compared += rows;
+        }
     }
     let count = queries.len() as f64;
-    (hits as f64 / (10.0 * count), compared as f64 / count)
+    sums.map(|(hits, compared)| (hits as f64 / (10.0 * count), compared as f64 / count))
 }
 
 #[test]
@@ -99,8 +101,10 @@ fn queries_that_were_not_used_find_what_is_asked() {
         put(&collection, 0, &base);
         collection.flush().expect("flush");
         collection.calibrate().expect("calibrate");
-        for dims in [DIMS, 32, 48] {
-            let found = ASKED.map(|asked| achieved(&collection, &queries, dims, asked));
+        // Between granularities, plans are made for cosines only.
+        let dims = if metric == Metric::Cosine { &[DIMS, 32, 48][..] } else { &[DIMS, 32] };
+        for &dims in dims {
+            let found = achieved(&collection, &queries, dims);
             for (asked, (recall, _)) in ASKED.into_iter().zip(found) {
                 assert!(recall >= asked - 0.01, "{metric}, {dims} dims: {recall} for {asked}");
             }

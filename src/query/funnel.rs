@@ -5,7 +5,7 @@ use super::graph::Walks;
 use crate::calibration::{Calibration, Noise};
 use crate::encoding::{Bits, StageCode};
 use crate::error::{Error, Result};
-use crate::schema::Schema;
+use crate::schema::{Metric, Schema};
 
 /// Recall a search aims at where the caller does not say.
 pub const DEFAULT_RECALL: f64 = 0.95;
@@ -76,34 +76,13 @@ impl Funnel {
         candidates: Candidates,
         calibration: Option<&Calibration>,
     ) -> Result<Plan> {
-        let Candidates { rows, all } = candidates;
         match &self.0 {
             Kind::Exact | Kind::Recall(1.0) => Ok(Plan::exact(schema, dims, limit, candidates)),
             Kind::Recall(share) if !(0.0..=1.0).contains(share) => {
                 Err(Error::invalid("recall", format!("expected 0 to 1, got {share}")))
             }
             Kind::Recall(share) => {
-                let mut entry = Entry::choose(schema, dims);
-                entry.walks = Walks::Recall(*share);
-                let code = entry.code.dims;
-                let noise = calibration.and_then(|c| c.noise(entry.stage, code, dims));
-                let keep = match noise {
-                    Some(noise) => expected(&noise, *share, limit),
-                    None => shortlist(*share, limit, rows, entry, dims),
-                };
-                // A shortlist of most rows costs more than comparing all of them.
-                // So does a scan for so few of them that they can be gathered.
-                let most = keep as u64 >= rows / 2;
-                let few = rows <= all / GATHERED;
-                Ok(if most || few {
-                    Plan::exact(schema, dims, limit, candidates)
-                } else if let Some(noise) = noise {
-                    let table = shortlist(*share, limit, rows, entry, dims);
-                    let keep = keep.saturating_mul(ROOM).min(rows as usize);
-                    Plan::Calibrated(Calibrated { entry, share: *share, noise, keep, table })
-                } else {
-                    Plan::Funnel { entry, keep, reranks: Vec::new() }
-                })
+                Ok(by_recall(*share, schema, dims, limit, candidates, calibration))
             }
             Kind::Stages(stages) => by_hand(stages, schema, dims, limit),
             Kind::Graph(width, stages) => walk_by_hand(*width, stages, schema, dims, limit),
@@ -257,6 +236,42 @@ fn interpolate(share: f64) -> f64 {
     let [(s0, k0), (s1, k1)] = at.map_or([SHORTLISTS[4], SHORTLISTS[5]], |w| [w[0], w[1]]);
     let t = (x(share) - x(s0)) / (x(s1) - x(s0));
     (k0.ln() + t * (k1 / k0).ln()).exp()
+}
+
+fn by_recall(
+    share: f64,
+    schema: &Schema,
+    dims: usize,
+    limit: usize,
+    candidates: Candidates,
+    calibration: Option<&Calibration>,
+) -> Plan {
+    let Candidates { rows, all } = candidates;
+    let mut entry = Entry::choose(schema, dims);
+    entry.walks = Walks::Recall(share);
+    let code = entry.code.dims;
+    // Estimates over a prefix stand on norms of whole vectors under dot and l2:
+    // how far they are off is known only for the dimensions measured.
+    let known = |n: &Noise| n.dims == dims || schema.metric() == Metric::Cosine;
+    let noise = calibration.and_then(|c| c.noise(entry.stage, code, dims));
+    let noise = noise.filter(known);
+    let keep = match noise {
+        Some(noise) => expected(&noise, share, limit),
+        None => shortlist(share, limit, rows, entry, dims),
+    };
+    // A shortlist of most rows costs more than comparing all of them.
+    // So does a scan for so few of them that they can be gathered.
+    let most = keep as u64 >= rows / 2;
+    let few = rows <= all / GATHERED;
+    if most || few {
+        Plan::exact(schema, dims, limit, candidates)
+    } else if let Some(noise) = noise {
+        let table = shortlist(share, limit, rows, entry, dims);
+        let keep = keep.saturating_mul(ROOM).min(rows as usize);
+        Plan::Calibrated(Calibrated { entry, share: share, noise, keep, table })
+    } else {
+        Plan::Funnel { entry, keep, reranks: Vec::new() }
+    }
 }
 
 fn by_hand(stages: &[FunnelStage], schema: &Schema, dims: usize, limit: usize) -> Result<Plan> {
