@@ -268,7 +268,7 @@ fn by_recall(
     } else if let Some(noise) = noise {
         let table = shortlist(share, limit, rows, entry, dims);
         let keep = keep.saturating_mul(ROOM).min(rows as usize);
-        Plan::Calibrated(Calibrated { entry, share: share, noise, keep, table })
+        Plan::Calibrated(Calibrated { entry, share, noise, keep, table })
     } else {
         Plan::Funnel { entry, keep, reranks: Vec::new() }
     }
