@@ -57,6 +57,7 @@
 //!
 //! The files ARCHITECTURE.md and FORMAT.md say how it is built and what is on disk.
 
+mod calibration;
 pub mod classify;
 mod codec;
 mod collection;
@@ -86,6 +87,7 @@ mod wal;
 #[doc(hidden)]
 pub mod testing;
 
+pub use calibration::Calibration;
 pub use collection::{
     Batch, Bulk, Collection, ColumnInfo, Compacted, Copied, CopyOptions, Durability, Graphs, Info,
     Options, Placement, Progress, RepairOptions, Repaired, Row, Snapshot, Verified,
@@ -95,8 +97,8 @@ pub use error::{Corruption, Error, Result, VectorError};
 pub use filter::{FieldRef, Filter, MAX_FILTER_DEPTH, MAX_FILTER_NODES, field};
 pub use payload::Payload;
 pub use query::{
-    DEFAULT_LIMIT, DEFAULT_RECALL, Explain, Funnel, FunnelStage, Hit, Search, SearchBatch,
-    SearchResult, StageReport,
+    DEFAULT_LIMIT, DEFAULT_RECALL, ExpectedRecall, Explain, Funnel, FunnelStage, Hit, Search,
+    SearchBatch, SearchResult, StageReport,
 };
 pub use schema::{
     EmbedderId, Field, FieldKind, MAX_DIMS, MAX_EMBEDDER_PARTS, MAX_FIELD_NAME, MAX_FIELDS,

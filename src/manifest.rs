@@ -4,6 +4,7 @@
 //! flush, compaction and clean close. FORMAT.md, section "Manifest".
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
+use crate::calibration::Calibration;
 use crate::codec::header::{CollectionId, FileHeader, FileKind, MAX_COUNTER, Owner};
 use crate::codec::{Fields, FormatError, Reader, layout, put};
 use crate::error::{Error, Result};
@@ -80,6 +81,8 @@ pub(crate) struct Manifest {
     pub(crate) logs: Vec<LogEntry>,
     /// Of some segments, one each at most.
     pub(crate) graphs: Vec<GraphEntry>,
+    /// What is known of the stage codes' estimates.
+    pub(crate) calibration: Option<Calibration>,
 }
 
 /// A segment, and which of its rows are dead.
@@ -140,6 +143,7 @@ impl Manifest {
             segments: Vec::new(),
             logs: Vec::new(),
             graphs: Vec::new(),
+            calibration: None,
         }
     }
 
@@ -242,6 +246,7 @@ impl Manifest {
         self.segments.iter().for_each(|s| body.extend(s.encode()));
         self.logs.iter().for_each(|l| body.extend(l.encode()));
         self.graphs.iter().for_each(|g| body.extend(g.encode()));
+        self.calibration.iter().for_each(|c| body.extend(c.encode()));
         let header = FileHeader::new(FileKind::Manifest, FileNumber(0), self.owner());
         [header.over(&body).encode().as_slice(), &body].concat()
     }
@@ -257,6 +262,8 @@ fn decode(body: &[u8], header: &FileHeader) -> Result<Manifest, FormatError> {
     let segments = entries(&mut r, fixed.u32(f::SEGMENTS), SegmentEntry::decode)?;
     let logs = entries(&mut r, fixed.u32(f::LOGS), LogEntry::decode)?;
     let graphs = entries(&mut r, fixed.u32(f::GRAPHS), GraphEntry::decode)?;
+    let calibrated = r.remaining() > 0;
+    let calibration = calibrated.then(|| Calibration::decode(&mut r, &schema)).transpose()?;
     r.finish()?;
     let manifest = Manifest {
         collection: header.collection,
@@ -268,6 +275,7 @@ fn decode(body: &[u8], header: &FileHeader) -> Result<Manifest, FormatError> {
         segments,
         logs,
         graphs,
+        calibration,
     };
     check(&manifest)?;
     Ok(manifest)
@@ -447,6 +455,7 @@ pub(crate) fn load_installed(vfs: &dyn Vfs) -> Result<Manifest> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calibration::{ASKED, Check, Noise, SHARES, names};
     use crate::vfs::mem::Mem;
 
     fn sample() -> Manifest {
@@ -474,6 +483,17 @@ mod tests {
             segment: FileNumber(4),
             table_crc: 3,
         }];
+        let noise = Noise {
+            stage: 0,
+            dims: 32,
+            scale: 1.1,
+            quantiles: [-0.5; SHARES.len()],
+            checks: [Check::default(); ASKED.len()],
+        };
+        let codes = names(&m.schema);
+        let (noises, given) = (vec![noise], true);
+        let (rows, written, queries) = (20, 3, 7);
+        m.calibration = Some(Calibration { rows, written, queries, given, noises, codes });
         m
     }
 

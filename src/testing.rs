@@ -289,6 +289,8 @@ pub mod format {
         crate::manifest::segment_entry as segment_entry,
         crate::manifest::log_entry as log_entry,
         crate::manifest::graph_entry as graph_entry,
+        crate::calibration::calibration as calibration,
+        crate::calibration::calibration_noise as calibration_noise,
         crate::wal::format::wal_frame as wal_frame,
         crate::segment::format::region_entry as region_entry,
         crate::segment::format::segment_footer as segment_footer,

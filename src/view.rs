@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use roaring::RoaringBitmap;
 
+use crate::calibration::Calibration;
 use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -108,6 +109,8 @@ pub(crate) struct View {
     pub(crate) lsn: Lsn,
     /// Segments, then runs; oldest first. At most one living row has an id.
     pub(crate) parts: Vec<Arc<Part>>,
+    /// What is known of the stage codes' estimates.
+    pub(crate) calibration: Option<Arc<Calibration>>,
 }
 
 impl View {

@@ -1,4 +1,4 @@
-//! `matryo backup`, `copy`, `drop-tier`, `compact` and `repair` as a script meets them.
+//! `matryo backup`, `copy`, `drop-tier`, `compact`, `calibrate` and `repair` as a script meets them.
 #![cfg(feature = "cli")]
 
 use std::path::Path;
@@ -129,6 +129,19 @@ fn compact_merges_and_reclaims() -> Done {
     assert!(report["disk_bytes"].as_u64() < report["disk_bytes_before"].as_u64());
     assert_eq!(place.json("info a")["segments"], json!(1));
     assert_eq!(place.json("compact a")["segments_merged"], json!(0));
+    Ok(())
+}
+
+#[test]
+fn calibrate_prints_the_plans_and_keeps_them() -> Done {
+    let place = Place::new()?;
+    let report = place.json("calibrate a");
+    assert_eq!(
+        report["queries"],
+        report["rows"].as_u64().map(|rows| json!((rows / 2).min(300))).unwrap()
+    );
+    assert!(report["plans"].as_array().is_some_and(|lines| lines.len() > 3), "{report}");
+    assert!(Collection::open(place.at("a"))?.calibration().is_some());
     Ok(())
 }
 

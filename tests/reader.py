@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
 """Reads a matryo collection: made from FORMAT.md alone, without a line of the library.
-
 usage: reader.py FOLDER                    one line of JSON for each row, sorted by id
        reader.py FOLDER QUERY [LIMIT]      the nearest rows; QUERY is a JSON array
 
@@ -91,7 +90,8 @@ class Collection:
         at += 40 * segments
         last = [read(data, at + 24 * n, "QQII") for n in range(logs)]
         graphs = [read(data, at + 24 * logs + 32 * n, "QQQII") for n in range(linked)]  # (11a) unread
-        need(len(data) == at + 24 * logs + 32 * linked, "manifest")
+        at += 24 * logs + 32 * linked  # then, or not, a calibration (7)
+        need(len(data) == at + (len(data) > at and 32 + 156 * one(data, at + 24, "I")), "manifest")
         need(all(g[4] == 0 and g[2] in (e[0] for e in entries) for g in graphs), "graph entry")
         numbers = [e[0] for e in entries + last + graphs] + [e[4] for e in entries if e[4]]
         need(len(set(numbers)) == len(numbers), "file numbers")

@@ -63,7 +63,7 @@ pub(super) fn apply(
         parts.push(run(new));
     }
     merge_runs(view, &mut parts)?;
-    Ok(View { schema: view.schema.clone(), lsn, parts })
+    Ok(View { schema: view.schema.clone(), lsn, parts, calibration: view.calibration.clone() })
 }
 
 fn id_of<'a>(operation: &'a Operation) -> &'a RowId {

@@ -152,7 +152,12 @@ impl Bulk<'_> {
         // A segment whose rows all came again later in this load is not needed.
         let named = |n: &FileNumber| writer.manifest.segments.iter().any(|s| s.number == *n);
         numbers.into_iter().filter(|n| !named(n)).for_each(|n| self.remove(n));
-        let view = View { schema: view.schema.clone(), lsn: view.lsn.next(), parts };
+        let view = View {
+            schema: view.schema.clone(),
+            lsn: view.lsn.next(),
+            parts,
+            calibration: view.calibration.clone(),
+        };
         let living = view.parts.iter().filter(|part| part.live_rows() > 0).cloned().collect();
         shared.publish(View { parts: living, ..view });
         drop(writer);

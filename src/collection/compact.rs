@@ -219,7 +219,12 @@ pub(super) fn replaced(
         let at = parts.iter().position(|p| p.segment.is_none()).unwrap_or(parts.len());
         parts.insert(at, Arc::new(Part::new(Arc::new(merged), Arc::new(died), Some(entry.number))));
     }
-    View { schema: view.schema.clone(), lsn: view.lsn, parts }
+    View {
+        schema: view.schema.clone(),
+        lsn: view.lsn,
+        parts,
+        calibration: view.calibration.clone(),
+    }
 }
 
 impl Writer {

@@ -213,6 +213,7 @@ impl Collection {
         let mut next = writer.manifest.clone();
         next.schema = schema;
         next.segments.clear();
+        next.calibration = None;
         let written = rewrite(&self.view(), vfs, &mut next, options, progress)
             .and_then(|done| vfs.sync_dir().map(|()| done));
         // Numbers are spent even if writing fails: names are never reused.

@@ -98,7 +98,8 @@ impl Follower {
         let needed = |number: &FileNumber| manifest.segments.iter().any(|s| s.number == *number);
         let segments = opened.iter().filter(|(number, _)| needed(number));
         let segments = segments.map(|(number, segment)| (*number, segment.clone())).collect();
-        let view = View { schema, lsn: manifest.lsn, parts };
+        let calibration = manifest.calibration.clone().map(Arc::new);
+        let view = View { schema, lsn: manifest.lsn, parts, calibration };
         let start = Self { manifest: manifest.clone(), segments, read: None, view: Arc::new(view) };
         start.read_logs(vfs, &manifest.logs)
     }
@@ -122,6 +123,7 @@ impl Follower {
         let (old, new) = (&self.manifest, manifest);
         let numbers = |logs: &[LogEntry]| logs.iter().map(|l| l.number).collect::<Vec<_>>();
         let same_base = (&old.segments, old.lsn) == (&new.segments, new.lsn)
+            && old.calibration == new.calibration
             && numbers(&new.logs).starts_with(&numbers(&old.logs));
         if !same_base {
             return Ok(None);

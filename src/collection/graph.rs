@@ -91,7 +91,12 @@ impl Collection {
             dropped.rows += u64::from(part.rows.len());
             *part = Arc::new(part.with_graph(None));
         }
-        shared.publish(View { schema: view.schema.clone(), lsn: view.lsn, parts });
+        shared.publish(View {
+            schema: view.schema.clone(),
+            lsn: view.lsn,
+            parts,
+            calibration: view.calibration.clone(),
+        });
         Ok(dropped)
     }
 }
@@ -201,7 +206,12 @@ fn install(shared: &Shared, entry: GraphEntry, graph: Graph) -> Result<()> {
     for part in parts.iter_mut().filter(|part| part.segment == Some(entry.segment)) {
         *part = Arc::new(part.with_graph(Some(graph.clone())));
     }
-    shared.publish(View { schema: view.schema.clone(), lsn: view.lsn, parts });
+    shared.publish(View {
+        schema: view.schema.clone(),
+        lsn: view.lsn,
+        parts,
+        calibration: view.calibration.clone(),
+    });
     Ok(())
 }
 

@@ -17,6 +17,7 @@
 //!   snapshot.rs the rows at one moment
 //!   residency.rs what is kept in RAM
 //!   graph.rs    graphs of segments: build, drop, open
+//!   calibrate.rs what the stage codes' estimates are worth; again when rows have changed
 //!   info.rs     sizes
 //!   verify.rs   every byte is read and compared
 //!   backup.rs   a copy of the files, while they are in use
@@ -28,6 +29,7 @@ mod apply;
 mod backup;
 mod batch;
 mod bulk;
+mod calibrate;
 mod commit;
 mod compact;
 mod copy;
@@ -377,12 +379,18 @@ impl Shared {
         }
         let mut merges = self.merges.lock();
         let running = merges.as_ref().is_some_and(|thread| !thread.is_finished());
-        if running || !(compact::has_work(&self.view()) || graph::has_work(self)) {
+        if running
+            || !(compact::has_work(&self.view())
+                || graph::has_work(self)
+                || calibrate::has_work(self))
+        {
             return;
         }
         let shared = self.clone();
         let work = move || {
-            let done = compact::run_policy(&shared).and_then(|()| graph::run_policy(&shared));
+            let done = compact::run_policy(&shared)
+                .and_then(|()| graph::run_policy(&shared))
+                .and_then(|()| calibrate::run_policy(&shared));
             let error = done.err().map(|e| e.to_string());
             *shared.background_error.lock() = error;
         };

@@ -72,7 +72,7 @@ pub(crate) fn create(vfs: Arc<dyn Vfs>, schema: Schema, options: Options) -> Res
     let mut manifest = Manifest::new(vfs.entropy()?, schema);
     manifest.install(&*vfs)?;
     let schema = Arc::new(manifest.schema.clone());
-    let view = Arc::new(View { schema, lsn: Lsn(0), parts: Vec::new() });
+    let view = Arc::new(View { schema, lsn: Lsn(0), parts: Vec::new(), calibration: None });
     let writer = Writer::new(manifest, None, Reserve::new(options.reserve));
     Ok(handle(vfs, options, view, residency, Access::Write(writer, lock)))
 }
@@ -163,7 +163,8 @@ pub(super) fn open_segments(vfs: &dyn Vfs, manifest: &Manifest) -> Result<View> 
         Ok(Arc::new(if graph.is_some() { part.with_graph(graph) } else { part }))
     };
     let parts = manifest.segments.iter().map(part).collect::<Result<_>>()?;
-    Ok(View { schema, lsn: manifest.lsn, parts })
+    let calibration = manifest.calibration.clone().map(Arc::new);
+    Ok(View { schema, lsn: manifest.lsn, parts, calibration })
 }
 
 /// Reads the dead rows of a segment, and checks that they are as many as the
@@ -343,7 +344,12 @@ pub(super) fn apply_commits(
         lsn = commit.lsn;
     }
     if operations.is_empty() {
-        return Ok(View { schema, lsn, parts: view.parts.clone() });
+        return Ok(View {
+            schema,
+            lsn,
+            parts: view.parts.clone(),
+            calibration: view.calibration.clone(),
+        });
     }
     apply::apply(view, lsn, &operations, None)
 }

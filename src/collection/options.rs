@@ -32,6 +32,7 @@ pub struct Options {
     pub(crate) file_mode: u32,
     pub(crate) mapped: bool,
     pub(crate) graph_min_rows: u64,
+    pub(crate) recalibrate: bool,
 }
 
 impl Options {
@@ -59,6 +60,7 @@ impl Options {
             file_mode: crate::vfs::disk::PRIVATE,
             mapped: true,
             graph_min_rows: Self::GRAPH_MIN_ROWS,
+            recalibrate: true,
         }
     }
 
@@ -91,6 +93,16 @@ impl Options {
     #[must_use]
     pub fn graph_min_rows(mut self, rows: u64) -> Self {
         self.graph_min_rows = rows;
+        self
+    }
+
+    /// Whether a collection that was [calibrated](crate::Collection::calibrate) with its own
+    /// rows is calibrated again, in the background, when these have changed much: there are
+    /// twice as many or half, or a quarter was replaced. Default: yes, where
+    /// [`Self::background`] is.
+    #[must_use]
+    pub fn recalibrate(mut self, yes: bool) -> Self {
+        self.recalibrate = yes;
         self
     }
 

@@ -161,7 +161,12 @@ impl Writer {
         let freeze =
             |part: &Arc<Part>| if part.is_run() { Arc::new(part.freeze()) } else { part.clone() };
         let parts = view.parts.iter().map(freeze).collect();
-        Ok(View { schema: view.schema.clone(), lsn: view.lsn, parts })
+        Ok(View {
+            schema: view.schema.clone(),
+            lsn: view.lsn,
+            parts,
+            calibration: view.calibration.clone(),
+        })
     }
 
     /// Installs the segment that was made of the frozen runs, with those of its
@@ -216,17 +221,28 @@ impl Writer {
         // On a full disk, what was written of the files must not stay in the way.
         let parts = written.inspect_err(|_| remove_unnamed(vfs, &next, &self.manifest))?;
         if next == self.manifest {
-            return Ok(View { schema: view.schema.clone(), lsn: view.lsn, parts });
+            return Ok(View {
+                schema: view.schema.clone(),
+                lsn: view.lsn,
+                parts,
+                calibration: view.calibration.clone(),
+            });
         }
         self.install(vfs, next)?;
         (self.log, self.frozen) = (None, None);
-        Ok(View { schema: view.schema.clone(), lsn: view.lsn, parts })
+        Ok(View {
+            schema: view.schema.clone(),
+            lsn: view.lsn,
+            parts,
+            calibration: view.calibration.clone(),
+        })
     }
 
     /// Installs a manifest whose files are durable, and removes those that only
     /// the one before named. Where it fails the new files are removed, unless the
     /// new manifest may be the one on disk.
     pub(super) fn install(&mut self, vfs: &dyn Vfs, mut next: Manifest) -> Result<()> {
+        self.count_written(&mut next);
         if sown(Bug::RemovedBeforeInstall) {
             remove_unnamed(vfs, &self.manifest, &next);
         }
@@ -239,6 +255,20 @@ impl Writer {
         let old = std::mem::replace(&mut self.manifest, next);
         remove_unnamed(vfs, &old, &self.manifest);
         Ok(())
+    }
+
+    /// Counts the rows that were written since the calibration: those of new segments, but
+    /// for merged ones, whose manifest has no later commit.
+    fn count_written(&self, next: &mut Manifest) {
+        if next.lsn == self.manifest.lsn {
+            return;
+        }
+        let old = |s: &SegmentEntry| self.manifest.segments.iter().any(|o| o.number == s.number);
+        let new = next.segments.iter().filter(|s| !old(s));
+        let rows: u64 = new.map(|s| u64::from(s.rows)).sum();
+        if let Some(calibration) = &mut next.calibration {
+            calibration.written = calibration.written.saturating_add(rows);
+        }
     }
 
     /// Makes all commits so far durable.

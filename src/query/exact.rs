@@ -114,7 +114,7 @@ pub(super) fn prove(
 }
 
 fn proven() -> Explain {
-    Explain { stages: Vec::new(), exact: true }
+    Explain { exact: true, ..Explain::default() }
 }
 
 /// The k-th best score of a shortlist of each query, if it has so many rows.

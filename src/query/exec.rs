@@ -49,6 +49,13 @@ pub(super) struct Wanted<'a> {
     pub(super) labels: Option<&'a Labels<'a>>,
 }
 
+impl<'a> Wanted<'a> {
+    /// The nearest rows, and nothing else asked of them.
+    pub(super) fn nearest(queries: &'a [&'a [f32]], dims: usize, limit: usize) -> Self {
+        Self { queries, dims, limit, hits: limit, least: f32::NEG_INFINITY, labels: None }
+    }
+}
+
 /// The rows found for a query, and how.
 pub(super) struct Answer {
     pub(super) found: Vec<Found>,
@@ -84,6 +91,9 @@ pub(super) fn run(
         }
         Plan::Funnel { entry, keep, reranks } => {
             SCRATCH.with_borrow_mut(|scratch| funnel(&runs, entry, *keep, reranks, scratch))
+        }
+        Plan::Calibrated(plan) => {
+            SCRATCH.with_borrow_mut(|scratch| super::adapt::adapt(&runs, plan, scratch))
         }
     }?;
     if let Some(selection) = selection {
@@ -150,7 +160,7 @@ fn exact(runs: &[Run]) -> Result<Vec<Answer>> {
             bytes,
             time,
         };
-        let explain = Explain { stages: vec![stage], exact: true };
+        let explain = Explain { stages: vec![stage], exact: true, recall: None };
         Answer { found, ..Answer::none(explain) }
     };
     Ok(runs.iter().zip(ranks).map(answer).collect())
@@ -158,7 +168,7 @@ fn exact(runs: &[Run]) -> Result<Vec<Answer>> {
 
 /// Scan or walk, longer prefixes, full vectors. What a stage reads of the shortlists of all
 /// queries is asked for before the first is scored.
-fn funnel(
+pub(super) fn funnel(
     runs: &[Run],
     entry: &Entry,
     keep: usize,
@@ -166,7 +176,7 @@ fn funnel(
     scratch: &mut Scratch,
 ) -> Result<Vec<Answer>> {
     if runs.first().is_none_or(|run| run.wanted.limit == 0) {
-        let none = |_| Answer::none(Explain { stages: Vec::new(), exact: true });
+        let none = |_| Answer::none(Explain { exact: true, ..Explain::default() });
         return Ok(runs.iter().map(none).collect());
     }
     let mut explains = scan(runs, entry, keep, scratch);
@@ -229,13 +239,13 @@ pub(super) fn scan(runs: &[Run], plan: &Entry, keep: usize, scratch: &mut Scratc
             bytes: rows * plan.code.scanned_bytes_per_row(plan.dims) as u64,
             time: start.elapsed() / runs.len() as u32,
         };
-        explains.push(Explain { stages: vec![stage], exact: false });
+        explains.push(Explain { stages: vec![stage], ..Explain::default() });
     }
     explains
 }
 
 impl<'a> Run<'a> {
-    fn new(
+    pub(super) fn new(
         view: &'a View,
         query: &'a [f32],
         wanted: &Wanted<'a>,
@@ -294,7 +304,7 @@ impl<'a> Run<'a> {
     /// take the rows to shrink as the query does (or, if only its prefix is
     /// known, as the number of dimensions), and since `|x|^2 s^2 - 2 |x| s |q| c`
     /// ranks as `|x|^2 - 2 |x| (|q| / s) c`, it is the query that is stretched.
-    fn reference_norm(&self) -> f32 {
+    pub(super) fn reference_norm(&self) -> f32 {
         let square = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
         let prefix = square(&self.query[..self.dims]);
         let all = self.view.schema.dims();

@@ -10,6 +10,44 @@ pub struct Explain {
     pub stages: Vec<StageReport>,
     /// Whether the answer is certain to hold the true nearest rows.
     pub exact: bool,
+    /// What recall the plan may expect, where it was made for one ([`Funnel::recall`]
+    /// below 1) and the answer is not certain.
+    ///
+    /// [`Funnel::recall`]: super::Funnel::recall
+    pub recall: Option<ExpectedRecall>,
+}
+
+/// What recall a plan may expect.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct ExpectedRecall {
+    /// Asked for.
+    pub asked: f64,
+    /// What queries that were held out of the calibration found of their top 10 with such a
+    /// plan, and half the width of its 95 % confidence interval; `None` if the plan
+    /// comes from a table that knows nothing of this collection.
+    pub measured: Option<(f64, f64)>,
+}
+
+impl fmt::Display for ExpectedRecall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "recall {} asked, ", self.asked)?;
+        match self.measured {
+            Some((recall, within)) => {
+                write!(f, "{recall:.4} +- {within:.4} expected by calibration")
+            }
+            None => f.write_str("by a fixed table: not calibrated"),
+        }
+    }
+}
+
+impl StageReport {
+    /// Counts the same stage, run once more.
+    pub(super) fn add(&mut self, again: &Self) {
+        self.rows_in += again.rows_in;
+        self.bytes += again.bytes;
+        self.time += again.time;
+    }
 }
 
 /// One stage of a funnel.
@@ -57,6 +95,6 @@ impl fmt::Display for Explain {
                 s.name, s.dims, s.rows_in, s.rows_out, s.bytes
             )?;
         }
-        Ok(())
+        self.recall.iter().try_for_each(|recall| writeln!(f, "{recall}"))
     }
 }

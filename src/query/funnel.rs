@@ -1,9 +1,11 @@
 //! What the caller asks for, and the plan made of it.
 
+use super::explain::ExpectedRecall;
 use super::graph::Walks;
+use crate::calibration::{Calibration, Noise};
 use crate::encoding::{Bits, StageCode};
 use crate::error::{Error, Result};
-use crate::schema::Schema;
+use crate::schema::{Metric, Schema};
 
 /// Recall a search aims at where the caller does not say.
 pub const DEFAULT_RECALL: f64 = 0.95;
@@ -32,8 +34,10 @@ pub struct FunnelStage {
 
 impl Funnel {
     /// Aims at this share of the true nearest rows, 0 to 1; 1 is
-    /// [`Funnel::exact`]. In this version the share chooses a fixed shortlist
-    /// (ARCHITECTURE.md, "Shortlists"); it is not calibrated on the collection.
+    /// [`Funnel::exact`]. Once the collection has been calibrated
+    /// ([`Collection::calibrate`](crate::Collection::calibrate)) each query compares as many
+    /// vectors as it needs for that; before, the share chooses a fixed shortlist
+    /// (ARCHITECTURE.md, "Shortlists"). [`Explain::recall`](crate::Explain::recall) says which.
     pub fn recall(share: f64) -> Self {
         Self(Kind::Recall(share))
     }
@@ -70,29 +74,26 @@ impl Funnel {
         dims: usize,
         limit: usize,
         candidates: Candidates,
+        calibration: Option<&Calibration>,
     ) -> Result<Plan> {
-        let Candidates { rows, all } = candidates;
         match &self.0 {
             Kind::Exact | Kind::Recall(1.0) => Ok(Plan::exact(schema, dims, limit, candidates)),
             Kind::Recall(share) if !(0.0..=1.0).contains(share) => {
                 Err(Error::invalid("recall", format!("expected 0 to 1, got {share}")))
             }
             Kind::Recall(share) => {
-                let mut entry = Entry::choose(schema, dims);
-                entry.walks = Walks::Recall(*share);
-                let keep = shortlist(*share, limit, rows, entry, dims);
-                // A shortlist of most rows costs more than comparing all of them.
-                // So does a scan for so few of them that they can be gathered.
-                let most = keep as u64 >= rows / 2;
-                let few = rows <= all / GATHERED;
-                Ok(if most || few {
-                    Plan::exact(schema, dims, limit, candidates)
-                } else {
-                    Plan::Funnel { entry, keep, reranks: Vec::new() }
-                })
+                Ok(by_recall(*share, schema, dims, limit, candidates, calibration))
             }
             Kind::Stages(stages) => by_hand(stages, schema, dims, limit),
             Kind::Graph(width, stages) => walk_by_hand(*width, stages, schema, dims, limit),
+        }
+    }
+
+    /// What an answer found without a calibration, and without certainty, says of itself.
+    pub(super) fn uncalibrated(&self, exact: bool) -> Option<ExpectedRecall> {
+        match self.0 {
+            Kind::Recall(asked) if !exact => Some(ExpectedRecall { asked, measured: None }),
+            _ => None,
         }
     }
 }
@@ -126,6 +127,31 @@ pub(super) enum Plan {
     /// Scans a stage code, keeps the best, ranks them by longer prefixes, and at
     /// last by all dimensions searched.
     Funnel { entry: Entry, keep: usize, reranks: Vec<FunnelStage> },
+    /// Scans a stage code, and compares full vectors as far down as its noise asks for.
+    Calibrated(Calibrated),
+}
+
+/// A plan made of what is known of a stage code's estimates.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Calibrated {
+    pub(super) entry: Entry,
+    pub(super) share: f64,
+    pub(super) noise: Noise,
+    /// Rows that the first scan keeps.
+    pub(super) keep: usize,
+    /// Rows kept where graphs are walked, of whose estimates nothing is known.
+    pub(super) table: usize,
+}
+
+/// A first scan keeps so many times the rows that are compared on the average; a query that
+/// wants more has another.
+const ROOM: usize = 8;
+
+/// How many rows are compared on the average, by the checks for 10 hits.
+fn expected(noise: &Noise, share: f64, limit: usize) -> usize {
+    let more_hits = (limit as f64 / 10.0).max(1.0);
+    let compared = f64::from(noise.check(share).compared) * more_hits;
+    (compared.ceil() as usize).max(limit.saturating_mul(2))
 }
 
 impl Plan {
@@ -221,6 +247,42 @@ fn interpolate(share: f64) -> f64 {
     (k0.ln() + t * (k1 / k0).ln()).exp()
 }
 
+fn by_recall(
+    share: f64,
+    schema: &Schema,
+    dims: usize,
+    limit: usize,
+    candidates: Candidates,
+    calibration: Option<&Calibration>,
+) -> Plan {
+    let Candidates { rows, all } = candidates;
+    let mut entry = Entry::choose(schema, dims);
+    entry.walks = Walks::Recall(share);
+    let code = entry.code.dims;
+    // Estimates over a prefix stand on norms of whole vectors under dot and l2:
+    // how far they are off is known only for the dimensions measured.
+    let known = |n: &Noise| n.dims == dims || schema.metric() == Metric::Cosine;
+    let noise = calibration.and_then(|c| c.noise(entry.stage, code, dims));
+    let noise = noise.filter(known);
+    let keep = match noise {
+        Some(noise) => expected(&noise, share, limit),
+        None => shortlist(share, limit, rows, entry, dims),
+    };
+    // A shortlist of most rows costs more than comparing all of them.
+    // So does a scan for so few of them that they can be gathered.
+    let most = keep as u64 >= rows / 2;
+    let few = rows <= all / GATHERED;
+    if most || few {
+        Plan::exact(schema, dims, limit, candidates)
+    } else if let Some(noise) = noise {
+        let table = shortlist(share, limit, rows, entry, dims);
+        let keep = keep.saturating_mul(ROOM).min(rows as usize);
+        Plan::Calibrated(Calibrated { entry, share, noise, keep, table })
+    } else {
+        Plan::Funnel { entry, keep, reranks: Vec::new() }
+    }
+}
+
 fn by_hand(stages: &[FunnelStage], schema: &Schema, dims: usize, limit: usize) -> Result<Plan> {
     let Some((first, rest)) = stages.split_first() else {
         return Err(Error::invalid("funnel", "expected at least one stage"));
@@ -275,9 +337,13 @@ mod tests {
     }
 
     fn kept(share: f64, limit: usize, rows: u64, dims: usize) -> usize {
-        match Funnel::recall(share).plan(&schema(), dims, limit, of(rows, rows)).expect("plan") {
+        match Funnel::recall(share)
+            .plan(&schema(), dims, limit, of(rows, rows), None)
+            .expect("plan")
+        {
             Plan::Exact | Plan::Proven { .. } => rows as usize,
             Plan::Funnel { keep, .. } => keep,
+            Plan::Calibrated(plan) => plan.keep,
         }
     }
 
@@ -295,7 +361,8 @@ mod tests {
     fn recall_of_one_and_tiny_collections_are_exact() {
         let proven = Plan::Proven { stage: 2, entry: Entry::choose(&schema(), 1024) };
         for funnel in [Funnel::recall(1.0), Funnel::exact()] {
-            let plan = |dims| funnel.plan(&schema(), dims, 10, of(1 << 20, 1 << 20)).expect("plan");
+            let plan =
+                |dims| funnel.plan(&schema(), dims, 10, of(1 << 20, 1 << 20), None).expect("plan");
             assert_eq!(plan(1024), proven);
             assert_eq!(plan(1023), Plan::Exact, "no code bounds a prefix");
         }
@@ -304,11 +371,13 @@ mod tests {
 
     #[test]
     fn shortlists_follow_the_rows_that_pass_a_filter() {
-        let plan =
-            |rows| Funnel::default().plan(&schema(), 1024, 10, of(rows, 1_000_000)).expect("plan");
+        let plan = |rows| {
+            Funnel::default().plan(&schema(), 1024, 10, of(rows, 1_000_000), None).expect("plan")
+        };
         let keep = |rows| match plan(rows) {
             Plan::Exact | Plan::Proven { .. } => rows as usize,
             Plan::Funnel { keep, .. } => keep,
+            Plan::Calibrated(plan) => plan.keep,
         };
         assert_eq!(keep(100_000), kept(DEFAULT_RECALL, 10, 100_000, 1024));
         assert_eq!(plan(1_000_000 / GATHERED), Plan::Exact);
@@ -328,7 +397,13 @@ mod tests {
     #[test]
     fn funnels_that_make_no_sense_are_refused() {
         let plan = |stages: &[(usize, usize)]| {
-            Funnel::stages(stages.iter().copied()).plan(&schema(), 1024, 10, of(1 << 20, 1 << 20))
+            Funnel::stages(stages.iter().copied()).plan(
+                &schema(),
+                1024,
+                10,
+                of(1 << 20, 1 << 20),
+                None,
+            )
         };
         assert!(plan(&[(8, 200), (16, 100), (32, 50)]).is_ok());
         assert!(plan(&[]).is_err(), "no stage");
@@ -337,7 +412,10 @@ mod tests {
         assert!(plan(&[(8, 5)]).is_err(), "keeps fewer than asked for");
         assert!(plan(&[(2048, 200)]).is_err(), "more dimensions than there are");
         for share in [-0.1, 1.1, f64::NAN] {
-            assert!(Funnel::recall(share).plan(&schema(), 8, 10, of(1, 1)).is_err(), "{share}");
+            assert!(
+                Funnel::recall(share).plan(&schema(), 8, 10, of(1, 1), None).is_err(),
+                "{share}"
+            );
         }
     }
 }

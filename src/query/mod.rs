@@ -4,6 +4,8 @@
 //!   funnel.rs   what the caller asks for, and the plan made of it
 //!   select.rs   filter -> the rows of each part that may be found
 //!   mask.rs     those rows as a scan wants them
+//!   adapt.rs    a calibrated plan: how far down the shortlist to compare vectors
+//!   calibrate.rs measures how wrong the estimates are
 //!   graph.rs    which parts are walked, how far
 //!   exec.rs     plan -> scan of a stage code -> shortlist -> full vectors -> hits
 //!   exact.rs    the true nearest rows by bounds, where a code has them
@@ -13,7 +15,9 @@
 //!   explain.rs  rows, bytes and time of each stage
 //! ```
 
+mod adapt;
 mod batch;
+pub(crate) mod calibrate;
 mod exact;
 mod exec;
 mod explain;
@@ -27,7 +31,7 @@ mod select;
 use std::sync::Arc;
 
 pub use batch::SearchBatch;
-pub use explain::{Explain, StageReport};
+pub use explain::{ExpectedRecall, Explain, StageReport};
 pub use funnel::{DEFAULT_RECALL, Funnel, FunnelStage};
 
 use crate::error::{Error, Result};
@@ -290,6 +294,7 @@ impl Search {
             Plan::Funnel { entry, .. } | Plan::Proven { entry, .. } => {
                 Some(Column::Stage(entry.stage))
             }
+            Plan::Calibrated(plan) => Some(Column::Stage(plan.entry.stage)),
         };
         for column in stage.into_iter().chain(needs_norms(schema, dims).then_some(Column::Norms)) {
             self.view.parts.iter().try_for_each(|part| part.rows.ready(column))?;
@@ -300,7 +305,11 @@ impl Search {
     /// The plan for so many hits.
     fn plan(&self, dims: usize, hits: usize, candidates: Candidates) -> Result<Plan> {
         let schema = &self.view.schema;
-        let plan = self.funnel.plan(schema, dims, hits, candidates)?;
+        // What is cut by a score or grouped is planned by the table: calibration knows
+        // how many rows the best need, not these.
+        let plain = self.within.is_none() && self.group.is_none();
+        let known = self.view.calibration.as_deref().filter(|_| plain);
+        let plan = self.funnel.plan(schema, dims, hits, candidates, known)?;
         Ok(if self.within.is_some() { plan.reaching(schema, dims, candidates) } else { plan })
     }
 
@@ -328,7 +337,8 @@ impl Search {
         let bases = self.view.bases();
         let hits = answer.found.into_iter();
         let hits = hits.map(|found| exec::hit(&self.view, &bases, found, self.payloads));
-        let (metric, explain) = (self.view.schema.metric(), answer.explain);
+        let (metric, mut explain) = (self.view.schema.metric(), answer.explain);
+        explain.recall = explain.recall.or_else(|| self.funnel.uncalibrated(explain.exact));
         Ok(SearchResult { hits: hits.collect::<Result<_>>()?, metric, explain })
     }
 

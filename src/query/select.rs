@@ -67,6 +67,14 @@ pub(super) fn select(
 }
 
 impl Selection {
+    /// These rows of each part.
+    pub(super) fn of(parts: Vec<RoaringBitmap>) -> Self {
+        let rows = parts.iter().map(RoaringBitmap::len).sum();
+        let (name, time) = ("rows".into(), std::time::Duration::ZERO);
+        let report = StageReport { name, dims: 0, rows_in: rows, rows_out: rows, bytes: 0, time };
+        Self { parts, report }
+    }
+
     /// Number of rows that pass.
     pub(super) fn rows(&self) -> u64 {
         self.report.rows_out

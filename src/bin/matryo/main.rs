@@ -5,7 +5,7 @@
 //!   search.rs   queries -> hits, on stdout or as .npy
 //!   bench.rs    recall, speed and bytes read against known answers
 //!   info.rs     info, verify
-//!   maintain.rs backup, copy, drop-tier, compact, repair
+//!   maintain.rs backup, copy, drop-tier, compact, calibrate, repair
 //!   npy/        NumPy files, streamed
 //!   report.rs   tables, JSON, errors, progress
 //! ```
@@ -65,6 +65,8 @@ enum Command {
     DropTier(maintain::DropTierArgs),
     /// Merge all segments and free the bytes of dead rows.
     Compact(maintain::CompactArgs),
+    /// Measure what estimates are worth on a collection, so that --recall keeps its word.
+    Calibrate(maintain::CalibrateArgs),
     /// Make a damaged collection one that opens, with all that can still be read.
     Repair(maintain::RepairArgs),
 }
@@ -81,6 +83,7 @@ impl Command {
             Self::Copy(args) => args.run(output),
             Self::DropTier(args) => args.run(output),
             Self::Compact(args) => args.run(output),
+            Self::Calibrate(args) => args.run(output),
             Self::Repair(args) => args.run(output),
         }
     }

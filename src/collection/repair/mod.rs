@@ -339,7 +339,7 @@ impl<'a> Repair<'a> {
             }
         }
         self.settle(unsure, &mut parts, next)?;
-        let mut view = View { schema, lsn: self.found.lsn, parts };
+        let mut view = View { schema, lsn: self.found.lsn, parts, calibration: None };
         for (entry, bytes) in self.found.logs.iter().zip(logs) {
             view = Frames::new(&self.found, entry.number, bytes).apply(view)?;
         }

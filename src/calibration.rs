@@ -1,0 +1,377 @@
+//! What the estimates of the stage codes are worth on a collection: measured by
+//! `query/calibrate.rs`, kept in the manifest, used by `query/adapt.rs`.
+//!
+//! It is one distribution for each stage code and number of dimensions: by how much the
+//! estimate of a true near row is off, over the root of one less the squared cosine, which
+//! is how the error of a code falls as a row comes nearer to the query (Gao and Long,
+//! `RaBitQ`, SIGMOD 2024, theorem 3.2). In that unit queries that are rows and queries from
+//! elsewhere differ by less than a tenth; ranks and plain margins differ several times.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
+
+use std::fmt;
+
+use crate::codec::{Fields, FormatError, Reader, layout, put};
+use crate::encoding::Bits;
+use crate::schema::Schema;
+
+layout!(
+    /// FORMAT.md, section "Calibration".
+    calibration, 32, {
+    ROWS: 0, 8;
+    WRITTEN: 8, 8;
+    QUERIES: 16, 4;
+    GIVEN: 20, 4;
+    NOISES: 24, 4;
+    RESERVED: 28, 4;
+});
+
+layout!(
+    /// FORMAT.md, section "Noise of a stage".
+    calibration_noise, 156, {
+    STAGE: 0, 4;
+    DIMS: 4, 4;
+    SCALE: 8, 4;
+    RESERVED: 12, 4;
+    QUANTILES: 16, 80;
+    CHECKS: 96, 60;
+});
+
+/// Shares of the errors that lie below the stored quantiles. Rows are lost by estimates
+/// that are too low, so that end is finer.
+pub(crate) const SHARES: [f64; 20] = [
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4,
+    0.5, 0.6, 0.7, 0.85, 0.98,
+];
+
+/// Recalls that are checked on held-out queries.
+pub(crate) const ASKED: [f64; 5] = [0.8, 0.9, 0.95, 0.99, 0.999];
+
+/// What a collection knows about its own estimates; [`Collection::calibrate`]
+/// measures it. Its `Display` is the plan table: for each stage code and number of
+/// dimensions, what recall was found and how many full vectors were compared for
+/// each recall asked for, by queries that the plan was not made with.
+///
+/// [`Collection::calibrate`]: crate::Collection::calibrate
+#[derive(Debug, Clone, PartialEq)]
+pub struct Calibration {
+    pub(crate) rows: u64,
+    /// Rows written to segments since.
+    pub(crate) written: u64,
+    pub(crate) queries: u32,
+    /// Whether the queries were the caller's.
+    pub(crate) given: bool,
+    pub(crate) noises: Vec<Noise>,
+    /// What the stages of the schema are called.
+    pub(crate) codes: Vec<String>,
+}
+
+// Stored numbers are finite: `decode` refuses others.
+impl Eq for Calibration {}
+
+/// How wrong a stage code is about the first `dims` dimensions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Noise {
+    pub(crate) stage: usize,
+    pub(crate) dims: usize,
+    /// What errors are multiplied by before they are believed.
+    pub(crate) scale: f32,
+    /// Of the errors, at [`SHARES`]; ascending.
+    pub(crate) quantiles: [f32; SHARES.len()],
+    /// For each of [`ASKED`].
+    pub(crate) checks: [Check; ASKED.len()],
+}
+
+/// What held-out queries found.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Check {
+    pub(crate) recall: f32,
+    /// Half the width of its 95 % confidence interval.
+    pub(crate) within: f32,
+    /// Mean number of full vectors compared.
+    pub(crate) compared: f32,
+}
+
+impl Noise {
+    /// The share of errors below `error`.
+    pub(crate) fn share_below(&self, error: f32) -> f64 {
+        let error = error / self.scale;
+        let at = self.quantiles.partition_point(|q| *q <= error);
+        let point = |at: usize| Some((*self.quantiles.get(at)?, *SHARES.get(at)?));
+        match (at.checked_sub(1).and_then(point), point(at)) {
+            (Some((q0, p0)), Some((q1, p1))) => {
+                let t = if q1 > q0 { f64::from((error - q0) / (q1 - q0)) } else { 0.0 };
+                p0 + t * (p1 - p0)
+            }
+            // Below all of them, tails fall: e-fold for each step of the lowest two.
+            (None, Some((q0, p0))) => {
+                let step = point(1).map_or(0.0, |(q1, _)| q1 - q0).max(1e-9);
+                p0 * f64::from((error - q0) / step).exp()
+            }
+            _ => 1.0,
+        }
+    }
+
+    /// What a search for this recall may expect, by the checks around it.
+    pub(crate) fn check(&self, share: f64) -> Check {
+        let x = |share: f64| -(1.0 - share.min(0.9999)).ln();
+        let at = ASKED.partition_point(|asked| *asked < share);
+        let point = |at: usize| Some((*ASKED.get(at)?, *self.checks.get(at)?));
+        match (at.checked_sub(1).and_then(point), point(at)) {
+            (Some((s0, c0)), Some((s1, c1))) => {
+                let t = ((x(share) - x(s0)) / (x(s1) - x(s0))) as f32;
+                let mix = |a: f32, b: f32| a + t * (b - a);
+                Check {
+                    recall: mix(c0.recall, c1.recall),
+                    within: mix(c0.within, c1.within),
+                    compared: mix(c0.compared, c1.compared),
+                }
+            }
+            (Some((_, check)), None) | (None, Some((_, check))) => check,
+            (None, None) => Check::default(),
+        }
+    }
+
+    /// The same noise, wider by a factor.
+    fn wider(mut self, factor: f64) -> Self {
+        self.scale *= factor as f32;
+        self
+    }
+}
+
+impl Calibration {
+    /// Queries it was measured with.
+    pub fn queries(&self) -> usize {
+        self.queries as usize
+    }
+
+    /// Rows of the collection when it was measured.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Whether the rows have changed so much since that it should be measured again,
+    /// `rows` being their number now: twice as many or half, or a quarter replaced.
+    pub(crate) fn has_drifted(&self, rows: u64) -> bool {
+        let grown = rows.saturating_sub(self.rows);
+        let replaced = self.written.saturating_sub(grown);
+        rows >= self.rows.saturating_mul(2) || rows <= self.rows / 2 || replaced >= self.rows / 4
+    }
+
+    /// The noise of a stage over `dims` dimensions, of which its code has `coded`. Between
+    /// the numbers of dimensions that were measured, that of a neighbour which is no
+    /// smaller: the error of a code falls with the root of its dimensions; dimensions that
+    /// it does not have add to it.
+    pub(crate) fn noise(&self, stage: usize, coded: usize, dims: usize) -> Option<Noise> {
+        let of_stage = || self.noises.iter().filter(|n| n.stage == stage);
+        let above = of_stage().filter(|n| n.dims >= dims).min_by_key(|n| n.dims)?;
+        if above.dims == dims {
+            return Some(*above);
+        }
+        if above.dims <= coded {
+            return Some(above.wider((above.dims as f64 / dims as f64).sqrt()));
+        }
+        let below = of_stage().filter(|n| n.dims < dims).max_by_key(|n| n.dims)?;
+        let low = |n: &&Noise| n.quantiles.first().map_or(0.0, |q| q * n.scale);
+        [above, below].into_iter().min_by(|a, b| low(a).total_cmp(&low(b))).copied()
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        use calibration as f;
+        let mut fixed = [0; f::LEN];
+        put(&mut fixed, f::ROWS, &self.rows.to_le_bytes());
+        put(&mut fixed, f::WRITTEN, &self.written.to_le_bytes());
+        put(&mut fixed, f::QUERIES, &self.queries.to_le_bytes());
+        put(&mut fixed, f::GIVEN, &u32::from(self.given).to_le_bytes());
+        put(&mut fixed, f::NOISES, &(self.noises.len() as u32).to_le_bytes());
+        let mut out = fixed.to_vec();
+        self.noises.iter().for_each(|noise| out.extend(noise.encode()));
+        out
+    }
+
+    pub(crate) fn decode(r: &mut Reader, schema: &Schema) -> Result<Self, FormatError> {
+        use calibration as f;
+        let at = r.at();
+        let b = r.take(f::LEN)?;
+        if b.u32(f::GIVEN) > 1 || b.u32(f::RESERVED) != 0 || b.u64(f::ROWS) == 0 {
+            return Err(FormatError::new(at, "calibration contradicts itself"));
+        }
+        let count = b.u32(f::NOISES) as usize;
+        if count == 0 || count > r.remaining() / calibration_noise::LEN {
+            return Err(FormatError::new(at + f::NOISES.start, "count of noises is wrong"));
+        }
+        let noises = (0..count).map(|_| Noise::decode(r, schema)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            rows: b.u64(f::ROWS),
+            written: b.u64(f::WRITTEN),
+            queries: b.u32(f::QUERIES),
+            given: b.u32(f::GIVEN) == 1,
+            noises,
+            codes: names(schema),
+        })
+    }
+}
+
+/// What the stage codes of a schema are called.
+pub(crate) fn names(schema: &Schema) -> Vec<String> {
+    schema.stages().iter().map(ToString::to_string).collect()
+}
+
+impl Noise {
+    fn encode(&self) -> [u8; calibration_noise::LEN] {
+        use calibration_noise as f;
+        let mut out = [0; f::LEN];
+        let bytes = |values: &mut dyn Iterator<Item = f32>| -> Vec<u8> {
+            values.flat_map(f32::to_le_bytes).collect()
+        };
+        put(&mut out, f::STAGE, &(self.stage as u32).to_le_bytes());
+        put(&mut out, f::DIMS, &(self.dims as u32).to_le_bytes());
+        put(&mut out, f::SCALE, &self.scale.to_le_bytes());
+        put(&mut out, f::QUANTILES, &bytes(&mut self.quantiles.into_iter()));
+        let mut checks = self.checks.iter().flat_map(|c| [c.recall, c.within, c.compared]);
+        put(&mut out, f::CHECKS, &bytes(&mut checks));
+        out
+    }
+
+    fn decode(r: &mut Reader, schema: &Schema) -> Result<Self, FormatError> {
+        use calibration_noise as f;
+        let at = r.at();
+        let b = r.take(f::LEN)?;
+        let floats = |range| crate::codec::f32s(b.field(range));
+        let (stage, dims) = (b.u32(f::STAGE) as usize, b.u32(f::DIMS) as usize);
+        let mut noise = Self {
+            stage,
+            dims,
+            scale: f32::from_bits(b.u32(f::SCALE)),
+            quantiles: [0.0; SHARES.len()],
+            checks: [Check::default(); ASKED.len()],
+        };
+        for (to, from) in noise.quantiles.iter_mut().zip(floats(f::QUANTILES)) {
+            *to = from;
+        }
+        for (to, from) in noise.checks.iter_mut().zip(floats(f::CHECKS).as_chunks::<3>().0) {
+            let &[recall, within, compared] = from;
+            *to = Check { recall, within, compared };
+        }
+        let known = schema.stages().get(stage).is_some_and(|code| {
+            let sharp = matches!(code.bits, Bits::One | Bits::Four | Bits::Eight);
+            sharp && (1..=schema.dims()).contains(&dims)
+        });
+        let finite = floats(f::QUANTILES).iter().chain(&floats(f::CHECKS)).all(|v| v.is_finite());
+        let ordered = noise.quantiles.is_sorted();
+        let scaled = noise.scale.is_finite() && noise.scale > 0.0;
+        if !(known && finite && ordered && scaled) || b.u32(f::RESERVED) != 0 {
+            return Err(FormatError::new(at, "noise of a stage contradicts itself"));
+        }
+        Ok(noise)
+    }
+}
+
+impl fmt::Display for Calibration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = if self.given { "queries given" } else { "rows as queries" };
+        writeln!(f, "{} {of}, half of them held out; {} rows", self.queries, self.rows)?;
+        writeln!(f, "recall@10 found by those held out, and rows compared, for each recall asked")?;
+        write!(f, "{:<14} {:>5} {:>7}", "code", "dims", "error")?;
+        ASKED.iter().try_for_each(|asked| write!(f, "  {asked:<20}"))?;
+        writeln!(f)?;
+        for noise in &self.noises {
+            let code = self.codes.get(noise.stage).map_or("?", String::as_str);
+            // The distance of the 2nd centile from the median is some two deviations.
+            let centile = |at: usize| noise.quantiles.get(at).copied().unwrap_or(0.0);
+            let error = (centile(15) - centile(5)) / 2.05;
+            write!(f, "{code:<14} {:>5} {error:>7.4}", noise.dims)?;
+            for c in &noise.checks {
+                let cell = format!("{:.4} +-{:.4} {:.0}", c.recall, c.within, c.compared);
+                write!(f, "  {cell:<20}")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(stage: usize, dims: usize, width: f32) -> Noise {
+        let quantiles = std::array::from_fn(|i| (i as f32 - 15.0) * width);
+        let check = Check { recall: 0.9, within: 0.01, compared: 50.0 };
+        Noise { stage, dims, scale: 1.0, quantiles, checks: [check; ASKED.len()] }
+    }
+
+    fn sample(schema: &Schema) -> Calibration {
+        let noises = vec![noise(0, 64, 0.01), noise(1, 256, 0.02), noise(1, 1024, 0.03)];
+        Calibration {
+            rows: 1000,
+            written: 0,
+            queries: 300,
+            given: false,
+            noises,
+            codes: names(schema),
+        }
+    }
+
+    fn schema() -> Schema {
+        Schema::builder(1024).granularities([64, 256]).build().expect("valid")
+    }
+
+    #[test]
+    fn what_is_stored_is_read_and_nonsense_is_refused() {
+        let schema = schema();
+        let bytes = sample(&schema).encode();
+        let mut r = Reader::new(&bytes);
+        assert_eq!(Calibration::decode(&mut r, &schema), Ok(sample(&schema)));
+        r.finish().expect("all of it");
+        let nan = f32::NAN.to_le_bytes();
+        for (at, four) in [
+            (0, [0; 4]),
+            (20, [2, 0, 0, 0]),
+            (24, [0; 4]),
+            (24, [255; 4]),
+            (28, [1, 0, 0, 0]),
+            (32, [9, 0, 0, 0]),
+            (36, [0; 4]),
+            (40, nan),
+            (48, nan),
+            (52, 1e9f32.to_le_bytes()),
+            (130, [255; 4]),
+        ] {
+            let mut bad = bytes.clone();
+            bad[at..at + 4].copy_from_slice(&four);
+            assert!(Calibration::decode(&mut Reader::new(&bad), &schema).is_err(), "at {at}");
+        }
+        assert!(Calibration::decode(&mut Reader::new(&bytes[..100]), &schema).is_err());
+    }
+
+    #[test]
+    fn shares_rise_from_none_to_all() {
+        let noise = noise(0, 64, 0.01);
+        let shares: Vec<_> = (-40..40).map(|i| noise.share_below(i as f32 * 0.005)).collect();
+        assert!(shares.is_sorted() && shares[0] < 1e-3 && shares[79] == 1.0, "{shares:?}");
+        assert!((noise.share_below(0.0) - 0.5).abs() < 1e-3);
+        assert!(noise.wider(2.0).share_below(-0.1) > noise.share_below(-0.1));
+    }
+
+    #[test]
+    fn between_what_was_measured_the_noise_is_no_smaller() {
+        let sample = sample(&schema());
+        let width = |dims| sample.noise(1, 512, dims).map(|n| n.quantiles[0] * n.scale);
+        let is = |dims, width_is: f32| width(dims).is_some_and(|w| (w - width_is).abs() < 1e-5);
+        assert!(is(256, -0.3));
+        assert!(width(128).expect("by the root") < -0.42);
+        assert!(is(600, -0.45) && is(1024, -0.45));
+        assert_eq!(sample.noise(0, 64, 65), None, "longer than anything measured");
+        assert!(sample.noise(0, 64, 16).is_some());
+    }
+
+    #[test]
+    fn drift_is_growth_shrinking_or_replacement() {
+        let mut sample = sample(&schema());
+        assert!(!sample.has_drifted(1000) && !sample.has_drifted(1999));
+        assert!(sample.has_drifted(2000) && sample.has_drifted(500));
+        sample.written = 1200;
+        assert!(!sample.has_drifted(1999), "999 of them are new");
+        assert!(sample.has_drifted(1100), "1100 of them were replaced");
+    }
+}

@@ -1,0 +1,109 @@
+//! What the estimates of the stage codes are worth on this collection: measured,
+//! installed with the manifest, measured again when the rows have changed much.
+//!
+//! Measuring reads a view and takes no lock that a commit waits for; only installing does.
+
+use std::sync::Arc;
+
+use super::{Collection, Shared};
+use crate::calibration::Calibration;
+use crate::error::{Error, Result};
+use crate::query::calibrate::{MIN_ROWS, Measure};
+use crate::sync::atomic::Ordering;
+use crate::view::View;
+
+/// Chooses the sample: the same rows of the same collection every time.
+const SEED: u64 = 0x6d61_7472_796f;
+
+impl Collection {
+    /// Measures, with 300 of the collection's rows as queries (each left out of its own
+    /// search), how wrong the stage codes' estimates are about true near rows.
+    /// [`Search::recall`](crate::Search::recall) is planned by that from then on, query by query, until the
+    /// collection is calibrated again; before, by a fixed table. The result is kept with
+    /// the collection; its `Display` is the table of plans.
+    ///
+    /// It takes 300 exact searches over all dimensions, 100 over each granularity, and
+    /// some thousand searches that check, and no commit waits for it.
+    ///
+    /// ```
+    /// use matryo::{Collection, Schema, json};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("a.matryo");
+    /// let points = Collection::create(&path, Schema::builder(16).build()?)?;
+    /// let mut batch = points.batch();
+    /// for id in 0..1000u64 {
+    ///     let point: Vec<f32> = (0..16).map(|d| ((id + 1) as f32 * (d + 1) as f32).sin()).collect();
+    ///     batch.upsert(id, &point, json!({}))?;
+    /// }
+    /// batch.commit()?;
+    /// println!("{}", points.calibrate()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for fewer than 256 rows, or a handle that only reads;
+    /// [`Error::Corrupt`] where a row that had to be read is damaged; [`Error::Io`].
+    pub fn calibrate(&self) -> Result<Calibration> {
+        measure_and_install(&self.shared, None, &|| Ok(()))
+    }
+
+    /// As [`Self::calibrate`], with sample queries of all dimensions instead of rows: a few
+    /// hundred such as will be asked. Half of them measure, the other half check. It is
+    /// not repeated by itself when rows change, for the queries are not kept.
+    ///
+    /// # Errors
+    /// As [`Self::calibrate`]; [`Error::Vector`] for a query that could not be searched for,
+    /// [`Error::Invalid`] for fewer than two.
+    pub fn calibrate_with<Q: AsRef<[f32]>>(&self, queries: &[Q]) -> Result<Calibration> {
+        let queries: Vec<&[f32]> = queries.iter().map(AsRef::as_ref).collect();
+        measure_and_install(&self.shared, Some(&queries), &|| Ok(()))
+    }
+
+    /// What [`Self::calibrate`] found last, if it ever ran.
+    pub fn calibration(&self) -> Option<Calibration> {
+        self.view().calibration.as_deref().cloned()
+    }
+}
+
+/// Whether the rows have changed so much that the background thread should calibrate. Rows
+/// that were replaced since the collection was opened are counted when it runs next.
+pub(super) fn has_work(shared: &Shared) -> bool {
+    let view = shared.view();
+    view.calibration.as_ref().is_some_and(|known| wants(shared, known, &view))
+}
+
+fn wants(shared: &Shared, known: &Calibration, view: &View) -> bool {
+    let rows = view.live_rows();
+    shared.options.recalibrate && !known.given && rows >= MIN_ROWS && known.has_drifted(rows)
+}
+
+/// What the background thread does at last.
+pub(super) fn run_policy(shared: &Shared) -> Result<()> {
+    let known = shared.lock_writer()?.manifest.calibration.clone();
+    if !known.is_some_and(|known| wants(shared, &known, &shared.view())) {
+        return Ok(());
+    }
+    let closing = || Error::invalid("calibrate", "the collection is being closed");
+    let go_on = || if shared.closing.load(Ordering::Relaxed) { Err(closing()) } else { Ok(()) };
+    measure_and_install(shared, None, &go_on).map(drop)
+}
+
+fn measure_and_install(
+    shared: &Shared,
+    given: Option<&[&[f32]]>,
+    watch: &dyn Fn() -> Result<()>,
+) -> Result<Calibration> {
+    drop(shared.lock_writer()?);
+    let view = shared.view();
+    let most_dims = shared.residency.dims;
+    let found = Measure { view: &view, most_dims, seed: SEED, watch }.run(given)?;
+    let mut writer = shared.lock_writer()?;
+    let mut next = writer.manifest.clone();
+    next.calibration = Some(found.clone());
+    writer.install(&*shared.vfs, next)?;
+    let view = shared.view();
+    let (schema, parts) = (view.schema.clone(), view.parts.clone());
+    let calibration = Some(Arc::new(found.clone()));
+    shared.publish(View { schema, lsn: view.lsn, parts, calibration });
+    Ok(found)
+}

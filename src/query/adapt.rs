@@ -1,0 +1,200 @@
+//! A calibrated plan: each query compares as many full vectors as it needs.
+//!
+//! ```text
+//!   shortlist = best rows by estimate
+//!   compare the first k + 8 of it
+//!   loop: s = the k best scores so far
+//!         cut = the highest estimate with  mean over s of P(error < cut - s)  <=  1 - recall
+//!         shortlist reaches down to cut: done; else compare more of it, at most as many again
+//! ```
+//!
+//! The error is that of an estimate of a true near row, as calibration found it, in units of
+//! the root of one less the squared cosine ([`crate::calibration`]). So the mean says what
+//! share of rows with these scores would have an estimate below the cut. The best scores so far
+//! are at most the true ones, which errs to the safe side. Queries whose neighbours stand out
+//! from the rest compare few rows; queries in a crowd, many.
+
+use std::time::Instant;
+
+use super::exec::{self, Answer, Run, Scratch, locate, scan};
+use super::explain::{ExpectedRecall, Explain, StageReport};
+use super::funnel::Calibrated;
+use super::score::{Found, Scorer};
+use crate::calibration::Noise;
+use crate::error::Result;
+use crate::kernel::topk::Scored;
+use crate::schema::Metric;
+
+/// Rows compared first, beside those wanted.
+const FIRST: usize = 8;
+/// Where a shortlist was too short, another scan keeps so many times the rows.
+const MORE: usize = 8;
+/// Of many best scores so many stand for all.
+const SCORES: usize = 64;
+/// Halvings of the interval in which the cut lies.
+const HALVINGS: usize = 20;
+/// Least unit of an error: of rows equal to the query the estimate is wrong too, by rounding.
+const LEAST_UNIT: f32 = 0.1;
+
+/// Finds the rows that a calibrated plan asks for, of each query.
+pub(super) fn adapt(runs: &[Run], plan: &Calibrated, scratch: &mut Scratch) -> Result<Vec<Answer>> {
+    let Some(first) = runs.first() else { return Ok(Vec::new()) };
+    let walks = (0..first.view.parts.len()).any(|at| first.beam(&plan.entry, at).is_some());
+    if walks || first.limit == 0 {
+        return exec::funnel(runs, &plan.entry, plan.table, &[], scratch);
+    }
+    let explains = scan(runs, &plan.entry, plan.keep, scratch);
+    let mut answers = Vec::with_capacity(runs.len());
+    for (n, (run, explain)) in runs.iter().zip(explains).enumerate() {
+        let mut list = std::mem::take(&mut scratch.lists[n]);
+        let answer = run.adapt(plan, &mut list, explain, scratch);
+        scratch.lists[n] = list;
+        answers.push(answer?);
+    }
+    Ok(answers)
+}
+
+impl Run<'_> {
+    /// Compares rows of the shortlist as far down as the plan needs. Where the
+    /// shortlist is too short it is made again; the first list of `scratch` is used
+    /// for that.
+    fn adapt(
+        &self,
+        plan: &Calibrated,
+        list: &mut Vec<Scored>,
+        mut explain: Explain,
+        scratch: &mut Scratch,
+    ) -> Result<Answer> {
+        let start = Instant::now();
+        let scorer = self.scorer(self.dims);
+        let (mut keep, mut done) = (plan.keep, 0);
+        let mut scored: Vec<Scored> = Vec::new();
+        let mut next = self.limit.saturating_add(FIRST);
+        loop {
+            next = next.min(list.len());
+            self.compare_some(&mut list[done..next], &scorer, &mut scored)?;
+            done = next;
+            let cut = self.cut(plan, &mut scored);
+            let reached = |list: &[Scored]| list.iter().take_while(|c| c.score >= cut).count();
+            let mut more = reached(&list[done..]);
+            if done + more == list.len() && list.len() == keep {
+                keep = keep.saturating_mul(MORE);
+                let again = scan(std::slice::from_ref(self), &plan.entry, keep, scratch);
+                explain.stages[0].add(&again[0].stages[0]);
+                std::mem::swap(list, &mut scratch.lists[0]);
+                // The same order again, of which the first rows are compared.
+                more = reached(&list[done..]);
+            }
+            if more == 0 {
+                break;
+            }
+            next = done + more.min(done);
+        }
+        explain.stages[0].rows_out = list.len() as u64;
+        let found = self.best_of(&scored)?;
+        explain.stages.push(StageReport {
+            name: format!("re-rank full, {}", self.view.schema.stored()),
+            dims: self.dims,
+            rows_in: scored.len() as u64,
+            rows_out: found.len() as u64,
+            bytes: scored.len() as u64 * scorer.row_bytes() as u64,
+            time: start.elapsed(),
+        });
+        let check = plan.noise.check(plan.share);
+        let measured = Some((f64::from(check.recall), f64::from(check.within)));
+        explain.recall = Some(ExpectedRecall { asked: plan.share, measured });
+        Ok(Answer { found, explain, listed: scored.len(), depth: 0 })
+    }
+
+    /// Compares rows of the shortlist, in the order they lie on disk.
+    fn compare_some(
+        &self,
+        rows: &mut [Scored],
+        scorer: &Scorer,
+        scored: &mut Vec<Scored>,
+    ) -> Result<()> {
+        self.request(rows);
+        for row in rows {
+            let score = self.score_of(row.ordinal, scorer)?;
+            scored.push(Scored { ordinal: row.ordinal, score });
+        }
+        Ok(())
+    }
+
+    /// The estimate down to which rows are compared. Puts the best scores first.
+    fn cut(&self, plan: &Calibrated, scored: &mut [Scored]) -> f32 {
+        let k = self.limit.min(scored.len());
+        if k < self.limit {
+            return f32::NEG_INFINITY;
+        }
+        scored.select_nth_unstable_by(k - 1, |a, b| b.score.total_cmp(&a.score));
+        let step = k.div_ceil(SCORES);
+        let best = scored[..k].iter().step_by(step);
+        let best: Vec<(f32, f32)> =
+            best.map(|row| (row.score, self.unit(row.ordinal, row.score))).collect();
+        cut(&best, &plan.noise, 1.0 - plan.share)
+    }
+
+    /// What the error of an estimated score is counted in.
+    pub(super) fn unit(&self, position: u32, score: f32) -> f32 {
+        let metric = self.view.schema.metric();
+        if metric == Metric::Cosine {
+            return spread(score);
+        }
+        let (part, row) = locate(self.view, self.bases, position);
+        let (norm, query) = (part.rows.norms()[row.index()], self.reference_norm());
+        let product = (norm * query).max(f32::MIN_POSITIVE);
+        match metric {
+            Metric::L2 => {
+                2.0 * product * spread((norm * norm + query * query + score) / (2.0 * product))
+            }
+            _ => product * spread(score / product),
+        }
+    }
+
+    fn best_of(&self, scored: &[Scored]) -> Result<Vec<Found>> {
+        let mut best = self.rank(self.dims).best;
+        for row in scored {
+            let (part, at) = locate(self.view, self.bases, row.ordinal);
+            best.offer(row.score, row.ordinal, || part.rows.id(at))?;
+        }
+        Ok(best.into_sorted())
+    }
+
+    /// The score by the definition of the row at a position of the view.
+    fn score_of(&self, position: u32, scorer: &Scorer) -> Result<f32> {
+        let (part, row) = locate(self.view, self.bases, position);
+        let whole = self.dims == self.view.schema.dims();
+        let norm = whole.then(|| part.rows.norms()[row.index()]);
+        Ok(scorer.score(part.rows.vector(row)?, norm))
+    }
+}
+
+/// How an error grows with the angle: the sine of it.
+fn spread(cosine: f32) -> f32 {
+    (1.0 - cosine * cosine).max(LEAST_UNIT * LEAST_UNIT).sqrt()
+}
+
+/// The highest estimate below which at most the share `lost` of rows with such scores (and
+/// units of error) lies.
+fn cut(best: &[(f32, f32)], noise: &Noise, lost: f64) -> f32 {
+    let fold = |pick: fn(f32, f32) -> f32, first: f32, values: &mut dyn Iterator<Item = f32>| {
+        values.fold(first, pick)
+    };
+    let unit = fold(f32::max, 0.0, &mut best.iter().map(|b| b.1)) * noise.scale;
+    let lowest = noise.quantiles[0].min(0.0) * 4.0 * unit;
+    let highest = noise.quantiles[noise.quantiles.len() - 1].max(0.0) * unit;
+    let mut low = fold(f32::min, f32::MAX, &mut best.iter().map(|b| b.0)) + lowest;
+    let mut high = fold(f32::max, f32::MIN, &mut best.iter().map(|b| b.0)) + highest;
+    for _ in 0..HALVINGS {
+        let middle = low + (high - low) / 2.0;
+        let below = |&(score, unit): &(f32, f32)| noise.share_below((middle - score) / unit);
+        let share = best.iter().map(below).sum::<f64>() / best.len() as f64;
+        if share <= lost {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}

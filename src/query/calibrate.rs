@@ -1,0 +1,275 @@
+//! Measures how wrong the estimates of stage codes are about true near rows.
+//!
+//! ```text
+//!   for each number of dimensions that the model was trained at:
+//!     half of the queries:  true nearest 100 by `exact`; the error of each one's estimate
+//!     the other half:       searches by the plan made of these errors, against the truth;
+//!                           the errors are widened until these find what was asked for
+//! ```
+//!
+//! The queries are rows of the collection, each left out of its own search, or the caller's.
+
+use roaring::RoaringBitmap;
+
+use super::adapt::adapt;
+use super::exec::{self, Run, Scratch, Wanted, scan};
+use super::funnel::{Calibrated, Candidates, Entry, Funnel};
+use super::select::Selection;
+use crate::calibration::{ASKED, Calibration, Check, Noise, SHARES, names};
+use crate::error::{Error, Result};
+use crate::types::Ordinal;
+use crate::view::View;
+
+/// Fewest rows that are calibrated; searches of fewer compare most of them anyway.
+pub(crate) const MIN_ROWS: u64 = 256;
+/// Rows that are queries, over all dimensions.
+const QUERIES: usize = 300;
+/// And over a prefix, where exact searches compare every row.
+const PREFIX_QUERIES: usize = 100;
+/// True nearest rows whose estimates are looked at.
+const NEAREST: usize = 100;
+/// Hits of the searches that check.
+const LIMIT: usize = 10;
+/// Errors are taken for this much wider than they were: those of queries from elsewhere are,
+/// by up to a tenth (ARCHITECTURE.md, "Calibrated recall"),
+const SAFETY: f32 = 1.1;
+/// and for lower by so many standard deviations.
+const SHIFT: f32 = 0.1;
+/// They are widened by this factor until the checks pass,
+const WIDEN: f32 = 1.1;
+/// and no further than to this.
+const WIDEST: f32 = 2.0;
+
+/// What is calibrated, with what.
+pub(crate) struct Measure<'a> {
+    pub(crate) view: &'a View,
+    /// Most dimensions of a search.
+    pub(crate) most_dims: usize,
+    /// Chooses the rows that are queries.
+    pub(crate) seed: u64,
+    /// Called before each query; its error ends the measuring.
+    pub(crate) watch: &'a dyn Fn() -> Result<()>,
+}
+
+/// A query, and the position of the row that it is.
+struct Probe {
+    vector: Vec<f32>,
+    own: Option<u32>,
+}
+
+/// The true nearest rows of a probe: position and score, best first.
+type Truth = Vec<(u32, f32)>;
+
+impl Measure<'_> {
+    /// Measures with rows of the collection, or with `given` queries of all dimensions.
+    pub(crate) fn run(&self, given: Option<&[&[f32]]>) -> Result<Calibration> {
+        let schema = &self.view.schema;
+        let rows = self.view.live_rows();
+        if rows < MIN_ROWS {
+            let why = format!("expected at least {MIN_ROWS} rows, got {rows}");
+            return Err(Error::invalid("calibrate", why));
+        }
+        for column in super::columns(schema, self.most_dims) {
+            self.view.parts.iter().try_for_each(|part| part.rows.ready(column))?;
+        }
+        let probes = match given {
+            Some(queries) => self.given(queries)?,
+            None => self.sample(QUERIES)?,
+        };
+        let below = schema.granularities().iter().filter(|dims| **dims < self.most_dims);
+        let mut noises = Vec::new();
+        for dims in below.copied().chain([self.most_dims]) {
+            let most = if dims == self.most_dims { usize::MAX } else { PREFIX_QUERIES };
+            noises.extend(self.noise(dims, &probes, most)?);
+        }
+        if noises.is_empty() {
+            return Err(Error::invalid("calibrate", "no query has a direction"));
+        }
+        let (queries, codes) = (probes.len() as u32, names(schema));
+        Ok(Calibration { rows, written: 0, queries, given: given.is_some(), noises, codes })
+    }
+
+    fn given(&self, queries: &[&[f32]]) -> Result<Vec<Probe>> {
+        if queries.len() < 2 {
+            return Err(Error::invalid("calibrate", "expected at least 2 queries"));
+        }
+        let dims = self.view.schema.dims();
+        let probe = |query: &&[f32]| {
+            self.view.schema.check_vector(query, dims)?;
+            Ok(Probe { vector: query.to_vec(), own: None })
+        };
+        queries.iter().map(probe).collect()
+    }
+
+    /// Rows spread evenly over the collection, one at random in each of equal pieces.
+    fn sample(&self, most: usize) -> Result<Vec<Probe>> {
+        let view = self.view;
+        let rows = view.live_rows();
+        let count = (most as u64).min(rows / 2);
+        let mut random = self.seed;
+        let mut wanted: Vec<u64> =
+            (0..count).map(|n| n * rows / count + next(&mut random) % (rows / count)).collect();
+        let (mut probes, mut before) = (Vec::new(), 0);
+        for (part, base) in view.parts.iter().zip(view.bases()) {
+            let end = before + part.live_rows();
+            let here = wanted.partition_point(|row| *row < end);
+            let mut living = part.living();
+            let mut at = before;
+            for row in wanted.drain(..here) {
+                let Some(Ordinal(ordinal)) = living.nth((row - at) as usize) else { break };
+                at = row + 1;
+                let mut vector = vec![0.0; view.schema.dims()];
+                view.schema.stored().decode(part.rows.vector(Ordinal(ordinal))?, &mut vector);
+                probes.push(Probe { vector, own: Some(base + ordinal) });
+            }
+            before = end;
+        }
+        // Both halves come from everywhere.
+        for at in (1..probes.len()).rev() {
+            probes.swap(at, (next(&mut random) % (at as u64 + 1)) as usize);
+        }
+        Ok(probes)
+    }
+
+    /// The noise of the code that a search over `dims` dimensions begins with; `None` where
+    /// no probe has a direction in so few dimensions.
+    fn noise(&self, dims: usize, probes: &[Probe], most: usize) -> Result<Option<Noise>> {
+        let schema = &self.view.schema;
+        let entry = Entry::choose(schema, dims);
+        let usable = |p: &&Probe| schema.check_vector(&p.vector[..dims], dims).is_ok();
+        let mut scratch = Scratch::default();
+        let mut known: Vec<(&Probe, Truth)> = Vec::new();
+        let mut errors = Vec::new();
+        for (n, probe) in probes.iter().filter(usable).take(most).enumerate() {
+            (self.watch)()?;
+            let truth = self.truth(probe, dims)?;
+            if n % 2 == 0 {
+                self.errors(probe, &truth, &entry, dims, &mut scratch, &mut errors);
+            }
+            known.push((probe, truth));
+        }
+        if errors.is_empty() {
+            return Ok(None);
+        }
+        errors.sort_unstable_by(f32::total_cmp);
+        let at = |share: f64| errors[((errors.len() - 1) as f64 * share) as usize];
+        let checks = [Check::default(); ASKED.len()];
+        let lower = SHIFT * deviation(&errors);
+        let quantiles = SHARES.map(|share| at(share) - lower);
+        let mut noise = Noise { stage: entry.stage, dims, scale: SAFETY, quantiles, checks };
+        let held_out: Vec<_> = known.iter().skip(1).step_by(2).collect();
+        loop {
+            for (at, asked) in ASKED.into_iter().enumerate() {
+                let plan = Calibrated { entry, share: asked, noise, keep: 1024, table: 0 };
+                noise.checks[at] = self.check(&plan, &held_out, dims, &mut scratch)?;
+            }
+            let passes = |(check, asked): (&Check, f64)| f64::from(check.recall) >= asked;
+            if noise.checks.iter().zip(ASKED).all(passes) || noise.scale >= WIDEST {
+                return Ok(Some(noise));
+            }
+            noise.scale *= WIDEN;
+        }
+    }
+
+    fn truth(&self, probe: &Probe, dims: usize) -> Result<Truth> {
+        let rows = self.view.live_rows();
+        let limit = NEAREST + 1;
+        let all = Candidates { rows, all: rows };
+        let plan = Funnel::exact().plan(&self.view.schema, dims, limit, all, None)?;
+        let queries = [probe.vector.as_slice()];
+        let answers = exec::run(self.view, &Wanted::nearest(&queries, dims, limit), None, &plan)?;
+        let found = answers.into_iter().flat_map(|answer| answer.found);
+        let others = found.filter(|f| Some(f.position) != probe.own);
+        Ok(others.take(NEAREST).map(|f| (f.position, f.score)).collect())
+    }
+
+    /// Adds the errors of the estimates of true near rows.
+    fn errors(
+        &self,
+        probe: &Probe,
+        truth: &Truth,
+        entry: &Entry,
+        dims: usize,
+        scratch: &mut Scratch,
+        errors: &mut Vec<f32>,
+    ) {
+        let bases = self.view.bases();
+        let mut rows = vec![RoaringBitmap::new(); bases.len()];
+        for (position, _) in truth {
+            let at = bases.partition_point(|base| base <= position) - 1;
+            rows[at].insert(position - bases[at]);
+        }
+        let selection = Selection::of(rows);
+        let queries = [probe.vector.as_slice()];
+        let wanted = Wanted::nearest(&queries, dims, NEAREST);
+        let run = Run::new(self.view, queries[0], &wanted, &bases, Some(&selection));
+        scan(std::slice::from_ref(&run), entry, NEAREST, scratch);
+        for estimate in &scratch.lists[0] {
+            let found = truth.iter().find(|(position, _)| *position == estimate.ordinal);
+            let Some(&(position, score)) = found else { continue };
+            let error = (estimate.score - score) / run.unit(position, score);
+            errors.extend(error.is_finite().then_some(error));
+        }
+    }
+
+    /// What the plan finds of the truth, and how many rows it compares.
+    fn check(
+        &self,
+        plan: &Calibrated,
+        held_out: &[&(&Probe, Truth)],
+        dims: usize,
+        scratch: &mut Scratch,
+    ) -> Result<Check> {
+        let (mut recalls, mut compared) = (Vec::new(), 0);
+        for (probe, truth) in held_out {
+            (self.watch)()?;
+            let selection = probe.own.map(|own| self.all_but(own));
+            let bases = self.view.bases();
+            let queries = [probe.vector.as_slice()];
+            let wanted = Wanted::nearest(&queries, dims, LIMIT);
+            let run = Run::new(self.view, queries[0], &wanted, &bases, selection.as_ref());
+            let answer = adapt(std::slice::from_ref(&run), plan, scratch)?.remove(0);
+            let (found, explain) = (answer.found, answer.explain);
+            let truth = &truth[..truth.len().min(LIMIT)];
+            let hits = truth.iter().filter(|t| found.iter().any(|f| f.position == t.0)).count();
+            recalls.push(hits as f64 / truth.len().max(1) as f64);
+            compared += explain.stages.last().map_or(0, |stage| stage.rows_in);
+        }
+        let count = recalls.len().max(1) as f64;
+        let mean = recalls.iter().sum::<f64>() / count;
+        let variance = recalls.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / count;
+        // Hits of one query go together, so queries are counted, not hits. Where all
+        // was found: the rule of three.
+        let within = (1.96 * (variance / count).sqrt()).max(3.0 / (count * LIMIT as f64));
+        let (recall, within) = (mean as f32, within as f32);
+        Ok(Check { recall, within, compared: (compared as f64 / count) as f32 })
+    }
+
+    /// All living rows but one.
+    fn all_but(&self, position: u32) -> Selection {
+        let parts = self.view.parts.iter().zip(self.view.bases());
+        let rows = parts.map(|(part, base)| {
+            let mut rows = RoaringBitmap::new();
+            rows.insert_range(0..part.rows.len());
+            rows -= &*part.dead;
+            position.checked_sub(base).map(|row| rows.remove(row));
+            rows
+        });
+        Selection::of(rows.collect())
+    }
+}
+
+fn deviation(values: &[f32]) -> f32 {
+    let count = values.len() as f64;
+    let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / count;
+    let squares = values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>();
+    (squares / count).sqrt() as f32
+}
+
+/// The next of a sequence of random numbers: `SplitMix64` (Steele, Lea, Flood, OOPSLA 2014).
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}

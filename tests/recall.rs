@@ -1,0 +1,258 @@
+//! Calibrated recall: what is asked for is found, by queries that were not used to
+//! calibrate; and a calibration is kept, noticed when damaged, and renewed.
+
+mod support;
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use matryo::{Collection, Error, Metric, Options, RowId, Schema, json};
+
+const DIMS: usize = 128;
+const ASKED: [f64; 5] = [0.8, 0.9, 0.95, 0.99, 0.999];
+
+/// Repeatable noise.
+struct Random(u64);
+
+impl Random {
+    fn word(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    /// Nearly normal: the sum of four uniform numbers.
+    fn component(&mut self) -> f32 {
+        (0..4).map(|_| (self.word() as i32) as f32 * 2f32.powi(-31)).sum()
+    }
+
+    fn vector(&mut self) -> Vec<f32> {
+        (0..DIMS).map(|_| self.component()).collect()
+    }
+}
+
+/// Rows about centres, near ones and far ones; `decay` makes later dimensions smaller.
+fn rows(
+    random: &mut Random,
+    centres: &[Vec<f32>],
+    count: usize,
+    spread: f32,
+    decay: f32,
+) -> Vec<Vec<f32>> {
+    let row = |_| {
+        let centre = &centres[random.word() as usize % centres.len()];
+        let own = random.vector();
+        let value = |(d, (c, o)): (usize, (&f32, f32))| (c + spread * o) / (1.0 + d as f32 * decay);
+        centre.iter().zip(own).enumerate().map(value).collect()
+    };
+    (0..count).map(row).collect()
+}
+
+fn schema(metric: Metric) -> Schema {
+    Schema::builder(DIMS).granularities([32]).metric(metric).build().expect("valid")
+}
+
+fn put(collection: &Collection, first: u64, rows: &[Vec<f32>]) {
+    let mut batch = collection.batch();
+    for (id, row) in (first..).zip(rows) {
+        batch.upsert(id, row, json!({})).expect("valid");
+    }
+    batch.commit().expect("commit");
+}
+
+fn ids(collection: &Collection, query: &[f32], dims: usize, share: f64) -> (HashSet<RowId>, u64) {
+    let found = collection.search(query).dims(dims).recall(share).run().expect("search");
+    let compared = found.explain.stages.last().map_or(0, |stage| stage.rows_in);
+    (found.hits.into_iter().map(|hit| hit.id).collect(), compared)
+}
+
+/// Mean recall of the top 10 and mean number of vectors compared, for each recall asked.
+fn achieved(collection: &Collection, queries: &[Vec<f32>], dims: usize) -> [(f64, f64); 5] {
+    let mut sums = [(0, 0); 5];
+    for query in queries {
+        let (truth, _) = ids(collection, query, dims, 1.0);
+        for ((hits, compared), asked) in sums.iter_mut().zip(ASKED) {
+            let (found, rows) = ids(collection, query, dims, asked);
+            *hits += found.intersection(&truth).count();
+            *compared += rows;
+        }
+    }
+    let count = queries.len() as f64;
+    sums.map(|(hits, compared)| (hits as f64 / (10.0 * count), compared as f64 / count))
+}
+
+#[test]
+fn queries_that_were_not_used_find_what_is_asked() {
+    for (metric, decay) in
+        [(Metric::Cosine, 0.03), (Metric::Cosine, 0.0), (Metric::Dot, 0.03), (Metric::L2, 0.0)]
+    {
+        let mut random = Random(11);
+        let centres: Vec<_> = (0..40).map(|_| random.vector()).collect();
+        let base = rows(&mut random, &centres, 6000, 1.0, decay);
+        // Harder than any row: farther from the centres.
+        let queries = rows(&mut random, &centres, 250, 1.5, decay);
+        let dir = tempfile::tempdir().expect("dir");
+        let options = Options::new().background(false);
+        let collection =
+            Collection::create_with(dir.path().join("c"), schema(metric), options).expect("new");
+        put(&collection, 0, &base);
+        collection.flush().expect("flush");
+        collection.calibrate().expect("calibrate");
+        // Between granularities, plans are made for cosines only.
+        let dims = if metric == Metric::Cosine { &[DIMS, 32, 48][..] } else { &[DIMS, 32] };
+        for &dims in dims {
+            let found = achieved(&collection, &queries, dims);
+            for (asked, (recall, _)) in ASKED.into_iter().zip(found) {
+                assert!(recall >= asked - 0.01, "{metric}, {dims} dims: {recall} for {asked}");
+            }
+            assert!(found[0].1 < 2000.0, "{metric}, {dims} dims: not by comparing all: {found:?}");
+            assert!(found[0].1 <= found[3].1, "{metric}, {dims} dims: {found:?}");
+        }
+    }
+}
+
+/// A collection of 3000 rows about 30 centres.
+fn small(path: &Path, options: Options) -> (Collection, Vec<Vec<f32>>) {
+    let mut random = Random(5);
+    let centres: Vec<_> = (0..30).map(|_| random.vector()).collect();
+    let base = rows(&mut random, &centres, 6000, 1.0, 0.03);
+    let collection = Collection::create_with(path, schema(Metric::Cosine), options).expect("new");
+    put(&collection, 0, &base[..3000]);
+    collection.flush().expect("flush");
+    (collection, base)
+}
+
+#[test]
+fn easy_queries_compare_fewer_rows_and_the_report_says_where_the_plan_comes_from() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (collection, base) = small(&dir.path().join("c"), Options::new().background(false));
+    let report = |query: &[f32], share: f64| {
+        collection.search(query).recall(share).run().expect("search").explain
+    };
+    let before = report(&base[4000], 0.9);
+    let recall = before.recall.expect("an estimate");
+    assert_eq!((recall.asked, recall.measured), (0.9, None));
+    assert!(before.to_string().contains("not calibrated"), "{before}");
+    let measured = collection.calibrate().expect("calibrate");
+    assert!(measured.to_string().contains("300 rows as queries"), "{measured}");
+    assert_eq!((measured.rows(), measured.queries()), (3000, 300));
+    let after = report(&base[4000], 0.9);
+    let (expected, within) = after.recall.expect("an estimate").measured.expect("measured");
+    assert!((0.88..=1.0).contains(&expected) && (0.0..0.1).contains(&within), "{after}");
+    assert!(after.to_string().contains("by calibration"), "{after}");
+    assert!(report(&base[4000], 1.0).recall.is_none(), "certain");
+    // Of noise all rows are equally far.
+    let hard = Random(3).vector();
+    let compared = |query: &[f32]| report(query, 0.9).stages.last().expect("stages").rows_in;
+    let easy: u64 = base[3000..3050].iter().map(|q| compared(q)).sum::<u64>() / 50;
+    assert!(compared(&hard) > easy, "{} > {easy}", compared(&hard));
+}
+
+#[test]
+fn a_calibration_is_kept_and_damage_to_it_is_noticed() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("c");
+    let (collection, base) = small(&path, Options::new().background(false));
+    let plain = fs::read(path.join("MANIFEST")).expect("manifest").len();
+    assert_eq!(collection.calibration(), None);
+    let queries: Vec<_> = base[3000..3100].to_vec();
+    let given = collection.calibrate_with(&queries).expect("calibrate");
+    assert!(given.to_string().contains("100 queries given"), "{given}");
+    let reader = Options::new().read_only(true);
+    let beside = Collection::open_with(&path, reader).expect("reader");
+    let measured = collection.calibrate().expect("calibrate");
+    assert_eq!(collection.calibrate().expect("calibrate"), measured, "the same rows again");
+    assert_eq!(beside.calibration(), Some(given));
+    beside.refresh().expect("refresh");
+    assert_eq!(beside.calibration(), Some(measured.clone()));
+    assert!(matches!(beside.calibrate(), Err(Error::Invalid { .. })), "read-only");
+    collection.compact().expect("compact");
+    put(&collection, 5000, &base[3000..3010]);
+    let answer = ids(&collection, &base[4000], DIMS, 0.9);
+    drop(collection);
+    let opened = Collection::open_with(&path, Options::new().background(false)).expect("open");
+    assert_eq!(opened.calibration(), Some(measured.clone()));
+    assert_eq!(ids(&opened, &base[4000], DIMS, 0.9), answer);
+    opened.backup_to(dir.path().join("b")).expect("backup");
+    drop(opened);
+    let backup = Collection::open(dir.path().join("b")).expect("backup opens");
+    assert_eq!(backup.calibration(), Some(measured));
+    let manifest = fs::read(path.join("MANIFEST")).expect("manifest");
+    assert!(manifest.len() > plain + 300);
+    for at in (manifest.len() - 300..manifest.len()).step_by(7) {
+        let mut bad = manifest.clone();
+        bad[at] ^= 4;
+        fs::write(path.join("MANIFEST"), bad).expect("write");
+        assert!(matches!(Collection::open(&path), Err(Error::Corrupt { .. })), "byte {at}");
+    }
+    fs::write(path.join("MANIFEST"), &manifest[..manifest.len() - 156]).expect("write");
+    assert!(Collection::open(&path).is_err(), "cut");
+}
+
+#[test]
+fn a_shortened_copy_is_calibrated_anew() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("c");
+    let (collection, _) = small(&path, Options::new().background(false));
+    collection.calibrate().expect("calibrate");
+    drop(collection);
+    Collection::drop_tier(&path, 64).expect("drop-tier");
+    assert_eq!(Collection::open(&path).expect("open").calibration(), None);
+}
+
+/// Waits for the background thread.
+fn wait_for(collection: &Collection, rows: u64) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(60) {
+        if collection.calibration().is_some_and(|c| c.rows() == rows) {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
+#[test]
+fn rows_that_have_changed_much_are_calibrated_again() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("c");
+    let (collection, base) = small(&path, Options::new().background(false));
+    collection.calibrate().expect("calibrate");
+    put(&collection, 3000, &base[3000..4000]);
+    collection.flush().expect("flush");
+    drop(collection);
+    let known = |options: Options| {
+        let opened = Collection::open_with(&path, options).expect("open");
+        std::thread::sleep(Duration::from_millis(50));
+        opened.calibration().expect("calibrated").rows()
+    };
+    assert_eq!(known(Options::new()), 3000, "a third more is not enough");
+    let collection = Collection::open_with(&path, Options::new().background(false)).expect("open");
+    put(&collection, 0, &base[4000..5000]);
+    collection.flush().expect("flush");
+    drop(collection);
+    assert_eq!(known(Options::new().recalibrate(false)), 3000, "switched off");
+    assert_eq!(known(Options::new().background(false)), 3000, "no thread");
+    let opened = Collection::open_with(&path, Options::new()).expect("open");
+    assert!(wait_for(&opened, 4000), "a third was replaced");
+}
+
+#[test]
+fn what_cannot_be_calibrated_is_refused() {
+    let dir = tempfile::tempdir().expect("dir");
+    let options = Options::new().background(false);
+    let collection = Collection::create_with(dir.path().join("c"), schema(Metric::Cosine), options)
+        .expect("new");
+    let refused = |result: matryo::Result<matryo::Calibration>| result.is_err();
+    assert!(refused(collection.calibrate()), "no rows");
+    let mut random = Random(1);
+    put(&collection, 0, &(0..300).map(|_| random.vector()).collect::<Vec<_>>());
+    collection.calibrate().expect("enough");
+    assert!(refused(collection.calibrate_with::<Vec<f32>>(&[])), "no queries");
+    assert!(refused(collection.calibrate_with(&[vec![1.0; DIMS], vec![f32::NAN; DIMS]])));
+    assert!(refused(collection.calibrate_with(&[vec![1.0; 32], vec![2.0; 32]])), "short queries");
+    assert!(collection.calibration().is_some(), "the one before stands");
+}
