@@ -348,7 +348,7 @@ mod tests {
     fn shares_rise_from_none_to_all() {
         let noise = noise(0, 64, 0.01);
         let shares: Vec<_> = (-40..40).map(|i| noise.share_below(i as f32 * 0.005)).collect();
-        assert!(shares.is_sorted() && shares[0] < 1e-3 && shares[79] == 1.0, "{shares:?}");
+        assert!(shares.is_sorted() && shares[0] < 1e-3 && shares[79] > 0.999_999, "{shares:?}");
         assert!((noise.share_below(0.0) - 0.5).abs() < 1e-3);
         assert!(noise.wider(2.0).share_below(-0.1) > noise.share_below(-0.1));
     }

@@ -206,7 +206,7 @@ fn a_shortened_copy_is_calibrated_anew() {
 /// Waits for the background thread.
 fn wait_for(collection: &Collection, rows: u64) -> bool {
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(60) {
+    while start.elapsed() < Duration::from_mins(1) {
         if collection.calibration().is_some_and(|c| c.rows() == rows) {
             return true;
         }
