@@ -129,6 +129,6 @@ impl From<&embed::Embedder> for EmbedderId {
 }
 
 /// The README's Rust code, so that it is compiled with the tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "embed"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
