@@ -160,14 +160,6 @@ impl Run<'_> {
         }
         Ok(best.into_sorted())
     }
-
-    /// The score by the definition of the row at a position of the view.
-    fn score_of(&self, position: u32, scorer: &Scorer) -> Result<f32> {
-        let (part, row) = locate(self.view, self.bases, position);
-        let whole = self.dims == self.view.schema.dims();
-        let norm = whole.then(|| part.rows.norms()[row.index()]);
-        Ok(scorer.score(part.rows.vector(row)?, norm))
-    }
 }
 
 /// How an error grows with the angle: the sine of it.

@@ -380,12 +380,20 @@ impl<'a> Run<'a> {
 
     /// Offers the row at a position of the view; its score by the definition.
     pub(super) fn offer(&self, position: u32, rank: &mut Rank) -> Result<f32> {
+        let score = self.score_of(position, &rank.scorer)?;
+        rank.best.offer(score, position, || {
+            let (part, row) = locate(self.view, self.bases, position);
+            part.rows.id(row)
+        })?;
+        Ok(score)
+    }
+
+    /// The score by the definition of the row at a position of the view.
+    pub(super) fn score_of(&self, position: u32, scorer: &Scorer) -> Result<f32> {
         let (part, row) = locate(self.view, self.bases, position);
         let whole = self.dims == self.view.schema.dims();
         let norm = whole.then(|| part.rows.norms()[row.index()]);
-        let score = rank.scorer.score(part.rows.vector(row)?, norm);
-        rank.best.offer(score, position, || part.rows.id(row))?;
-        Ok(score)
+        Ok(scorer.score(part.rows.vector(row)?, norm))
     }
 
     /// Cuts the shortlist to twice the hits wanted, and some, by simsimd's dot
