@@ -3,21 +3,24 @@
 //! `MATRYO_DATA` names a folder with `base_f16.npy` and `queries.npy`; without it the rows
 //! are made up. `MATRYO_ROTATE=1` turns all vectors by the same random rotation: their cosines
 //! stay as they are, but no dimension says more than another, as in a model that was not
-//! trained for Matryoshka. `MATRYO_DIMS` searches by fewer dimensions.
+//! trained for Matryoshka. `MATRYO_DIMS` searches by fewer dimensions. `MATRYO_GRAPH=1` builds
+//! a graph first, so that searches may walk.
 //!
 //! For each recall asked, of the top 1, 10 and 100:
 //!
 //! * `table`: before calibration;
 //! * `rows`: calibrated with rows of the collection;
 //! * `queries`: calibrated with half of the queries, asked the other half;
-//! * `rank`: the fixed number of rows that gives the recall which `rows` found, were it known.
+//! * `rank`, with `MATRYO_RANK=1`: the fixed number of rows that gives the recall which `rows`
+//!   found, were it known.
 //!
-//! Each with the mean number of full vectors compared.
+//! Each with the mean number of full vectors compared, and queries a second.
 
 mod support;
 
 use matryo::{Collection, Funnel, Options, Precision, RowId, Schema};
 use std::collections::HashSet;
+use std::time::Instant;
 use support::{Array, Noise};
 
 const ASKED: [f64; 5] = [0.8, 0.9, 0.95, 0.99, 0.999];
@@ -34,6 +37,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dims = std::env::var("MATRYO_DIMS").map_or(width, |dims| dims.parse().expect("a number"));
     let dir = tempfile::tempdir()?;
     let collection = import(dir.path(), &base)?;
+    drop(base);
+    if std::env::var_os("MATRYO_GRAPH").is_some() {
+        let start = Instant::now();
+        let built = collection.build_graphs()?;
+        println!("graph of {} rows in {:.1} s", built.rows, start.elapsed().as_secs_f64());
+    }
     let all: Vec<&[f32]> = queries.rows().collect();
     let (given, asked) = all.split_at(all.len() / 2);
     println!(
@@ -45,28 +54,44 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let truths: Truths = truths.collect();
     let measure = |limit| ASKED.map(|share| found(&collection, asked, &truths, dims, limit, share));
     let table = LIMITS.map(measure);
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let calibration = collection.calibrate()?;
     println!("calibrated in {:.1} s: {calibration}", start.elapsed().as_secs_f64());
     let rows = LIMITS.map(measure);
-    let rank = LIMITS.map(|limit| {
-        let at = LIMITS.iter().position(|l| *l == limit).expect("one of them");
-        rows[at].map(|(recall, _)| rank(&collection, asked, &truths, dims, limit, recall))
+    let rank = std::env::var_os("MATRYO_RANK").map(|_| {
+        LIMITS.map(|limit| {
+            let at = LIMITS.iter().position(|l| *l == limit).expect("one of them");
+            let of = |recall| rank(&collection, asked, &truths, dims, limit, recall);
+            rows[at].map(|found: Found| of(found.recall))
+        })
     });
     collection.calibrate_with(given)?;
     let own = LIMITS.map(measure);
-    println!("top  asked    table            rows             queries          rank");
+    println!("top  asked  {:^27}  {:^27}  {:^27}  rank", "table", "rows", "queries");
     for (at, limit) in LIMITS.into_iter().enumerate() {
         for (n, share) in ASKED.into_iter().enumerate() {
-            let cell = |(recall, kept): (f64, f64)| format!("{recall:.4} {kept:>8.0}");
+            let cell =
+                |f: Found| format!("{:.4} {:>9.0} {:>7.0} q/s", f.recall, f.compared, f.speed);
             let cells = [table[at][n], rows[at][n], own[at][n]].map(cell).join("  ");
-            println!("{limit:>3}  {share:<5}  {cells}  {:>8}", rank[at][n]);
+            let rank = rank.map_or(String::new(), |rank| rank[at][n].to_string());
+            println!("{limit:>3}  {share:<5}  {cells}  {rank:>8}");
         }
     }
+    let query = asked.first().expect("a query");
+    println!("\n{}", collection.search(query).recall(0.95).run()?.explain);
     Ok(())
 }
 
-/// Mean recall, and mean number of full vectors compared.
+/// Means over the queries.
+#[derive(Clone, Copy)]
+struct Found {
+    recall: f64,
+    /// Full vectors compared.
+    compared: f64,
+    /// Queries a second, one after the other.
+    speed: f64,
+}
+
 fn found(
     collection: &Collection,
     queries: &[&[f32]],
@@ -74,7 +99,7 @@ fn found(
     dims: usize,
     limit: usize,
     share: f64,
-) -> (f64, f64) {
+) -> Found {
     score(collection, queries, truths, dims, limit, &Funnel::recall(share))
 }
 
@@ -85,16 +110,22 @@ fn score(
     dims: usize,
     limit: usize,
     funnel: &Funnel,
-) -> (f64, f64) {
-    let (mut hits, mut compared) = (0, 0);
+) -> Found {
+    let (mut hits, mut compared, mut seconds) = (0, 0, 0.0);
     for (query, truth) in queries.iter().zip(truths) {
+        let start = Instant::now();
         let (found, rows) = ids(collection, query, dims, limit, funnel.clone());
+        seconds += start.elapsed().as_secs_f64();
         let truth: HashSet<&RowId> = truth[..limit].iter().collect();
         hits += found.iter().filter(|id| truth.contains(id)).count();
         compared += rows;
     }
     let count = queries.len() as f64;
-    (hits as f64 / (count * limit as f64), compared as f64 / count)
+    Found {
+        recall: hits as f64 / (count * limit as f64),
+        compared: compared as f64 / count,
+        speed: count / seconds,
+    }
 }
 
 /// The least fixed shortlist that finds as much.
@@ -113,7 +144,7 @@ fn rank(
     while low < high {
         let keep = usize::midpoint(low, high);
         let funnel = Funnel::stages([(first, keep)]);
-        if score(collection, queries, truths, dims, limit, &funnel).0 >= recall {
+        if score(collection, queries, truths, dims, limit, &funnel).recall >= recall {
             high = keep;
         } else {
             low = keep + 1;
@@ -183,7 +214,7 @@ fn rotate(array: &mut Array) {
 fn import(dir: &std::path::Path, base: &Array) -> matryo::Result<Collection> {
     let granularities = [64, 256, 512].into_iter().filter(|g| *g < base.width);
     let schema = Schema::builder(base.width).granularities(granularities).stored(Precision::F16);
-    let options = Options::new().background(false);
+    let options = Options::new().background(false).graph_min_rows(u64::MAX);
     let collection = Collection::create_with(dir.join("bench"), schema.build()?, options)?;
     let mut bulk = collection.bulk()?;
     for (id, row) in base.rows().enumerate() {

@@ -5,10 +5,17 @@
 //! estimate of a true near row is off, over the root of one less the squared cosine, which
 //! is how the error of a code falls as a row comes nearer to the query (Gao and Long,
 //! `RaBitQ`, SIGMOD 2024, theorem 3.2). In that unit queries that are rows and queries from
-//! elsewhere differ by less than a tenth; ranks and plain margins differ several times.
+//! elsewhere differ by less than a tenth; ranks and plain margins differ several times. Where
+//! segments have graphs there is a [`Reach`] too: how far walks must go.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
+mod reach;
+
 use std::fmt;
+
+#[cfg(feature = "testing")]
+pub(crate) use reach::calibration_reach;
+pub(crate) use reach::{Reach, TABLE};
 
 use crate::codec::{Fields, FormatError, Reader, layout, put};
 use crate::encoding::Bits;
@@ -22,7 +29,7 @@ layout!(
     QUERIES: 16, 4;
     GIVEN: 20, 4;
     NOISES: 24, 4;
-    RESERVED: 28, 4;
+    REACHES: 28, 4;
 });
 
 layout!(
@@ -61,6 +68,8 @@ pub struct Calibration {
     /// Whether the queries were the caller's.
     pub(crate) given: bool,
     pub(crate) noises: Vec<Noise>,
+    /// Of walks over all dimensions, where there were graphs.
+    pub(crate) reach: Option<Reach>,
     /// What the stages of the schema are called.
     pub(crate) codes: Vec<String>,
 }
@@ -91,6 +100,51 @@ pub(crate) struct Check {
     pub(crate) compared: f32,
 }
 
+impl Check {
+    /// Between two checks.
+    fn mix(a: Self, b: Self, t: f32) -> Self {
+        // Beyond the last one nothing was checked.
+        let mix = |a: f32, b: f32| a + t.min(1.0) * (b - a);
+        Self {
+            recall: mix(a.recall, b.recall),
+            within: mix(a.within, b.within),
+            compared: mix(a.compared, b.compared),
+        }
+    }
+
+    fn is_finite(&self) -> bool {
+        [self.recall, self.within, self.compared].iter().all(|v| v.is_finite())
+    }
+
+    fn encode(checks: &[Self]) -> Vec<u8> {
+        let values = checks.iter().flat_map(|c| [c.recall, c.within, c.compared]);
+        values.flat_map(f32::to_le_bytes).collect()
+    }
+
+    fn decode(values: &[f32]) -> [Self; ASKED.len()] {
+        let mut checks = [Self::default(); ASKED.len()];
+        for (to, from) in checks.iter_mut().zip(values.as_chunks::<3>().0) {
+            let &[recall, within, compared] = from;
+            *to = Self { recall, within, compared };
+        }
+        checks
+    }
+}
+
+/// What holds for `share`, by what holds for each of [`ASKED`]: in between, as far as the
+/// logarithm of what is lost.
+fn between<T: Copy>(share: f64, of: &[T; ASKED.len()], mix: fn(T, T, f32) -> T) -> T {
+    let x = |share: f64| -(1.0 - share.min(0.9999)).ln();
+    let after = ASKED.iter().position(|asked| share <= *asked).unwrap_or(ASKED.len());
+    let at = after.clamp(1, ASKED.len() - 1);
+    let [Some(low), Some(high)] = [at - 1, at].map(|at| ASKED.get(at).zip(of.get(at))) else {
+        unreachable!("clamped to two of ASKED")
+    };
+    // Above the last the line goes on; below the first it does not.
+    let t = (x(share) - x(*low.0)) / (x(*high.0) - x(*low.0));
+    mix(*low.1, *high.1, t.max(0.0) as f32)
+}
+
 impl Noise {
     /// The share of errors below `error`.
     pub(crate) fn share_below(&self, error: f32) -> f64 {
@@ -113,26 +167,11 @@ impl Noise {
 
     /// What a search for this recall may expect, by the checks around it.
     pub(crate) fn check(&self, share: f64) -> Check {
-        let x = |share: f64| -(1.0 - share.min(0.9999)).ln();
-        let at = ASKED.partition_point(|asked| *asked < share);
-        let point = |at: usize| Some((*ASKED.get(at)?, *self.checks.get(at)?));
-        match (at.checked_sub(1).and_then(point), point(at)) {
-            (Some((s0, c0)), Some((s1, c1))) => {
-                let t = ((x(share) - x(s0)) / (x(s1) - x(s0))) as f32;
-                let mix = |a: f32, b: f32| a + t * (b - a);
-                Check {
-                    recall: mix(c0.recall, c1.recall),
-                    within: mix(c0.within, c1.within),
-                    compared: mix(c0.compared, c1.compared),
-                }
-            }
-            (Some((_, check)), None) | (None, Some((_, check))) => check,
-            (None, None) => Check::default(),
-        }
+        between(share, &self.checks, Check::mix)
     }
 
     /// The same noise, wider by a factor.
-    fn wider(mut self, factor: f64) -> Self {
+    pub(crate) fn wider(mut self, factor: f64) -> Self {
         self.scale *= factor as f32;
         self
     }
@@ -183,8 +222,10 @@ impl Calibration {
         put(&mut fixed, f::QUERIES, &self.queries.to_le_bytes());
         put(&mut fixed, f::GIVEN, &u32::from(self.given).to_le_bytes());
         put(&mut fixed, f::NOISES, &(self.noises.len() as u32).to_le_bytes());
+        put(&mut fixed, f::REACHES, &u32::from(self.reach.is_some()).to_le_bytes());
         let mut out = fixed.to_vec();
         self.noises.iter().for_each(|noise| out.extend(noise.encode()));
+        out.extend(self.reach.iter().flat_map(Reach::encode));
         out
     }
 
@@ -192,7 +233,7 @@ impl Calibration {
         use calibration as f;
         let at = r.at();
         let b = r.take(f::LEN)?;
-        if b.u32(f::GIVEN) > 1 || b.u32(f::RESERVED) != 0 || b.u64(f::ROWS) == 0 {
+        if b.u32(f::GIVEN) > 1 || b.u32(f::REACHES) > 1 || b.u64(f::ROWS) == 0 {
             return Err(FormatError::new(at, "calibration contradicts itself"));
         }
         let count = b.u32(f::NOISES) as usize;
@@ -200,12 +241,14 @@ impl Calibration {
             return Err(FormatError::new(at + f::NOISES.start, "count of noises is wrong"));
         }
         let noises = (0..count).map(|_| Noise::decode(r, schema)).collect::<Result<_, _>>()?;
+        let reach = (b.u32(f::REACHES) == 1).then(|| Reach::decode(r)).transpose()?;
         Ok(Self {
             rows: b.u64(f::ROWS),
             written: b.u64(f::WRITTEN),
             queries: b.u32(f::QUERIES),
             given: b.u32(f::GIVEN) == 1,
             noises,
+            reach,
             codes: names(schema),
         })
     }
@@ -227,8 +270,7 @@ impl Noise {
         put(&mut out, f::DIMS, &(self.dims as u32).to_le_bytes());
         put(&mut out, f::SCALE, &self.scale.to_le_bytes());
         put(&mut out, f::QUANTILES, &bytes(&mut self.quantiles.into_iter()));
-        let mut checks = self.checks.iter().flat_map(|c| [c.recall, c.within, c.compared]);
-        put(&mut out, f::CHECKS, &bytes(&mut checks));
+        put(&mut out, f::CHECKS, &Check::encode(&self.checks));
         out
     }
 
@@ -243,14 +285,10 @@ impl Noise {
             dims,
             scale: f32::from_bits(b.u32(f::SCALE)),
             quantiles: [0.0; SHARES.len()],
-            checks: [Check::default(); ASKED.len()],
+            checks: Check::decode(&floats(f::CHECKS)),
         };
         for (to, from) in noise.quantiles.iter_mut().zip(floats(f::QUANTILES)) {
             *to = from;
-        }
-        for (to, from) in noise.checks.iter_mut().zip(floats(f::CHECKS).as_chunks::<3>().0) {
-            let &[recall, within, compared] = from;
-            *to = Check { recall, within, compared };
         }
         let known = schema.stages().get(stage).is_some_and(|code| {
             let sharp = matches!(code.bits, Bits::One | Bits::Four | Bits::Eight);
@@ -280,14 +318,22 @@ impl fmt::Display for Calibration {
             let centile = |at: usize| noise.quantiles.get(at).copied().unwrap_or(0.0);
             let error = (centile(15) - centile(5)) / 2.05;
             write!(f, "{code:<14} {:>5} {error:>7.4}", noise.dims)?;
-            for c in &noise.checks {
-                let cell = format!("{:.4} +-{:.4} {:.0}", c.recall, c.within, c.compared);
-                write!(f, "  {cell:<20}")?;
-            }
-            writeln!(f)?;
+            cells(f, &noise.checks)?;
+        }
+        if let Some(reach) = &self.reach {
+            write!(f, "{:<28}", "walks over graphs")?;
+            cells(f, &reach.checks)?;
         }
         Ok(())
     }
+}
+
+fn cells(f: &mut fmt::Formatter<'_>, checks: &[Check]) -> fmt::Result {
+    for c in checks {
+        let cell = format!("{:.4} +-{:.4} {:.0}", c.recall, c.within, c.compared);
+        write!(f, "  {cell:<20}")?;
+    }
+    writeln!(f)
 }
 
 #[cfg(test)]
@@ -308,6 +354,7 @@ mod tests {
             queries: 300,
             given: false,
             noises,
+            reach: Some(TABLE),
             codes: names(schema),
         }
     }
@@ -329,7 +376,7 @@ mod tests {
             (20, [2, 0, 0, 0]),
             (24, [0; 4]),
             (24, [255; 4]),
-            (28, [1, 0, 0, 0]),
+            (28, [2, 0, 0, 0]),
             (32, [9, 0, 0, 0]),
             (36, [0; 4]),
             (40, nan),

@@ -493,7 +493,8 @@ mod tests {
         let codes = names(&m.schema);
         let (noises, given) = (vec![noise], true);
         let (rows, written, queries) = (20, 3, 7);
-        m.calibration = Some(Calibration { rows, written, queries, given, noises, codes });
+        m.calibration =
+            Some(Calibration { rows, written, queries, given, noises, reach: None, codes });
         m
     }
 

@@ -291,6 +291,7 @@ pub mod format {
         crate::manifest::graph_entry as graph_entry,
         crate::calibration::calibration as calibration,
         crate::calibration::calibration_noise as calibration_noise,
+        crate::calibration::calibration_reach as calibration_reach,
         crate::wal::format::wal_frame as wal_frame,
         crate::segment::format::region_entry as region_entry,
         crate::segment::format::segment_footer as segment_footer,

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use matryo::{Collection, Error, Metric, Options, RowId, Schema, json};
+use matryo::{Collection, Error, Funnel, Metric, Options, RowId, Schema, json};
 
 const DIMS: usize = 128;
 const ASKED: [f64; 5] = [0.8, 0.9, 0.95, 0.99, 0.999];
@@ -110,6 +110,49 @@ fn queries_that_were_not_used_find_what_is_asked() {
             }
             assert!(found[0].1 < 2000.0, "{metric}, {dims} dims: not by comparing all: {found:?}");
             assert!(found[0].1 <= found[3].1, "{metric}, {dims} dims: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn searches_that_walk_graphs_find_what_is_asked() {
+    for decay in [0.03, 0.0] {
+        let mut random = Random(17);
+        let centres: Vec<_> = (0..40).map(|_| random.vector()).collect();
+        let base = rows(&mut random, &centres, 8000, 1.0, decay);
+        let queries = rows(&mut random, &centres, 250, 1.5, decay);
+        let dir = tempfile::tempdir().expect("dir");
+        let options = Options::new().background(false);
+        let collection =
+            Collection::create_with(dir.path().join("c"), schema(Metric::Cosine), options)
+                .expect("new");
+        put(&collection, 0, &base[..7000]);
+        collection.flush().expect("flush");
+        collection.build_graphs().expect("graphs");
+        // Some are scanned beside.
+        put(&collection, 7000, &base[7000..]);
+        let table = collection.calibrate().expect("calibrate").to_string();
+        assert!(table.contains("walks over graphs"), "{table}");
+        for limit in [1, 10, 30] {
+            let find = |query: &[f32], funnel| {
+                let found = collection.search(query).limit(limit).funnel(funnel).run();
+                let found = found.expect("search");
+                let ids: HashSet<RowId> = found.hits.into_iter().map(|hit| hit.id).collect();
+                (ids, found.explain)
+            };
+            for asked in ASKED {
+                let mut hits = 0;
+                for query in &queries {
+                    let (truth, _) = find(query, Funnel::exact());
+                    let (found, explain) = find(query, Funnel::graph_recall(asked));
+                    hits += found.intersection(&truth).count();
+                    let names: Vec<&str> = explain.stages.iter().map(|s| s.name.as_str()).collect();
+                    assert!(names[0].starts_with("scan") && names[1].starts_with("graph"));
+                    assert!(explain.to_string().contains("by calibration"), "{explain}");
+                }
+                let recall = hits as f64 / (limit * queries.len()) as f64;
+                assert!(recall >= asked - 0.01, "{limit} hits: {recall} for {asked}");
+            }
         }
     }
 }

@@ -68,6 +68,9 @@ impl Collection {
             for (what, bytes) in part.rows.disk_bytes() {
                 *info.regions.entry(what).or_default() += bytes;
             }
+            if let Some(graph) = &part.graph {
+                *info.regions.entry("graphs").or_default() += graph.disk_bytes();
+            }
             if part.segment.is_some() {
                 info.ram_bytes += bytes + part.graph.as_ref().map_or(0, |g| g.ram_bytes() as u64);
             } else {

@@ -194,7 +194,7 @@ fn visit(built: &Built, fine: &Fine, row: u32, starts: &[u32], walk: &mut Walk) 
         let codes = some.iter().map(|start| built.code(*start));
         best.offer(&query, some, codes, some.iter().map(|start| built.factor(*start)))?;
     }
-    walk.run(built, &query, best.best(), beam, None)
+    walk.run(built, &query, best.best(), beam, None, None)
 }
 
 /// Enters the links of a batch, and the opposite ones.

@@ -36,9 +36,7 @@ mod tests;
 mod walk;
 
 pub(crate) use build::{Built, Vectors, build};
-#[cfg(test)]
-use code::RowCode;
-pub(crate) use code::RowQuery;
+pub(crate) use code::{RowCode, RowQuery};
 pub(crate) use read::{Graph, Meta};
 #[cfg(feature = "testing")]
 pub(crate) use read::{MAX_ENTRIES, graph_meta};

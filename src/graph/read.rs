@@ -138,12 +138,18 @@ impl Graph {
         (self.meta.code.row_bytes() as u64 + 4, self.meta.degree as u64 * 4)
     }
 
+    /// Bytes on disk of what a walk reads.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.meta.lengths().iter().map(|len| *len as u64).sum()
+    }
+
     /// Bytes of RAM it takes.
     pub(crate) fn ram_bytes(&self) -> usize {
         self.factors.len() * 4 + self.entry_codes.len() + self.meta.entries.len() * 4
     }
 
-    /// Walks to the rows nearest to `query`: then ask `walk` what it found.
+    /// Walks to the rows nearest to `query`, as if row `without` were not there: then ask
+    /// `walk` what it found.
     ///
     /// # Errors
     /// [`Error::Corrupt`](crate::Error::Corrupt) where a block is damaged, or names a row
@@ -154,6 +160,7 @@ impl Graph {
         query: &RowQuery,
         beam: Beam,
         mask: Option<&[u64]>,
+        without: Option<u32>,
     ) -> Result<()> {
         let mut starts = Starts::default();
         let codes = self.entry_codes.chunks(MAX_DEGREE * self.meta.code.row_bytes());
@@ -163,7 +170,7 @@ impl Graph {
             starts.offer(query, rows, codes.map(Ok), factors)?;
         }
         starts.keep_first();
-        walk.run(self, query, starts.best(), beam, mask)?;
+        walk.run(self, query, starts.best(), beam, mask, without)?;
         walk.scored += self.meta.entries.len() as u64;
         Ok(())
     }

@@ -120,8 +120,8 @@ fn rows_that_are_all_the_same_are_all_reachable() {
         let query = RowQuery::new(graph.code(), &[1.0; 4], 4);
         let mut walk = Walk::default();
         let beam = Beam { k: 1500, margin: 1.0, width: 1500 };
-        graph.search(&mut walk, &query, beam, None).expect("intact");
-        assert_eq!(walk.found(beam).count(), 1500, "rows of {value}");
+        graph.search(&mut walk, &query, beam, None, None).expect("intact");
+        assert_eq!(walk.found().count(), 1500, "rows of {value}");
     }
 }
 
@@ -148,15 +148,15 @@ fn a_walk_finds_the_nearest_rows_and_only_those_that_may_be_found() {
         for q in 0..40 {
             let query = RowQuery::new(graph.code(), queries.row(q), dims);
             let beam = Beam { k: 10, margin, width: 400 };
-            graph.search(&mut walk, &query, beam, None).expect("intact");
+            graph.search(&mut walk, &query, beam, None, None).expect("intact");
             scored += walk.scored;
             let truth = rows.nearest(queries.row(q), 10);
-            all += walk.found(beam).filter(|(_, row)| truth.contains(row)).count();
-            graph.search(&mut walk, &query, beam, Some(&odd)).expect("intact");
+            all += walk.found().filter(|(_, row)| truth.contains(row)).count();
+            graph.search(&mut walk, &query, beam, Some(&odd), None).expect("intact");
             let truth: HashSet<u32> =
                 rows.nearest(queries.row(q), 200).into_iter().filter(|r| r % 2 == 1).collect();
-            assert!(walk.found(beam).all(|(_, row)| row % 2 == 1), "a row that may not be found");
-            some += walk.found(beam).take(10).filter(|(_, row)| truth.contains(row)).count();
+            assert!(walk.found().all(|(_, row)| row % 2 == 1), "a row that may not be found");
+            some += walk.found().take(10).filter(|(_, row)| truth.contains(row)).count();
         }
         assert!(all >= 380, "{dims} dimensions: {all} of 400 found");
         assert!(some >= 380, "{dims} dimensions: {some} of 400 odd rows found");
@@ -182,12 +182,12 @@ fn a_walk_over_forged_links_ends_and_stays_within_the_rows() {
         let mut graph = built(&rows, 1);
         graph.links.iter_mut().enumerate().for_each(|(at, link)| *link = forge(at, *link));
         graph.factors.iter_mut().step_by(3).for_each(|factor| *factor = f32::NAN);
-        opened(graph).search(&mut walk, &query, beam, None).expect("all links lead to rows");
+        opened(graph).search(&mut walk, &query, beam, None, None).expect("all links lead to rows");
         assert!(walk.hops() <= 500, "forgery {n}: {} hops", walk.hops());
     }
     let mut graph = built(&rows, 1);
     graph.links.iter_mut().for_each(|link| *link = 500);
-    let found = opened(graph).search(&mut walk, &query, beam, None);
+    let found = opened(graph).search(&mut walk, &query, beam, None, None);
     assert!(matches!(found, Err(Error::Corrupt(_))), "{found:?}");
 }
 

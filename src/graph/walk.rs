@@ -3,7 +3,7 @@
 //! ```text
 //!   frontier = the best of the entries, by estimate
 //!   loop: row = the best of the frontier that was not visited; none left: end
-//!         floor = the k-th best estimate among rows that may be found, less the margin
+//!         floor = the k-th best estimate e among rows that may be found, less margin * unit(e)
 //!         row's estimate below the floor: end
 //!         for each link of row not seen before: estimate it; not below the floor: frontier
 //! ```
@@ -11,7 +11,9 @@
 //! This is the best-first search of HNSW and Vamana but for when it ends: these keep a
 //! fixed number of rows, `ef`. Ending by a margin lets a query whose neighbours stand out
 //! end early and one in a crowd go on: on 100 000 text vectors it scores 5 to 20 % fewer
-//! rows for the same recall. `Beam::width` bounds it all the same.
+//! rows for the same recall. `Beam::width` bounds it all the same. The unit, the sine of the
+//! angle, is what the error of an estimate grows with (`RaBitQ`, theorem 3.2), so one margin
+//! does for near neighbours and far ones.
 //!
 //! Rows that may not be found (dead, or outside of a filter) are walked over like any
 //! other; they only do not count for the floor, and are not among what is found.
@@ -40,10 +42,15 @@ pub(super) trait Nodes {
 pub(crate) struct Beam {
     /// Rows wanted.
     pub(crate) k: usize,
-    /// How far below the k-th best estimate a row is still visited.
+    /// How far below the k-th best estimate a row is still visited, in units of [`unit`].
     pub(crate) margin: f32,
     /// Most rows kept.
     pub(crate) width: usize,
+}
+
+/// What errors of an estimated cosine are counted in: the sine, but never less than a tenth.
+pub(crate) fn unit(cosine: f32) -> f32 {
+    (1.0 - cosine * cosine).max(0.01).sqrt()
 }
 
 /// A row on the frontier.
@@ -63,6 +70,8 @@ pub(crate) struct Walk {
     frontier: Vec<Candidate>,
     /// The best estimates of rows that may be found, best first.
     best: Vec<f32>,
+    /// What an estimate must reach to count.
+    floor: f32,
     fresh: Vec<u32>,
     /// (estimate, row) of all rows visited, in that order.
     pub(super) visited: Vec<(f32, u32)>,
@@ -71,7 +80,8 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
-    /// Walks from the best of `entries`. `mask` has one bit for each row that may be found.
+    /// Walks from the best of `entries`. `mask` has one bit for each row that may be found;
+    /// row `without` is taken for one that is not there.
     pub(super) fn run(
         &mut self,
         nodes: &impl Nodes,
@@ -79,12 +89,14 @@ impl Walk {
         entries: &[(f32, u32)],
         beam: Beam,
         mask: Option<&[u64]>,
+        without: Option<u32>,
     ) -> Result<()> {
         self.seen.clear();
         self.frontier.clear();
         self.best.clear();
         self.visited.clear();
-        self.scored = 0;
+        (self.scored, self.floor) = (0, f32::NEG_INFINITY);
+        without.map(|row| self.seen.insert(row));
         for &(score, row) in entries {
             if self.seen.insert(row) {
                 self.offer(score, row, beam, mask);
@@ -96,7 +108,7 @@ impl Walk {
                 at += 1;
                 continue;
             }
-            if score < self.floor(beam) {
+            if score < self.floor {
                 break;
             }
             self.frontier[at].visited = true;
@@ -141,13 +153,6 @@ impl Walk {
         Ok(first)
     }
 
-    fn floor(&self, beam: Beam) -> f32 {
-        match self.best.get(beam.k.wrapping_sub(1)) {
-            Some(last) => last - beam.margin,
-            None => f32::NEG_INFINITY,
-        }
-    }
-
     /// Takes a row into the frontier, if it is good enough; its place there.
     fn offer(&mut self, score: f32, row: u32, beam: Beam, mask: Option<&[u64]>) -> usize {
         let full = self.frontier.len() >= beam.width;
@@ -157,7 +162,7 @@ impl Walk {
             f32::NEG_INFINITY
         };
         // Not `<`: a NaN, which only a forged file can yield, is not taken.
-        let good = score >= self.floor(beam) && (!full || score > worst);
+        let good = score >= self.floor && (!full || score > worst);
         if !good {
             return usize::MAX;
         }
@@ -167,6 +172,9 @@ impl Walk {
             if place < beam.k {
                 self.best.truncate(beam.k - 1);
                 self.best.insert(place, score);
+                if let Some(last) = self.best.get(beam.k - 1) {
+                    self.floor = last - beam.margin * unit(*last);
+                }
             }
         }
         if full {
@@ -179,9 +187,8 @@ impl Walk {
     }
 
     /// The rows that were found, best first: (estimate, row).
-    pub(crate) fn found(&self, beam: Beam) -> impl Iterator<Item = (f32, u32)> {
-        let floor = self.floor(beam);
-        let found = self.frontier.iter().take_while(move |c| c.score >= floor);
+    pub(crate) fn found(&self) -> impl Iterator<Item = (f32, u32)> {
+        let found = self.frontier.iter().take_while(|c| c.score >= self.floor);
         found.filter(|c| c.found).map(|c| (c.score, c.row))
     }
 

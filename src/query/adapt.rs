@@ -14,6 +14,7 @@
 //! are at most the true ones, which errs to the safe side. Queries whose neighbours stand out
 //! from the rest compare few rows; queries in a crowd, many.
 
+use std::slice;
 use std::time::Instant;
 
 use super::exec::{self, Answer, Run, Scratch, locate, scan};
@@ -40,14 +41,17 @@ const LEAST_UNIT: f32 = 0.1;
 pub(super) fn adapt(runs: &[Run], plan: &Calibrated, scratch: &mut Scratch) -> Result<Vec<Answer>> {
     let Some(first) = runs.first() else { return Ok(Vec::new()) };
     let walks = (0..first.view.parts.len()).any(|at| first.beam(&plan.entry, at).is_some());
-    if walks || first.limit == 0 {
+    if first.limit == 0 || (walks && first.reach().is_none()) {
         return exec::funnel(runs, &plan.entry, plan.table, &[], scratch);
+    }
+    if walks {
+        return runs.iter().map(|run| run.adapt_walks(plan, scratch)).collect();
     }
     let explains = scan(runs, &plan.entry, plan.keep, scratch);
     let mut answers = Vec::with_capacity(runs.len());
     for (n, (run, explain)) in runs.iter().zip(explains).enumerate() {
         let mut list = std::mem::take(&mut scratch.lists[n]);
-        let answer = run.adapt(plan, &mut list, explain, scratch);
+        let answer = run.adapt(plan, plan.keep, &mut list, explain, scratch);
         scratch.lists[n] = list;
         answers.push(answer?);
     }
@@ -55,19 +59,58 @@ pub(super) fn adapt(runs: &[Run], plan: &Calibrated, scratch: &mut Scratch) -> R
 }
 
 impl Run<'_> {
-    /// Compares rows of the shortlist as far down as the plan needs. Where the
-    /// shortlist is too short it is made again; the first list of `scratch` is used
-    /// for that.
-    fn adapt(
+    /// Parts with graphs are walked, the others scanned. Half of what may be lost may be lost
+    /// by walks, half by estimates.
+    fn adapt_walks(&self, plan: &Calibrated, scratch: &mut Scratch) -> Result<Answer> {
+        // Parts that are scanned have one scan, so it keeps more.
+        let keep = plan.keep.saturating_mul(MORE);
+        let mut explain = scan(slice::from_ref(self), &plan.entry, keep, scratch).remove(0);
+        std::mem::swap(&mut scratch.shortlist, &mut scratch.lists[0]);
+        let walked = self.walk(&plan.entry, scratch);
+        let mut list = std::mem::take(&mut scratch.shortlist);
+        explain.stages.retain(|stage| stage.rows_in > 0);
+        let only_walks = explain.stages.is_empty();
+        let answer = walked.and_then(|walked| {
+            explain.stages.extend(walked);
+            self.adapt_found(plan, only_walks, &mut list, explain, scratch)
+        });
+        scratch.shortlist = list;
+        let mut answer = answer?;
+        if let Some(reach) = self.reach() {
+            answer.explain.recall = Some(ExpectedRecall::new(plan.share, reach.check(plan.share)));
+        }
+        Ok(answer)
+    }
+
+    /// Compares rows that walks found, and only these where there was no scan.
+    pub(super) fn adapt_found(
         &self,
         plan: &Calibrated,
+        only_walks: bool,
+        list: &mut Vec<Scored>,
+        explain: Explain,
+        scratch: &mut Scratch,
+    ) -> Result<Answer> {
+        list.sort_unstable_by(|a, b| b.score.total_cmp(&a.score));
+        let graphs = self.view.parts.iter().filter_map(|part| part.graph.as_ref());
+        let least = graphs.map(|graph| graph.code()).min_by_key(|code| code.dims);
+        let plan = plan.behind_walks(least.filter(|_| only_walks));
+        self.adapt(&plan, usize::MAX, list, explain, scratch)
+    }
+
+    /// Compares rows of the shortlist as far down as the plan needs. One of `keep` rows
+    /// that is too short is made again; the first list of `scratch` is used for that.
+    pub(super) fn adapt(
+        &self,
+        plan: &Calibrated,
+        mut keep: usize,
         list: &mut Vec<Scored>,
         mut explain: Explain,
         scratch: &mut Scratch,
     ) -> Result<Answer> {
         let start = Instant::now();
         let scorer = self.scorer(self.dims);
-        let (mut keep, mut done) = (plan.keep, 0);
+        let mut done = 0;
         let mut scored: Vec<Scored> = Vec::new();
         let mut next = self.limit.saturating_add(FIRST);
         loop {
@@ -79,7 +122,7 @@ impl Run<'_> {
             let mut more = reached(&list[done..]);
             if done + more == list.len() && list.len() == keep {
                 keep = keep.saturating_mul(MORE);
-                let again = scan(std::slice::from_ref(self), &plan.entry, keep, scratch);
+                let again = scan(slice::from_ref(self), &plan.entry, keep, scratch);
                 explain.stages[0].add(&again[0].stages[0]);
                 std::mem::swap(list, &mut scratch.lists[0]);
                 // The same order again, of which the first rows are compared.
@@ -90,7 +133,9 @@ impl Run<'_> {
             }
             next = done + more.min(done);
         }
-        explain.stages[0].rows_out = list.len() as u64;
+        if let [stage] = &mut explain.stages[..] {
+            stage.rows_out = list.len() as u64;
+        }
         let found = self.best_of(&scored)?;
         explain.stages.push(StageReport {
             name: format!("re-rank full, {}", self.view.schema.stored()),
@@ -100,9 +145,7 @@ impl Run<'_> {
             bytes: scored.len() as u64 * scorer.row_bytes() as u64,
             time: start.elapsed(),
         });
-        let check = plan.noise.check(plan.share);
-        let measured = Some((f64::from(check.recall), f64::from(check.within)));
-        explain.recall = Some(ExpectedRecall { asked: plan.share, measured });
+        explain.recall = Some(ExpectedRecall::new(plan.share, plan.noise.check(plan.share)));
         Ok(Answer { found, explain, listed: scored.len(), depth: 0 })
     }
 

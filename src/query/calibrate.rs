@@ -29,16 +29,16 @@ const PREFIX_QUERIES: usize = 100;
 /// True nearest rows whose estimates are looked at.
 const NEAREST: usize = 100;
 /// Hits of the searches that check.
-const LIMIT: usize = 10;
+pub(super) const LIMIT: usize = 10;
 /// Errors are taken for this much wider than they were: those of queries from elsewhere are,
 /// by up to a tenth (ARCHITECTURE.md, "Calibrated recall"),
-const SAFETY: f32 = 1.1;
+pub(super) const SAFETY: f32 = 1.1;
 /// and for lower by so many standard deviations.
 const SHIFT: f32 = 0.1;
 /// They are widened by this factor until the checks pass,
-const WIDEN: f32 = 1.1;
+pub(super) const WIDEN: f32 = 1.1;
 /// and no further than to this.
-const WIDEST: f32 = 2.0;
+pub(super) const WIDEST: f32 = 2.0;
 
 /// What is calibrated, with what.
 pub(crate) struct Measure<'a> {
@@ -52,13 +52,16 @@ pub(crate) struct Measure<'a> {
 }
 
 /// A query, and the position of the row that it is.
-struct Probe {
-    vector: Vec<f32>,
-    own: Option<u32>,
+pub(super) struct Probe {
+    pub(super) vector: Vec<f32>,
+    pub(super) own: Option<u32>,
 }
 
 /// The true nearest rows of a probe: position and score, best first.
 type Truth = Vec<(u32, f32)>;
+
+/// A probe and what is true of it. Those with even numbers measure, those with odd ones check.
+pub(super) type Known<'p> = (&'p Probe, Truth);
 
 impl Measure<'_> {
     /// Measures with rows of the collection, or with `given` queries of all dimensions.
@@ -78,15 +81,19 @@ impl Measure<'_> {
         };
         let below = schema.granularities().iter().filter(|dims| **dims < self.most_dims);
         let mut noises = Vec::new();
-        for dims in below.copied().chain([self.most_dims]) {
-            let most = if dims == self.most_dims { usize::MAX } else { PREFIX_QUERIES };
-            noises.extend(self.noise(dims, &probes, most)?);
+        for dims in below.copied() {
+            noises.extend(self.noise(dims, &self.known(dims, &probes, PREFIX_QUERIES)?)?);
         }
-        if noises.is_empty() {
+        let known = self.known(self.most_dims, &probes, usize::MAX)?;
+        let noise = self.noise(self.most_dims, &known)?;
+        let Some(whole) = noise else {
             return Err(Error::invalid("calibrate", "no query has a direction"));
-        }
+        };
+        noises.push(whole);
+        let reach = self.reach(whole, &known)?;
         let (queries, codes) = (probes.len() as u32, names(schema));
-        Ok(Calibration { rows, written: 0, queries, given: given.is_some(), noises, codes })
+        let given = given.is_some();
+        Ok(Calibration { rows, written: 0, queries, given, noises, reach, codes })
     }
 
     fn given(&self, queries: &[&[f32]]) -> Result<Vec<Probe>> {
@@ -131,22 +138,25 @@ impl Measure<'_> {
         Ok(probes)
     }
 
-    /// The noise of the code that a search over `dims` dimensions begins with; `None` where
-    /// no probe has a direction in so few dimensions.
-    fn noise(&self, dims: usize, probes: &[Probe], most: usize) -> Result<Option<Noise>> {
-        let schema = &self.view.schema;
-        let entry = Entry::choose(schema, dims);
-        let usable = |p: &&Probe| schema.check_vector(&p.vector[..dims], dims).is_ok();
-        let mut scratch = Scratch::default();
-        let mut known: Vec<(&Probe, Truth)> = Vec::new();
-        let mut errors = Vec::new();
-        for (n, probe) in probes.iter().filter(usable).take(most).enumerate() {
+    /// What is true of up to `most` probes that have a direction in so few dimensions.
+    fn known<'p>(&self, dims: usize, probes: &'p [Probe], most: usize) -> Result<Vec<Known<'p>>> {
+        let usable = |p: &&Probe| self.view.schema.check_vector(&p.vector[..dims], dims).is_ok();
+        let known = probes.iter().filter(usable).take(most).map(|probe| {
             (self.watch)()?;
-            let truth = self.truth(probe, dims)?;
-            if n % 2 == 0 {
-                self.errors(probe, &truth, &entry, dims, &mut scratch, &mut errors);
-            }
-            known.push((probe, truth));
+            Ok((probe, self.truth(probe, dims)?))
+        });
+        known.collect()
+    }
+
+    /// The noise of the code that a search over `dims` dimensions begins with; `None` where
+    /// nothing is known.
+    fn noise(&self, dims: usize, known: &[Known]) -> Result<Option<Noise>> {
+        let entry = Entry::choose(&self.view.schema, dims);
+        let mut scratch = Scratch::default();
+        let mut errors = Vec::new();
+        for (probe, truth) in known.iter().step_by(2) {
+            (self.watch)()?;
+            self.errors(probe, truth, &entry, dims, &mut scratch, &mut errors);
         }
         if errors.is_empty() {
             return Ok(None);
@@ -235,14 +245,7 @@ impl Measure<'_> {
             recalls.push(hits as f64 / truth.len().max(1) as f64);
             compared += explain.stages.last().map_or(0, |stage| stage.rows_in);
         }
-        let count = recalls.len().max(1) as f64;
-        let mean = recalls.iter().sum::<f64>() / count;
-        let variance = recalls.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / count;
-        // Hits of one query go together, so queries are counted, not hits. Where all
-        // was found: the rule of three.
-        let within = (1.96 * (variance / count).sqrt()).max(3.0 / (count * LIMIT as f64));
-        let (recall, within) = (mean as f32, within as f32);
-        Ok(Check { recall, within, compared: (compared as f64 / count) as f32 })
+        Ok(summary(&recalls, compared))
     }
 
     /// All living rows but one.
@@ -257,6 +260,18 @@ impl Measure<'_> {
         });
         Selection::of(rows.collect())
     }
+}
+
+/// What searches found of their truths, and how many rows all of them compared.
+pub(super) fn summary(recalls: &[f64], compared: u64) -> Check {
+    let count = recalls.len().max(1) as f64;
+    let mean = recalls.iter().sum::<f64>() / count;
+    let variance = recalls.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / count;
+    // Hits of one query go together, so queries are counted, not hits. Where all
+    // was found: the rule of three.
+    let within = (1.96 * (variance / count).sqrt()).max(3.0 / (count * LIMIT as f64));
+    let (recall, within) = (mean as f32, within as f32);
+    Check { recall, within, compared: (compared as f64 / count) as f32 }
 }
 
 fn deviation(values: &[f32]) -> f32 {

@@ -1,5 +1,6 @@
 //! What a search did: rows, bytes and time of each stage.
 
+use crate::calibration::Check;
 use std::fmt;
 use std::time::Duration;
 
@@ -27,6 +28,12 @@ pub struct ExpectedRecall {
     /// plan, and half the width of its 95 % confidence interval; `None` if the plan
     /// comes from a table that knows nothing of this collection.
     pub measured: Option<(f64, f64)>,
+}
+
+impl ExpectedRecall {
+    pub(super) fn new(asked: f64, check: Check) -> Self {
+        Self { asked, measured: Some((f64::from(check.recall), f64::from(check.within))) }
+    }
 }
 
 impl fmt::Display for ExpectedRecall {

@@ -5,6 +5,7 @@ use super::graph::Walks;
 use crate::calibration::{Calibration, Noise};
 use crate::encoding::{Bits, StageCode};
 use crate::error::{Error, Result};
+use crate::graph::RowCode;
 use crate::schema::{Metric, Schema};
 
 /// Recall a search aims at where the caller does not say.
@@ -17,6 +18,8 @@ pub struct Funnel(Kind);
 #[derive(Debug, Clone, PartialEq)]
 enum Kind {
     Recall(f64),
+    /// The same, by graphs where there are any.
+    Walked(f64),
     Exact,
     Stages(Vec<FunnelStage>),
     Graph(usize, Vec<FunnelStage>),
@@ -67,6 +70,12 @@ impl Funnel {
         Self(Kind::Graph(width, stages.collect()))
     }
 
+    /// As [`Funnel::recall`], but every segment that has a graph is walked, where the other
+    /// chooses the quicker one of walk and scan: to compare them.
+    pub fn graph_recall(share: f64) -> Self {
+        Self(Kind::Walked(share))
+    }
+
     /// The plan for a search over `dims` dimensions for `limit` of some rows.
     pub(super) fn plan(
         &self,
@@ -77,12 +86,19 @@ impl Funnel {
         calibration: Option<&Calibration>,
     ) -> Result<Plan> {
         match &self.0 {
-            Kind::Exact | Kind::Recall(1.0) => Ok(Plan::exact(schema, dims, limit, candidates)),
-            Kind::Recall(share) if !(0.0..=1.0).contains(share) => {
+            Kind::Exact | Kind::Recall(1.0) | Kind::Walked(1.0) => {
+                Ok(Plan::exact(schema, dims, limit, candidates))
+            }
+            Kind::Recall(share) | Kind::Walked(share) if !(0.0..=1.0).contains(share) => {
                 Err(Error::invalid("recall", format!("expected 0 to 1, got {share}")))
             }
             Kind::Recall(share) => {
-                Ok(by_recall(*share, schema, dims, limit, candidates, calibration))
+                let walks = Walks::Recall(*share);
+                Ok(by_recall(*share, walks, schema, dims, limit, candidates, calibration))
+            }
+            Kind::Walked(share) => {
+                let walks = Walks::Always(*share);
+                Ok(by_recall(*share, walks, schema, dims, limit, candidates, calibration))
             }
             Kind::Stages(stages) => by_hand(stages, schema, dims, limit),
             Kind::Graph(width, stages) => walk_by_hand(*width, stages, schema, dims, limit),
@@ -92,7 +108,9 @@ impl Funnel {
     /// What an answer found without a calibration, and without certainty, says of itself.
     pub(super) fn uncalibrated(&self, exact: bool) -> Option<ExpectedRecall> {
         match self.0 {
-            Kind::Recall(asked) if !exact => Some(ExpectedRecall { asked, measured: None }),
+            Kind::Recall(asked) | Kind::Walked(asked) if !exact => {
+                Some(ExpectedRecall { asked, measured: None })
+            }
             _ => None,
         }
     }
@@ -141,6 +159,19 @@ pub(super) struct Calibrated {
     pub(super) keep: usize,
     /// Rows kept where graphs are walked, of whose estimates nothing is known.
     pub(super) table: usize,
+}
+
+impl Calibrated {
+    /// What is left to lose behind walks, which may lose half of it. Where all estimates are of
+    /// graphs whose code is `code` they are off by less, as it has more dimensions.
+    pub(super) fn behind_walks(&self, code: Option<RowCode>) -> Self {
+        let bits = self.entry.code.bits;
+        let longer = code.filter(|code| code.bits == bits && code.dims > self.entry.code.dims);
+        let coded = self.entry.code.dims as f64;
+        let narrower = longer.map_or(1.0, |code| (coded / code.dims as f64).sqrt());
+        let share = 1.0 - (1.0 - self.share) / 2.0;
+        Self { share, noise: self.noise.wider(narrower), ..*self }
+    }
 }
 
 /// A first scan keeps so many times the rows that are compared on the average; a query that
@@ -249,6 +280,7 @@ fn interpolate(share: f64) -> f64 {
 
 fn by_recall(
     share: f64,
+    walks: Walks,
     schema: &Schema,
     dims: usize,
     limit: usize,
@@ -257,7 +289,7 @@ fn by_recall(
 ) -> Plan {
     let Candidates { rows, all } = candidates;
     let mut entry = Entry::choose(schema, dims);
-    entry.walks = Walks::Recall(share);
+    entry.walks = walks;
     let code = entry.code.dims;
     // Estimates over a prefix stand on norms of whole vectors under dot and l2:
     // how far they are off is known only for the dimensions measured.

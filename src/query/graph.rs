@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::exec::{Run, Scratch};
 use super::explain::StageReport;
 use super::funnel::Entry;
+use crate::calibration::{Reach, TABLE};
 use crate::encoding::Bits;
 use crate::error::Result;
 use crate::graph::{Beam, Graph, RowQuery};
@@ -20,24 +21,18 @@ pub(super) enum Walks {
     Never,
     /// Where that is quicker, for this share of the true nearest rows.
     Recall(f64),
+    /// Wherever there is a graph, for this share.
+    Always(f64),
     /// Wherever there is a graph, keeping so many rows.
     Width(usize),
 }
 
-/// How far below the k-th best estimate a walk goes for a share of the true nearest rows,
-/// and how many rows it scores then. Read off `benches/graph.rs` on 100 000 text vectors, over
-/// 1 bit x 1024 dimensions and with queries from elsewhere; above .98 it is extrapolated. It hardly depends on the number of rows: what it spans is the
-/// error of the estimates and the detours of the graph, not a place in a ranking.
-const MARGINS: [(f64, f32, f64); 6] = [
-    (0.80, 0.043, 1500.0),
-    (0.90, 0.068, 2400.0),
-    (0.95, 0.091, 4200.0),
-    (0.98, 0.128, 10_000.0),
-    (0.99, 0.163, 24_000.0),
-    (0.999, 0.250, 100_000.0),
-];
+/// Rows that the floor of a walk is counted from, at least.
+const LEAST: usize = 10;
 /// Most rows a walk keeps, for each row it must be able to find.
 const WIDTH: usize = 4000;
+/// A walk that was measured to find less than is asked for by more than this is not made.
+const SHORT: f64 = 0.005;
 /// Nanoseconds to score a row on a walk, and to read a byte in a scan. Only their ratio counts:
 /// a row of a walk took as long as 23 of a scan, by the same bench.
 const WALK_NS: f64 = 80.0;
@@ -45,20 +40,14 @@ const SCAN_NS: f64 = 0.05;
 
 /// How far to walk for `share` of the `k` nearest rows of those that pass (`selected`, a
 /// share of all), and how many rows that scores.
-///
-/// What calibration will replace.
-fn beam(share: f64, k: usize, selected: f64) -> (Beam, f64) {
-    let x = |share: f64| -(1.0 - share.min(0.9999)).ln();
-    let last = MARGINS.len() - 2;
-    let at = MARGINS.windows(2).position(|w| share <= w[1].0).unwrap_or(last);
-    let [low, high] = [MARGINS[at], MARGINS[at + 1]];
-    let t = ((x(share) - x(low.0)) / (x(high.0) - x(low.0))).max(0.0);
-    let margin = low.1 + t as f32 * (high.1 - low.1);
-    let scored = (low.2.ln() + t * (high.2 / low.2).ln()).exp();
+pub(super) fn beam(reach: &Reach, share: f64, k: usize, selected: f64) -> (Beam, f64) {
+    // Of fewer rows than ten, the k-th best says too little about where the others are: a
+    // walk ends before it has come to them (`benches/recall.rs`: .52 instead of .8 for k = 1).
+    let k = k.max(LEAST);
     // The k-th best of few rows that pass is farther off, and all between are walked over.
     let more = (k as f64 / 10.0).max(1.0).powf(0.6) / selected;
     let width = (WIDTH.max(k.saturating_mul(4)) as f64 / selected) as usize;
-    (Beam { k, margin, width }, scored * more)
+    (Beam { k, margin: reach.margin(share), width }, reach.scored(share) * more)
 }
 
 impl Run<'_> {
@@ -73,17 +62,26 @@ impl Run<'_> {
         let selected = pass as f64 / f64::from(part.rows.len());
         match plan.walks {
             Walks::Width(width) => Some(Beam { k: self.limit, margin: f32::INFINITY, width }),
-            Walks::Recall(share) if pass > 0 => {
-                let (mut beam, scored) = beam(share, self.limit, selected);
+            Walks::Recall(share) | Walks::Always(share) if pass > 0 => {
+                let known = self.reach();
+                let (mut beam, scored) = beam(known.unwrap_or(&TABLE), share, self.limit, selected);
                 // Fewer dimensions say less.
                 let dims = graph.code().dims;
                 beam.margin *= (dims as f32 / self.dims.min(dims) as f32).sqrt();
+                let always = matches!(plan.walks, Walks::Always(_));
+                let finds = |reach: &Reach| share <= SHORT + f64::from(reach.check(share).recall);
                 let bytes = plan.code.scanned_bytes_per_row(plan.dims) as f64;
                 let scan = f64::from(part.rows.len()) * bytes * SCAN_NS;
-                (scored * WALK_NS < scan).then_some(beam)
+                let pays = scored * WALK_NS < scan && known.is_none_or(finds);
+                (always || pays).then_some(beam)
             }
             _ => None,
         }
+    }
+
+    /// How far walks must go on these rows, where that was measured.
+    pub(super) fn reach(&self) -> Option<&Reach> {
+        self.view.calibration.as_ref().and_then(|known| known.reach.as_ref())
     }
 
     /// Walks the parts that are to be walked, and adds what they find to the shortlist.
@@ -96,7 +94,7 @@ impl Run<'_> {
             else {
                 continue;
             };
-            let rows = self.walk_part(at, graph, beam, scratch)?;
+            let rows = self.walk_part(at, graph, beam, None, scratch)?;
             hops += scratch.walk.hops();
             let (scored, (code, links)) = (scratch.walk.scored, graph.row_bytes());
             let stage = report.get_or_insert_with(|| self.walk_report(graph));
@@ -119,21 +117,25 @@ impl Run<'_> {
         StageReport { name, dims, rows_in: 0, rows_out: 0, bytes: 0, time: Duration::ZERO }
     }
 
-    fn walk_part(
+    /// Adds what a walk finds in a part to the shortlist, as if the row at position `without`
+    /// were not there; how many rows.
+    pub(super) fn walk_part(
         &self,
         at: usize,
         graph: &Graph,
         beam: Beam,
+        without: Option<u32>,
         scratch: &mut Scratch,
     ) -> Result<u64> {
         let part = &self.view.parts[at];
         let query = RowQuery::new(graph.code(), self.query, self.dims);
         let mask = self.selection.as_ref().map(|some| some.mask(at, part.rows.len()));
         let mask = mask.as_deref().or_else(|| part.alive());
-        graph.search(&mut scratch.walk, &query, beam, mask)?;
-        let before = scratch.shortlist.len();
         let base = self.bases[at];
-        let found = scratch.walk.found(beam);
+        let without = without.and_then(|position| position.checked_sub(base));
+        graph.search(&mut scratch.walk, &query, beam, mask, without)?;
+        let before = scratch.shortlist.len();
+        let found = scratch.walk.found();
         scratch.shortlist.extend(found.map(|(score, row)| Scored { ordinal: base + row, score }));
         Ok((scratch.shortlist.len() - before) as u64)
     }
@@ -144,12 +146,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn more_recall_walks_farther() {
-        let shares = [0.1, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99, 0.999, 0.9999, 1.0];
-        let beams: Vec<_> = shares.iter().map(|share| beam(*share, 10, 1.0)).collect();
-        assert!(beams.windows(2).all(|w| w[0].0.margin <= w[1].0.margin && w[0].1 <= w[1].1));
-        assert!((beams[4].0.margin - 0.091).abs() < 1e-6);
-        assert!(beam(0.95, 10, 0.1).1 > 9.0 * beam(0.95, 10, 1.0).1, "a filter costs");
-        assert!(beam(0.95, 1000, 1.0).0.width >= 4000);
+    fn filters_and_more_hits_walk_farther() {
+        let plain = beam(&TABLE, 0.95, 10, 1.0);
+        assert!(beam(&TABLE, 0.95, 10, 0.1).1 > 9.0 * plain.1, "a filter costs");
+        assert!(beam(&TABLE, 0.95, 1000, 1.0).0.width >= 4000);
     }
 }

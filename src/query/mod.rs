@@ -25,6 +25,7 @@ mod funnel;
 mod graph;
 mod group;
 mod mask;
+mod reach;
 mod score;
 mod select;
 

@@ -1,0 +1,178 @@
+//! Measures how far walks over graphs must go to come by the true nearest rows.
+//!
+//! ```text
+//!   half of the queries:  walks with wider and wider margins, until they find nearly all
+//!   the other half:       searches by the plan made of that, against the truth; margins are
+//!                         widened until these find what was asked for
+//! ```
+//!
+//! A query that is a row walks as if its row were not there: else its own links, which were
+//! chosen to lead to its nearest rows, would do the work.
+
+use std::slice;
+
+use super::calibrate::{Known, LIMIT, Measure, SAFETY, WIDEN, WIDEST, summary};
+use super::exec::{Run, Scratch, Wanted};
+use super::explain::Explain;
+use super::funnel::{Calibrated, Entry};
+use super::graph::beam;
+use crate::calibration::{ASKED, Check, Noise, Reach, TABLE};
+use crate::error::Result;
+use crate::graph::Beam;
+use crate::schema::Metric;
+
+/// The first margin that is tried, and each next one in units of the one before.
+const NARROWEST: f32 = 0.02;
+const STEP: f32 = 1.25;
+/// Margins tried, at most: beyond .5 nothing of a graph is left out.
+const STEPS: i32 = 15;
+/// Walks that score more than one row in so many lose against scans.
+const SHARE: f64 = 8.0;
+
+impl Measure<'_> {
+    /// How far walks over the view's graphs go; `None` where there are none. What walks
+    /// estimate are cosines: under another metric it is not known how far these are off.
+    pub(super) fn reach(&self, noise: Noise, known: &[Known]) -> Result<Option<Reach>> {
+        let none = self.view.parts.iter().all(|part| part.graph.is_none());
+        if none || self.view.schema.metric() != Metric::Cosine {
+            return Ok(None);
+        }
+        let mut scratch = Scratch::default();
+        let curve = self.curve(known, &mut scratch)?;
+        let margins = ASKED.map(|asked| margin_for(found_by_walks(asked), &curve));
+        let mut reach = Reach { scale: SAFETY, margins, ..TABLE };
+        let held_out: Vec<_> = known.iter().skip(1).step_by(2).collect();
+        loop {
+            for (at, share) in ASKED.into_iter().enumerate() {
+                let entry = Entry::choose(&self.view.schema, self.most_dims);
+                let plan = Calibrated { entry, share, noise, keep: usize::MAX, table: 0 };
+                let (check, scored) = self.check_walks(&plan, &reach, &held_out, &mut scratch)?;
+                (reach.checks[at], reach.scored[at]) = (check, scored);
+            }
+            let mut most = 0.0f32;
+            reach.scored = reach.scored.map(|scored| {
+                most = most.max(scored);
+                most
+            });
+            let passes = |(check, asked): (&Check, f64)| f64::from(check.recall) >= asked;
+            if reach.checks.iter().zip(ASKED).all(passes) || reach.scale >= WIDEST {
+                return Ok(Some(reach));
+            }
+            reach.scale *= WIDEN;
+        }
+    }
+
+    /// (margin, share of the true nearest rows that walks found) for rising margins.
+    fn curve(&self, known: &[Known], scratch: &mut Scratch) -> Result<Vec<(f32, f64)>> {
+        let rows: u64 = self.view.parts.iter().map(|part| u64::from(part.rows.len())).sum();
+        let most = rows as f64 / SHARE;
+        let mut curve = Vec::new();
+        for step in 0..STEPS {
+            let margin = NARROWEST * STEP.powi(step);
+            let beam = Beam { k: LIMIT, margin, width: usize::MAX };
+            let (mut found, mut of, mut scored, mut queries) = (0, 0, 0, 0);
+            for known in known.iter().step_by(2) {
+                (self.watch)()?;
+                let truth = self.walked(known);
+                scored += self.walk_all(known, beam, scratch)?;
+                let list = &scratch.shortlist;
+                found += truth.iter().filter(|t| list.iter().any(|c| c.ordinal == **t)).count();
+                (of, queries) = (of + truth.len(), queries + 1);
+            }
+            let share = found as f64 / of.max(1) as f64;
+            curve.push((margin, share));
+            let scored = scored as f64 / f64::from(queries.max(1));
+            if share >= found_by_walks(ASKED[ASKED.len() - 1]) || scored > most {
+                break;
+            }
+        }
+        Ok(curve)
+    }
+
+    /// Walks all graphs; how many rows that scores. What is found is the shortlist.
+    fn walk_all(&self, (probe, _): &Known, beam: Beam, scratch: &mut Scratch) -> Result<u64> {
+        let bases = self.view.bases();
+        let queries = [probe.vector.as_slice()];
+        let wanted = Wanted::nearest(&queries, self.most_dims, LIMIT);
+        let run = Run::new(self.view, queries[0], &wanted, &bases, None);
+        scratch.shortlist.clear();
+        let mut scored = 0;
+        for (at, part) in self.view.parts.iter().enumerate() {
+            let Some(graph) = &part.graph else { continue };
+            run.walk_part(at, graph, beam, probe.own, scratch)?;
+            scored += scratch.walk.scored;
+        }
+        Ok(scored)
+    }
+
+    /// The nearest rows of a probe that are in parts with graphs: their positions.
+    fn walked(&self, (_, truth): &Known) -> Vec<u32> {
+        let bases = self.view.bases();
+        let has_graph = |position: u32| {
+            let at = bases.partition_point(|base| *base <= position) - 1;
+            self.view.parts[at].graph.is_some()
+        };
+        let nearest = truth.iter().take(LIMIT).map(|row| row.0);
+        nearest.filter(|position| has_graph(*position)).collect()
+    }
+
+    /// What walks and the plan behind them find, and the mean number of rows scored on a walk
+    /// of one graph.
+    fn check_walks(
+        &self,
+        plan: &Calibrated,
+        reach: &Reach,
+        held_out: &[&Known],
+        scratch: &mut Scratch,
+    ) -> Result<(Check, f32)> {
+        let graphs = self.view.parts.iter().filter(|part| part.graph.is_some()).count();
+        let (beam, _) = beam(reach, plan.share, LIMIT, 1.0);
+        let (mut recalls, mut compared, mut scored) = (Vec::new(), 0, 0);
+        for known in held_out {
+            (self.watch)()?;
+            let truth = self.walked(known);
+            scored += self.walk_all(known, beam, scratch)?;
+            let bases = self.view.bases();
+            let queries = slice::from_ref(&known.0.vector).iter().map(Vec::as_slice);
+            let queries: Vec<&[f32]> = queries.collect();
+            let wanted = Wanted::nearest(&queries, self.most_dims, LIMIT);
+            let run = Run::new(self.view, queries[0], &wanted, &bases, None);
+            let mut list = std::mem::take(&mut scratch.shortlist);
+            let answer = run.adapt_found(plan, true, &mut list, Explain::default(), scratch)?;
+            let hits = truth.iter().filter(|t| answer.found.iter().any(|f| f.position == **t));
+            recalls.push(hits.count() as f64 / truth.len().max(1) as f64);
+            compared += answer.listed as u64;
+            scratch.shortlist = list;
+        }
+        let walks = (held_out.len() * graphs).max(1);
+        Ok((summary(&recalls, compared), scored as f32 / walks as f32))
+    }
+}
+
+/// What walks must find for a search to find `share`: they may lose half of what may be lost.
+fn found_by_walks(share: f64) -> f64 {
+    1.0 - (1.0 - share) / 2.0
+}
+
+/// The least margin by which walks find `share`; twice the widest tried where none does.
+fn margin_for(share: f64, curve: &[(f32, f64)]) -> f32 {
+    let Some(at) = curve.iter().position(|point| point.1 >= share) else {
+        return curve.last().map_or(1.0, |point| point.0 * 2.0);
+    };
+    let (high, low) = (curve[at], curve[at.saturating_sub(1)]);
+    let t = if high.1 > low.1 { (share - low.1) / (high.1 - low.1) } else { 1.0 };
+    low.0 + t as f32 * (high.0 - low.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::margin_for;
+
+    #[test]
+    fn margins_are_read_off_the_curve() {
+        let curve = [(0.1, 0.5), (0.2, 0.9), (0.3, 0.9), (0.4, 1.0)];
+        let is = |share, margin: f32| (margin_for(share, &curve) - margin).abs() < 1e-6;
+        assert!(is(0.3, 0.1) && is(0.7, 0.15) && is(0.9, 0.2) && is(0.95, 0.35) && is(1.0, 0.4));
+        assert!((margin_for(0.99, &curve[..2]) - 0.4).abs() < 1e-6, "not reached");
+    }
+}
