@@ -65,7 +65,7 @@ impl Run<'_> {
     /// How far to walk a part; `None` where it is scanned.
     pub(super) fn beam(&self, plan: &Entry, at: usize) -> Option<Beam> {
         let part = &self.view.parts[at];
-        let graph = part.graph.as_ref().filter(|graph| self.dims * 2 >= graph.code().dims)?;
+        let graph = part.walkable().filter(|graph| self.dims * 2 >= graph.code().dims)?;
         let pass = match &self.selection {
             Some(selection) => selection.of_part(at).len(),
             None => part.live_rows(),
@@ -92,7 +92,7 @@ impl Run<'_> {
         let mut report: Option<StageReport> = None;
         let mut hops = 0;
         for at in 0..self.view.parts.len() {
-            let (Some(beam), Some(graph)) = (self.beam(plan, at), &self.view.parts[at].graph)
+            let (Some(beam), Some(graph)) = (self.beam(plan, at), self.view.parts[at].walkable())
             else {
                 continue;
             };
@@ -109,6 +109,18 @@ impl Run<'_> {
             stage.time = start.elapsed();
         }
         Ok(report)
+    }
+
+    /// What a scan is called; a graph that would have been walked, had it not been damaged,
+    /// is not passed over in silence.
+    pub(super) fn scan_name(&self, plan: &Entry) -> String {
+        let damaged = self.view.parts.iter().filter(|part| part.graph_damage().is_some()).count();
+        match damaged {
+            n if n > 0 && plan.walks != Walks::Never => {
+                format!("scan {}, damaged graphs: {n}", plan.code)
+            }
+            _ => format!("scan {}", plan.code),
+        }
     }
 
     fn walk_report(&self, graph: &Graph) -> StageReport {
@@ -130,7 +142,10 @@ impl Run<'_> {
         let query = RowQuery::new(graph.code(), self.query, self.dims);
         let mask = self.selection.as_ref().map(|some| some.mask(at, part.rows.len()));
         let mask = mask.as_deref().or_else(|| part.alive());
-        graph.search(&mut scratch.walk, &query, beam, mask)?;
+        let walked = graph.search(&mut scratch.walk, &query, beam, mask);
+        walked.inspect_err(|damage| {
+            part.graph.iter().for_each(|graph| graph.give_up(damage));
+        })?;
         let before = scratch.shortlist.len();
         let base = self.bases[at];
         let found = scratch.walk.found(beam);
