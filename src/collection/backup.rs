@@ -31,7 +31,7 @@ pub struct Copied {
     pub rows: u64,
     /// Rows that were left out: see [`CopyOptions::skip_unfit`](crate::CopyOptions::skip_unfit).
     pub skipped: u64,
-    /// Graphs that were left out because they are damaged: searches of the copy scan instead,
+    /// Graphs that were left out because they are damaged, or of a newer version: searches of the copy scan instead,
     /// and [`Collection::build_graphs`] makes new ones.
     pub graphs_left_out: usize,
     /// Its files.
@@ -202,7 +202,7 @@ impl Backup<'_> {
         let Some(file) = self.from.open(&name)? else { return Ok(()) };
         let (dims, as_segment) = (next.schema.dims(), entry.as_segment(segment.rows));
         let check = match Check::of_graph(file, &next.collection, dims, &as_segment) {
-            Err(Error::Corrupt(_)) => return Ok(()),
+            Err(Error::Corrupt(_) | Error::UnsupportedFormat { .. }) => return Ok(()),
             check => check?,
         };
         next.graphs.push(*entry);
