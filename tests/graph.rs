@@ -311,6 +311,10 @@ fn damage_that_a_walk_comes_upon_ends_its_walks_and_no_search() {
     folder.write(&name, bytes);
     let collection = folder.open(Options::new()).expect("open");
     assert_eq!(collection.info().expect("info").graph_errors, [""; 0], "links were not read yet");
+    let copy = Folder::default();
+    assert_eq!(copy.back_up(&collection, &|_| true).expect("backup").graphs_left_out, 1);
+    assert!(graph_files(&copy).is_empty(), "what was begun of it is removed");
+    copy.open(Options::new()).expect("open").verify().expect("a backup has no damage");
     let threads = (0..4).map(|n| {
         let collection = collection.clone();
         std::thread::spawn(move || {
