@@ -57,7 +57,7 @@ const LOG: u64 = 64 << 20;
 const RECOVERIES: usize = 4;
 
 /// What a process wrote before it died: dimensions, rows of a commit.
-const WRITTEN: [(usize, u64); 3] = [(1024, 1000), (128, 1), (4, 1)];
+const WRITTEN: [(usize, u64); 3] = [(1024, 1000), (128, 1), (4, 100)];
 
 fn recovery() -> Result<(), Box<dyn std::error::Error>> {
     println!("recovery of a log:");

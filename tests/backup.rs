@@ -341,9 +341,12 @@ fn whole() -> matryo::Result<Collection> {
 fn rows(collection: &Collection) -> matryo::Result<Vec<matryo::Row>> {
     collection.verify()?;
     let mut rows = collection.snapshot().iter().collect::<matryo::Result<Vec<_>>>()?;
-    rows.sort_by(|a, b| a.id.to_string().cmp(&b.id.to_string()));
+    rows.sort_by_key(|row| row.id.to_string());
     Ok(rows)
 }
+
+/// A way to copy a collection.
+type Way<'a> = &'a dyn Fn(&Recorder) -> matryo::Result<()>;
 
 /// Writes a copy, cuts the power before every operation of it, and opens what is left: how
 /// many states there were, and how many of them opened as something that is not the whole, or
@@ -383,7 +386,7 @@ fn power_cuts_leave_a_whole_copy_or_none() -> Done {
     let collection = whole()?;
     let backup = |to: &Recorder| to.back_up(&collection).map(drop);
     let copy = |to: &Recorder| to.copy(&collection, &CopyOptions::new().dims(16)).map(drop);
-    let ways: [&dyn Fn(&Recorder) -> matryo::Result<()>; 2] = [&backup, &copy];
+    let ways: [Way; 2] = [&backup, &copy];
     for way in ways {
         let (states, bad) = power_cuts(way, None);
         println!("{states} states");

@@ -143,13 +143,13 @@ fn sync_fails(how: Failure, at: usize) -> Outcome {
     let Some(Error::Io { action: "sync", path, .. }) = failed else {
         return Outcome::OtherOperation;
     };
-    let [.., before, seen] = states.as_slice() else { unreachable!("there was a step") };
-    assert_eq!(before, seen, "{path:?}: what failed is not seen");
     let name = path.file_name().expect("a name").to_string_lossy();
+    let [.., before, seen] = states.as_slice() else { unreachable!("there was a step") };
+    assert_eq!(before, seen, "{name}: what failed is not seen");
     let ended = match put(&db, 5) {
         Ok(()) => false,
         Err(Error::Poisoned { .. }) => true,
-        Err(e) => panic!("{path:?}: {e}"),
+        Err(e) => panic!("{name}: {e}"),
     };
     // What the step that failed would have left, where it may be on disk.
     let reached = ids(&db);
@@ -160,7 +160,7 @@ fn sync_fails(how: Failure, at: usize) -> Outcome {
         for keep in [&|n| n != lost, &(|n| n < lost) as &dyn Fn(usize) -> bool] {
             let left = replay.folder(keep, None).open(Options::new()).expect("opens");
             let rows = ids(&left);
-            assert!(rows == reached || (ended && rows == whole), "{path:?}: {rows:?}");
+            assert!(rows == reached || (ended && rows == whole), "{name}: {rows:?}");
             left.verify().expect("intact");
         }
     }
