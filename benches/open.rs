@@ -64,10 +64,12 @@ fn recovery() -> Result<(), Box<dyn std::error::Error>> {
     for (dims, batch) in WRITTEN {
         let dir = tempfile::tempdir()?;
         let (rows, commits) = leave(dir.path(), dims, batch)?;
-        let (mut folders, mut kept) = (0..=RECOVERIES, Vec::new());
+        let (mut folders, mut kept, mut busy) = (0..=RECOVERIES, Vec::new(), Vec::new());
         let mut recover = || {
             let folder = dir.path().join(folders.next().expect("one for each run").to_string());
+            let before = processor_seconds();
             let recovered = Collection::open_with(&folder, quiet()).expect("recovers");
+            busy.push(processor_seconds() - before);
             assert_eq!((recovered.len(), recovered.snapshot().lsn()), (rows, commits));
             // Closing writes again, and is not what is asked about.
             kept.push(recovered);
@@ -86,8 +88,10 @@ fn recovery() -> Result<(), Box<dyn std::error::Error>> {
             let (seconds, noise) = (timing.seconds, timing.noise * 100.0);
             println!("    {name:<20} {seconds:>7.3} s  (A/A {noise:.1} %)");
         }
-        let scaled = timings[0].seconds * LOG as f64 / bytes.len() as f64;
-        println!("    {scaled:.2} s for 64 MiB, to be below 2");
+        busy.sort_by(f64::total_cmp);
+        let for_64_mib = |seconds: f64| seconds * LOG as f64 / bytes.len() as f64;
+        let (clock, busy) = (for_64_mib(timings[0].seconds), for_64_mib(busy[busy.len() / 2]));
+        println!("    {clock:.2} s for 64 MiB, to be below 2; {busy:.2} s of them on a processor");
     }
     Ok(())
 }
@@ -126,6 +130,14 @@ fn leave(dir: &Path, dims: usize, batch: u64) -> Result<(u64, u64), Box<dyn std:
     drop(collection);
     std::fs::remove_dir_all(path)?;
     Ok((rows, commits))
+}
+
+/// How long this thread has run, where the system tells: what else it does meanwhile does not
+/// count. Recovery has one thread.
+fn processor_seconds() -> f64 {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = told.split(' ').next().and_then(|ns| ns.parse::<f64>().ok());
+    nanoseconds.unwrap_or(f64::NAN) / 1e9
 }
 
 /// A vector that says which row it is of.

@@ -222,6 +222,9 @@ fn what_outlives_its_handle_goes_on_or_says_why_not() {
     let db = Collection::create(&path, schema(Metric::Cosine)).expect("create");
     fill(&db, 300);
     db.flush().expect("flush");
+    let info = db.info().expect("info");
+    assert_eq!(info.reserve_bytes, Options::RESERVE, "kept for a full disk");
+    assert_eq!(info.disk_bytes, db.verify().expect("intact").bytes, "and counted apart");
     let (search, snapshot) = (db.search(&vector(1, DIMS)), db.snapshot());
     let mut old = db.batch();
     old.upsert(1000, &vector(1000, DIMS), json!({})).expect("a row");
