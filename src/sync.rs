@@ -9,6 +9,18 @@ pub(crate) use std::sync::atomic;
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use std::thread;
 
+/// Starts a thread that shares the work of this one; `None` where the system has none to
+/// give, and this one does more.
+pub(crate) fn helper<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Option<thread::ScopedJoinHandle<'scope, T>> {
+    #[cfg(not(feature = "shuttle"))]
+    return thread::Builder::new().spawn_scoped(scope, work).ok();
+    #[cfg(feature = "shuttle")]
+    Some(scope.spawn(work))
+}
+
 #[cfg(feature = "shuttle")]
 pub(crate) use scheduled::{Condvar, Mutex, MutexGuard, RwLock, thread};
 #[cfg(feature = "shuttle")]
@@ -99,7 +111,7 @@ mod scheduled {
         use std::io;
         use std::sync::Arc;
 
-        pub(crate) use shuttle::thread::{Result, scope};
+        pub(crate) use shuttle::thread::{Result, Scope, ScopedJoinHandle, scope};
         pub(crate) use std::thread::available_parallelism;
 
         use shuttle::sync::atomic::{AtomicBool, Ordering};

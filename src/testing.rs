@@ -186,6 +186,23 @@ impl Recorder {
         crate::collection::repair::repair(&self.0, options)
     }
 
+    /// Backs a collection up into it.
+    ///
+    /// # Errors
+    /// As [`Collection::backup_with`].
+    pub fn back_up(&self, collection: &Collection) -> Result<Copied> {
+        collection.back_up(&self.0, &|_| true)
+    }
+
+    /// Copies a collection into it.
+    ///
+    /// # Errors
+    /// As [`Collection::copy_with`].
+    pub fn copy(&self, collection: &Collection, options: &CopyOptions) -> Result<Copied> {
+        let schema = options.schema(collection.schema())?;
+        collection.copy_into(&self.0, schema, options, &|_| true)
+    }
+
     /// Operations so far: a moment to cut the power at lies before each of them,
     /// and one behind the last.
     pub fn operations(&self) -> usize {

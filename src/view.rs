@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use crate::calibration::Calibration;
 use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Attached, Graph};
 use crate::kernel::BLOCK;
 use crate::payload::{self, Payload};
 use crate::rows::Rows;
@@ -23,8 +23,8 @@ pub(crate) struct Part {
     pub(crate) segment: Option<FileNumber>,
     /// A run that is being written as a segment, and is merged with no other.
     pub(crate) frozen: bool,
-    /// Links between the rows, if the segment has a graph.
-    pub(crate) graph: Option<Arc<Graph>>,
+    /// Links between the rows, if the segment has a graph, damaged or not.
+    pub(crate) graph: Option<Arc<Attached>>,
     /// `dead` inverted, one word per block, made when first asked for.
     alive: OnceLock<Vec<u64>>,
 }
@@ -39,7 +39,7 @@ impl Part {
     }
 
     /// The same rows, with a graph or without.
-    pub(crate) fn with_graph(&self, graph: Option<Arc<Graph>>) -> Self {
+    pub(crate) fn with_graph(&self, graph: Option<Arc<Attached>>) -> Self {
         let (rows, dead) = (self.rows.clone(), self.dead.clone());
         Self { graph, ..Self::new(rows, dead, self.segment) }
     }
@@ -48,6 +48,16 @@ impl Part {
     pub(crate) fn with_dead(&self, dead: RoaringBitmap) -> Self {
         let (frozen, graph) = (self.frozen, self.graph.clone());
         Self { frozen, graph, ..Self::new(self.rows.clone(), Arc::new(dead), self.segment) }
+    }
+
+    /// The graph, if there is one that can be walked.
+    pub(crate) fn walkable(&self) -> Option<&Graph> {
+        self.graph.as_ref()?.usable()
+    }
+
+    /// Why the graph cannot be walked, if there is one and it cannot.
+    pub(crate) fn graph_damage(&self) -> Option<&str> {
+        self.graph.as_ref()?.damage()
     }
 
     /// The same run, to be written as a segment.
@@ -116,6 +126,11 @@ pub(crate) struct View {
 impl View {
     pub(crate) fn live_rows(&self) -> u64 {
         self.parts.iter().map(|p| p.live_rows()).sum()
+    }
+
+    /// How many parts have a graph that can be walked.
+    pub(crate) fn walkable(&self) -> usize {
+        self.parts.iter().filter(|part| part.walkable().is_some()).count()
     }
 
     /// Position of the first row of each part, when rows of all parts are

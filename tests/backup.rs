@@ -5,9 +5,10 @@ mod support;
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 
-use matryo::testing::Folder;
+use matryo::testing::{Bug, Flaw, Folder, Recorder, sow};
 use matryo::{Collection, CopyOptions, Error, Metric, Options, Precision, Schema, json};
-use support::{DIMS, files, folder_of, read_only, schema, sure_answers, vector};
+use support::cuts::losses;
+use support::{DIMS, Rng, files, folder_of, read_only, schema, sure_answers, vector};
 
 type Done = Result<(), Box<dyn std::error::Error>>;
 
@@ -322,6 +323,88 @@ fn declared_fields_are_kept_and_filtered_by_in_every_copy() -> Done {
         let dims = other.schema().dims();
         let hits = other.search(&vec![1.0; dims]).filter(below.clone()).limit(100).run()?.hits;
         assert_eq!(hits.len() as u64, expected, "{name}");
+    }
+    Ok(())
+}
+
+/// A collection of every kind of file: segments, tombstones, a graph, rows in the log.
+fn whole() -> matryo::Result<Collection> {
+    let folder = Folder::default();
+    let collection = folder.create(schema(), Options::new())?;
+    fill(&collection)?;
+    collection.build_graphs()?;
+    put(&collection, 68..72)?;
+    Ok(collection)
+}
+
+/// Every row of a collection that is intact.
+fn rows(collection: &Collection) -> matryo::Result<Vec<matryo::Row>> {
+    collection.verify()?;
+    let mut rows = collection.snapshot().iter().collect::<matryo::Result<Vec<_>>>()?;
+    rows.sort_by_key(|row| row.id.to_string());
+    Ok(rows)
+}
+
+/// A way to copy a collection.
+type Way<'a> = &'a dyn Fn(&Recorder) -> matryo::Result<()>;
+
+/// Writes a copy, cuts the power before every operation of it, and opens what is left: how
+/// many states there were, and how many of them opened as something that is not the whole, or
+/// did not open although the copy was said to be done.
+fn power_cuts(
+    copy: &dyn Fn(&Recorder) -> matryo::Result<()>,
+    flaw: Option<Flaw>,
+) -> (usize, usize) {
+    let recorder = Recorder::new(flaw);
+    copy(&recorder).expect("copies");
+    let done = recorder.operations();
+    let mut replay = recorder.replay();
+    while replay.step() {}
+    let whole = replay.folder(|_| true, None).open(read_only()).expect("opens");
+    let whole = rows(&whole).expect("intact");
+    assert_eq!(whole.len(), 70);
+    let (mut replay, mut rng) = (recorder.replay(), Rng(7));
+    let (mut at, mut states, mut bad) = (0, 0, 0);
+    loop {
+        for (keep, torn) in losses(&replay, &mut rng) {
+            let left = replay.folder(|n| keep[n], torn);
+            states += 1;
+            bad += usize::from(match left.open(Options::new()) {
+                Ok(collection) => !rows(&collection).is_ok_and(|rows| rows == whole),
+                Err(_) => at == done,
+            });
+        }
+        if !replay.step() {
+            return (states, bad);
+        }
+        at += 1;
+    }
+}
+
+#[test]
+fn power_cuts_leave_a_whole_copy_or_none() -> Done {
+    let collection = whole()?;
+    let backup = |to: &Recorder| to.back_up(&collection).map(drop);
+    let copy = |to: &Recorder| to.copy(&collection, &CopyOptions::new().dims(16)).map(drop);
+    let ways: [Way; 2] = [&backup, &copy];
+    for way in ways {
+        let (states, bad) = power_cuts(way, None);
+        println!("{states} states");
+        assert!(states > 300, "only {states}");
+        assert_eq!(bad, 0, "of {states}");
+        for flaw in [Flaw::NoDirSync, Flaw::NoSyncOf("seg-"), Flaw::NoDirSyncAfterRename] {
+            assert!(power_cuts(way, Some(flaw)).1 > 0, "{flaw:?} was not noticed");
+        }
+        for bug in [Bug::SegmentNotSynced, Bug::ManifestNotSynced, Bug::FolderNotSyncedAfterInstall]
+        {
+            sow(Some(bug));
+            let noticed = power_cuts(way, None).1 > 0;
+            sow(None);
+            assert!(noticed, "{bug:?} was not noticed");
+        }
+    }
+    for name in ["del-", "gra-"] {
+        assert!(power_cuts(&backup, Some(Flaw::NoSyncOf(name))).1 > 0, "{name} was not noticed");
     }
     Ok(())
 }

@@ -214,6 +214,7 @@ fn info_bench_and_verify_say_what_is_there() -> Done {
     assert_eq!(info["disk_bytes_per_vector"], json!(disk / 3000.0));
     let regions = info["disk_bytes_by_region"].as_object().expect("an object");
     assert!((regions.values().filter_map(Value::as_f64).sum::<f64>() - disk).abs() < 0.5);
+    assert_eq!(info["reserve_bytes"], json!(0), "a bulk load keeps none");
     assert!(info["ram_bytes_per_vector"].as_f64().expect("a number") >= 32.0 + 12.0);
 
     let truth: Vec<_> = queries.iter().map(|q| ids_only(&brute_force(&base, q, DIMS))).collect();

@@ -4,14 +4,16 @@
 
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use matryo::{Options, json};
+use matryo::testing::{Failure, Folder, Recorder};
+use matryo::{Collection, Error, Options, Result, json};
 use support::fails::{FAILURES, sweep};
 use support::full::{
     deletes_go_on, nothing_goes_on_without_a_reserve, reserve_comes_and_goes, with_disk,
 };
-use support::{DIMS, long, vector};
+use support::{DIMS, long, schema, vector};
 
 #[test]
 fn an_operation_that_fails_loses_nothing_that_was_acknowledged() {
@@ -66,4 +68,114 @@ fn on_a_full_disk_recovery_goes_on() {
 #[test]
 fn the_reserve_is_taken_before_the_first_commit_and_again_when_there_is_room() {
     with_disk(reserve_comes_and_goes);
+}
+
+/// Steps that sync each kind of file: log, manifest, segment, tombstones, graph, folder.
+const SYNCING: [fn(&Collection) -> Result<()>; 6] = [
+    |db| put(db, 1),
+    Collection::flush,
+    |db| db.delete(1),
+    |db| put(db, 2),
+    Collection::flush,
+    |db| db.build_graphs().map(drop),
+];
+
+fn put(db: &Collection, id: u64) -> Result<()> {
+    let mut batch = db.batch();
+    for id in [id, id + 100, id + 200] {
+        batch.upsert(id, &vector(id, DIMS), json!({"n": id}))?;
+    }
+    batch.commit()
+}
+
+fn ids(db: &Collection) -> BTreeSet<String> {
+    db.snapshot().iter().map(|row| row.expect("readable").id.to_string()).collect()
+}
+
+/// File systems that promise blocks which they do not have say so when a file is synced, and
+/// what of it is on disk then, nobody knows. Where that is the log, or the name of the manifest,
+/// writing ends; a file that nothing names yet is given up, and writing goes on.
+#[test]
+fn a_sync_that_finds_no_room_ends_writing_only_where_something_is_in_doubt() {
+    let mut seen: BTreeMap<(String, bool), usize> = BTreeMap::new();
+    for code in [28, 122] {
+        for at in 0.. {
+            match sync_fails(Failure { code, percent_written: 0 }, at) {
+                Outcome::OtherOperation => {}
+                Outcome::Sync(file, ended) => *seen.entry((file, ended)).or_default() += 1,
+                Outcome::NoMore => break,
+            }
+        }
+    }
+    let of = |file: &str, ended| seen.get(&(file.to_owned(), ended)).copied().unwrap_or(0);
+    println!("{seen:?}");
+    for file in ["seg-", "del-", "gra-", "tmp-"] {
+        assert!(of(file, false) > 0 && of(file, true) == 0, "{file}: {seen:?}");
+    }
+    assert!(of("wal-", false) > 0, "a log that is new: {seen:?}");
+    assert!(of("wal-", true) > 0, "one with commits: {seen:?}");
+    assert!(of("mem", false) > 0 && of("mem", true) > 0, "before and after a rename: {seen:?}");
+}
+
+enum Outcome {
+    OtherOperation,
+    /// The beginning of the file's name, and whether writing ended.
+    Sync(String, bool),
+    NoMore,
+}
+
+/// One operation fails.
+fn sync_fails(how: Failure, at: usize) -> Outcome {
+    let recorder = Recorder::new(None);
+    // With a reserve the steps would be tried again.
+    let db = recorder.create(schema(), Options::new().reserve(0)).expect("create");
+    let begin = recorder.tried();
+    recorder.fail(begin + at..begin + at + 1, how);
+    let mut states = vec![ids(&db)];
+    let failed = SYNCING.iter().find_map(|step| {
+        let error = step(&db).err();
+        states.push(ids(&db));
+        error
+    });
+    if recorder.tried() <= begin + at {
+        return Outcome::NoMore;
+    }
+    let Some(Error::Io { action: "sync", path, .. }) = failed else {
+        return Outcome::OtherOperation;
+    };
+    let name = path.file_name().expect("a name").to_string_lossy();
+    let [.., before, seen] = states.as_slice() else { unreachable!("there was a step") };
+    assert_eq!(before, seen, "{name}: what failed is not seen");
+    let ended = match put(&db, 5) {
+        Ok(()) => false,
+        Err(Error::Poisoned { .. }) => true,
+        Err(e) => panic!("{name}: {e}"),
+    };
+    // What the step that failed would have left, where it may be on disk.
+    let reached = ids(&db);
+    let whole = redo(states.len() - 1);
+    let mut replay = recorder.replay();
+    while replay.step() {}
+    for lost in 0..=replay.pending() {
+        for keep in [&|n| n != lost, &(|n| n < lost) as &dyn Fn(usize) -> bool] {
+            let left = replay.folder(keep, None).open(Options::new()).expect("opens");
+            let rows = ids(&left);
+            assert!(rows == reached || (ended && rows == whole), "{name}: {rows:?}");
+            left.verify().expect("intact");
+        }
+    }
+    if !ended {
+        db.flush().expect("there is room again");
+        db.compact().expect("there is room again");
+        db.verify().expect("intact");
+    }
+    assert_eq!(ids(&db), reached);
+    Outcome::Sync(name.chars().take(4).collect(), ended)
+}
+
+/// The rows after so many steps, where none fails.
+fn redo(steps: usize) -> BTreeSet<String> {
+    let db = Folder::default().create(schema(), Options::new()).expect("create");
+    SYNCING.iter().take(steps).for_each(|step| step(&db).expect("nothing fails"));
+    ids(&db)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use matryo::testing::{Bug, Folder, Recorder, sow};
+use matryo::testing::{Bug, Failure, Folder, Recorder, sow};
 use matryo::{
     Collection, CopyOptions, Error, FieldKind, Funnel, Metric, Options, RepairOptions, RowId,
     Schema, field, json,
@@ -210,11 +210,9 @@ fn damage_is_noticed_and_repaired_without_losing_a_row() {
         let mut bytes = good.clone();
         bytes[at] ^= 4;
         damaged.write(&name, bytes);
-        let noticed = match damaged.open(Options::new()) {
-            Err(e) => matches!(e, Error::Corrupt(_)),
-            Ok(collection) => matches!(collection.verify(), Err(Error::Corrupt(_))),
-        };
-        assert!(noticed, "byte {at} of {}", good.len());
+        let collection = damaged.open(Options::new()).expect("rows are intact");
+        assert!(matches!(collection.verify(), Err(Error::Corrupt(_))), "byte {at}");
+        drop(collection);
         let repaired = damaged.repair(&RepairOptions::new()).expect("repair");
         assert_eq!((repaired.rows, repaired.lost, repaired.damage.len()), (1500, 0, 1));
         let collection = damaged.open(Options::new()).expect("open");
@@ -223,9 +221,175 @@ fn damage_is_noticed_and_repaired_without_losing_a_row() {
         assert!(graph_files(&damaged).is_empty());
     }
     folder.remove(&name);
-    assert!(matches!(folder.open(Options::new()), Err(Error::Corrupt(_))), "missing");
     assert_eq!(folder.repair(&RepairOptions::new()).expect("repair").rows, 1500);
     assert_eq!(folder.open(Options::new()).expect("open").build_graphs().expect("new").segments, 1);
+}
+
+/// The bytes of a graph file, damaged in a way that is found when the collection is opened.
+fn unreadable(good: &[u8]) -> Vec<(&'static str, Option<Vec<u8>>)> {
+    let flipped = |at: usize| {
+        let mut bytes = good.to_vec();
+        bytes[at] ^= 1;
+        Some(bytes)
+    };
+    vec![
+        ("missing", None),
+        ("empty", Some(Vec::new())),
+        ("cut", Some(good[..good.len() - 1].to_vec())),
+        ("longer", Some([good, &[0]].concat())),
+        ("header", flipped(20)),
+        ("graph meta", flipped(4096)),
+        ("region table", flipped(good.len() - 100)),
+        ("footer", flipped(good.len() - 1)),
+    ]
+}
+
+#[test]
+fn a_graph_that_cannot_be_opened_costs_its_speed_and_no_row() {
+    let (folder, collection) = with_graph();
+    let funnel = || Funnel::graph(200, []);
+    collection.drop_graphs().expect("drop");
+    let scanned: Vec<_> = (0..20).map(|query| ids(&collection, query, funnel()).0).collect();
+    collection.build_graphs().expect("build");
+    drop(collection);
+    let name = graph_files(&folder)[0].clone();
+    let good = folder.read(&name).expect("there");
+    for (what, bytes) in unreadable(&good) {
+        let damaged = folder.fork();
+        damaged.remove(&name);
+        bytes.into_iter().for_each(|bytes| damaged.write(&name, bytes));
+        for read_only in [true, false] {
+            let options = Options::new().read_only(read_only);
+            let collection = damaged.open(options).expect(what);
+            let told = collection.info().expect("info").graph_errors;
+            assert!(told.len() == 1 && told[0].contains(&name), "{what}: {told:?}");
+            for (query, hits) in (0..).zip(&scanned) {
+                let (found, stages) = ids(&collection, query, funnel());
+                assert_eq!(&found, hits, "{what}");
+                assert!(stages.starts_with("scan 8 bit x 24, damaged graphs: 1;"), "{stages}");
+            }
+            assert!(!ids(&collection, 0, Funnel::exact()).1.contains("damaged"), "{what}");
+            assert!(matches!(collection.verify(), Err(Error::Corrupt(_))), "{what}");
+        }
+        writes_go_on_and_a_new_graph_cures(&damaged, &name, what);
+    }
+}
+
+/// Rows come and go beside a damaged graph; a backup leaves it out; building replaces it.
+fn writes_go_on_and_a_new_graph_cures(damaged: &Folder, name: &str, what: &str) {
+    let collection = damaged.open(Options::new().graph_min_rows(0)).expect("open");
+    collection.delete(0).expect("delete");
+    fill(&collection, 1500..1510);
+    collection.flush().expect("flush");
+    assert_eq!(collection.info().expect("info").graph_errors.len(), 1, "{what}: nobody built");
+    let copy = Folder::default();
+    let copied = copy.back_up(&collection, &|_| true).expect("backup");
+    assert_eq!((copied.rows, copied.graphs_left_out), (1509, 1), "{what}");
+    let copy = copy.open(Options::new()).expect("open");
+    copy.verify().expect("a backup has no damage");
+    assert_eq!(copy.info().expect("info").graph_errors, [""; 0]);
+
+    assert_eq!(collection.build_graphs().expect("build").segments, 2, "{what}: a new one, too");
+    assert_eq!(collection.info().expect("info").graph_errors, [""; 0]);
+    assert!(!graph_files(damaged).contains(&name.to_owned()) && graph_files(damaged).len() == 2);
+    collection.verify().expect("intact");
+    assert!(recall(&collection) >= 0.99, "{what}");
+}
+
+#[test]
+fn damage_that_a_walk_comes_upon_ends_its_walks_and_no_search() {
+    let (folder, collection) = with_graph();
+    drop(collection);
+    let name = graph_files(&folder)[0].clone();
+    let good = folder.read(&name).expect("there");
+    // Every block of links, the last region before the table: whichever a walk touches first.
+    let mut bytes = good.clone();
+    let links = 1500 * 48 * 4;
+    let table = (good.len() - 1) / 4096 * 4096;
+    let first = table - links / 4096 * 4096;
+    (first..table).step_by(4096).for_each(|at| bytes[at] ^= 1);
+    folder.write(&name, bytes);
+    let collection = folder.open(Options::new()).expect("open");
+    assert_eq!(collection.info().expect("info").graph_errors, [""; 0], "links were not read yet");
+    let copy = Folder::default();
+    assert_eq!(copy.back_up(&collection, &|_| true).expect("backup").graphs_left_out, 1);
+    assert!(graph_files(&copy).is_empty(), "what was begun of it is removed");
+    copy.open(Options::new()).expect("open").verify().expect("a backup has no damage");
+    let threads = (0..4).map(|n| {
+        let collection = collection.clone();
+        std::thread::spawn(move || {
+            (0..10).for_each(|query| {
+                let (hits, stages) = ids(&collection, query + n, Funnel::graph(200, []));
+                let truth = ids(&collection, query + n, Funnel::exact()).0;
+                assert_eq!(hits, truth, "8 bits and 200 of 1500 rows");
+                assert!(stages.starts_with("scan") && stages.contains("damaged graphs: 1"));
+            });
+        })
+    });
+    let threads: Vec<_> = threads.collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    let told = collection.info().expect("info").graph_errors;
+    assert!(told.len() == 1 && told[0].contains("checksum"), "{told:?}");
+    let queries: Vec<_> = (0..5).map(vector).collect();
+    let batch = collection.search_batch(&queries).funnel(Funnel::graph(200, [])).run();
+    assert_eq!(batch.expect("batch").len(), 5);
+    assert_eq!(collection.build_graphs().expect("build").segments, 1);
+    assert!(recall(&collection) >= 0.99);
+    collection.verify().expect("intact");
+}
+
+#[test]
+fn too_little_of_something_is_no_damage() {
+    let recorder = Recorder::new(None);
+    let collection = recorder.create(schema(), Options::new()).expect("create");
+    fill(&collection, 0..100);
+    collection.build_graphs().expect("build");
+    drop(collection);
+    let (mut refused, mut told) = (0, 0);
+    for at in 0.. {
+        let begin = recorder.tried();
+        let few = Failure { code: 24, percent_written: 0 }; // EMFILE
+        recorder.fail(begin + at..begin + at + 1, few);
+        let opened = recorder.open(Options::new().read_only(true));
+        if recorder.tried() <= begin + at {
+            break;
+        }
+        match opened {
+            Ok(collection) => told += collection.info().expect("info").graph_errors.len(),
+            Err(e) => {
+                refused += 1;
+                assert!(matches!(e, Error::Io { .. }), "{e}");
+            }
+        }
+    }
+    assert!(refused > 3 && told == 0, "{refused} {told}");
+}
+
+#[test]
+fn readers_beside_a_writer_get_graphs_of_segments_they_have_open() {
+    let folder = Folder::default();
+    let collection = folder.create(schema(), Options::new()).expect("create");
+    fill(&collection, 0..1500);
+    collection.flush().expect("flush");
+    let reader = folder.open(Options::new().read_only(true)).expect("open");
+    let walks = || ids(&reader, 3, Funnel::graph(200, [])).1.contains("hops");
+    assert!(!walks());
+    collection.build_graphs().expect("build");
+    assert!(!walks(), "not refreshed");
+    assert!(reader.refresh().expect("refresh") && walks());
+    assert!(recall(&reader) >= 0.99);
+    // Commits, tombstones and another segment leave it in its place.
+    fill(&collection, 1500..1510);
+    assert!(reader.refresh().expect("refresh") && walks());
+    collection.delete(3).expect("delete");
+    collection.flush().expect("flush");
+    assert!(reader.refresh().expect("refresh") && walks());
+    let before = reader.snapshot();
+    collection.drop_graphs().expect("drop");
+    assert!(reader.refresh().expect("refresh") && !walks());
+    assert_eq!(reader.info().expect("info").graph_errors, [""; 0], "dropped, not damaged");
+    assert_eq!(before.len(), reader.len());
+    assert!(!reader.refresh().expect("refresh"), "nothing new");
 }
 
 #[test]

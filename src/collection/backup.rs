@@ -31,6 +31,9 @@ pub struct Copied {
     pub rows: u64,
     /// Rows that were left out: see [`CopyOptions::skip_unfit`](crate::CopyOptions::skip_unfit).
     pub skipped: u64,
+    /// Graphs that were left out because they are damaged, or of a newer version: searches of the copy scan instead,
+    /// and [`Collection::build_graphs`] makes new ones.
+    pub graphs_left_out: usize,
     /// Its files.
     pub files: usize,
     /// Their bytes.
@@ -41,7 +44,8 @@ impl Collection {
     /// Copies the collection as it is now into a new folder (or an empty one),
     /// while commits, searches and merges go on. The copy is a collection like
     /// any other. Every byte is compared with its checksum before it is written,
-    /// and the copy does not open before it is complete and durable.
+    /// and the copy does not open before it is complete and durable. A graph that is
+    /// damaged is left out.
     ///
     /// Works with a collection that is open for reading only, too.
     ///
@@ -85,7 +89,10 @@ impl Collection {
         let done = Backup { from: &*self.shared.vfs, to, progress, total: mapped_bytes(&view) };
         let written = done.write(&view, &mut next).and_then(|()| finish(to, &mut next));
         written.inspect_err(|_| remove_all(to, &next))?;
-        copied(to, &next, &view)
+        let had = view.parts.iter().filter(|part| part.live_rows() > 0 && part.graph.is_some());
+        let graphs_left_out = had.count().saturating_sub(next.graphs.len());
+        let copied = Copied { rows: view.live_rows(), graphs_left_out, ..Copied::default() };
+        measured(to, &next, copied)
     }
 }
 
@@ -110,11 +117,6 @@ pub(super) fn remove_all(to: &dyn Vfs, planned: &Manifest) {
     for name in planned.files() {
         let _ = to.remove(&name);
     }
-}
-
-/// What a finished copy of `view` takes.
-fn copied(to: &dyn Vfs, manifest: &Manifest, view: &View) -> Result<Copied> {
-    measured(to, manifest, Copied { rows: view.live_rows(), ..Copied::default() })
 }
 
 /// Adds files and bytes.
@@ -185,8 +187,8 @@ impl Backup<'_> {
         out.sync()
     }
 
-    /// Copies the graph of a segment, if it has one and it is still there: one that was
-    /// dropped meanwhile is not missed.
+    /// Copies the graph of a segment, if it has one, it is intact and still there: one that was
+    /// dropped meanwhile is not missed, and a damaged one can be built again.
     fn copy_graph(
         &self,
         next: &mut Manifest,
@@ -198,13 +200,24 @@ impl Backup<'_> {
         };
         let name = FileKind::Graph.name(entry.number);
         let Some(file) = self.from.open(&name)? else { return Ok(()) };
-        let dims = next.schema.dims();
-        let check = Check::of_graph(file, &next.collection, dims, &entry.as_segment(segment.rows))?;
+        let (dims, as_segment) = (next.schema.dims(), entry.as_segment(segment.rows));
+        let check = match Check::of_graph(file, &next.collection, dims, &as_segment) {
+            Err(Error::Corrupt(_) | Error::UnsupportedFormat { .. }) => return Ok(()),
+            check => check?,
+        };
         next.graphs.push(*entry);
         let mut out = self.to.create(&name)?;
         let mut buffer = Vec::new();
         for span in check.spans() {
-            out.write(check.read(span, &mut buffer)?)?;
+            match check.read(span, &mut buffer) {
+                Ok(bytes) => out.write(bytes)?,
+                Err(Error::Corrupt(_)) => {
+                    self.to.remove(&name)?;
+                    next.graphs.pop();
+                    return Ok(());
+                }
+                Err(e) => return Err(e),
+            }
         }
         out.sync()
     }

@@ -69,7 +69,7 @@ impl CopyOptions {
     }
 
     /// The schema of the copy.
-    fn schema(&self, from: &Schema) -> Result<Schema> {
+    pub(crate) fn schema(&self, from: &Schema) -> Result<Schema> {
         let dims = self.dims.unwrap_or(from.dims());
         if !(1..=from.dims()).contains(&dims) {
             let why = format!("expected 1 to {} dimensions, got {dims}", from.dims());
@@ -153,7 +153,8 @@ impl Collection {
         self.copy_into(&Disk::create(path.as_ref())?, schema, options, &progress)
     }
 
-    fn copy_into(
+    /// Copies into a folder without a collection.
+    pub(crate) fn copy_into(
         &self,
         to: &dyn Vfs,
         schema: Schema,

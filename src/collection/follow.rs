@@ -23,10 +23,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::open::{MAX_LOG, apply_commits, read_commits, read_log, read_tombstones, strays};
-use super::{Collection, Shared};
+use super::{Collection, Shared, graph};
 use crate::codec::header::{FileHeader, FileKind};
 use crate::error::{Error, Result};
-use crate::manifest::{self, LogEntry, Manifest, SegmentEntry};
+use crate::graph::Attached;
+use crate::manifest::{self, GraphEntry, LogEntry, Manifest, SegmentEntry};
 use crate::rows::Rows;
 use crate::segment::reader::Segment;
 use crate::sown::{Bug, sown};
@@ -43,19 +44,74 @@ const ATTEMPTS: u32 = 3;
 #[derive(Clone)]
 pub(super) struct Follower {
     manifest: Manifest,
-    segments: Opened,
+    files: Opened,
     /// How far the last log is read; nothing where there is none.
     read: Option<Read>,
     pub(super) view: Arc<View>,
 }
 
-/// Segments that are open, as the manifest described them.
-type Opened = HashMap<FileNumber, (SegmentEntry, Arc<dyn Rows>)>;
+/// Files that are open, as the manifest described them.
+#[derive(Clone, Default)]
+struct Opened {
+    segments: HashMap<FileNumber, (SegmentEntry, Arc<dyn Rows>)>,
+    graphs: HashMap<FileNumber, (GraphEntry, Arc<Attached>)>,
+}
+
+impl Opened {
+    fn segment(
+        &mut self,
+        vfs: &dyn Vfs,
+        manifest: &Manifest,
+        entry: &SegmentEntry,
+    ) -> Result<Arc<dyn Rows>> {
+        let same = |old: &SegmentEntry| (old.len, old.table_crc) == (entry.len, entry.table_crc);
+        if let Some((_, rows)) = self.segments.get(&entry.number).filter(|(old, _)| same(old)) {
+            return Ok(rows.clone());
+        }
+        let segment = Segment::open(vfs, &manifest.collection, &manifest.schema, entry)?;
+        let rows: Arc<dyn Rows> = Arc::new(segment);
+        self.segments.insert(entry.number, (*entry, rows.clone()));
+        Ok(rows)
+    }
+
+    /// The graph of a segment, if it has one.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where it cannot be read because a writer has dropped it meanwhile.
+    fn graph(
+        &mut self,
+        vfs: &dyn Vfs,
+        manifest: &Manifest,
+        segment: &SegmentEntry,
+    ) -> Result<Option<Arc<Attached>>> {
+        let Some(entry) = manifest.graph_of(segment.number) else { return Ok(None) };
+        if let Some((_, graph)) = self.graphs.get(&entry.number).filter(|(old, _)| *old == entry) {
+            return Ok(Some(graph.clone()));
+        }
+        let graph = graph::open(vfs, manifest, segment)?;
+        if let Some(damage) = graph.as_ref().and_then(|graph| graph.damage())
+            && manifest::load_installed(vfs)?.generation != manifest.generation
+        {
+            let name = FileKind::Graph.name(entry.number);
+            return Err(Error::corrupt(vfs.path(&name), 0, damage));
+        }
+        self.graphs.extend(graph.iter().map(|graph| (entry.number, (entry, graph.clone()))));
+        Ok(graph)
+    }
+
+    /// Those that the manifest names.
+    fn named_by(&self, manifest: &Manifest) -> Self {
+        let mut named = self.clone();
+        named.segments.retain(|number, _| manifest.segments.iter().any(|s| s.number == *number));
+        named.graphs.retain(|number, _| manifest.graphs.iter().any(|g| g.number == *number));
+        named
+    }
+}
 
 impl Follower {
     /// Reads the collection as it is now.
     pub(super) fn open(vfs: &dyn Vfs) -> Result<Self> {
-        let mut opened = Opened::new();
+        let mut opened = Opened::default();
         settled(vfs, |manifest| {
             strays(vfs, manifest)?;
             Self::load(vfs, manifest, &mut opened)
@@ -64,7 +120,7 @@ impl Follower {
 
     /// The collection as it is now; `None` if it is as it was.
     pub(super) fn refresh(&self, vfs: &dyn Vfs) -> Result<Option<Self>> {
-        let mut opened = self.segments.clone();
+        let mut opened = self.files.clone();
         settled(vfs, |manifest| {
             self.check_successor(vfs, manifest)?;
             let next = match self.go_on(vfs, manifest)? {
@@ -81,26 +137,16 @@ impl Follower {
         let schema = Arc::new(manifest.schema.clone());
         let mut parts = Vec::with_capacity(manifest.segments.len());
         for entry in &manifest.segments {
-            let same =
-                |old: &SegmentEntry| (old.len, old.table_crc) == (entry.len, entry.table_crc);
-            let rows = match opened.get(&entry.number) {
-                Some((old, rows)) if same(old) => rows.clone(),
-                _ => {
-                    let segment = Segment::open(vfs, &manifest.collection, &schema, entry)?;
-                    let rows: Arc<dyn Rows> = Arc::new(segment);
-                    opened.insert(entry.number, (*entry, rows.clone()));
-                    rows
-                }
-            };
+            let rows = opened.segment(vfs, manifest, entry)?;
             let dead = read_tombstones(vfs, manifest, entry)?;
-            parts.push(Arc::new(Part::new(rows, Arc::new(dead), Some(entry.number))));
+            let part = Part::new(rows, Arc::new(dead), Some(entry.number));
+            let graph = opened.graph(vfs, manifest, entry)?;
+            parts.push(Arc::new(if graph.is_some() { part.with_graph(graph) } else { part }));
         }
-        let needed = |number: &FileNumber| manifest.segments.iter().any(|s| s.number == *number);
-        let segments = opened.iter().filter(|(number, _)| needed(number));
-        let segments = segments.map(|(number, segment)| (*number, segment.clone())).collect();
+        let files = opened.named_by(manifest);
         let calibration = manifest.calibration.clone().map(Arc::new);
         let view = View { schema, lsn: manifest.lsn, parts, calibration };
-        let start = Self { manifest: manifest.clone(), segments, read: None, view: Arc::new(view) };
+        let start = Self { manifest: manifest.clone(), files, read: None, view: Arc::new(view) };
         start.read_logs(vfs, &manifest.logs)
     }
 
@@ -123,7 +169,7 @@ impl Follower {
         let (old, new) = (&self.manifest, manifest);
         let numbers = |logs: &[LogEntry]| logs.iter().map(|l| l.number).collect::<Vec<_>>();
         let same_base = (&old.segments, old.lsn) == (&new.segments, new.lsn)
-            && old.calibration == new.calibration
+            && (&old.graphs, &old.calibration) == (&new.graphs, &new.calibration)
             && numbers(&new.logs).starts_with(&numbers(&old.logs));
         if !same_base {
             return Ok(None);

@@ -13,7 +13,7 @@ use super::writer::sync_names;
 use super::{Collection, Progress, Shared};
 use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
-use crate::graph::{self, Graph, MIN_ROWS, Vectors};
+use crate::graph::{self, Attached, Graph, MIN_ROWS, Vectors};
 use crate::manifest::{GraphEntry, Manifest, SegmentEntry};
 use crate::rows::Column;
 use crate::schema::{Metric, Schema};
@@ -42,7 +42,9 @@ pub struct Graphs {
 impl Collection {
     /// Gives every segment of at least two rows a graph, if it has none and can have
     /// one: searches then walk from row to row instead of scanning all codes, where the
-    /// planner expects that to be quicker. Rows in RAM are flushed first.
+    /// planner expects that to be quicker. Rows in RAM are flushed first. A graph that was
+    /// found to be damaged ([`Info::graph_errors`](crate::Info::graph_errors)) is replaced; in
+    /// the background it is left as it is, for somebody to look at the disk.
     ///
     /// A segment can have a graph under [`Metric::Cosine`], and under the other metrics
     /// if all its vectors have the same length (within 1 %): near rows are then near
@@ -64,7 +66,7 @@ impl Collection {
         self.flush()?;
         let shared = &**self.shared;
         let _alone = shared.compacting.lock();
-        build_wanted(shared, 0, &progress)
+        build_all(shared, 0, Damaged::Replace, &progress)
     }
 
     /// Drops all graphs. Searches are slower then, and find the same rows or more; with
@@ -101,20 +103,28 @@ impl Collection {
     }
 }
 
-/// Opens the graph of a segment, if it has one.
+/// Opens the graph of a segment, if it has one. One that is damaged is no error: it says so.
 pub(super) fn open(
     vfs: &dyn Vfs,
     manifest: &Manifest,
     segment: &SegmentEntry,
-) -> Result<Option<Arc<Graph>>> {
+) -> Result<Option<Arc<Attached>>> {
     let Some(entry) = manifest.graph_of(segment.number) else { return Ok(None) };
     let dims = manifest.schema.dims();
-    file::open(vfs, &manifest.collection, dims, &entry, segment.rows).map(Arc::new).map(Some)
+    let opened = file::open(vfs, &manifest.collection, dims, &entry, segment.rows);
+    Attached::new(opened).map(Arc::new).map(Some)
+}
+
+/// What is done about graphs that are damaged.
+#[derive(Clone, Copy, PartialEq)]
+enum Damaged {
+    Leave,
+    Replace,
 }
 
 /// Whether a segment wants a graph that it has not.
 pub(super) fn has_work(shared: &Shared) -> bool {
-    next_wanted(shared, shared.options.graph_min_rows).is_some()
+    next_wanted(shared, shared.options.graph_min_rows, Damaged::Leave).is_some()
 }
 
 /// What the background thread does when there is nothing left to merge.
@@ -130,8 +140,17 @@ pub(super) fn build_wanted(
     min_rows: u64,
     progress: &dyn Fn(Progress) -> bool,
 ) -> Result<Graphs> {
+    build_all(shared, min_rows, Damaged::Leave, progress)
+}
+
+fn build_all(
+    shared: &Shared,
+    min_rows: u64,
+    damaged: Damaged,
+    progress: &dyn Fn(Progress) -> bool,
+) -> Result<Graphs> {
     let mut done = Graphs::default();
-    while let Some(part) = next_wanted(shared, min_rows) {
+    while let Some(part) = next_wanted(shared, min_rows, damaged) {
         build_one(shared, &part, progress)?;
         done.segments += 1;
         done.rows += u64::from(part.rows.len());
@@ -139,11 +158,12 @@ pub(super) fn build_wanted(
     Ok(done)
 }
 
-fn next_wanted(shared: &Shared, min_rows: u64) -> Option<Arc<Part>> {
+fn next_wanted(shared: &Shared, min_rows: u64, damaged: Damaged) -> Option<Arc<Part>> {
+    let replace = damaged == Damaged::Replace;
     let wants = |part: &&Arc<Part>| {
         let rows = part.rows.len();
         part.segment.is_some()
-            && part.graph.is_none()
+            && (part.graph.is_none() || replace && part.graph_damage().is_some())
             && rows >= MIN_ROWS
             && u64::from(rows) >= min_rows
             && (shared.schema.metric() == Metric::Cosine || has_alike_norms(part))
@@ -192,6 +212,7 @@ fn install(shared: &Shared, entry: GraphEntry, graph: Graph) -> Result<()> {
     let vfs = &*shared.vfs;
     let mut writer = shared.lock_writer()?;
     let mut next = writer.manifest.clone();
+    next.graphs.retain(|damaged| damaged.segment != entry.segment);
     next.graphs.push(entry);
     next.drop_orphans();
     if next.graph_of(entry.segment).is_none() {
@@ -201,7 +222,7 @@ fn install(shared: &Shared, entry: GraphEntry, graph: Graph) -> Result<()> {
     }
     writer.install(vfs, next)?;
     let view = shared.view();
-    let graph = Arc::new(graph);
+    let graph = Arc::new(Attached::new(Ok(graph))?);
     let mut parts = view.parts.clone();
     for part in parts.iter_mut().filter(|part| part.segment == Some(entry.segment)) {
         *part = Arc::new(part.with_graph(Some(graph.clone())));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{Collection, ColumnInfo};
 use crate::error::Result;
 use crate::schema::Schema;
+use crate::vfs::disk::RESERVE_NAME;
 
 /// What a collection holds and what it takes.
 #[derive(Debug, Clone)]
@@ -22,8 +23,10 @@ pub struct Info {
     pub memtable_rows: u64,
     /// Bytes of RAM these take: vectors, codes, ids and payloads.
     pub memtable_bytes: u64,
-    /// Bytes of all files.
+    /// Bytes of all files that hold something.
     pub disk_bytes: u64,
+    /// Bytes kept for a full disk ([`Options::reserve`](super::Options::reserve)), beside these.
+    pub reserve_bytes: u64,
     /// Bytes on disk by what they hold.
     pub regions: BTreeMap<&'static str, u64>,
     /// Bytes of stage codes, factors and norms kept in RAM for the rows in segments, and
@@ -36,6 +39,10 @@ pub struct Info {
     pub ram_budget: Option<u64>,
     /// Most dimensions of a search: all, or [`Options::max_dims`](super::Options::max_dims).
     pub max_dims: usize,
+    /// What is wrong with graphs of segments that are damaged, one message each: those found
+    /// at open, and those that a search came upon. Their rows are scanned until
+    /// [`Collection::build_graphs`] makes new ones.
+    pub graph_errors: Vec<String>,
     /// Why merging segments in the background last failed, if it did.
     pub background_error: Option<String>,
 }
@@ -56,11 +63,17 @@ impl Collection {
             memtable_rows: 0,
             memtable_bytes: 0,
             disk_bytes: 0,
+            reserve_bytes: vfs.open(RESERVE_NAME)?.map_or(0, |file| file.len()),
             regions: BTreeMap::new(),
             ram_bytes: 0,
             columns: self.shared.residency.info(&view),
             ram_budget: self.shared.options.ram_budget,
             max_dims: self.shared.residency.dims,
+            graph_errors: view
+                .parts
+                .iter()
+                .filter_map(|p| p.graph_damage().map(String::from))
+                .collect(),
             background_error: self.shared.background_error.lock().clone(),
         };
         for part in &view.parts {
@@ -68,11 +81,11 @@ impl Collection {
             for (what, bytes) in part.rows.disk_bytes() {
                 *info.regions.entry(what).or_default() += bytes;
             }
-            if let Some(graph) = &part.graph {
+            if let Some(graph) = part.walkable() {
                 *info.regions.entry("graphs").or_default() += graph.disk_bytes();
             }
             if part.segment.is_some() {
-                info.ram_bytes += bytes + part.graph.as_ref().map_or(0, |g| g.ram_bytes() as u64);
+                info.ram_bytes += bytes + part.walkable().map_or(0, |g| g.ram_bytes() as u64);
             } else {
                 info.memtable_rows += part.live_rows();
                 info.memtable_bytes += bytes;

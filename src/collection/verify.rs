@@ -11,7 +11,7 @@ use crate::manifest::{self, GraphEntry, Manifest, SegmentEntry};
 use crate::segment::check::{Check, SPAN, Span};
 use crate::segment::graph;
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Mutex, thread};
+use crate::sync::{Mutex, helper, thread};
 use crate::vfs::Vfs;
 
 /// Most threads that sum blocks: more would wait for the disk.
@@ -156,7 +156,9 @@ pub(super) fn check_files(
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let threads = threads.min(cores).min(usize::try_from(stretches).unwrap_or(usize::MAX));
     thread::scope(|scope| {
-        (1..threads).for_each(|_| drop(scope.spawn(|| feed.work())));
+        for _ in 1..threads {
+            helper(scope, || feed.work());
+        }
         feed.work();
     });
     let found = feed.found.into_iter().map(Mutex::into_inner);

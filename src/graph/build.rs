@@ -14,6 +14,8 @@
 //! and the CPU: distances are integers times fixed factors, and orders are fixed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use super::code::{RowCode, RowQuery, quantise};
 use super::prune::{FINE_DIMS, Fine, Pruner};
@@ -21,7 +23,7 @@ use super::reach::{connect, links_of};
 use super::read::Starts;
 use super::walk::{Beam, Nodes, Walk};
 use super::{DEGREE, ENTRIES, MAX_DEGREE, NONE};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernel::gather::prefetch;
 
 /// Rows a walk keeps while a row looks for its links.
@@ -74,7 +76,7 @@ pub(crate) fn build(
         let size = joined.min(BATCH).min(rows - joined);
         let batch = &order[joined..joined + size];
         let links = find_links(&built, &fine, batch, &order[..joined.min(ENTRIES / 8)], threads)?;
-        join(&mut built.links, &fine, batch, &links, threads);
+        join(&mut built.links, &fine, batch, &links, threads)?;
         joined += size;
         watch(joined as u64)?;
     }
@@ -111,19 +113,39 @@ fn encode(vectors: &dyn Vectors, threads: usize) -> Result<(Built, Fine)> {
     let per = rows.div_ceil(threads);
     let rough = built.codes.chunks_mut(per * code.row_bytes()).zip(built.factors.chunks_mut(per));
     let exact = fine.codes.chunks_mut(per * dims).zip(fine.inverse.chunks_mut(per));
-    std::thread::scope(|scope| {
-        let work = |(n, (rough, exact))| {
-            scope.spawn(move || encode_some(vectors, n * per, code, rough, exact))
-        };
-        let workers: Vec<_> = rough.zip(exact).enumerate().map(work).collect();
-        workers.into_iter().try_for_each(|worker| finished(worker.join()))
-    })?;
+    let shares = Mutex::new(rough.zip(exact).enumerate());
+    let work = || -> Result<Vec<()>> {
+        // Not in the head of the loop, which would hold the lock while it works.
+        let next = || shares.lock().unwrap_or_else(PoisonError::into_inner).next();
+        while let Some((n, (rough, exact))) = next() {
+            encode_some(vectors, n * per, code, rough, exact)?;
+        }
+        Ok(Vec::new())
+    };
+    on_threads(threads, &work)?;
     Ok((built, fine))
 }
 
-fn finished<T>(joined: std::thread::Result<Result<T>>) -> Result<T> {
-    // A panic goes on in the thread that waits: it is a bug, and not to be passed over.
-    joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+/// Does `work` on so many threads, or as many as the system has to give, this one among them;
+/// what they found, in any order.
+fn on_threads<T: Send>(
+    threads: usize,
+    work: &(dyn Fn() -> Result<Vec<T>> + Sync),
+) -> Result<Vec<T>> {
+    thread::scope(|scope| {
+        let start = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..threads).map_while(start).collect();
+        let mut found = work();
+        for other in others {
+            // A panic goes on in the thread that waits: it is a bug, and not to be passed over.
+            let more = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            found = found.and_then(|mut found| {
+                found.extend(more?);
+                Ok(found)
+            });
+        }
+        found
+    })
 }
 
 fn encode_some(
@@ -172,16 +194,8 @@ fn find_links(
             }
         }
     };
-    let found = std::thread::scope(|scope| {
-        let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut found = work()?;
-        for worker in workers {
-            found.extend(finished(worker.join())?);
-        }
-        Ok::<_, Error>(found)
-    })?;
     let mut links = vec![Vec::new(); batch.len()];
-    found.into_iter().for_each(|(at, of_row)| links[at] = of_row);
+    on_threads(threads, &work)?.into_iter().for_each(|(at, of_row)| links[at] = of_row);
     Ok(links)
 }
 
@@ -198,7 +212,13 @@ fn visit(built: &Built, fine: &Fine, row: u32, starts: &[u32], walk: &mut Walk) 
 }
 
 /// Enters the links of a batch, and the opposite ones.
-fn join(links: &mut [u32], fine: &Fine, batch: &[u32], found: &[Vec<u32>], threads: usize) {
+fn join(
+    links: &mut [u32],
+    fine: &Fine,
+    batch: &[u32],
+    found: &[Vec<u32>],
+    threads: usize,
+) -> Result<()> {
     let mut opposite: Vec<(u32, u32)> = Vec::new();
     for (&row, of_row) in batch.iter().zip(found) {
         links[row as usize * DEGREE..][..of_row.len()].copy_from_slice(of_row);
@@ -206,15 +226,18 @@ fn join(links: &mut [u32], fine: &Fine, batch: &[u32], found: &[Vec<u32>], threa
     }
     opposite.sort_unstable();
     let per = fine.inverse.len().div_ceil(threads);
-    std::thread::scope(|scope| {
-        for (n, links) in links.chunks_mut(per * DEGREE).enumerate() {
+    let shares = Mutex::new(links.chunks_mut(per * DEGREE).enumerate());
+    let work = || -> Result<Vec<()>> {
+        let next = || shares.lock().unwrap_or_else(PoisonError::into_inner).next();
+        while let Some((n, links)) = next() {
             let first = (n * per) as u32;
             let from = opposite.partition_point(|(to, _)| *to < first);
             let end = opposite.partition_point(|(to, _)| (*to as usize) < (n + 1) * per);
-            let some = &opposite[from..end];
-            scope.spawn(move || link_back(links, first, fine, some));
+            link_back(links, first, fine, &opposite[from..end]);
         }
-    });
+        Ok(Vec::new())
+    };
+    on_threads(threads, &work).map(drop)
 }
 
 /// Adds links, sorted by the row they begin at, to the rows from `first` on.

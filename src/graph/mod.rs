@@ -24,8 +24,10 @@
 //!   prune.rs   which of many near rows become links
 //!   reach.rs   no row is left without a way to it
 //!   read.rs    a graph in a file, whose bytes nobody trusts
+//!   attached.rs  the graph of a segment, usable or damaged
 //! ```
 
+mod attached;
 mod build;
 mod code;
 mod prune;
@@ -35,6 +37,7 @@ mod read;
 mod tests;
 mod walk;
 
+pub(crate) use attached::Attached;
 pub(crate) use build::{Built, Vectors, build};
 pub(crate) use code::{RowCode, RowQuery};
 pub(crate) use read::{Graph, Meta};

@@ -92,7 +92,7 @@ impl Run<'_> {
         scratch: &mut Scratch,
     ) -> Result<Answer> {
         list.sort_unstable_by(|a, b| b.score.total_cmp(&a.score));
-        let graphs = self.view.parts.iter().filter_map(|part| part.graph.as_ref());
+        let graphs = self.view.parts.iter().filter_map(|part| part.walkable());
         let least = graphs.map(|graph| graph.code()).min_by_key(|code| code.dims);
         let plan = plan.behind_walks(least.filter(|_| only_walks));
         self.adapt(&plan, usize::MAX, list, explain, scratch)

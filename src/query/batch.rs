@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::payload::Payload;
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::thread;
+use crate::sync::{helper, thread};
 use crate::types::RowId;
 use crate::view::View;
 
@@ -100,7 +100,8 @@ impl SearchBatch {
         self.with(|search| search.group_by(field, per_group))
     }
 
-    /// Answers on so many threads, this one among them; never more than there are queries.
+    /// Answers on so many threads, this one among them; never more than there are queries, or
+    /// than the system has to give.
     /// Default: as many as the system offers.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
@@ -157,7 +158,8 @@ impl SearchBatch {
             }
         };
         thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            // Where one cannot be had, no more are asked for.
+            let others: Vec<_> = (1..threads).map_while(|_| helper(scope, work)).collect();
             let mut done = work();
             for other in others {
                 let more = other.join().unwrap_or_else(|panic| panic::resume_unwind(panic));

@@ -74,7 +74,25 @@ impl Answer {
 
 /// The rows that are wanted, of those selected, and how they were found: an answer for each
 /// query, the same as if it were alone.
+///
+/// A walk that comes upon damage, in this search or in one beside it, gives its graph up. All
+/// begins again then, or the part might be neither walked nor scanned.
 pub(super) fn run(
+    view: &View,
+    wanted: &Wanted,
+    selection: Option<&Selection>,
+    plan: &Plan,
+) -> Result<Vec<Answer>> {
+    loop {
+        let walkable = view.walkable();
+        let done = run_once(view, wanted, selection, plan);
+        if view.walkable() == walkable {
+            return done;
+        }
+    }
+}
+
+fn run_once(
     view: &View,
     wanted: &Wanted,
     selection: Option<&Selection>,
@@ -228,11 +246,11 @@ pub(super) fn scan(runs: &[Run], plan: &Entry, keep: usize, scratch: &mut Scratc
         }
     }
     let mut explains = Vec::with_capacity(runs.len());
-    for (top, list) in tops.iter_mut().zip(lists).take(runs.len()) {
+    for ((run, top), list) in runs.iter().zip(tops).zip(lists) {
         list.clear();
         top.sorted_into(list);
         let stage = StageReport {
-            name: format!("scan {}", plan.code),
+            name: run.scan_name(plan),
             dims: plan.dims,
             rows_in: rows,
             rows_out: list.len() as u64,

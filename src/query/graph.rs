@@ -54,7 +54,7 @@ impl Run<'_> {
     /// How far to walk a part; `None` where it is scanned.
     pub(super) fn beam(&self, plan: &Entry, at: usize) -> Option<Beam> {
         let part = &self.view.parts[at];
-        let graph = part.graph.as_ref().filter(|graph| self.dims * 2 >= graph.code().dims)?;
+        let graph = part.walkable().filter(|graph| self.dims * 2 >= graph.code().dims)?;
         let pass = match &self.selection {
             Some(selection) => selection.of_part(at).len(),
             None => part.live_rows(),
@@ -90,7 +90,7 @@ impl Run<'_> {
         let mut report: Option<StageReport> = None;
         let mut hops = 0;
         for at in 0..self.view.parts.len() {
-            let (Some(beam), Some(graph)) = (self.beam(plan, at), &self.view.parts[at].graph)
+            let (Some(beam), Some(graph)) = (self.beam(plan, at), self.view.parts[at].walkable())
             else {
                 continue;
             };
@@ -107,6 +107,18 @@ impl Run<'_> {
             stage.time = start.elapsed();
         }
         Ok(report)
+    }
+
+    /// What a scan is called; a graph that would have been walked, had it not been damaged,
+    /// is not passed over in silence.
+    pub(super) fn scan_name(&self, plan: &Entry) -> String {
+        let damaged = self.view.parts.iter().filter(|part| part.graph_damage().is_some()).count();
+        match damaged {
+            n if n > 0 && plan.walks != Walks::Never => {
+                format!("scan {}, damaged graphs: {n}", plan.code)
+            }
+            _ => format!("scan {}", plan.code),
+        }
     }
 
     fn walk_report(&self, graph: &Graph) -> StageReport {
@@ -133,7 +145,10 @@ impl Run<'_> {
         let mask = mask.as_deref().or_else(|| part.alive());
         let base = self.bases[at];
         let without = without.and_then(|position| position.checked_sub(base));
-        graph.search(&mut scratch.walk, &query, beam, mask, without)?;
+        let walked = graph.search(&mut scratch.walk, &query, beam, mask, without);
+        walked.inspect_err(|damage| {
+            part.graph.iter().for_each(|graph| graph.give_up(damage));
+        })?;
         let before = scratch.shortlist.len();
         let found = scratch.walk.found();
         scratch.shortlist.extend(found.map(|(score, row)| Scored { ordinal: base + row, score }));

@@ -33,7 +33,7 @@ impl Measure<'_> {
     /// How far walks over the view's graphs go; `None` where there are none. What walks
     /// estimate are cosines: under another metric it is not known how far these are off.
     pub(super) fn reach(&self, noise: Noise, known: &[Known]) -> Result<Option<Reach>> {
-        let none = self.view.parts.iter().all(|part| part.graph.is_none());
+        let none = self.view.parts.iter().all(|part| part.walkable().is_none());
         if none || self.view.schema.metric() != Metric::Cosine {
             return Ok(None);
         }
@@ -98,7 +98,7 @@ impl Measure<'_> {
         scratch.shortlist.clear();
         let mut scored = 0;
         for (at, part) in self.view.parts.iter().enumerate() {
-            let Some(graph) = &part.graph else { continue };
+            let Some(graph) = part.walkable() else { continue };
             run.walk_part(at, graph, beam, probe.own, scratch)?;
             scored += scratch.walk.scored;
         }
@@ -110,7 +110,7 @@ impl Measure<'_> {
         let bases = self.view.bases();
         let has_graph = |position: u32| {
             let at = bases.partition_point(|base| *base <= position) - 1;
-            self.view.parts[at].graph.is_some()
+            self.view.parts[at].walkable().is_some()
         };
         let nearest = truth.iter().take(LIMIT).map(|row| row.0);
         nearest.filter(|position| has_graph(*position)).collect()
@@ -125,7 +125,7 @@ impl Measure<'_> {
         held_out: &[&Known],
         scratch: &mut Scratch,
     ) -> Result<(Check, f32)> {
-        let graphs = self.view.parts.iter().filter(|part| part.graph.is_some()).count();
+        let graphs = self.view.parts.iter().filter(|part| part.walkable().is_some()).count();
         let (beam, _) = beam(reach, plan.share, LIMIT, 1.0);
         let (mut recalls, mut compared, mut scored) = (Vec::new(), 0, 0);
         for known in held_out {

@@ -5,6 +5,7 @@
 //! region table with the footer. Whoever reads the spans, in any order or on any
 //! number of threads, keeps no more of the file in RAM than the span at hand.
 
+use std::collections::TryReserveError;
 use std::sync::Arc;
 
 use super::format::{Footer, PAGE, RegionKind};
@@ -106,9 +107,13 @@ impl Check {
     /// Reads a span into `buffer` and compares it.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] for the first byte or block that differs.
+    /// [`Error::Corrupt`] for the first byte or block that differs; [`Error::Io`] where there
+    /// is no RAM for the buffer.
     pub(crate) fn read<'b>(&self, span: Span, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
-        buffer.resize(buffer.len().max(span.len), 0);
+        let more = span.len.saturating_sub(buffer.len());
+        let no_room = |e: TryReserveError| Error::io("allocate for", self.path(), e.into());
+        buffer.try_reserve_exact(more).map_err(no_room)?;
+        buffer.resize(buffer.len() + more, 0);
         let bytes = &mut buffer[..span.len];
         self.parts.file.read_at(bytes, span.at)?;
         let (content, padding) = bytes.split_at(span.content);

@@ -199,6 +199,16 @@ impl Folder {
         }
     }
 
+    /// Locks the folder, which no name has to lead to; nothing where the system locks files only.
+    fn lock_itself(&self, patience: Duration) -> Result<Option<File>> {
+        let opened = rustix::fs::openat(&self.fd, ".", FOLDER, Mode::empty());
+        let opened = File::from(opened.map_err(|e| self.io("open", ".", e))?);
+        match self.wait_for(&opened, patience) {
+            Err(Error::Io { .. }) => Ok(None),
+            done => done.map(|()| Some(opened)),
+        }
+    }
+
     fn io(&self, action: &'static str, name: &str, source: impl Into<io::Error>) -> Error {
         Error::io(action, self.dir.join(name), source.into())
     }
@@ -321,16 +331,18 @@ impl Vfs for Disk {
     }
 
     /// The lock counts for whoever finds the file by its name, so it is looked for
-    /// once more when it is locked: another may be there by then.
+    /// once more when it is locked: another may be there by then. The folder itself is
+    /// locked beside it, for whoever removes the file.
     fn lock(&self, patience: Duration) -> Result<Box<dyn Send + Sync>> {
         let folder = &self.folder;
         let start = Instant::now();
+        let left = || patience.saturating_sub(start.elapsed());
         for _ in 0..LOCK_ATTEMPTS {
             let file = folder.open(LOCK_NAME, OFlags::RDWR | OFlags::CREATE);
             let file = file.map_err(|e| folder.io("open", LOCK_NAME, e))?;
-            folder.wait_for(&file, patience.saturating_sub(start.elapsed()))?;
+            folder.wait_for(&file, left())?;
             if folder.is_named(LOCK_NAME, &file)? {
-                return Ok(Box::new(file));
+                return Ok(Box::new((file, folder.lock_itself(left())?)));
             }
         }
         Err(folder.io("lock", LOCK_NAME, io::Error::other("it is replaced again and again")))

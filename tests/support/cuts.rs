@@ -64,7 +64,7 @@ impl Run {
     fn check(&mut self) -> Result<(), String> {
         let mut replay = self.work.recorder.replay();
         for cut in 0.. {
-            for (keep, torn) in self.losses(&replay) {
+            for (keep, torn) in losses(&replay, &mut self.rng) {
                 let left = replay.folder(|n| keep[n], torn);
                 self.check_once(cut, &left).map_err(|why| {
                     let at = replay.describe();
@@ -76,32 +76,6 @@ impl Run {
             }
         }
         Ok(())
-    }
-
-    /// What may be lost now: which of the pending operations are kept, and what
-    /// of the last write.
-    fn losses(&mut self, replay: &Replay) -> Vec<(Vec<bool>, Option<Torn>)> {
-        let n = replay.pending();
-        let mut kept: Vec<Vec<bool>> = vec![vec![true; n], vec![false; n]];
-        for one in 0..n {
-            kept.push((0..n).map(|i| i != one).collect());
-            kept.push((0..n).map(|i| i == one).collect());
-        }
-        if n <= 6 {
-            kept.extend((0..1 << n).map(|set| (0..n).map(|i| set >> i & 1 == 1).collect()));
-        } else {
-            let rng = &mut self.rng;
-            kept.extend((0..32).map(|_| (0..n).map(|_| rng.next() & 1 == 1).collect::<Vec<_>>()));
-        }
-        let mut losses: Vec<_> = kept.into_iter().map(|kept| (kept, None)).collect();
-        let len = replay.last_write().unwrap_or(0);
-        let cuts = [1, 4, 40, 64, len.saturating_sub(1)].into_iter();
-        for kept in cuts.chain((512..len).step_by(512)).filter(|kept| *kept < len) {
-            for filler in [None, Some(0), Some(0xa5)] {
-                losses.push((vec![true; n], Some(Torn { kept, filler })));
-            }
-        }
-        losses
     }
 
     /// Checks a folder unless the same was left before with the same to be found.
@@ -147,6 +121,31 @@ impl Run {
         check_rows(&replay.folder(|_| false, None), &[rows])
             .map_err(|why| format!("and again after recovery: {why}"))
     }
+}
+
+/// What may be lost now: which of the pending operations are kept, and what
+/// of the last write.
+pub(crate) fn losses(replay: &Replay, rng: &mut Rng) -> Vec<(Vec<bool>, Option<Torn>)> {
+    let n = replay.pending();
+    let mut kept: Vec<Vec<bool>> = vec![vec![true; n], vec![false; n]];
+    for one in 0..n {
+        kept.push((0..n).map(|i| i != one).collect());
+        kept.push((0..n).map(|i| i == one).collect());
+    }
+    if n <= 6 {
+        kept.extend((0..1 << n).map(|set| (0..n).map(|i| set >> i & 1 == 1).collect()));
+    } else {
+        kept.extend((0..32).map(|_| (0..n).map(|_| rng.next() & 1 == 1).collect::<Vec<_>>()));
+    }
+    let mut losses: Vec<_> = kept.into_iter().map(|kept| (kept, None)).collect();
+    let len = replay.last_write().unwrap_or(0);
+    let cuts = [1, 4, 40, 64, len.saturating_sub(1)].into_iter();
+    for kept in cuts.chain((512..len).step_by(512)).filter(|kept| *kept < len) {
+        for filler in [None, Some(0), Some(0xa5)] {
+            losses.push((vec![true; n], Some(Torn { kept, filler })));
+        }
+    }
+    losses
 }
 
 fn right(rows: Rows, allowed: &[Rows]) -> Result<Rows, String> {

@@ -31,6 +31,10 @@ impl Args {
         report.count("memtable_rows", info.memtable_rows);
         sizes(&mut report, &info)?;
         columns(&mut report, &info)?;
+        if !info.graph_errors.is_empty() {
+            let errors = info.graph_errors.clone();
+            report.field("graph_errors", errors, info.graph_errors.join("; "));
+        }
         output.print(&report)
     }
 }
@@ -125,6 +129,7 @@ pub(crate) fn sizes(report: &mut Report, info: &Info) -> Outcome {
         writeln!(text, "  {name:<22} {}", BinaryBytes(bytes))?;
     }
     report.block("disk_bytes_by_region", json, &text);
+    report.bytes("reserve_bytes", info.reserve_bytes);
     report.bytes("ram_bytes", info.ram_bytes + info.memtable_bytes);
     report.per_vector("disk_bytes_per_vector", info.disk_bytes, info.rows);
     report.per_vector("ram_bytes_per_vector", info.ram_bytes + info.memtable_bytes, info.rows);

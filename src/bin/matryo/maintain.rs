@@ -292,6 +292,9 @@ fn print_copied(output: Output, copied: Copied, start: Instant) -> Outcome {
     let mut report = Report::default();
     report.count("rows", copied.rows);
     report.count("skipped", copied.skipped);
+    if copied.graphs_left_out > 0 {
+        report.count("graphs_left_out", copied.graphs_left_out as u64);
+    }
     report.count("files", copied.files as u64);
     report.bytes("disk_bytes", copied.bytes);
     report.seconds(start.elapsed());

@@ -261,9 +261,13 @@ impl<'a> Repair<'a> {
         let Some(graph) = self.found.graph_of(entry.number) else { return Ok(()) };
         let file = Sealed::graph(graph, entry);
         for checked in check_files(self.vfs, &self.found, &[file], THREADS) {
-            if let Err(e) = checked {
-                self.note(FileKind::Graph.name(graph.number), e)?;
-                self.lost_graphs.push(graph.number);
+            match checked {
+                // Of a version that can read it.
+                Ok(()) | Err(Error::UnsupportedFormat { .. }) => {}
+                Err(e) => {
+                    self.note(FileKind::Graph.name(graph.number), e)?;
+                    self.lost_graphs.push(graph.number);
+                }
             }
         }
         Ok(())
