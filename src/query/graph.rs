@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::exec::{Run, Scratch};
-use super::explain::StageReport;
+use super::explain::{StageName, StageReport};
 use super::funnel::Entry;
 use crate::encoding::Bits;
 use crate::error::Result;
@@ -105,7 +105,7 @@ impl Run<'_> {
             stage.bytes += scored * code + scratch.walk.hops() * links;
         }
         if let Some(stage) = &mut report {
-            stage.name = format!("{}, {hops} hops", stage.name);
+            stage.name = StageName::new(format_args!("{}, {hops} hops", stage.name));
             stage.time = start.elapsed();
         }
         Ok(report)
@@ -115,7 +115,7 @@ impl Run<'_> {
         let code = graph.code();
         let bits = if code.bits == Bits::One { 1 } else { 8 };
         let dims = self.dims.min(code.dims);
-        let name = format!("graph {bits} bit x {}", code.dims);
+        let name = StageName::new(format_args!("graph {bits} bit x {}", code.dims));
         StageReport { name, dims, rows_in: 0, rows_out: 0, bytes: 0, time: Duration::ZERO }
     }
 
@@ -129,7 +129,7 @@ impl Run<'_> {
         let part = &self.view.parts[at];
         let query = RowQuery::new(graph.code(), self.query, self.dims);
         let mask = self.selection.as_ref().map(|some| some.mask(at, part.rows.len()));
-        let mask = mask.as_deref().or_else(|| part.alive());
+        let mask = mask.or_else(|| part.alive());
         graph.search(&mut scratch.walk, &query, beam, mask)?;
         let before = scratch.shortlist.len();
         let base = self.bases[at];
