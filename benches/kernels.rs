@@ -7,8 +7,8 @@ use matryo::testing::encoding::{
     Bits, Scan, ScanScratch, Scoring, StageBuilder, StageCode, StageQuery, StageView,
 };
 use matryo::testing::kernel::{
-    BLOCK, BitPlanes, ByteLanes, Isa, PASS, TopK, bit_dots, bit_dots_of_four, byte_dots,
-    nibble_dots, nibble_dots_of_four, row,
+    BLOCK, BitPlanes, ByteLanes, Isa, PASS, TopK, bit_dots, byte_dots, nibble_dots,
+    nibble_dots_of_four, row,
 };
 use simsimd::SpatialSimilarity;
 use std::hint::black_box;
@@ -125,20 +125,11 @@ fn nibbles_speed(isa: Isa, codes: &[u8], noise: &mut Noise) {
 
 /// Four queries in one pass; a row counts once for each.
 fn passes_speed(isa: Isa, codes: &[u8], noise: &mut Noise) {
-    let mut values = |len: usize, shift: u32| -> Vec<i8> {
-        (0..len).map(|_| ((noise.word() as i8) >> shift).max(-127)).collect()
-    };
-    let planes: [_; PASS] = std::array::from_fn(|_| BitPlanes::new(&values(512, 3), 5));
-    let lanes: [_; PASS] = std::array::from_fn(|_| ByteLanes::new(&values(128, 0)));
+    let mut value = || (noise.word() as i8).max(-127);
+    let lanes: [_; PASS] =
+        std::array::from_fn(|_| ByteLanes::new(&(0..128).map(|_| value()).collect::<Vec<_>>()));
     let each = BLOCKS * BLOCK;
     let (mut dots, mut one) = (vec![0; PASS * each], vec![0; each]);
-    bit_dots_of_four(isa, codes, 8, planes.each_ref(), &mut dots);
-    bit_dots(Isa::Scalar, codes, 8, &planes[3], &mut one);
-    assert!(dots[3 * each..] == one);
-    let timing = time(RUNS, || {
-        bit_dots_of_four(isa, black_box(codes), 8, planes.each_ref(), black_box(&mut dots));
-    });
-    report(&format!("{isa}: 1 bit x 512, four queries of 5 bits"), each, PASS, timing);
     nibble_dots_of_four(isa, codes, 16, lanes.each_ref(), &mut dots);
     nibble_dots(Isa::Scalar, codes, 16, &lanes[3], &mut one);
     assert!(dots[3 * each..] == one);

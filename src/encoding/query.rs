@@ -5,8 +5,7 @@ use std::ops::Range;
 use super::stage::quantise;
 use super::{Bits, StageCode, StageView};
 use crate::kernel::{
-    BLOCK, BitPlanes, ByteLanes, Isa, PASS, bit_dots, bit_dots_of_four, byte_dots, nibble_dots,
-    nibble_dots_of_four,
+    BLOCK, BitPlanes, ByteLanes, Isa, PASS, bit_dots, byte_dots, nibble_dots, nibble_dots_of_four,
 };
 
 /// Bits a component of a query may have when it meets a 1-bit code.
@@ -91,7 +90,7 @@ impl StageQuery {
     }
 
     /// Dots of at most [`PASS`] queries with the rows of some blocks, those of one query after
-    /// those of the other; whole passes take all at once.
+    /// those of the other; a whole pass over 4-bit codes takes all at once.
     pub(super) fn dots<'q>(
         queries: impl ExactSizeIterator<Item = &'q Self>,
         isa: Isa,
@@ -106,19 +105,9 @@ impl StageQuery {
         let dots = &mut dots[..queries.len() * each];
         let mut all: [Option<&Self>; PASS] = [None; PASS];
         all.iter_mut().zip(queries).for_each(|(place, query)| *place = Some(query));
-        if let [Some(a), Some(b), Some(c), Some(d)] = all {
-            let four = [a, b, c, d];
-            match code.bits {
-                Bits::One => {
-                    let planes = four.map(|query| &query.planes);
-                    return bit_dots_of_four(isa, bytes, units, planes, dots);
-                }
-                Bits::Four => {
-                    let lanes = four.map(|query| &query.lanes);
-                    return nibble_dots_of_four(isa, bytes, units, lanes, dots);
-                }
-                Bits::Eight => {}
-            }
+        if let ([Some(a), Some(b), Some(c), Some(d)], Bits::Four) = (all, code.bits) {
+            let lanes = [a, b, c, d].map(|query| &query.lanes);
+            return nibble_dots_of_four(isa, bytes, units, lanes, dots);
         }
         for (query, dots) in all.into_iter().flatten().zip(dots.chunks_mut(each.max(1))) {
             match code.bits {

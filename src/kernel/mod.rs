@@ -267,35 +267,8 @@ pub fn nibble_dots(
 /// Queries that one pass over blocks takes.
 pub const PASS: usize = 4;
 
-/// As [`bit_dots`] for several queries: codes are loaded and taken apart once for all. `out` gets
+/// As [`nibble_dots`] for several queries: codes are loaded and taken apart once for all. `out` gets
 /// the dots of one query after the other.
-///
-/// # Panics
-/// As [`bit_dots`].
-pub fn bit_dots_of_four(
-    isa: Isa,
-    blocks: &[u8],
-    block_words: usize,
-    queries: [&BitPlanes; PASS],
-    out: &mut [i32],
-) {
-    let each = out.len() / PASS;
-    #[cfg(target_arch = "x86_64")]
-    if let Isa::Avx512(cpu) = isa
-        && queries.iter().all(|q| q.bits() <= BitPlanes::TABLE_BITS)
-        && queries.iter().all(|q| q.words() == queries[0].words())
-    {
-        let used = queries[0].words() * WORD_BYTES;
-        check(blocks, block_words * WORD_BYTES, used, &out[..each]);
-        assert_eq!(out.len(), each * PASS, "as many dots for each query");
-        return cpu.bit_dots_of_four(blocks, block_words, queries, out);
-    }
-    for (query, out) in queries.into_iter().zip(out.chunks_mut(each.max(1))) {
-        bit_dots(isa, blocks, block_words, query, out);
-    }
-}
-
-/// As [`nibble_dots`] for several queries; see [`bit_dots_of_four`].
 ///
 /// # Panics
 /// As [`nibble_dots`].

@@ -129,17 +129,6 @@ impl Avx512 {
 }
 
 impl Avx512 {
-    pub(super) fn bit_dots_of_four(
-        self,
-        blocks: &[u8],
-        words: usize,
-        queries: [&BitPlanes; PASS],
-        out: &mut [i32],
-    ) {
-        // SAFETY: 1, by the token.
-        unsafe { passes::bit_dots(blocks, words, queries, out) }
-    }
-
     pub(super) fn nibble_dots_of_four(
         self,
         blocks: &[u8],

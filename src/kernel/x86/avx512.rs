@@ -86,7 +86,7 @@ pub(super) fn bit_dots_by_table(blocks: &[u8], words: usize, query: &BitPlanes, 
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn load_tables(tables: &[[u8; 16]; 4]) -> __m512i {
+fn load_tables(tables: &[[u8; 16]; 4]) -> __m512i {
     // SAFETY: 2.
     unsafe { _mm512_loadu_si512(tables.as_ptr().cast()) }
 }
