@@ -7,7 +7,8 @@ use matryo::testing::encoding::{
     Bits, Scan, ScanScratch, Scoring, StageBuilder, StageCode, StageQuery, StageView,
 };
 use matryo::testing::kernel::{
-    BLOCK, BitPlanes, ByteLanes, Isa, TopK, bit_dots, byte_dots, nibble_dots, row,
+    BLOCK, BitPlanes, ByteLanes, Isa, PASS, TopK, bit_dots, byte_dots, nibble_dots,
+    nibble_dots_of_four, row,
 };
 use simsimd::SpatialSimilarity;
 use std::hint::black_box;
@@ -27,6 +28,7 @@ fn main() {
         bits_speed(isa, &codes, 5, 4, &mut noise);
         bytes_speed(isa, &codes, &mut noise);
         nibbles_speed(isa, &codes, &mut noise);
+        passes_speed(isa, &codes, &mut noise);
     }
     println!("the same with scores and collection of 100: a scan, in cache");
     let factors = vec![0.5; 2 * BLOCKS * BLOCK];
@@ -41,18 +43,9 @@ fn main() {
         rows_speed(precision, &mut noise);
     }
     println!("coding rows of 1024 dimensions");
-    let vectors: Vec<Vec<f32>> = (0..640).map(|_| noise.vector(1024)).collect();
-    let nibbles = StageCode::new(1024, Bits::Four);
-    for code in [StageCode::new(512, Bits::One), nibbles, StageCode::new(128, Bits::Eight)] {
-        let timing = time(RUNS, || {
-            let mut builder = StageBuilder::new(code);
-            for vector in &vectors {
-                builder.push(vector);
-            }
-            builder
-        });
-        let name = format!("{} bits x {}", code.bits.count(), code.dims);
-        report(&name, vectors.len(), 1, timing);
+    let vectors: Vec<Vec<f32>> = (0..128).map(|_| noise.vector(1024)).collect();
+    for (dims, bits) in [(512, Bits::One), (1024, Bits::Four), (128, Bits::Eight)] {
+        coding_speed(StageCode::new(dims, bits), &vectors);
     }
     for precision in Precision::ALL {
         let mut out = Vec::new();
@@ -130,6 +123,22 @@ fn nibbles_speed(isa: Isa, codes: &[u8], noise: &mut Noise) {
     report(&format!("{isa}: 4 bits x 128"), BLOCKS * BLOCK, 20, timing);
 }
 
+/// Four queries in one pass; a row counts once for each.
+fn passes_speed(isa: Isa, codes: &[u8], noise: &mut Noise) {
+    let mut value = || (noise.word() as i8).max(-127);
+    let lanes: [_; PASS] =
+        std::array::from_fn(|_| ByteLanes::new(&(0..128).map(|_| value()).collect::<Vec<_>>()));
+    let each = BLOCKS * BLOCK;
+    let (mut dots, mut one) = (vec![0; PASS * each], vec![0; each]);
+    nibble_dots_of_four(isa, codes, 16, lanes.each_ref(), &mut dots);
+    nibble_dots(Isa::Scalar, codes, 16, &lanes[3], &mut one);
+    assert!(dots[3 * each..] == one);
+    let timing = time(RUNS, || {
+        nibble_dots_of_four(isa, black_box(codes), 16, lanes.each_ref(), black_box(&mut dots));
+    });
+    report(&format!("{isa}: 4 bits x 128, four queries"), each, PASS, timing);
+}
+
 fn scan_speed(isa: Isa, code: StageCode, codes: &[u8], factors: &[f32], noise: &mut Noise) {
     let view = StageView::new(code, codes, factors).expect("lengths fit");
     let query = StageQuery::new(code, &noise.vector(code.dims), code.dims);
@@ -182,12 +191,26 @@ fn rows_speed(precision: Precision, noise: &mut Noise) {
     }
 }
 
+fn coding_speed(code: StageCode, vectors: &[Vec<f32>]) {
+    let coded = |isa| {
+        let mut builder = StageBuilder::with_isa(code, isa);
+        vectors.iter().for_each(|vector| builder.push(vector));
+        builder.finish()
+    };
+    let expected = coded(Isa::Scalar);
+    for isa in Isa::available() {
+        assert!(coded(isa) == expected, "{isa} makes the same bytes");
+        let name = format!("{isa}: {} bits x {}", code.bits.count(), code.dims);
+        report(&name, vectors.len(), 1, time(RUNS, || coded(isa)));
+    }
+}
+
 fn collect_speed(k: usize, scores: &[f32]) {
     let mut top = TopK::new(k);
     let mut collect = || {
         top.reset(k);
         for (b, block) in scores.chunks(BLOCK).enumerate() {
-            top.offer_block((b * BLOCK) as u32, block, !0);
+            top.offer_block(Isa::detect(), (b * BLOCK) as u32, block, !0);
         }
         top.sorted()
     };

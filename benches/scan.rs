@@ -159,7 +159,7 @@ fn row_wise(
                 *s = factor * score(&first(row));
             }
         }
-        top.offer_block((b * BLOCK) as u32, &scores[..factors.len()], !0);
+        top.offer_block(Isa::detect(), (b * BLOCK) as u32, &scores[..factors.len()], !0);
     }
     top.sorted()
 }

@@ -97,8 +97,8 @@ pub use error::{Corruption, Error, Result, VectorError};
 pub use filter::{FieldRef, Filter, MAX_FILTER_DEPTH, MAX_FILTER_NODES, field};
 pub use payload::Payload;
 pub use query::{
-    DEFAULT_LIMIT, DEFAULT_RECALL, ExpectedRecall, Explain, Funnel, FunnelStage, Hit, Search,
-    SearchBatch, SearchResult, StageReport,
+    DEFAULT_LIMIT, DEFAULT_RECALL, ExpectedRecall, Explain, Funnel, FunnelStage, Hit,
+    PreparedSearch, Search, SearchBatch, SearchResult, StageName, StageReport,
 };
 pub use schema::{
     EmbedderId, Field, FieldKind, MAX_DIMS, MAX_EMBEDDER_PARTS, MAX_FIELD_NAME, MAX_FIELDS,

@@ -276,7 +276,8 @@ pub mod kernel {
     pub use crate::kernel::row;
     pub use crate::kernel::topk::{Scored, TopK};
     pub use crate::kernel::{
-        BLOCK, BitPlanes, ByteLanes, Isa, bit_dots, byte_dots, byte_squares, nibble_dots,
+        BLOCK, BitPlanes, ByteLanes, Isa, PASS, bit_dots, byte_dots, byte_squares, nibble_dots,
+        nibble_dots_of_four,
     };
 }
 

@@ -1,11 +1,11 @@
-//! What a repeated query allocates once a thread has searched before: a handful of small
-//! things whose number does not grow with the rows, the shortlist or the dimensions.
+//! What a query allocates after others: nothing where the search was prepared, else its copy of
+//! the query and its result, whatever the rows, the shortlist or the dimensions.
 #![expect(unsafe_code, reason = "counting allocations means being the allocator")]
 
 mod support;
 
 use matryo::testing::Folder;
-use matryo::{Collection, Funnel, Options, Precision, Schema};
+use matryo::{Collection, FieldKind, Funnel, Options, Precision, Schema, Search, field, json};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use support::Rng;
@@ -47,49 +47,84 @@ static ALLOCATOR: Counting = Counting;
 
 fn filled(rows: u64, dims: usize, stored: Precision) -> Collection {
     let schema = Schema::builder(dims).granularities([32, 64]).stored(stored);
-    let schema = schema.build().expect("valid");
+    let schema = schema.field("kind", FieldKind::Integer).build().expect("valid");
     let collection = Folder::default().create(schema, Options::new()).expect("create");
     let mut rng = Rng(rows);
     let mut batch = collection.batch();
     for id in 0..rows {
-        batch.upsert(id, &rng.vector(dims), ()).expect("fits");
+        batch.upsert(id, &rng.vector(dims), json!({"kind": id % 3})).expect("fits");
     }
     batch.commit().expect("commit");
     collection.flush().expect("flush");
     collection
 }
 
-/// Allocations and bytes of one search, after two that are not counted.
-fn of_search(collection: &Collection, query: &[f32], funnel: &Funnel) -> (u64, u64) {
-    let search = || {
-        let result = collection.search(query).funnel(funnel.clone()).run().expect("search");
-        assert_eq!(result.hits.len(), 10);
-    };
-    search();
-    search();
+/// Allocations and their bytes while `work` runs.
+fn counted<T>(work: impl FnOnce() -> T) -> (u64, u64) {
     let before = COUNT.get();
-    search();
+    let done = work();
     let after = COUNT.get();
+    drop(done);
     (after.0 - before.0, after.1 - before.1)
 }
 
+/// What a search allocates beside its result, by the way it is asked.
+type Way = (&'static str, fn(Search) -> Search);
+
+const WAYS: [Way; 8] = [
+    ("recall(0.8)", |search| search.recall(0.8)),
+    ("recall(0.95)", |search| search.recall(0.95)),
+    ("exact()", Search::exact),
+    ("a funnel by hand", |search| search.funnel(Funnel::stages([(64, 400), (512, 100)]))),
+    ("exact() over a prefix", |search| search.dims(100).exact()),
+    ("a range", |search| search.within(0.01).limit(500).exact()),
+    ("a filter", |search| search.filter(field("kind").eq(1))),
+    ("exact() with a filter", |search| search.filter(field("kind").ne(1)).exact()),
+];
+
 #[test]
-fn a_repeated_query_allocates_the_same_few_times_whatever_the_rows() {
+fn a_prepared_search_allocates_nothing_once_it_has_answered() {
     for stored in Precision::ALL {
-        let query = Rng(7).vector(1024);
-        let small = filled(2000, 1024, stored);
-        let large = filled(9000, 1024, stored);
-        let by_hand = Funnel::stages([(64, 400), (512, 100)]);
-        for funnel in [Funnel::recall(0.8), Funnel::recall(0.95), Funnel::exact(), by_hand] {
-            let (few, many) =
-                (of_search(&small, &query, &funnel), of_search(&large, &query, &funnel));
-            println!("{stored} {funnel:?}: {few:?}, with more rows {many:?} (number, bytes)");
-            assert!(few.0 <= MOST && many.0 <= MOST, "{funnel:?}: {few:?} {many:?}");
-            // Names and numbers of the report; what is read goes to buffers that are kept.
-            assert!(many.1 < 32 * 1024, "{funnel:?}: {} bytes", many.1);
+        let collection = filled(3000, 512, stored);
+        let mut rng = Rng(7);
+        let queries: Vec<_> = (0..4).map(|_| rng.vector(512)).collect();
+        for calibrated in [false, true] {
+            if calibrated {
+                collection.calibrate().expect("calibrate");
+            }
+            for (name, way) in WAYS {
+                let mut prepared = way(collection.search(&[])).prepare().expect("prepare");
+                // What grows with the rows that a query has in reach is in place after the worst.
+                for query in &queries {
+                    prepared.run(query).expect("search");
+                }
+                for query in &queries {
+                    let found = counted(|| prepared.run(query).map(|found| found.hits.len()));
+                    assert_eq!(found, (0, 0), "{stored} {name}, calibrated: {calibrated}");
+                    let same = way(collection.search(query)).run().expect("search");
+                    let answer = prepared.run(query).expect("search");
+                    assert!(!same.hits.is_empty());
+                    assert_eq!(answer.hits, same.hits, "{name}");
+                    assert_eq!(answer.explain.recall, same.explain.recall, "{name}");
+                }
+            }
         }
     }
 }
 
+#[test]
+fn a_search_allocates_its_query_its_parts_and_its_result() {
+    let collection = filled(9000, 1024, Precision::F16);
+    let query = Rng(7).vector(1024);
+    for (name, way) in &WAYS[..5] {
+        let search = || way(collection.search(&query)).run().expect("search");
+        search();
+        search();
+        let (number, bytes) = counted(search);
+        println!("{name}: {number} allocations, {bytes} bytes");
+        assert!(number <= MOST && bytes < 16 * 1024, "{name}: {number} allocations, {bytes} bytes");
+    }
+}
+
 /// Most allocations of one search: see ARCHITECTURE.md, "Memory of a search".
-const MOST: u64 = 32;
+const MOST: u64 = 8;

@@ -12,10 +12,9 @@
 //! [`ROUNDING`] is added that is far above what they and the definition of a score
 //! (`kernel::row`, and a division by a norm rounded to `f32`) can be wrong by together.
 
-use super::query::Lanes;
 use super::scan::{RUN, run_blocks};
 use super::{Bits, ScanScratch, StageCode, StageQuery, StageView};
-use crate::kernel::{BLOCK, Isa, nibble_dots};
+use crate::kernel::{BLOCK, Isa};
 use crate::sown::{Bug, sown};
 use std::ops::Range;
 
@@ -41,14 +40,30 @@ impl BoundQuery {
     /// When the code does not have 4 bits, or the query has fewer dimensions.
     pub fn new(code: StageCode, query: &[f32]) -> Self {
         assert_eq!(code.bits, Bits::Four, "bounds follow from 4-bit codes");
-        let vector = &query[..code.dims];
-        let query = StageQuery::new(code, vector, code.dims);
-        let Lanes::Nibbles(lanes) = &query.lanes else { unreachable!("lanes of a 4-bit code") };
+        let query_of_code = StageQuery::new(code, query, code.dims);
+        let mut new = Self { query: query_of_code, length: 0.0, slack: 0.0 };
+        new.measure(query);
+        new
+    }
+
+    /// Prepares another query, in the buffers of this one.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn set(&mut self, code: StageCode, query: &[f32]) {
+        assert_eq!(code.bits, Bits::Four, "bounds follow from 4-bit codes");
+        self.query.set(code, query, code.dims);
+        self.measure(query);
+    }
+
+    /// How long the rounded query is, and how far from the query.
+    fn measure(&mut self, query: &[f32]) {
+        let vector = &query[..self.query.code.dims];
         let norm = vector.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
         let (mut length, mut off) = (0f64, 0f64);
         if norm > 0.0 {
-            let scale = f64::from(query.scale);
-            for (&v, &i) in vector.iter().zip(lanes.as_slice().as_flattened()) {
+            let scale = f64::from(self.query.scale);
+            for (&v, &i) in vector.iter().zip(self.query.lanes.as_slice().as_flattened()) {
                 let rounded = scale * f64::from(i);
                 length += rounded * rounded;
                 off += (f64::from(v) / norm - rounded).powi(2);
@@ -58,7 +73,7 @@ impl BoundQuery {
             off = 0.0;
         }
         let up = |v: f64| (v as f32).next_up();
-        Self { query, length: up(length.sqrt()), slack: up(off.sqrt() + ROUNDING) }
+        (self.length, self.slack) = (up(length.sqrt()), up(off.sqrt() + ROUNDING));
     }
 
     /// Upper bounds of the cosines of the rows of some blocks, at most [`RUN`] of them.
@@ -72,17 +87,45 @@ impl BoundQuery {
         blocks: Range<usize>,
         scratch: &'s mut ScanScratch,
     ) -> &'s mut [f32] {
-        let code = self.query.code;
-        assert_eq!(view.code, code, "the query was prepared for another code");
+        Self::dots([self].into_iter(), isa, view, blocks.clone(), scratch);
+        self.upper_of(0, view, blocks, scratch)
+    }
+
+    /// Does for at most [`PASS`](crate::kernel::PASS) queries together what [`Self::upper_of`] goes on from.
+    ///
+    /// # Panics
+    /// As [`Self::upper`].
+    pub fn dots<'q>(
+        queries: impl ExactSizeIterator<Item = &'q Self>,
+        isa: Isa,
+        view: &StageView<'_>,
+        blocks: Range<usize>,
+        scratch: &mut ScanScratch,
+    ) {
         assert!(blocks.len() <= RUN, "{} blocks in a run", blocks.len());
-        let Lanes::Nibbles(lanes) = &self.query.lanes else { unreachable!("checked by new") };
+        let queries = queries.map(|query| {
+            assert_eq!(view.code, query.query.code, "the query was prepared for another code");
+            &query.query
+        });
+        StageQuery::dots(queries, isa, view, blocks, &mut scratch.dots);
+    }
+
+    /// As [`Self::upper`], for the `n`-th of the queries that [`Self::dots`] was last asked for.
+    ///
+    /// # Panics
+    /// As [`Self::upper`].
+    pub fn upper_of<'s>(
+        &self,
+        n: usize,
+        view: &StageView<'_>,
+        blocks: Range<usize>,
+        scratch: &'s mut ScanScratch,
+    ) -> &'s mut [f32] {
         let rows = blocks.start * BLOCK..(blocks.end * BLOCK).min(view.rows());
-        let bytes = blocks.start * code.block_bytes()..blocks.end * code.block_bytes();
-        let dots = &mut scratch.dots[..blocks.len() * BLOCK];
-        nibble_dots(isa, &view.blocks[bytes], code.units(code.dims), lanes, dots);
+        let dots = &scratch.dots[n * blocks.len() * BLOCK..][..blocks.len() * BLOCK];
         let upper = &mut scratch.scores[..rows.len()];
         let (scales, residuals) = (&view.factors[rows.clone()], &view.residuals[rows]);
-        let rows = upper.iter_mut().zip(&*dots).zip(scales).zip(residuals);
+        let rows = upper.iter_mut().zip(dots).zip(scales).zip(residuals);
         for (((upper, &dot), &scale), &residual) in rows {
             *upper =
                 scale * (dot as f32 * self.query.scale) + (self.length * residual + self.slack);

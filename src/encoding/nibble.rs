@@ -16,7 +16,7 @@
 //! components far out begin a second time with a step that reaches the farthest, and the
 //! nearer of the two results is kept.
 
-use crate::kernel::row::{LANES, reduce};
+use crate::kernel::{Isa, coding};
 use crate::sown::{Bug, sown};
 
 /// Step over standard deviation at which 16 equal steps lose least of normal components
@@ -50,26 +50,25 @@ pub(super) struct Quantiser {
 
 impl Quantiser {
     /// Codes `vector` into `codes`: odd numbers -15..=15.
-    pub(super) fn code(&mut self, vector: &[f32], codes: &mut [i8]) -> Coded {
-        let norm = crate::kernel::row::squares(vector).sqrt();
+    pub(super) fn code(&mut self, isa: Isa, vector: &[f32], codes: &mut [i8]) -> Coded {
+        let norm = coding::squares(isa, vector).sqrt();
         if norm == 0.0 {
             codes.fill(1);
             return Coded { scale: 0.0, residual: 0.0 };
         }
-        self.unit.clear();
-        self.unit.extend(vector.iter().map(|&x| (f64::from(x) / norm) as f32));
+        self.unit.resize(vector.len(), 0.0);
+        let farthest = coding::normalise(isa, vector, norm, &mut self.unit);
         let deviation = (1.0 / vector.len() as f64).sqrt() as f32;
-        let mut fit = improve(&self.unit, NORMAL_STEP * deviation, codes);
-        let farthest = self.unit.iter().fold(0f32, |m, y| m.max(y.abs()));
+        let mut fit = improve(isa, &self.unit, NORMAL_STEP * deviation, codes);
         if farthest > FAR * deviation {
             self.other.resize(codes.len(), 0);
-            let second = improve(&self.unit, farthest / 8.0, &mut self.other);
+            let second = improve(isa, &self.unit, farthest / 8.0, &mut self.other);
             if second.cosine > fit.cosine {
                 codes.copy_from_slice(&self.other);
                 fit = second;
             }
         }
-        Coded { scale: fit.scale, residual: residual(vector, norm, fit.scale, codes) }
+        Coded { scale: fit.scale, residual: residual(isa, vector, norm, fit.scale, codes) }
     }
 }
 
@@ -80,61 +79,23 @@ struct Fit {
 }
 
 /// The code for a step, improved by turns.
-fn improve(unit: &[f32], mut step: f32, codes: &mut [i8]) -> Fit {
+fn improve(isa: Isa, unit: &[f32], mut step: f32, codes: &mut [i8]) -> Fit {
     let mut fit = Fit { scale: 0.0, cosine: 0.0 };
     for _ in 0..TURNS {
-        round(unit, 1.0 / step, codes);
-        let (dot, square) = sums(unit, codes);
+        let (dot, square) = coding::round(isa, unit, 1.0 / step, codes);
         fit = Fit { scale: (dot / square) as f32, cosine: dot / square.sqrt() };
         step = 2.0 * fit.scale;
     }
     fit
 }
 
-/// `2 floor(y / step) + 1`, kept within -15..=15.
-fn round(unit: &[f32], per_step: f32, codes: &mut [i8]) {
-    for (code, &y) in codes.iter_mut().zip(unit) {
-        // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits; see `quantise`.
-        let floor = (y * per_step - 0.5).clamp(-8.0, 7.0) + 12_582_912.0;
-        *code = 2 * floor.to_bits() as i8 + 1;
-    }
-}
-
-/// `<y, c>` and `<c, c>`.
-fn sums(unit: &[f32], codes: &[i8]) -> (f64, f64) {
-    let (mut dots, mut squares) = ([0f32; LANES], [0i32; LANES]);
-    let mut add = |lane: usize, y: f32, c: i8| {
-        dots[lane] += y * f32::from(c);
-        squares[lane] += i32::from(c) * i32::from(c);
-    };
-    // Whole runs of lanes are a loop of fixed length, which vectorises.
-    let (runs, rest) = unit.as_chunks::<LANES>();
-    let (code_runs, code_rest) = codes.as_chunks::<LANES>();
-    for (unit, codes) in runs.iter().zip(code_runs) {
-        (0..LANES).for_each(|lane| add(lane, unit[lane], codes[lane]));
-    }
-    rest.iter().zip(code_rest).enumerate().for_each(|(lane, (&y, &c))| add(lane, y, c));
-    (reduce(dots.map(f64::from)), f64::from(squares.iter().sum::<i32>()))
-}
-
 /// `|x / |x| - s c|`, rounded up.
-fn residual(vector: &[f32], norm: f64, scale: f32, codes: &[i8]) -> f32 {
-    let mut lanes = [0f64; LANES];
-    let (scale, per_norm) = (f64::from(scale), 1.0 / norm);
-    let mut add = |lane: usize, x: f32, c: i8| {
-        let off = f64::from(x) * per_norm - scale * f64::from(c);
-        lanes[lane] += off * off;
-    };
-    let (runs, rest) = vector.as_chunks::<LANES>();
-    let (code_runs, code_rest) = codes.as_chunks::<LANES>();
-    for (vector, codes) in runs.iter().zip(code_runs) {
-        (0..LANES).for_each(|lane| add(lane, vector[lane], codes[lane]));
-    }
-    rest.iter().zip(code_rest).enumerate().for_each(|(lane, (&x, &c))| add(lane, x, c));
+fn residual(isa: Isa, vector: &[f32], norm: f64, scale: f32, codes: &[i8]) -> f32 {
+    let distance = coding::distance(isa, vector, norm, scale, codes).sqrt();
     if sown(Bug::ResidualTooSmall) {
-        return (reduce(lanes).sqrt() * 0.95) as f32;
+        return (distance * 0.95) as f32;
     }
-    ((reduce(lanes).sqrt() * (1.0 + SLACK) + SLACK) as f32).next_up()
+    ((distance * (1.0 + SLACK) + SLACK) as f32).next_up()
 }
 
 #[cfg(test)]
@@ -164,7 +125,7 @@ mod tests {
         fn residuals_are_never_too_small(vector in prop::collection::vec(component(), 1..300)) {
             prop_assume!(vector.iter().any(|&x| x != 0.0));
             let mut codes = vec![0; vector.len()];
-            let coded = Quantiser::default().code(&vector, &mut codes);
+            let coded = Quantiser::default().code(Isa::detect(), &vector, &mut codes);
             prop_assert!(codes.iter().all(|c| c % 2 != 0 && (-15..=15).contains(c)));
             let distance = distance(&vector, &coded, &codes);
             let residual = f64::from(coded.residual);
@@ -181,19 +142,19 @@ mod tests {
         };
         let mut codes = vec![0; 1024];
         let vector: Vec<f32> = (0..1024).map(|_| (0..12).map(|_| uniform()).sum()).collect();
-        let coded = Quantiser::default().code(&vector, &mut codes);
+        let coded = Quantiser::default().code(Isa::detect(), &vector, &mut codes);
         assert!((0.09..0.115).contains(&coded.residual), "{}", coded.residual);
         // One component far out: a step for the others alone would lose all of it.
         let mut spiked = vector.clone();
         spiked[17] = 40.0;
-        let coded = Quantiser::default().code(&spiked, &mut codes);
+        let coded = Quantiser::default().code(Isa::detect(), &spiked, &mut codes);
         assert!(coded.residual < 0.65, "{}", coded.residual);
     }
 
     #[test]
     fn zeros_have_no_scale_and_no_residual() {
         let mut codes = vec![0; 9];
-        let coded = Quantiser::default().code(&[0.0; 9], &mut codes);
+        let coded = Quantiser::default().code(Isa::detect(), &[0.0; 9], &mut codes);
         assert_eq!((coded.scale, coded.residual), (0.0, 0.0));
         assert_eq!(codes, [1; 9]);
     }

@@ -1,8 +1,12 @@
 //! A query prepared for a stage: small integers in the kernel's shape.
 
+use std::ops::Range;
+
 use super::stage::quantise;
-use super::{Bits, StageCode};
-use crate::kernel::{BitPlanes, ByteLanes};
+use super::{Bits, StageCode, StageView};
+use crate::kernel::{
+    BLOCK, BitPlanes, ByteLanes, Isa, PASS, bit_dots, byte_dots, nibble_dots, nibble_dots_of_four,
+};
 
 /// Bits a component of a query may have when it meets a 1-bit code.
 const PLANE_BITS: std::ops::RangeInclusive<u32> = 4..=8;
@@ -21,18 +25,15 @@ const COARSEST: f64 = 0.3;
 pub struct StageQuery {
     pub(super) code: StageCode,
     pub(super) dims: usize,
-    pub(super) lanes: Lanes,
+    /// The integers, for a 1-bit code.
+    pub(super) planes: BitPlanes,
+    /// The integers, for a code of 4 or 8 bits.
+    pub(super) lanes: ByteLanes,
     /// One over the norm of the prefix in units of the integers: turns a dot
     /// into a length along the query.
     pub(super) scale: f32,
-}
-
-/// The integers, for the kernel that reads them.
-#[derive(Debug, Clone)]
-pub(super) enum Lanes {
-    Planes(BitPlanes),
-    Nibbles(ByteLanes),
-    Bytes(ByteLanes),
+    /// The integers one by one.
+    values: Vec<i8>,
 }
 
 impl StageQuery {
@@ -51,27 +52,70 @@ impl StageQuery {
     /// # Panics
     /// As [`StageQuery::new`].
     pub fn with_plane_bits(code: StageCode, query: &[f32], dims: usize, plane_bits: u32) -> Self {
+        let (planes, lanes) = (BitPlanes::default(), ByteLanes::default());
+        let mut new = Self { code, dims, planes, lanes, scale: 0.0, values: Vec::new() };
+        new.set_with(code, query, dims, plane_bits);
+        new
+    }
+
+    /// Prepares another query, in the buffers of this one.
+    ///
+    /// # Panics
+    /// As [`StageQuery::new`].
+    pub fn set(&mut self, code: StageCode, query: &[f32], dims: usize) {
+        self.set_with(code, query, dims, plane_bits(&query[..dims]));
+    }
+
+    fn set_with(&mut self, code: StageCode, query: &[f32], dims: usize, plane_bits: u32) {
         assert!((1..=code.dims).contains(&dims), "{dims} of {} dimensions", code.dims);
         let prefix = &query[..dims];
-        let mut values = vec![0i8; dims];
         let top = match code.bits {
             Bits::One => ((1i16 << (plane_bits - 1)) - 1) as i8,
             Bits::Four | Bits::Eight => i8::MAX,
         };
-        let step = quantise(prefix, top, &mut values);
-        let lanes = match code.bits {
-            Bits::One => Lanes::Planes(BitPlanes::new(&values, plane_bits)),
-            Bits::Four => Lanes::Nibbles(ByteLanes::new(&values)),
-            Bits::Eight => Lanes::Bytes(ByteLanes::new(&values)),
-        };
+        self.values.resize(dims, 0);
+        let step = quantise(prefix, top, &mut self.values);
+        match code.bits {
+            Bits::One => self.planes.set(&self.values, plane_bits),
+            Bits::Four | Bits::Eight => self.lanes.set(&self.values),
+        }
         let norm = prefix.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
         // See `scan` for what stands in for the factor of a shorter prefix.
         let longer = match code.bits {
             Bits::One | Bits::Four => (code.dims as f64 / dims as f64).sqrt(),
             Bits::Eight => 1.0,
         };
-        let scale = if norm > 0.0 { (step * longer / norm) as f32 } else { 0.0 };
-        Self { code, dims, lanes, scale }
+        (self.code, self.dims) = (code, dims);
+        self.scale = if norm > 0.0 { (step * longer / norm) as f32 } else { 0.0 };
+    }
+
+    /// Dots of at most [`PASS`] queries with the rows of some blocks, those of one query after
+    /// those of the other; a whole pass over 4-bit codes takes all at once.
+    pub(super) fn dots<'q>(
+        queries: impl ExactSizeIterator<Item = &'q Self>,
+        isa: Isa,
+        view: &StageView<'_>,
+        blocks: Range<usize>,
+        dots: &mut [i32],
+    ) {
+        let code = view.code;
+        let bytes =
+            &view.blocks[blocks.start * code.block_bytes()..blocks.end * code.block_bytes()];
+        let (units, each) = (code.units(code.dims), blocks.len() * BLOCK);
+        let dots = &mut dots[..queries.len() * each];
+        let mut all: [Option<&Self>; PASS] = [None; PASS];
+        all.iter_mut().zip(queries).for_each(|(place, query)| *place = Some(query));
+        if let ([Some(a), Some(b), Some(c), Some(d)], Bits::Four) = (all, code.bits) {
+            let lanes = [a, b, c, d].map(|query| &query.lanes);
+            return nibble_dots_of_four(isa, bytes, units, lanes, dots);
+        }
+        for (query, dots) in all.into_iter().flatten().zip(dots.chunks_mut(each.max(1))) {
+            match code.bits {
+                Bits::One => bit_dots(isa, bytes, units, &query.planes, dots),
+                Bits::Four => nibble_dots(isa, bytes, units, &query.lanes, dots),
+                Bits::Eight => byte_dots(isa, bytes, units, &query.lanes, dots),
+            }
+        }
     }
 
     /// The code it was prepared for.

@@ -18,11 +18,10 @@
 //! It is all done for [`RUN`] blocks at a time, so that dots and scores stay in the
 //! nearest cache while codes stream past, and skipping blocks with no row alive.
 
-use super::query::Lanes;
 use super::stage::unbiased;
-use super::{StageCode, StageQuery, StageView};
+use super::{Bits, StageCode, StageQuery, StageView};
 use crate::kernel::topk::TopK;
-use crate::kernel::{BLOCK, Isa, bit_dots, byte_dots, byte_squares, nibble_dots};
+use crate::kernel::{BLOCK, Isa, PASS, byte_squares, coding};
 use std::ops::Range;
 use std::slice;
 
@@ -70,7 +69,7 @@ pub struct ScanScratch {
 impl Default for ScanScratch {
     fn default() -> Self {
         Self {
-            dots: vec![0; RUN * BLOCK],
+            dots: vec![0; PASS * RUN * BLOCK],
             squares: vec![0; RUN * BLOCK],
             scores: vec![0.0; RUN * BLOCK],
         }
@@ -121,10 +120,15 @@ impl Scan<'_> {
         let mut start = 0;
         while start < blocks {
             let len = (start..blocks).take(run).take_while(|&b| mask(b) != 0).count();
-            for (scan, top) in scans.iter().zip(&mut *tops).filter(|_| len > 0) {
-                let scores = scan.score(isa, start..start + len, scratch);
-                for (block, scores) in (start..).zip(scores.chunks(BLOCK)) {
-                    top.offer_block(first.base + (block * BLOCK) as u32, scores, mask(block));
+            let passes = scans.chunks(PASS).zip(tops.chunks_mut(PASS)).filter(|_| len > 0);
+            for (scans, tops) in passes {
+                Self::dots(scans, isa, start..start + len, &mut scratch.dots);
+                for (n, (scan, top)) in scans.iter().zip(tops).enumerate() {
+                    let scores = scan.score(isa, start..start + len, n, scratch);
+                    for (block, scores) in (start..).zip(scores.chunks(BLOCK)) {
+                        let ordinal = first.base + (block * BLOCK) as u32;
+                        top.offer_block(isa, ordinal, scores, mask(block));
+                    }
                 }
             }
             // A dead block is skipped alone: it is what ended the run, or began none.
@@ -132,40 +136,44 @@ impl Scan<'_> {
         }
     }
 
-    /// Scores of the rows of some blocks.
-    fn score<'s>(&self, isa: Isa, blocks: Range<usize>, scratch: &'s mut ScanScratch) -> &'s [f32] {
+    /// Dots with the rows of some blocks, of each of at most [`PASS`] queries.
+    fn dots(scans: &[Self], isa: Isa, blocks: Range<usize>, dots: &mut [i32]) {
+        let queries = scans.iter().map(|scan| scan.query);
+        StageQuery::dots(queries, isa, &scans[0].view, blocks, dots);
+    }
+
+    /// Scores of the rows of some blocks, from the `n`-th of the dots.
+    fn score<'s>(
+        &self,
+        isa: Isa,
+        blocks: Range<usize>,
+        n: usize,
+        scratch: &'s mut ScanScratch,
+    ) -> &'s [f32] {
         let StageView { code, blocks: codes, factors, residuals } = self.view;
         let rows = blocks.start * BLOCK..(blocks.end * BLOCK).min(factors.len());
         let codes = &codes[blocks.start * code.block_bytes()..blocks.end * code.block_bytes()];
-        let dots = &mut scratch.dots[..blocks.len() * BLOCK];
+        let dots = &scratch.dots[n * blocks.len() * BLOCK..][..blocks.len() * BLOCK];
         let scores = &mut scratch.scores[..rows.len()];
         let (units, scale) = (code.units(code.dims), self.query.scale);
-        match &self.query.lanes {
-            Lanes::Planes(planes) => bit_dots(isa, codes, units, planes, dots),
-            Lanes::Nibbles(lanes) => nibble_dots(isa, codes, units, lanes, dots),
-            Lanes::Bytes(lanes) => byte_dots(isa, codes, units, lanes, dots),
-        }
-        match &self.query.lanes {
-            Lanes::Bytes(lanes) if self.query.dims < code.dims => {
+        match code.bits {
+            Bits::Eight if self.query.dims < code.dims => {
                 let squares = &mut scratch.squares[..dots.len()];
-                byte_squares(isa, codes, units, lanes, squares);
-                for ((score, &dot), &square) in scores.iter_mut().zip(&*dots).zip(&*squares) {
+                byte_squares(isa, codes, units, &self.query.lanes, squares);
+                for ((score, &dot), &square) in scores.iter_mut().zip(dots).zip(&*squares) {
                     // A prefix of zeros has a dot of 0, and must not divide by its norm.
                     *score = dot as f32 * scale / (square.max(1) as f32).sqrt();
                 }
             }
-            Lanes::Nibbles(_) => {
+            Bits::Four => {
                 let (scales, residuals) = (&factors[rows.clone()], &residuals[rows.clone()]);
-                let rows = scores.iter_mut().zip(&*dots).zip(scales).zip(residuals);
+                let rows = scores.iter_mut().zip(dots).zip(scales).zip(residuals);
                 for (((score, &dot), &factor), &residual) in rows {
                     *score = unbiased(factor, residual) * (dot as f32 * scale);
                 }
             }
             _ => {
-                let factors = &factors[rows.clone()];
-                for ((score, &dot), &factor) in scores.iter_mut().zip(&*dots).zip(factors) {
-                    *score = factor * (dot as f32 * scale);
-                }
+                coding::estimate(isa, &dots[..rows.len()], &factors[rows.clone()], scale, scores);
             }
         }
         self.scoring.apply(rows, scores);

@@ -42,8 +42,7 @@
 use std::fmt;
 
 use super::nibble::{Coded, Quantiser};
-use crate::kernel::row::{LANES, reduce};
-use crate::kernel::{BLOCK, GROUP_BYTES, WORD_BYTES};
+use crate::kernel::{BLOCK, GROUP_BYTES, Isa, WORD_BYTES, coding};
 
 /// Bits of each dimension in a stage code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -177,12 +176,19 @@ pub struct StageBuilder {
     /// Signed codes of the row at hand.
     signed: Vec<i8>,
     nibbles: Quantiser,
+    isa: Isa,
 }
 
 impl StageBuilder {
     /// No rows yet.
     pub fn new(code: StageCode) -> Self {
+        Self::with_isa(code, Isa::detect())
+    }
+
+    /// The same, coded with these instructions; every instruction set makes the same bytes.
+    pub fn with_isa(code: StageCode, isa: Isa) -> Self {
         Self {
+            isa,
             code,
             blocks: Vec::new(),
             factors: Vec::new(),
@@ -221,14 +227,15 @@ impl StageBuilder {
             Bits::One => put_signs(prefix, &mut self.signed, block, lane),
             Bits::Eight => put_bytes(prefix, &mut self.signed, block, lane),
             Bits::Four => {
-                let Coded { scale, residual } = self.nibbles.code(prefix, &mut self.signed);
+                let Coded { scale, residual } =
+                    self.nibbles.code(self.isa, prefix, &mut self.signed);
                 put_nibbles(&self.signed, block, lane);
                 self.factors.push(scale);
                 self.residuals.push(residual);
                 return;
             }
         }
-        self.factors.push(factor(prefix, &self.signed));
+        self.factors.push(factor(self.isa, prefix, &self.signed));
     }
 
     /// The rows coded so far.
@@ -245,15 +252,26 @@ impl StageBuilder {
 }
 
 fn put_signs(prefix: &[f32], signed: &mut [i8], block: &mut [u8], lane: usize) {
-    for (w, components) in prefix.chunks(64).enumerate() {
-        let word =
-            components.iter().zip(0..).fold(0, |word, (&x, j)| word | u64::from(x > 0.0) << j);
-        let at = w * WORD_BYTES + lane * 8;
-        block[at..at + 8].copy_from_slice(&word.to_le_bytes());
-    }
     for (sign, &x) in signed.iter_mut().zip(prefix) {
         *sign = if x > 0.0 { 1 } else { -1 };
     }
+    for (word, signs) in block.as_chunks_mut::<WORD_BYTES>().0.iter_mut().zip(signed.chunks(64)) {
+        let mut bytes = [0; 8];
+        for (byte, signs) in bytes.iter_mut().zip(signs.chunks(8)) {
+            let mut eight = [-1; 8];
+            eight[..signs.len()].copy_from_slice(signs);
+            *byte = bits_of(eight);
+        }
+        word.as_chunks_mut::<8>().0[lane] = bytes;
+    }
+}
+
+/// Bit `j` is 1 iff sign `j` is positive.
+fn bits_of(signs: [i8; 8]) -> u8 {
+    let signs = u64::from_le_bytes(signs.map(i8::cast_unsigned));
+    let ones = !signs >> 7 & 0x0101_0101_0101_0101;
+    // The product brings the lowest bit of byte `j` to bit `56 + j`, without a carry.
+    (ones.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8
 }
 
 fn put_bytes(prefix: &[f32], signed: &mut [i8], block: &mut [u8], lane: usize) {
@@ -267,16 +285,23 @@ fn put_bytes(prefix: &[f32], signed: &mut [i8], block: &mut [u8], lane: usize) {
 }
 
 fn put_nibbles(signed: &[i8], block: &mut [u8], lane: usize) {
-    let half = |c: i8| (c.cast_unsigned().wrapping_add(15)) >> 1;
-    for (g, codes) in signed.chunks(8).enumerate() {
-        let at = g * GROUP_BYTES + lane * 4;
+    let mut groups = block.as_chunks_mut::<GROUP_BYTES>().0.iter_mut();
+    let (eights, rest) = signed.as_chunks::<8>();
+    for (eight, group) in eights.iter().zip(&mut groups) {
+        group.as_chunks_mut::<4>().0[lane] = nibbles_of(*eight);
+    }
+    if let Some(group) = groups.next() {
         // What is past the last dimension stands for 1: half a step above zero.
         let mut eight = [1; 8];
-        eight[..codes.len()].copy_from_slice(codes);
-        for (j, byte) in block[at..at + 4].iter_mut().enumerate() {
-            *byte = half(eight[j]) | half(eight[j + 4]) << 4;
-        }
+        eight[..rest.len()].copy_from_slice(rest);
+        group.as_chunks_mut::<4>().0[lane] = nibbles_of(eight);
     }
+}
+
+/// `(c + 15) / 2` of two codes in each byte.
+fn nibbles_of(codes: [i8; 8]) -> [u8; 4] {
+    let half = |c: i8| (c.cast_unsigned().wrapping_add(15)) >> 1;
+    std::array::from_fn(|j| half(codes[j]) | half(codes[j + 4]) << 4)
 }
 
 /// Rounds `values` to `-top..=top`, the largest magnitude becoming `top`.
@@ -297,17 +322,8 @@ pub(super) fn quantise(values: &[f32], top: i8, out: &mut [i8]) -> f64 {
 }
 
 /// `|x| / <x, c>`, or 0 for a row of zeros.
-fn factor(prefix: &[f32], signed: &[i8]) -> f32 {
-    let (mut squares, mut dots) = ([0f64; LANES], [0f64; LANES]);
-    for (prefix, signed) in prefix.chunks(LANES).zip(signed.chunks(LANES)) {
-        let sums = squares.iter_mut().zip(&mut dots);
-        for ((&x, &c), (square, dot)) in prefix.iter().zip(signed).zip(sums) {
-            let x = f64::from(x);
-            *square += x * x;
-            *dot += x * f64::from(c);
-        }
-    }
-    let (square, dot) = (reduce(squares), reduce(dots));
+fn factor(isa: Isa, prefix: &[f32], signed: &[i8]) -> f32 {
+    let (square, dot) = (coding::squares(isa, prefix), coding::signed_dot(isa, prefix, signed));
     if dot > 0.0 { (square.sqrt() / dot) as f32 } else { 0.0 }
 }
 

@@ -331,10 +331,7 @@ fn codes_are_these_bytes() {
 #[test]
 fn more_bits_go_to_queries_with_a_few_large_components() {
     let code = StageCode::new(128, Bits::One);
-    let bits = |query: &[f32]| match StageQuery::new(code, query, query.len()).lanes {
-        query::Lanes::Planes(planes) => planes.bits(),
-        _ => unreachable!("a 1-bit code"),
-    };
+    let bits = |query: &[f32]| StageQuery::new(code, query, query.len()).planes.bits();
     let mut query = Noise(9).vector(128);
     assert_eq!(bits(&query), 5);
     query[17] = 9.0;

@@ -33,6 +33,7 @@
     allow(unreachable_pub, dead_code, unused_imports, reason = "`testing` re-exports them")
 )]
 
+pub(crate) mod coding;
 pub(crate) mod gather;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -91,7 +92,7 @@ pub enum Isa {
     /// AVX2, FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2(x86::Avx2),
-    /// AVX-512 with VNNI and BITALG (Ice Lake, Zen 4 and later).
+    /// AVX-512 with VNNI, BITALG and VBMI (Ice Lake, Zen 4 and later).
     #[cfg(target_arch = "x86_64")]
     Avx512(x86::Avx512),
     /// NEON, which every `aarch64` has.
@@ -260,6 +261,36 @@ pub fn nibble_dots(
         Isa::Avx512(cpu) => cpu.nibble_dots(blocks, block_groups, query, out),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon(cpu) => cpu.nibble_dots(blocks, block_groups, query, out),
+    }
+}
+
+/// Queries that one pass over blocks takes.
+pub const PASS: usize = 4;
+
+/// As [`nibble_dots`] for several queries: codes are loaded and taken apart once for all. `out` gets
+/// the dots of one query after the other.
+///
+/// # Panics
+/// As [`nibble_dots`].
+pub fn nibble_dots_of_four(
+    isa: Isa,
+    blocks: &[u8],
+    block_groups: usize,
+    queries: [&ByteLanes; PASS],
+    out: &mut [i32],
+) {
+    let each = out.len() / PASS;
+    #[cfg(target_arch = "x86_64")]
+    if let Isa::Avx512(cpu) = isa
+        && queries.iter().all(|q| q.groups() == queries[0].groups())
+    {
+        let used = queries[0].groups().div_ceil(2) * GROUP_BYTES;
+        check(blocks, block_groups * GROUP_BYTES, used, &out[..each]);
+        assert_eq!(out.len(), each * PASS, "as many dots for each query");
+        return cpu.nibble_dots_of_four(blocks, block_groups, queries, out);
+    }
+    for (query, out) in queries.into_iter().zip(out.chunks_mut(each.max(1))) {
+        nibble_dots(isa, blocks, block_groups, query, out);
     }
 }
 

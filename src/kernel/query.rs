@@ -5,7 +5,7 @@
 /// Plane `p` of word `w` is at `w * bits + p`: the kernel reads them in that
 /// order. The numbers are two's complement, so the last plane weighs
 /// `-(1 << (bits - 1))` and plane `p` before it `1 << p`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct BitPlanes {
     planes: Vec<u64>,
     tables: Vec<[u8; 16]>,
@@ -25,22 +25,38 @@ impl BitPlanes {
     /// # Panics
     /// When `bits` is out of range or a value does not fit.
     pub fn new(values: &[i8], bits: u32) -> Self {
-        assert!((2..=8).contains(&bits), "{bits} planes");
-        let limit = 1i16 << (bits - 1);
-        let mut planes = vec![0u64; values.len().div_ceil(64) * bits as usize];
-        for (i, &value) in values.iter().enumerate() {
-            assert!((-limit..limit).contains(&i16::from(value)), "{value} in {bits} bits");
-            for p in 0..bits {
-                let bit = u64::from((value >> p) & 1 != 0);
-                planes[i / 64 * bits as usize + p as usize] |= bit << (i % 64);
-            }
-        }
-        let tables = if bits <= Self::TABLE_BITS { tables(values) } else { Vec::new() };
-        Self { planes, tables, bits, sum: values.iter().map(|&v| i32::from(v)).sum() }
+        let mut planes = Self::default();
+        planes.set(values, bits);
+        planes
     }
 
-    /// For each four dimensions the sum of the components of every subset of
-    /// them, plus [`Self::TABLE_OFFSET`]; 16 to a word. Empty above [`Self::TABLE_BITS`].
+    /// The same in the buffers of another query.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn set(&mut self, values: &[i8], bits: u32) {
+        assert!((2..=8).contains(&bits), "{bits} planes");
+        let limit = 1i16 << (bits - 1);
+        let fits = |&value: &i8| (-limit..limit).contains(&i16::from(value));
+        assert!(values.iter().all(fits), "a value of {values:?} does not fit {bits} bits");
+        self.planes.clear();
+        for values in values.chunks(64) {
+            for p in 0..bits {
+                let bit = |(i, &value): (usize, &i8)| u64::from(value as u8 >> p & 1) << i;
+                self.planes.push(values.iter().enumerate().map(bit).sum());
+            }
+        }
+        self.tables.clear();
+        if bits <= Self::TABLE_BITS {
+            set_tables(values, &mut self.tables);
+        }
+        self.bits = bits;
+        self.sum = values.iter().map(|&v| i32::from(v)).sum();
+    }
+
+    /// For each four dimensions the sum of the components of every subset of them, plus
+    /// [`Self::TABLE_OFFSET`]; 16 to a word: first those of the lower halves of its bytes, then
+    /// those of the upper. Empty above [`Self::TABLE_BITS`].
     pub fn tables(&self) -> &[[u8; 16]] {
         &self.tables
     }
@@ -72,21 +88,27 @@ impl BitPlanes {
     }
 }
 
-fn tables(values: &[i8]) -> Vec<[u8; 16]> {
-    let mut tables = vec![[0; 16]; values.len().div_ceil(64) * 16];
-    for (g, table) in tables.iter_mut().enumerate() {
-        let component = |j: usize| i32::from(values.get(g * 4 + j).copied().unwrap_or(0));
-        let components = [component(0), component(1), component(2), component(3)];
-        for (subset, entry) in table.iter_mut().enumerate() {
-            let sum: i32 = (0..4).filter(|j| subset >> j & 1 == 1).map(|j| components[j]).sum();
-            *entry = (sum + BitPlanes::TABLE_OFFSET) as u8;
+fn set_tables(values: &[i8], tables: &mut Vec<[u8; 16]>) {
+    for word in values.chunks(64) {
+        for upper in [0, 4] {
+            for byte in 0..8 {
+                let component = |j: usize| word.get(byte * 8 + upper + j).map_or(0, |v| *v as u8);
+                let mut table = [BitPlanes::TABLE_OFFSET as u8; 16];
+                // Each subset is a smaller one and its largest member.
+                for j in 0..4 {
+                    let (known, next) = table.split_at_mut(1 << j);
+                    for (sum, smaller) in next.iter_mut().zip(known) {
+                        *sum = smaller.wrapping_add(component(j));
+                    }
+                }
+                tables.push(table);
+            }
         }
     }
-    tables
 }
 
 /// A query of bytes, four dimensions to a group, zero beyond its last.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ByteLanes {
     groups: Vec<[i8; 4]>,
     dims: usize,
@@ -99,12 +121,27 @@ impl ByteLanes {
     /// # Panics
     /// When a value is -128: codes and queries are symmetric.
     pub fn new(values: &[i8]) -> Self {
-        let mut groups = vec![[0; 4]; values.len().div_ceil(4)];
-        for (i, &value) in values.iter().enumerate() {
-            assert!(value != i8::MIN, "-128 in a query");
-            groups[i / 4][i % 4] = value;
+        let mut lanes = Self::default();
+        lanes.set(values);
+        lanes
+    }
+
+    /// The same in the buffers of another query.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn set(&mut self, values: &[i8]) {
+        assert!(values.iter().all(|value| *value != i8::MIN), "-128 in a query");
+        let (fours, rest) = values.as_chunks::<4>();
+        self.groups.clear();
+        self.groups.extend_from_slice(fours);
+        if !rest.is_empty() {
+            let mut last = [0; 4];
+            last[..rest.len()].copy_from_slice(rest);
+            self.groups.push(last);
         }
-        Self { groups, dims: values.len(), sum: values.iter().map(|&v| i32::from(v)).sum() }
+        self.dims = values.len();
+        self.sum = values.iter().map(|&v| i32::from(v)).sum();
     }
 
     /// All ones in the bytes of group `g` that are dimensions of the query.

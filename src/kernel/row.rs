@@ -16,7 +16,7 @@
 //! as quick for `f32` and `bf16` and half as quick for `f16` where the definition has
 //! AVX-512 or AVX2, so it pays only on a CPU where the definition is scalar.
 
-use super::{Isa, Precision, scalar};
+use super::{Isa, Precision, coding, scalar};
 use simsimd::SpatialSimilarity;
 
 /// Running sums of the definition: two AVX-512 registers of `f64`.
@@ -71,13 +71,7 @@ pub fn l2_squared(isa: Isa, precision: Precision, query: &[f32], row: &[u8]) -> 
 
 /// Sum of the squares of components in RAM, in the order of the definition.
 pub fn squares(vector: &[f32]) -> f64 {
-    let mut lanes = [0f64; LANES];
-    for run in vector.chunks(LANES) {
-        for (lane, &v) in lanes.iter_mut().zip(run) {
-            *lane += f64::from(v) * f64::from(v);
-        }
-    }
-    reduce(lanes)
+    coding::squares(Isa::detect(), vector)
 }
 
 /// Adds the lanes in the order the definition fixes.
@@ -94,20 +88,20 @@ pub(crate) fn reduce(mut lanes: [f64; LANES]) -> f64 {
 
 /// A query in a stored precision, for quick re-ranking.
 #[derive(Debug, Clone)]
-pub enum RerankQuery {
+pub enum RerankQuery<'q> {
     /// As given.
-    F32(Vec<f32>),
+    F32(&'q [f32]),
     /// Rounded to half precision.
     F16(Vec<simsimd::f16>),
     /// Rounded to bfloat16.
     BF16(Vec<simsimd::bf16>),
 }
 
-impl RerankQuery {
+impl<'q> RerankQuery<'q> {
     /// Rounds `query` to `precision`, as the quick kernels want both sides alike.
-    pub fn new(precision: Precision, query: &[f32]) -> Self {
+    pub fn new(precision: Precision, query: &'q [f32]) -> Self {
         match precision {
-            Precision::F32 => Self::F32(query.to_vec()),
+            Precision::F32 => Self::F32(query),
             Precision::F16 => Self::F16(
                 query.iter().map(|&v| simsimd::f16(half::f16::from_f32(v).to_bits())).collect(),
             ),
@@ -122,7 +116,7 @@ impl RerankQuery {
 ///
 /// # Panics
 /// When `row` is shorter than the query.
-pub fn rerank_dot(query: &RerankQuery, row: &[u8]) -> f64 {
+pub fn rerank_dot(query: &RerankQuery<'_>, row: &[u8]) -> f64 {
     let found = match query {
         RerankQuery::F32(q) => match bytemuck::try_cast_slice(&row[..q.len() * 4]) {
             Ok(row) => f32::dot(q, row),

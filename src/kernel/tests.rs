@@ -157,6 +157,28 @@ proptest! {
     }
 
     #[test]
+    fn four_queries_in_one_pass_get_the_dots_of_each(
+        seed: u64, blocks in 0usize..5, groups in 1usize..12, short in 0usize..50, uneven: bool,
+    ) {
+        let codes = bytes(seed, blocks * groups * GROUP_BYTES);
+        let lanes: [ByteLanes; PASS] = std::array::from_fn(|q| {
+            let longer = if uneven { 8 * q } else { 0 };
+            let dims = (groups * 8).saturating_sub(short + longer).max(1);
+            let value = |i| (noise(!seed, q * 9999 + i) as i8).max(-127);
+            ByteLanes::new(&(0..dims).map(value).collect::<Vec<_>>())
+        });
+        let each = blocks * BLOCK;
+        for isa in Isa::available() {
+            let (mut got, mut expected) = (vec![-1; PASS * each], vec![0; each]);
+            nibble_dots_of_four(isa, &codes, groups, lanes.each_ref(), &mut got);
+            for (q, query) in lanes.iter().enumerate() {
+                nibble_dots(Isa::Scalar, &codes, groups, query, &mut expected);
+                prop_assert_eq!(&got[q * each..(q + 1) * each], &expected[..], "{}", isa);
+            }
+        }
+    }
+
+    #[test]
     fn row_scores_have_the_same_bits(seed: u64, dims in 0usize..200, extra in 0usize..9) {
         let query = components(seed, dims);
         for precision in [Precision::F32, Precision::F16, Precision::BF16] {

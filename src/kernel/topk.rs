@@ -10,7 +10,7 @@
 //! none of whose scores reaches it costs one vectorised comparison: over a
 //! million rows that is nearly every block.
 
-use super::BLOCK;
+use super::{BLOCK, Isa, coding};
 
 /// A row and its score; higher is better.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,11 +66,10 @@ impl TopK {
     ///
     /// # Panics
     /// When there are more scores than a block has lanes.
-    pub fn offer_block(&mut self, first: u32, scores: &[f32], alive: u64) {
+    pub fn offer_block(&mut self, isa: Isa, first: u32, scores: &[f32], alive: u64) {
         assert!(scores.len() <= BLOCK, "{} scores in a block", scores.len());
         let floor = self.floor_score;
-        // No early exit, so that the comparison vectorises.
-        if scores.iter().fold(0, |any, &s| any | u32::from(s >= floor)) == 0 {
+        if !coding::any_reaches(isa, scores, floor) {
             return;
         }
         // Which rows take part, and which scores suffice, is hard to predict:
@@ -204,7 +203,7 @@ mod tests {
             let (mut blocks, mut single) = (TopK::new(k), TopK::new(k));
             for (b, block) in scores.chunks(BLOCK).enumerate() {
                 let first = (b * BLOCK) as u32;
-                blocks.offer_block(first, block, alive);
+                blocks.offer_block(Isa::detect(), first, block, alive);
                 for (i, &s) in block.iter().enumerate().filter(|(i, _)| alive >> i & 1 == 1) {
                     single.offer(first + i as u32, s);
                 }

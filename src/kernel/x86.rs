@@ -6,14 +6,16 @@
 //!
 //! How the dots come about:
 //!
-//! 1. *1 bit, AVX-512*: `and` with a plane, count the bits of each byte
-//!    (`vpopcntb`), multiply by the plane's weight and add four bytes into an `i32`
-//!    (`vpdpbusd`): three instructions for 64 bytes of code and a plane, no carry between
-//!    planes, and a block is read strictly in order. Each lane ends as two `i32`.
+//! 1. *1 bit, AVX-512*: each half of a byte looks up the sum of the query over its four
+//!    dimensions, all planes at once: `vpermi2b` picks from 128 entries, which are the tables of
+//!    the lower (or upper) halves of all eight bytes of a word, and `vpdpbusd` by ones adds four
+//!    bytes into an `i32`. Eight instructions for 64 bytes of code, where counting bits plane by
+//!    plane takes three for each plane; a block is read strictly in order, and each lane ends as
+//!    two `i32`. Queries of more bits than such a table holds are counted: `and` with a plane,
+//!    `vpopcntb`, and `vpdpbusd` by the plane's weight, no carry between planes.
 //! 2. *1 bit, AVX2*: bytes of 32 lanes are brought together, and each nibble looks up
-//!    the sum of the query over its four dimensions (`vpshufb`), all planes at once. Queries
-//!    of more bits than such a table holds are counted plane by plane: bytes by looking up
-//!    nibbles, weights as in 1. by `vpmaddubsw`, whose sums stay below 2^12 for a word.
+//!    its sum as in 1. (`vpshufb`). Queries of more bits are counted plane by plane: bytes by
+//!    looking up nibbles, weights by `vpmaddubsw`, whose sums stay below 2^12 for a word.
 //! 3. *8 bits, AVX-512*: `vpdpbusd` of the stored byte (code + 128) with the
 //!    query, less 128 times the sum of the query.
 //! 4. *8 bits, AVX2*: `vpmaddubsw` would saturate (255 x 127 x 2 exceeds 16
@@ -42,12 +44,14 @@
 
 mod avx2;
 mod avx512;
+mod coding;
 mod gather;
+mod passes;
 
 pub(super) use gather::prefetch_bytes;
 
 use super::row::{DOT, L2, LANES, padded, reduce, rows};
-use super::{BLOCK, BitPlanes, ByteLanes, GROUP_BYTES, Precision, WORD_BYTES};
+use super::{BLOCK, BitPlanes, ByteLanes, GROUP_BYTES, PASS, Precision, WORD_BYTES};
 use std::arch::x86_64::*;
 
 /// Bytes ahead of the block at hand that prefetching aims for.
@@ -57,7 +61,7 @@ const AHEAD: usize = 8192;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Avx2(());
 
-/// Proof that this CPU has AVX-512 F, BW, DQ, VL, VNNI and BITALG.
+/// Proof that this CPU has AVX-512 F, BW, DQ, VL, VNNI, BITALG and VBMI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Avx512(());
 
@@ -77,7 +81,8 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512vnni")
-            && is_x86_feature_detected!("avx512bitalg");
+            && is_x86_feature_detected!("avx512bitalg")
+            && is_x86_feature_detected!("avx512vbmi");
         has.then_some(Self(()))
     }
 }
@@ -113,7 +118,26 @@ impl Avx2 {
 impl Avx512 {
     pub(super) fn bit_dots(self, blocks: &[u8], words: usize, q: &BitPlanes, out: &mut [i32]) {
         // SAFETY: 1, by the token.
-        unsafe { by_planes!(avx512, blocks, words, q, out) }
+        unsafe {
+            if q.bits() <= BitPlanes::TABLE_BITS {
+                avx512::bit_dots_by_table(blocks, words, q, out);
+            } else {
+                by_planes!(avx512, blocks, words, q, out);
+            }
+        }
+    }
+}
+
+impl Avx512 {
+    pub(super) fn nibble_dots_of_four(
+        self,
+        blocks: &[u8],
+        groups: usize,
+        queries: [&ByteLanes; PASS],
+        out: &mut [i32],
+    ) {
+        // SAFETY: 1, by the token.
+        unsafe { passes::nibble_dots(blocks, groups, queries, out) }
     }
 }
 

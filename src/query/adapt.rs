@@ -17,8 +17,8 @@
 use std::slice;
 use std::time::Instant;
 
-use super::exec::{self, Answer, Run, Scratch, locate, scan};
-use super::explain::{ExpectedRecall, Explain, StageReport};
+use super::exec::{self, Answer, Few, Run, Scratch, locate, scan};
+use super::explain::{ExpectedRecall, Explain, StageName, StageReport};
 use super::funnel::Calibrated;
 use super::score::{Found, Scorer};
 use crate::calibration::Noise;
@@ -38,8 +38,8 @@ const HALVINGS: usize = 20;
 const LEAST_UNIT: f32 = 0.1;
 
 /// Finds the rows that a calibrated plan asks for, of each query.
-pub(super) fn adapt(runs: &[Run], plan: &Calibrated, scratch: &mut Scratch) -> Result<Vec<Answer>> {
-    let Some(first) = runs.first() else { return Ok(Vec::new()) };
+pub(super) fn adapt(runs: &[Run], plan: &Calibrated, scratch: &mut Scratch) -> Result<Few<Answer>> {
+    let Some(first) = runs.first() else { return Ok(Few::new()) };
     let walks = (0..first.view.parts.len()).any(|at| first.beam(&plan.entry, at).is_some());
     if first.limit == 0 || (walks && first.reach().is_none()) {
         return exec::funnel(runs, &plan.entry, plan.table, &[], scratch);
@@ -48,7 +48,7 @@ pub(super) fn adapt(runs: &[Run], plan: &Calibrated, scratch: &mut Scratch) -> R
         return runs.iter().map(|run| run.adapt_walks(plan, scratch)).collect();
     }
     let explains = scan(runs, &plan.entry, plan.keep, scratch);
-    let mut answers = Vec::with_capacity(runs.len());
+    let mut answers = Few::new();
     for (n, (run, explain)) in runs.iter().zip(explains).enumerate() {
         let mut list = std::mem::take(&mut scratch.lists[n]);
         let answer = run.adapt(plan, plan.keep, &mut list, explain, scratch);
@@ -111,7 +111,8 @@ impl Run<'_> {
         let start = Instant::now();
         let scorer = self.scorer(self.dims);
         let mut done = 0;
-        let mut scored: Vec<Scored> = Vec::new();
+        let mut scored = std::mem::take(&mut scratch.scored);
+        scored.clear();
         let mut next = self.limit.saturating_add(FIRST);
         loop {
             next = next.min(list.len());
@@ -124,6 +125,7 @@ impl Run<'_> {
                 keep = keep.saturating_mul(MORE);
                 let again = scan(slice::from_ref(self), &plan.entry, keep, scratch);
                 explain.stages[0].add(&again[0].stages[0]);
+                again.into_iter().for_each(|a| scratch.recycle(Vec::new(), a.stages));
                 std::mem::swap(list, &mut scratch.lists[0]);
                 // The same order again, of which the first rows are compared.
                 more = reached(&list[done..]);
@@ -136,9 +138,9 @@ impl Run<'_> {
         if let [stage] = &mut explain.stages[..] {
             stage.rows_out = list.len() as u64;
         }
-        let found = self.best_of(&scored)?;
+        let found = self.best_of(&scored, scratch.found())?;
         explain.stages.push(StageReport {
-            name: format!("re-rank full, {}", self.view.schema.stored()),
+            name: StageName::new(format_args!("re-rank full, {}", self.view.schema.stored())),
             dims: self.dims,
             rows_in: scored.len() as u64,
             rows_out: found.len() as u64,
@@ -146,7 +148,9 @@ impl Run<'_> {
             time: start.elapsed(),
         });
         explain.recall = Some(ExpectedRecall::new(plan.share, plan.noise.check(plan.share)));
-        Ok(Answer { found, explain, listed: scored.len(), depth: 0 })
+        let listed = scored.len();
+        scratch.scored = scored;
+        Ok(Answer { found, explain, listed, depth: 0 })
     }
 
     /// Compares rows of the shortlist, in the order they lie on disk.
@@ -157,9 +161,10 @@ impl Run<'_> {
         scored: &mut Vec<Scored>,
     ) -> Result<()> {
         self.request(rows);
-        for row in rows {
-            let score = self.score_of(row.ordinal, scorer)?;
-            scored.push(Scored { ordinal: row.ordinal, score });
+        for at in 0..rows.len() {
+            self.prefetch(rows, at);
+            let Scored { ordinal, .. } = rows[at];
+            scored.push(Scored { ordinal, score: self.score_of(ordinal, scorer)? });
         }
         Ok(())
     }
@@ -172,10 +177,13 @@ impl Run<'_> {
         }
         scored.select_nth_unstable_by(k - 1, |a, b| b.score.total_cmp(&a.score));
         let step = k.div_ceil(SCORES);
-        let best = scored[..k].iter().step_by(step);
-        let best: Vec<(f32, f32)> =
-            best.map(|row| (row.score, self.unit(row.ordinal, row.score))).collect();
-        cut(&best, &plan.noise, 1.0 - plan.share)
+        let mut best = [(0.0, 0.0); SCORES];
+        let rows = scored[..k].iter().step_by(step);
+        let count = rows.len();
+        for (place, row) in best.iter_mut().zip(rows) {
+            *place = (row.score, self.unit(row.ordinal, row.score));
+        }
+        cut(&best[..count], &plan.noise, 1.0 - plan.share)
     }
 
     /// What the error of an estimated score is counted in.
@@ -195,8 +203,8 @@ impl Run<'_> {
         }
     }
 
-    fn best_of(&self, scored: &[Scored]) -> Result<Vec<Found>> {
-        let mut best = self.rank(self.dims).best;
+    fn best_of(&self, scored: &[Scored], found: Vec<Found>) -> Result<Vec<Found>> {
+        let mut best = self.rank(self.dims, found).best;
         for row in scored {
             let (part, at) = locate(self.view, self.bases, row.ordinal);
             best.offer(row.score, row.ordinal, || part.rows.id(at))?;

@@ -120,7 +120,7 @@ impl SearchBatch {
         for (at, query) in self.queries.iter().enumerate() {
             self.search.check(query, dims).map_err(|e| Error::Query { at, source: e.into() })?;
         }
-        let mut prepared = self.search.prepare(dims)?;
+        let mut prepared = self.search.plan_all(dims)?;
         let Some(most) = NonZero::new(self.queries.len()) else { return Ok(Vec::new()) };
         if let Some(selection) = &mut prepared.selection {
             selection.report.time /= most.get() as u32;
@@ -137,7 +137,7 @@ impl SearchBatch {
     /// The results of all groups by their number, in any order.
     fn answer(
         &self,
-        prepared: &Prepared<'_>,
+        prepared: &Prepared,
         groups: &[&[&[f32]]],
         threads: usize,
     ) -> Result<Vec<Results>> {

@@ -187,7 +187,10 @@ impl Measure<'_> {
         let all = Candidates { rows, all: rows };
         let plan = Funnel::exact().plan(&self.view.schema, dims, limit, all, None)?;
         let queries = [probe.vector.as_slice()];
-        let answers = exec::run(self.view, &Wanted::nearest(&queries, dims, limit), None, &plan)?;
+        let (view, wanted) = (self.view, Wanted::nearest(&queries, dims, limit));
+        let answers = exec::with_scratch(|scratch| {
+            exec::run((view, &view.bases()), &wanted, None, &plan, scratch)
+        })?;
         let found = answers.into_iter().flat_map(|answer| answer.found);
         let others = found.filter(|f| Some(f.position) != probe.own);
         Ok(others.take(NEAREST).map(|f| (f.position, f.score)).collect())

@@ -21,15 +21,15 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::exec::{Answer, Run, Scratch, scan};
-use super::explain::{Explain, StageReport};
+use super::exec::{Answer, Few, Run, Scratch, scan};
+use super::explain::{Explain, StageName, StageReport};
 use super::funnel::{Entry, WANTED};
 use super::score::{Best, Rank};
 use super::select::Selection;
 use crate::encoding::{BoundQuery, ScanScratch, StageCode, StageView};
 use crate::error::Result;
 use crate::kernel::topk::Scored;
-use crate::kernel::{BLOCK, Isa};
+use crate::kernel::{BLOCK, Isa, PASS, coding};
 use crate::rows::Column;
 use crate::schema::Metric;
 use crate::sown::{Bug, sown};
@@ -70,22 +70,16 @@ pub(super) fn prove(
     stage: usize,
     entry: &Entry,
     scratch: &mut Scratch,
-) -> Result<Vec<Answer>> {
+) -> Result<Few<Answer>> {
     let Some(first) = runs.first().filter(|run| run.wanted.limit > 0) else {
-        let none = |_| Answer { explain: proven(), found: Vec::new(), listed: 0, depth: 0 };
+        let none = |_| Answer::none(scratch.explain(true));
         return Ok(runs.iter().map(none).collect());
     };
     let (floors, mut explains) = first_floors(runs, stage, entry, scratch)?;
     let start = Instant::now();
-    let lists =
-        scratch.lists.iter_mut().map(std::mem::take).chain(std::iter::repeat_with(Vec::new));
-    let mut proofs: Vec<Proof> = runs
-        .iter()
-        .zip(floors)
-        .zip(lists)
-        .map(|((run, floor), kept)| Proof::new(run, stage, floor, kept))
-        .collect();
-    let mut ranks: Vec<Rank> = runs.iter().map(|run| run.rank(run.dims)).collect();
+    let proof = |(n, (run, floor)): (usize, (&Run, f32))| Proof::new(run, stage, floor, n, scratch);
+    let mut proofs: Few<Proof> = runs.iter().zip(floors).enumerate().map(proof).collect();
+    let mut ranks: Few<Rank> = runs.iter().map(|run| run.rank(run.dims, scratch.found())).collect();
     for at in 0..first.view.parts.len() {
         if first.is_bounded(at) {
             first.bound_part(at, &mut proofs, &mut ranks, &mut scratch.scan)?;
@@ -100,21 +94,16 @@ pub(super) fn prove(
         scoring += proof.tally.scoring;
     }
     let time = start.elapsed().saturating_sub(scoring) / runs.len() as u32;
-    let mut answers = Vec::with_capacity(runs.len());
-    for (n, (mut proof, rank)) in proofs.into_iter().zip(ranks).enumerate() {
+    let mut answers = Few::new();
+    for (n, (proof, rank)) in proofs.into_iter().zip(ranks).enumerate() {
         let found = rank.best.into_sorted();
         let mut explain = std::mem::take(&mut explains[n]);
         first.report(&proof, found.len(), time, &mut explain);
         answers.push(Answer { found, explain, listed: 0, depth: 0 });
-        if let Some(list) = scratch.lists.get_mut(n) {
-            *list = std::mem::take(&mut proof.kept);
-        }
+        scratch.lists[n] = proof.kept;
+        scratch.bounds.push(proof.bound);
     }
     Ok(answers)
-}
-
-fn proven() -> Explain {
-    Explain { exact: true, ..Explain::default() }
 }
 
 /// The k-th best score of a shortlist of each query, if it has so many rows.
@@ -123,42 +112,55 @@ fn first_floors(
     stage: usize,
     entry: &Entry,
     scratch: &mut Scratch,
-) -> Result<(Vec<f32>, Vec<Explain>)> {
+) -> Result<(Few<f32>, Few<Explain>)> {
     let first = &runs[0];
     let rows = first.selection.map_or_else(|| first.view.live_rows(), Selection::rows);
     // The bounds' own code would be read twice. So many hits have no shortlist.
     if entry.stage == stage || first.wanted.limit as u64 > rows / WANTED {
-        let explains = runs.iter().map(|_| proven()).collect();
-        return Ok((vec![f32::NEG_INFINITY; runs.len()], explains));
+        let none = runs.iter().map(|_| (f32::NEG_INFINITY, scratch.explain(true)));
+        return Ok(none.unzip());
     }
     let keep = first.wanted.limit.saturating_mul(2).saturating_add(16);
-    let explains = scan(runs, entry, keep, scratch);
+    let mut explains = scan(runs, entry, keep, scratch);
+    explains.iter_mut().for_each(|explain| explain.exact = true);
     let lists = &mut scratch.lists[..runs.len()];
-    runs.iter().zip(&mut *lists).for_each(|(run, list)| run.request(list));
-    let floor = |(run, list): (&Run, &mut Vec<Scored>)| -> Result<f32> {
-        let mut rank = run.rank(run.dims);
-        for row in &*list {
+    runs.iter().zip(lists).for_each(|(run, list)| run.request(list));
+    let mut floors = Few::new();
+    for (n, run) in runs.iter().enumerate() {
+        let mut rank = run.rank(run.dims, scratch.found());
+        let list = &scratch.lists[n];
+        for (at, row) in list.iter().enumerate() {
+            run.prefetch(list, at);
             run.offer(row.ordinal, &mut rank)?;
         }
-        Ok(rank.best.floor())
-    };
-    let floors = runs.iter().zip(lists).map(floor).collect::<Result<_>>()?;
-    let exact = |explain| Explain { exact: true, ..explain };
-    Ok((floors, explains.into_iter().map(exact).collect()))
+        floors.push(rank.best.floor());
+        scratch.recycle(rank.best.into_sorted(), Vec::new());
+    }
+    Ok((floors, explains))
 }
 
 impl Proof {
-    fn new(run: &Run, stage: usize, floor: f32, mut kept: Vec<Scored>) -> Self {
-        kept.clear();
+    /// With the `n`-th list of `scratch`.
+    fn new(run: &Run, stage: usize, floor: f32, n: usize, scratch: &mut Scratch) -> Self {
         let code = run.view.schema.stages()[stage];
-        let bound = BoundQuery::new(code, run.query);
+        let again = |mut bound: BoundQuery| {
+            bound.set(code, run.query);
+            bound
+        };
+        let known = scratch.bounds.pop().map(again);
+        let bound = known.unwrap_or_else(|| BoundQuery::new(code, run.query));
+        let all = scratch.lists.len().max(n + 1);
+        scratch.lists.resize_with(all, Vec::new);
+        let mut kept = std::mem::take(&mut scratch.lists[n]);
+        kept.clear();
         let reach = Reach::new(run.view.schema.metric(), &run.query[..run.dims]);
         Self { stage, code, bound, reach, floor, kept, tally: Tally::default() }
     }
 
     /// Bounds the rows of some blocks of a part, and keeps those in reach.
-    fn bound(&mut self, piece: &Piece, best: &Best, scratch: &mut ScanScratch) {
-        let upper = self.bound.upper(Isa::detect(), &piece.view, piece.blocks.clone(), scratch);
+    /// The dots are there, and this is the `n`-th query.
+    fn bound(&mut self, n: usize, piece: &Piece, best: &Best, scratch: &mut ScanScratch) {
+        let upper = self.bound.upper_of(n, &piece.view, piece.blocks.clone(), scratch);
         let first = piece.blocks.start * BLOCK;
         self.reach.scores(&piece.norms[first..first + upper.len()], upper);
         let mut floor = best.floor().max(self.floor);
@@ -201,7 +203,7 @@ impl Run<'_> {
         let (part, base) = (&self.view.parts[at], self.bases[at]);
         let (stage, step) = (proofs[0].stage, proofs[0].bound.blocks(proofs.len()));
         let mask = self.selection.map(|some| some.mask(at, part.rows.len()));
-        let alive = mask.as_deref().or_else(|| part.alive());
+        let alive = mask.or_else(|| part.alive());
         part.rows.ready(Column::Stage(stage))?;
         let (view, norms) = (part.rows.code(stage), part.rows.norms());
         let count = view.rows().div_ceil(BLOCK);
@@ -211,10 +213,14 @@ impl Run<'_> {
                 continue;
             }
             let piece = Piece { view, norms, alive, base, blocks };
-            for (proof, rank) in proofs.iter_mut().zip(&mut *ranks) {
-                proof.bound(&piece, &rank.best, scratch);
-                if proof.kept.len() >= MANY {
-                    self.settle(proof, rank)?;
+            for (proofs, ranks) in proofs.chunks_mut(PASS).zip(ranks.chunks_mut(PASS)) {
+                let queries = proofs.iter().map(|proof| &proof.bound);
+                BoundQuery::dots(queries, Isa::detect(), &view, piece.blocks.clone(), scratch);
+                for (n, (proof, rank)) in proofs.iter_mut().zip(ranks).enumerate() {
+                    proof.bound(n, &piece, &rank.best, scratch);
+                    if proof.kept.len() >= MANY {
+                        self.settle(proof, rank)?;
+                    }
                 }
             }
         }
@@ -230,7 +236,8 @@ impl Run<'_> {
         kept.retain(|row| row.score >= floor);
         self.request(kept);
         kept.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.ordinal.cmp(&b.ordinal)));
-        for row in &*kept {
+        for (at, row) in kept.iter().enumerate() {
+            self.prefetch(kept, at);
             if row.score < rank.best.floor() {
                 break;
             }
@@ -247,7 +254,7 @@ impl Run<'_> {
         let tally = &proof.tally;
         let row_bytes = self.scorer(self.dims).row_bytes() as u64;
         explain.stages.push(StageReport {
-            name: format!("bounds {}", proof.code),
+            name: StageName::new(format_args!("bounds {}", proof.code)),
             dims: proof.code.dims,
             rows_in: tally.bounded,
             rows_out: tally.kept,
@@ -255,7 +262,7 @@ impl Run<'_> {
             time,
         });
         explain.stages.push(StageReport {
-            name: format!("vectors in reach, {}", self.view.schema.stored()),
+            name: StageName::new(format_args!("vectors in reach, {}", self.view.schema.stored())),
             dims: self.dims,
             rows_in: tally.scored + tally.compared,
             rows_out: found as u64,
@@ -272,8 +279,8 @@ fn living_rows(living: u64, rows: usize) -> u32 {
 
 /// Adds the living rows of a block whose upper bound reaches the floor.
 fn keep(kept: &mut Vec<Scored>, first: u32, upper: &[f32], living: u64, floor: f32) {
-    // Nearly no block has such a row; without a branch per row the comparison vectorises.
-    if upper.iter().fold(0, |any, &u| any | u32::from(u >= floor)) == 0 {
+    // Nearly no block has such a row.
+    if !coding::any_reaches(Isa::detect(), upper, floor) {
         return;
     }
     for (lane, &score) in upper.iter().enumerate() {

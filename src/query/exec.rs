@@ -3,35 +3,88 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use super::Hit;
-use super::explain::{Explain, StageReport};
+use super::explain::{Explain, StageName, StageReport};
 use super::funnel::{Entry, FunnelStage, Plan};
 use super::group::{Groups, Labels};
 use super::score::{Best, Found, Rank, Scorer};
 use super::select::Selection;
-use crate::encoding::{Precision, Scan, ScanScratch, Scoring, StageQuery};
+use crate::encoding::{BoundQuery, Precision, Scan, ScanScratch, Scoring, StageQuery};
 use crate::error::Result;
 use crate::graph::Walk;
 use crate::kernel::topk::{Scored, TopK};
-use crate::kernel::{BLOCK, Isa, row};
+use crate::kernel::{BLOCK, Isa, gather, row};
 use crate::schema::Metric;
 use crate::types::Ordinal;
 use crate::view::{Part, View};
 
-/// Buffers that are kept between the searches of a thread.
+/// A list that is mostly of one: then it takes no allocation.
+pub(super) type Few<T> = SmallVec<[T; 1]>;
+
+/// Buffers that searches use one after another.
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) scan: ScanScratch,
     tops: Vec<TopK>,
+    /// A query for each scan, and its norm.
+    queries: Vec<(StageQuery, f32)>,
+    pub(super) bounds: Vec<BoundQuery>,
     /// A shortlist for each query.
     pub(super) lists: Vec<Vec<Scored>>,
     /// The one of the query at hand.
     pub(super) shortlist: Vec<Scored>,
+    pub(super) scored: Vec<Scored>,
     pub(super) walk: Walk,
+    /// Of answers that were handed on.
+    found: Vec<Vec<Found>>,
+    stages: Vec<Vec<StageReport>>,
+}
+
+/// Longest list that a thread keeps between searches.
+const KEPT: usize = 1 << 16;
+
+impl Scratch {
+    /// An empty list of rows.
+    pub(super) fn found(&mut self) -> Vec<Found> {
+        self.found.pop().unwrap_or_default()
+    }
+
+    /// A report without stages yet.
+    pub(super) fn explain(&mut self, exact: bool) -> Explain {
+        Explain { stages: self.stages.pop().unwrap_or_default(), exact, recall: None }
+    }
+
+    /// Takes the buffers of what is no longer needed.
+    pub(super) fn recycle(&mut self, mut found: Vec<Found>, mut stages: Vec<StageReport>) {
+        found.clear();
+        stages.clear();
+        self.found.extend(Some(found).filter(|found| found.capacity() > 0));
+        self.stages.extend(Some(stages).filter(|stages| stages.capacity() > 0));
+    }
+
+    /// Gives the memory of very long lists back.
+    fn trim(&mut self) {
+        let longest = self.lists.iter().map(Vec::capacity).chain([self.scored.capacity()]);
+        let longest = longest.chain(self.found.iter().map(Vec::capacity)).max();
+        if longest.is_some_and(|rows| rows > KEPT) {
+            *self = Self::default();
+        }
+    }
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Lends the buffers of this thread.
+pub(super) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let done = work(scratch);
+        scratch.trim();
+        done
+    })
 }
 
 /// What is looked for: the best `limit` rows over the first `dims` dimensions, for each of some
@@ -46,7 +99,7 @@ pub(super) struct Wanted<'a> {
     /// The score that hits must reach.
     pub(super) least: f32,
     /// What hits are grouped by.
-    pub(super) labels: Option<&'a Labels<'a>>,
+    pub(super) labels: Option<&'a Labels>,
 }
 
 impl<'a> Wanted<'a> {
@@ -67,7 +120,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    fn none(explain: Explain) -> Self {
+    pub(super) fn none(explain: Explain) -> Self {
         Self { found: Vec::new(), explain, listed: 0, depth: 0 }
     }
 }
@@ -78,14 +131,15 @@ impl Answer {
 /// A walk that comes upon damage, in this search or in one beside it, gives its graph up. All
 /// begins again then, or the part might be neither walked nor scanned.
 pub(super) fn run(
-    view: &View,
+    (view, bases): (&View, &[u32]),
     wanted: &Wanted,
     selection: Option<&Selection>,
     plan: &Plan,
-) -> Result<Vec<Answer>> {
+    scratch: &mut Scratch,
+) -> Result<Few<Answer>> {
     loop {
         let walkable = view.walkable();
-        let done = run_once(view, wanted, selection, plan);
+        let done = run_once((view, bases), wanted, selection, plan, scratch);
         if view.walkable() == walkable {
             return done;
         }
@@ -93,26 +147,20 @@ pub(super) fn run(
 }
 
 fn run_once(
-    view: &View,
+    (view, bases): (&View, &[u32]),
     wanted: &Wanted,
     selection: Option<&Selection>,
     plan: &Plan,
-) -> Result<Vec<Answer>> {
-    let bases = view.bases();
+    scratch: &mut Scratch,
+) -> Result<Few<Answer>> {
     let queries = wanted.queries.iter();
-    let runs: Vec<Run> =
-        queries.map(|query| Run::new(view, query, wanted, &bases, selection)).collect();
+    let runs: Few<Run> =
+        queries.map(|query| Run::new(view, query, wanted, bases, selection)).collect();
     let mut answers = match plan {
-        Plan::Exact => exact(&runs),
-        Plan::Proven { stage, entry } => {
-            SCRATCH.with_borrow_mut(|scratch| super::exact::prove(&runs, *stage, entry, scratch))
-        }
-        Plan::Funnel { entry, keep, reranks } => {
-            SCRATCH.with_borrow_mut(|scratch| funnel(&runs, entry, *keep, reranks, scratch))
-        }
-        Plan::Calibrated(plan) => {
-            SCRATCH.with_borrow_mut(|scratch| super::adapt::adapt(&runs, plan, scratch))
-        }
+        Plan::Exact => exact(&runs, scratch),
+        Plan::Proven { stage, entry } => super::exact::prove(&runs, *stage, entry, scratch),
+        Plan::Funnel { entry, keep, reranks } => funnel(&runs, entry, *keep, reranks, scratch),
+        Plan::Calibrated(plan) => super::adapt::adapt(&runs, plan, scratch),
     }?;
     if let Some(selection) = selection {
         for answer in &mut answers {
@@ -141,6 +189,9 @@ pub(super) fn locate<'v>(view: &'v View, bases: &[u32], position: u32) -> (&'v P
 /// of more, the first would be forgotten again before they are read.
 const REQUESTED: u64 = 1 << 16;
 
+/// Rows of a list whose vectors are on their way while one is scored.
+const AHEAD: usize = 2;
+
 /// One query over a view. Queries of a group differ in nothing else.
 pub(super) struct Run<'a> {
     pub(super) view: &'a View,
@@ -156,9 +207,9 @@ pub(super) struct Run<'a> {
 }
 
 /// Compares every row that may be found; each is read once for all queries.
-fn exact(runs: &[Run]) -> Result<Vec<Answer>> {
+fn exact(runs: &[Run], scratch: &mut Scratch) -> Result<Few<Answer>> {
     let start = Instant::now();
-    let mut ranks: Vec<Rank> = runs.iter().map(|run| run.rank(run.dims)).collect();
+    let mut ranks: Few<Rank> = runs.iter().map(|run| run.rank(run.dims, scratch.found())).collect();
     let mut rows = 0;
     if let Some(run) = runs.first().filter(|run| run.wanted.limit > 0) {
         for at in 0..run.view.parts.len() {
@@ -171,14 +222,15 @@ fn exact(runs: &[Run]) -> Result<Vec<Answer>> {
         let found = rank.best.into_sorted();
         let which = if run.selection.is_some() { "selected" } else { "all" };
         let stage = StageReport {
-            name: format!("{which} vectors, {}", run.view.schema.stored()),
+            name: StageName::new(format_args!("{which} vectors, {}", run.view.schema.stored())),
             dims: run.dims,
             rows_in: rows,
             rows_out: found.len() as u64,
             bytes,
             time,
         };
-        let explain = Explain { stages: vec![stage], exact: true, recall: None };
+        let mut explain = scratch.explain(true);
+        explain.stages.push(stage);
         Answer { found, ..Answer::none(explain) }
     };
     Ok(runs.iter().zip(ranks).map(answer).collect())
@@ -192,10 +244,9 @@ pub(super) fn funnel(
     keep: usize,
     reranks: &[FunnelStage],
     scratch: &mut Scratch,
-) -> Result<Vec<Answer>> {
+) -> Result<Few<Answer>> {
     if runs.first().is_none_or(|run| run.wanted.limit == 0) {
-        let none = |_| Answer::none(Explain { exact: true, ..Explain::default() });
-        return Ok(runs.iter().map(none).collect());
+        return Ok(runs.iter().map(|_| Answer::none(scratch.explain(true))).collect());
     }
     let mut explains = scan(runs, entry, keep, scratch);
     for (n, (run, explain)) in runs.iter().zip(&mut explains).enumerate() {
@@ -216,8 +267,12 @@ pub(super) fn funnel(
         }
     }
     let asked = request(runs, lists);
-    let each = runs.iter().zip(lists).zip(explains);
-    each.map(|((run, list), explain)| run.finish(list, asked, explain)).collect()
+    let mut answers = Few::new();
+    for (n, (run, explain)) in runs.iter().zip(explains).enumerate() {
+        let found = scratch.found();
+        answers.push(run.finish(&mut scratch.lists[n], asked, found, explain)?);
+    }
+    Ok(answers)
 }
 
 /// Asks for the rows of all shortlists; the time of each.
@@ -229,12 +284,18 @@ fn request(runs: &[Run], lists: &mut [Vec<Scored>]) -> Duration {
 
 /// Stage 0: estimates the score of every row that may be found from its code. The first list for
 /// each query becomes its shortlist.
-pub(super) fn scan(runs: &[Run], plan: &Entry, keep: usize, scratch: &mut Scratch) -> Vec<Explain> {
+pub(super) fn scan(runs: &[Run], plan: &Entry, keep: usize, scratch: &mut Scratch) -> Few<Explain> {
     let start = Instant::now();
-    let prepare =
-        |run: &Run| (StageQuery::new(plan.code, run.query, plan.dims), run.reference_norm());
-    let queries: Vec<_> = runs.iter().map(prepare).collect();
-    let Scratch { scan, tops, lists, .. } = scratch;
+    let mut explains: Few<Explain> = runs.iter().map(|_| scratch.explain(false)).collect();
+    let Scratch { scan, tops, queries, lists, .. } = scratch;
+    for (n, run) in runs.iter().enumerate() {
+        match queries.get_mut(n) {
+            Some((query, _)) => query.set(plan.code, run.query, plan.dims),
+            None => queries.push((StageQuery::new(plan.code, run.query, plan.dims), 0.0)),
+        }
+        queries[n].1 = run.reference_norm();
+    }
+    let queries = &queries[..runs.len()];
     let all = tops.len().max(runs.len());
     tops.resize_with(all, || TopK::new(keep));
     lists.resize_with(all, Vec::new);
@@ -242,11 +303,10 @@ pub(super) fn scan(runs: &[Run], plan: &Entry, keep: usize, scratch: &mut Scratc
     let mut rows = 0;
     if let Some(first) = runs.first() {
         for at in 0..first.view.parts.len() {
-            rows += first.scan_part(at, plan, &queries, scan, &mut tops[..runs.len()]);
+            rows += first.scan_part(at, plan, queries, scan, &mut tops[..runs.len()]);
         }
     }
-    let mut explains = Vec::with_capacity(runs.len());
-    for ((run, top), list) in runs.iter().zip(tops).zip(lists) {
+    for (((run, top), list), explain) in runs.iter().zip(tops).zip(lists).zip(&mut explains) {
         list.clear();
         top.sorted_into(list);
         let stage = StageReport {
@@ -257,7 +317,7 @@ pub(super) fn scan(runs: &[Run], plan: &Entry, keep: usize, scratch: &mut Scratc
             bytes: rows * plan.code.scanned_bytes_per_row(plan.dims) as u64,
             time: start.elapsed() / runs.len() as u32,
         };
-        explains.push(Explain { stages: vec![stage], ..Explain::default() });
+        explain.stages.push(stage);
     }
     explains
 }
@@ -279,9 +339,10 @@ impl<'a> Run<'a> {
         Scorer::new(schema.metric(), schema.stored(), &self.query[..dims])
     }
 
-    pub(super) fn rank(&self, dims: usize) -> Rank<'a> {
+    /// `found` is a buffer for the best rows.
+    pub(super) fn rank(&self, dims: usize, found: Vec<Found>) -> Rank<'a> {
         let Wanted { limit, least, labels, .. } = self.wanted;
-        let best = Best::new(limit, least, labels.map(Groups::new));
+        let best = Best::new(limit, least, labels.map(Groups::new), found);
         Rank { scorer: self.scorer(dims), best }
     }
 
@@ -300,7 +361,7 @@ impl<'a> Run<'a> {
         }
         let mask = self.selection.map(|some| some.mask(at, part.rows.len()));
         let norms = part.rows.norms();
-        let alive = mask.as_deref().or_else(|| part.alive());
+        let alive = mask.or_else(|| part.alive());
         let scans = queries.iter().map(|(query, norm)| {
             let query_norm = *norm;
             let scoring = match self.view.schema.metric() {
@@ -311,7 +372,7 @@ impl<'a> Run<'a> {
             let view = part.rows.code(plan.stage);
             Scan { view, query, scoring, alive, base: self.bases[at] }
         });
-        let scans: Vec<Scan> = scans.collect();
+        let scans: Few<Scan> = scans.collect();
         Scan::run_all(&scans, Isa::detect(), scratch, tops);
         u64::from(part.rows.len())
     }
@@ -343,15 +404,16 @@ impl<'a> Run<'a> {
         let start = Instant::now();
         let scorer = self.scorer(stage.dims);
         let rows_in = shortlist.len() as u64;
-        for candidate in shortlist.iter_mut() {
-            let (part, row) = locate(self.view, self.bases, candidate.ordinal);
-            candidate.score = scorer.score(part.rows.vector(row)?, None);
+        for at in 0..shortlist.len() {
+            self.prefetch(shortlist, at);
+            let (part, row) = locate(self.view, self.bases, shortlist[at].ordinal);
+            shortlist[at].score = scorer.score(part.rows.vector(row)?, None);
         }
         shortlist
             .sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.ordinal.cmp(&b.ordinal)));
         shortlist.truncate(stage.keep);
         Ok(StageReport {
-            name: "re-rank by prefix".into(),
+            name: StageName::new(format_args!("re-rank by prefix")),
             dims: stage.dims,
             rows_in,
             rows_out: shortlist.len() as u64,
@@ -366,10 +428,11 @@ impl<'a> Run<'a> {
         &self,
         shortlist: &mut Vec<Scored>,
         asked: Duration,
+        found: Vec<Found>,
         mut explain: Explain,
     ) -> Result<Answer> {
         let start = Instant::now();
-        let mut rank = self.rank(self.dims);
+        let mut rank = self.rank(self.dims, found);
         let rows_in = shortlist.len() as u64;
         let whole = self.dims == self.view.schema.dims();
         // For halves the definition itself is the quicker one (`benches/kernels.rs`). Where
@@ -378,15 +441,16 @@ impl<'a> Run<'a> {
         if cut && self.view.schema.stored() == Precision::F32 {
             self.quick_pass(shortlist)?;
         }
-        for candidate in shortlist.iter_mut() {
-            candidate.score = self.offer(candidate.ordinal, &mut rank)?;
+        for at in 0..shortlist.len() {
+            self.prefetch(shortlist, at);
+            shortlist[at].score = self.offer(shortlist[at].ordinal, &mut rank)?;
         }
         let floor = rank.best.floor();
         let depth = shortlist.iter().filter(|row| row.score >= floor).count();
         let bytes = rows_in * rank.scorer.row_bytes() as u64;
         let found = rank.best.into_sorted();
         explain.stages.push(StageReport {
-            name: format!("re-rank full, {}", self.view.schema.stored()),
+            name: StageName::new(format_args!("re-rank full, {}", self.view.schema.stored())),
             dims: self.dims,
             rows_in,
             rows_out: found.len() as u64,
@@ -424,7 +488,9 @@ impl<'a> Run<'a> {
         let schema = &self.view.schema;
         let query = row::RerankQuery::new(schema.stored(), self.query);
         let query2 = self.query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-        for candidate in shortlist.iter_mut() {
+        for at in 0..shortlist.len() {
+            self.prefetch(shortlist, at);
+            let candidate = &mut shortlist[at];
             let (part, row) = locate(self.view, self.bases, candidate.ordinal);
             let dot = row::rerank_dot(&query, part.rows.vector(row)?);
             let norm = f64::from(part.rows.norms()[row.index()]);
@@ -448,6 +514,21 @@ impl<'a> Run<'a> {
         for candidate in shortlist {
             let (part, row) = locate(self.view, self.bases, candidate.ordinal);
             part.rows.will_need(row);
+        }
+    }
+
+    /// While row `at` of a list is scored, its vector having been asked for, those of the next are
+    /// on their way from memory: else each row is waited for, which takes several times as long as
+    /// scoring it.
+    pub(super) fn prefetch(&self, list: &[Scored], at: usize) {
+        let next = if at == 0 { 0..AHEAD + 1 } else { at + AHEAD..at + AHEAD + 1 };
+        for next in list.get(next.start..next.end.min(list.len())).unwrap_or_default() {
+            let (part, row) = locate(self.view, self.bases, next.ordinal);
+            // What is damaged is noticed when it is scored.
+            if let Ok(vector) = part.rows.vector(row) {
+                let bytes = self.dims * self.view.schema.stored().bytes();
+                gather::prefetch(&vector[..bytes.min(vector.len())]);
+            }
         }
     }
 

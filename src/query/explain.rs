@@ -1,8 +1,10 @@
 //! What a search did: rows, bytes and time of each stage.
 
-use crate::calibration::Check;
-use std::fmt;
+use std::fmt::{self, Write};
+use std::ops::Deref;
 use std::time::Duration;
+
+use crate::calibration::Check;
 
 /// How an answer was found, stage by stage. Its `Display` is a small table.
 #[derive(Debug, Clone, Default)]
@@ -57,11 +59,80 @@ impl StageReport {
     }
 }
 
+/// Bytes of the longest name.
+const LONGEST: usize = 47;
+
+/// What a stage did, in a few words: a `str` that is kept in place, so that a report of a
+/// search allocates nothing for it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StageName {
+    text: [u8; LONGEST],
+    len: u8,
+}
+
+impl StageName {
+    /// What is too long is cut.
+    pub(super) fn new(text: fmt::Arguments<'_>) -> Self {
+        let mut name = Self { text: [0; LONGEST], len: 0 };
+        // Refused is only what does not fit.
+        let _ = name.write_fmt(text);
+        name
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        let text = self.text.get(..usize::from(self.len)).unwrap_or_default();
+        std::str::from_utf8(text).unwrap_or_default()
+    }
+}
+
+impl Write for StageName {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        let start = usize::from(self.len);
+        let fits = more.floor_char_boundary(LONGEST - start);
+        self.text[start..start + fits].copy_from_slice(&more.as_bytes()[..fits]);
+        self.len += fits as u8;
+        if fits == more.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
+impl Deref for StageName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Display for StageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self)
+    }
+}
+
+impl fmt::Debug for StageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl PartialEq<str> for StageName {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for StageName {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
 /// One stage of a funnel.
 #[derive(Debug, Clone)]
 pub struct StageReport {
     /// What it did.
-    pub name: String,
+    pub name: StageName,
     /// Dimensions it compared.
     pub dims: usize,
     /// Rows it scored.
@@ -103,5 +174,19 @@ impl fmt::Display for Explain {
             )?;
         }
         self.recall.iter().try_for_each(|recall| writeln!(f, "{recall}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_texts_that_are_cut_at_a_character() {
+        let name = StageName::new(format_args!("scan {} bit", 1));
+        assert_eq!(name, "scan 1 bit");
+        assert_eq!(format!("{name:<12}|{name:?}"), "scan 1 bit  |\"scan 1 bit\"");
+        let long = "\u{e9}".repeat(LONGEST);
+        assert_eq!(*StageName::new(format_args!("{long}")), long[..LONGEST - 1]);
     }
 }

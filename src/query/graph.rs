@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::exec::{Run, Scratch};
-use super::explain::StageReport;
+use super::explain::{StageName, StageReport};
 use super::funnel::Entry;
 use crate::calibration::{Reach, TABLE};
 use crate::encoding::Bits;
@@ -103,7 +103,7 @@ impl Run<'_> {
             stage.bytes += scored * code + scratch.walk.hops() * links;
         }
         if let Some(stage) = &mut report {
-            stage.name = format!("{}, {hops} hops", stage.name);
+            stage.name = StageName::new(format_args!("{}, {hops} hops", stage.name));
             stage.time = start.elapsed();
         }
         Ok(report)
@@ -111,13 +111,13 @@ impl Run<'_> {
 
     /// What a scan is called; a graph that would have been walked, had it not been damaged,
     /// is not passed over in silence.
-    pub(super) fn scan_name(&self, plan: &Entry) -> String {
+    pub(super) fn scan_name(&self, plan: &Entry) -> StageName {
         let damaged = self.view.parts.iter().filter(|part| part.graph_damage().is_some()).count();
         match damaged {
             n if n > 0 && plan.walks != Walks::Never => {
-                format!("scan {}, damaged graphs: {n}", plan.code)
+                StageName::new(format_args!("scan {}, damaged graphs: {n}", plan.code))
             }
-            _ => format!("scan {}", plan.code),
+            _ => StageName::new(format_args!("scan {}", plan.code)),
         }
     }
 
@@ -125,7 +125,7 @@ impl Run<'_> {
         let code = graph.code();
         let bits = if code.bits == Bits::One { 1 } else { 8 };
         let dims = self.dims.min(code.dims);
-        let name = format!("graph {bits} bit x {}", code.dims);
+        let name = StageName::new(format_args!("graph {bits} bit x {}", code.dims));
         StageReport { name, dims, rows_in: 0, rows_out: 0, bytes: 0, time: Duration::ZERO }
     }
 
@@ -142,7 +142,7 @@ impl Run<'_> {
         let part = &self.view.parts[at];
         let query = RowQuery::new(graph.code(), self.query, self.dims);
         let mask = self.selection.as_ref().map(|some| some.mask(at, part.rows.len()));
-        let mask = mask.as_deref().or_else(|| part.alive());
+        let mask = mask.or_else(|| part.alive());
         let base = self.bases[at];
         let without = without.and_then(|position| position.checked_sub(base));
         let walked = graph.search(&mut scratch.walk, &query, beam, mask, without);

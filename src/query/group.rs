@@ -18,9 +18,9 @@
 //! hit, and plans for so many hits: if that asks for a longer shortlist, the search is done again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use super::exec::{self, Answer, Wanted};
+use super::exec::{self, Answer, Scratch, Wanted};
 use super::funnel::Plan;
 use super::score::Found;
 use super::select::Selection;
@@ -52,8 +52,8 @@ pub(super) fn field(schema: &Schema, name: &str, most: usize) -> Result<usize> {
 }
 
 /// The values of a field, row by row, of the parts that were asked about.
-pub(super) struct Labels<'a> {
-    view: &'a View,
+pub(super) struct Labels {
+    view: Arc<View>,
     field: usize,
     /// Most hits for each value.
     most: usize,
@@ -61,10 +61,11 @@ pub(super) struct Labels<'a> {
     parts: Vec<OnceLock<Vec<u32>>>,
 }
 
-impl<'a> Labels<'a> {
-    pub(super) fn new(view: &'a View, field: usize, most: usize) -> Self {
+impl Labels {
+    pub(super) fn new(view: Arc<View>, field: usize, most: usize) -> Self {
         let parts = view.parts.iter().map(|_| OnceLock::new()).collect();
-        Self { view, field, most, bases: view.bases(), parts }
+        let bases = view.bases();
+        Self { view, field, most, bases, parts }
     }
 
     /// The value of the row at a position of the view.
@@ -85,13 +86,13 @@ impl<'a> Labels<'a> {
 
 /// The best rows, at most so many of each value. Rows without a value are in no group.
 pub(super) struct Groups<'a> {
-    labels: &'a Labels<'a>,
+    labels: &'a Labels,
     kept: BTreeMap<Found, Key>,
     by_value: HashMap<Key, BTreeSet<Found>>,
 }
 
 impl<'a> Groups<'a> {
-    pub(super) fn new(labels: &'a Labels<'a>) -> Self {
+    pub(super) fn new(labels: &'a Labels) -> Self {
         Self { labels, kept: BTreeMap::new(), by_value: HashMap::new() }
     }
 
@@ -140,18 +141,19 @@ impl<'a> Groups<'a> {
 /// Runs a plan for one query, and others as long as the shortlist is too short. `plan_for` makes
 /// the plan for a number of hits.
 pub(super) fn run(
-    view: &View,
+    (view, bases): (&View, &[u32]),
     wanted: &Wanted,
     selection: Option<&Selection>,
     first: &Plan,
     plan_for: &dyn Fn(usize) -> Result<Plan>,
+    scratch: &mut Scratch,
 ) -> Result<Answer> {
     let rows = selection.map_or_else(|| view.live_rows(), Selection::rows);
     let mut done = Vec::new();
     let (mut plan, mut hits) = (first.clone(), wanted.hits);
     loop {
         let wanted = Wanted { hits, ..*wanted };
-        let mut answer = exec::run(view, &wanted, selection, &plan)?.remove(0);
+        let mut answer = exec::run((view, bases), &wanted, selection, &plan, scratch)?.remove(0);
         done.append(&mut answer.explain.stages);
         let Some(next) = wider(&plan, &answer, wanted.limit, rows, plan_for) else {
             answer.explain.stages = done;

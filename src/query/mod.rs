@@ -11,6 +11,7 @@
 //!   exact.rs    the true nearest rows by bounds, where a code has them
 //!   group.rs    at most so many hits for each value of a field
 //!   batch.rs    many queries at once, on several threads
+//!   prepared.rs one query after another, with nothing allocated between
 //!   score.rs    what a score is; the best hits, ties broken by id
 //!   explain.rs  rows, bytes and time of each stage
 //! ```
@@ -25,6 +26,7 @@ mod funnel;
 mod graph;
 mod group;
 mod mask;
+mod prepared;
 mod reach;
 mod score;
 mod select;
@@ -32,8 +34,9 @@ mod select;
 use std::sync::Arc;
 
 pub use batch::SearchBatch;
-pub use explain::{ExpectedRecall, Explain, StageReport};
+pub use explain::{ExpectedRecall, Explain, StageName, StageReport};
 pub use funnel::{DEFAULT_RECALL, Funnel, FunnelStage};
+pub use prepared::PreparedSearch;
 
 use crate::error::{Error, Result};
 use crate::filter::Filter;
@@ -42,7 +45,7 @@ use crate::rows::Column;
 use crate::schema::{Metric, Schema};
 use crate::types::RowId;
 use crate::view::View;
-use exec::{Answer, Wanted};
+use exec::{Answer, Few, Scratch, Wanted};
 use funnel::{Candidates, Entry, Plan};
 use group::Labels;
 use select::Selection;
@@ -251,9 +254,18 @@ impl Search {
     pub fn run(self) -> Result<SearchResult> {
         let dims = self.checked_dims()?;
         self.check(&self.query, dims)?;
-        let prepared = self.prepare(dims)?;
+        let prepared = self.plan_all(dims)?;
         let mut results = self.answer(&prepared, &[&self.query])?;
         Ok(results.pop().expect("one result for one query"))
+    }
+
+    /// The same search, to be asked with one query after another; the one it began with is left
+    /// out. See [`PreparedSearch`].
+    ///
+    /// # Errors
+    /// As [`Self::run`], but for the query.
+    pub fn prepare(self) -> Result<PreparedSearch> {
+        PreparedSearch::new(self)
     }
 
     fn checked_dims(&self) -> Result<usize> {
@@ -276,13 +288,13 @@ impl Search {
     }
 
     /// What does not depend on the query.
-    fn prepare(&self, dims: usize) -> Result<Prepared<'_>> {
+    fn plan_all(&self, dims: usize) -> Result<Prepared> {
         let schema = &self.view.schema;
         if self.within.is_some_and(f32::is_nan) {
             return Err(Error::invalid("within", "expected a score, got NaN"));
         }
-        let group = |(name, most): &(String, usize)| -> Result<Labels<'_>> {
-            Ok(Labels::new(&self.view, group::field(schema, name, *most)?, *most))
+        let group = |(name, most): &(String, usize)| -> Result<Labels> {
+            Ok(Labels::new(self.view.clone(), group::field(schema, name, *most)?, *most))
         };
         let labels = self.group.as_ref().map(group).transpose()?;
         let selection = self.select()?;
@@ -300,7 +312,7 @@ impl Search {
         for column in stage.into_iter().chain(needs_norms(schema, dims).then_some(Column::Norms)) {
             self.view.parts.iter().try_for_each(|part| part.rows.ready(column))?;
         }
-        Ok(Prepared { dims, labels, selection, candidates, plan })
+        Ok(Prepared { dims, bases: self.view.bases(), labels, selection, candidates, plan })
     }
 
     /// The plan for so many hits.
@@ -315,32 +327,61 @@ impl Search {
     }
 
     /// The results of some queries that were checked, in their order.
-    fn answer(&self, prepared: &Prepared<'_>, queries: &[&[f32]]) -> Result<Vec<SearchResult>> {
+    fn answer(&self, prepared: &Prepared, queries: &[&[f32]]) -> Result<Vec<SearchResult>> {
+        exec::with_scratch(|scratch| {
+            let answers = self.answers(prepared, queries, scratch)?;
+            let result = |answer| {
+                let mut result = SearchResult::none(self.view.schema.metric());
+                self.fill(prepared, answer, &mut result, scratch)?;
+                Ok(result)
+            };
+            answers.into_iter().map(result).collect()
+        })
+    }
+
+    /// What was found for each query.
+    fn answers(
+        &self,
+        prepared: &Prepared,
+        queries: &[&[f32]],
+        scratch: &mut Scratch,
+    ) -> Result<Few<Answer>> {
         let Prepared { dims, candidates, plan, .. } = prepared;
         let (selection, labels) = (prepared.selection.as_ref(), prepared.labels.as_ref());
         let (limit, least) = (self.limit, self.within.unwrap_or(f32::NEG_INFINITY));
         let wanted = Wanted { queries, dims: *dims, limit, hits: limit, least, labels };
-        let answers = if labels.is_some() && matches!(plan, Plan::Funnel { .. }) {
-            let plan_for = |hits| self.plan(*dims, hits, *candidates);
-            // Shortlists become longer query by query.
-            let one = |query: &&[f32]| {
-                let wanted = Wanted { queries: std::slice::from_ref(query), ..wanted };
-                group::run(&self.view, &wanted, selection, plan, &plan_for)
-            };
-            queries.iter().map(one).collect::<Result<Vec<_>>>()?
-        } else {
-            exec::run(&self.view, &wanted, selection, plan)?
+        let rows = (&*self.view, &*prepared.bases);
+        if labels.is_none() || !matches!(plan, Plan::Funnel { .. }) {
+            return exec::run(rows, &wanted, selection, plan, scratch);
+        }
+        let plan_for = |hits| self.plan(*dims, hits, *candidates);
+        // Shortlists become longer query by query.
+        let one = |query: &&[f32]| {
+            let wanted = Wanted { queries: std::slice::from_ref(query), ..wanted };
+            group::run(rows, &wanted, selection, plan, &plan_for, scratch)
         };
-        answers.into_iter().map(|answer| self.result(answer)).collect()
+        queries.iter().map(one).collect()
     }
 
-    fn result(&self, answer: Answer) -> Result<SearchResult> {
-        let bases = self.view.bases();
-        let hits = answer.found.into_iter();
-        let hits = hits.map(|found| exec::hit(&self.view, &bases, found, self.payloads));
-        let (metric, mut explain) = (self.view.schema.metric(), answer.explain);
-        explain.recall = explain.recall.or_else(|| self.funnel.uncalibrated(explain.exact));
-        Ok(SearchResult { hits: hits.collect::<Result<_>>()?, metric, explain })
+    /// Writes what was found over another result, in its buffers.
+    fn fill(
+        &self,
+        prepared: &Prepared,
+        answer: Answer,
+        result: &mut SearchResult,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let Answer { mut found, explain, .. } = answer;
+        result.hits.clear();
+        result.hits.reserve_exact(found.len());
+        for found in found.drain(..) {
+            result.hits.push(exec::hit(&self.view, &prepared.bases, found, self.payloads)?);
+        }
+        let before = std::mem::replace(&mut result.explain, explain);
+        let uncalibrated = || self.funnel.uncalibrated(result.explain.exact);
+        result.explain.recall = result.explain.recall.or_else(uncalibrated);
+        scratch.recycle(found, before.stages);
+        Ok(())
     }
 
     fn select(&self) -> Result<Option<Selection>> {
@@ -352,10 +393,18 @@ impl Search {
     }
 }
 
+impl SearchResult {
+    fn none(metric: Metric) -> Self {
+        Self { hits: Vec::new(), metric, explain: Explain::default() }
+    }
+}
+
 /// What the queries of a batch share.
-struct Prepared<'a> {
+struct Prepared {
     dims: usize,
-    labels: Option<Labels<'a>>,
+    /// Of the parts of the view.
+    bases: Vec<u32>,
+    labels: Option<Labels>,
     selection: Option<Selection>,
     candidates: Candidates,
     plan: Plan,

@@ -108,9 +108,17 @@ enum Kept<'a> {
 
 impl<'a> Best<'a> {
     /// With `groups`, only so many rows of each group.
-    pub(super) fn new(limit: usize, least: f32, groups: Option<Groups<'a>>) -> Self {
+    /// The rows are kept in the buffer `found`.
+    pub(super) fn new(
+        limit: usize,
+        least: f32,
+        groups: Option<Groups<'a>>,
+        mut found: Vec<Found>,
+    ) -> Self {
+        found.clear();
         // Room for as many as most searches want; more comes as rows do.
-        let any = || Kept::Any(BinaryHeap::with_capacity(limit.min(ROOM)));
+        found.reserve(limit.min(ROOM));
+        let any = || Kept::Any(BinaryHeap::from(found));
         Self { limit, least, kept: groups.map_or_else(any, |groups| Kept::Few(Box::new(groups))) }
     }
 
@@ -193,7 +201,7 @@ mod tests {
     fn equal_scores_are_ranked_by_id_in_any_order_of_offers() {
         let offers = [(0.5, 9), (0.7, 8), (0.5, 1), (0.5, 4), (0.2, 0), (0.7, 3)];
         for turn in 0..offers.len() {
-            let mut best = Best::new(4, f32::NEG_INFINITY, None);
+            let mut best = Best::new(4, f32::NEG_INFINITY, None, Vec::new());
             for (score, id) in offers.iter().cycle().skip(turn).take(offers.len()) {
                 best.offer(*score, 0, || Ok(RowId::U64(*id))).expect("offer");
             }

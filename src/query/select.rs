@@ -1,12 +1,12 @@
 //! Which rows a filter lets through: for each part of a view the living rows
 //! that pass.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use roaring::RoaringBitmap;
 
-use super::explain::StageReport;
+use super::explain::{StageName, StageReport};
 use super::mask;
 use crate::error::Result;
 use crate::filter::{Bound, Filter, bind};
@@ -20,6 +20,8 @@ pub(super) type Predicate = Box<dyn Fn(&RowId, &Payload) -> bool + Send + Sync>;
 /// The living rows that pass, part by part.
 pub(super) struct Selection {
     parts: Vec<RoaringBitmap>,
+    /// The same as a scan wants them, made when first asked for.
+    masks: Vec<OnceLock<Vec<u64>>>,
     pub(super) report: StageReport,
 }
 
@@ -55,24 +57,21 @@ pub(super) fn select(
         Ok(passing)
     };
     let parts: Vec<_> = view.parts.iter().enumerate().map(select).collect::<Result<_>>()?;
-    let report = StageReport {
-        name: "filter".into(),
-        dims: 0,
-        rows_in: view.live_rows(),
-        rows_out: parts.iter().map(RoaringBitmap::len).sum(),
-        bytes,
-        time: start.elapsed(),
-    };
-    Ok(Selection { parts, report })
+    let mut selection = Selection::of(parts);
+    let report = &mut selection.report;
+    report.name = StageName::new(format_args!("filter"));
+    (report.rows_in, report.bytes, report.time) = (view.live_rows(), bytes, start.elapsed());
+    Ok(selection)
 }
 
 impl Selection {
     /// These rows of each part.
     pub(super) fn of(parts: Vec<RoaringBitmap>) -> Self {
         let rows = parts.iter().map(RoaringBitmap::len).sum();
-        let (name, time) = ("rows".into(), std::time::Duration::ZERO);
+        let (name, time) = (StageName::new(format_args!("rows")), Duration::ZERO);
         let report = StageReport { name, dims: 0, rows_in: rows, rows_out: rows, bytes: 0, time };
-        Self { parts, report }
+        let masks = parts.iter().map(|_| OnceLock::new()).collect();
+        Self { parts, masks, report }
     }
 
     /// Number of rows that pass.
@@ -85,9 +84,9 @@ impl Selection {
         &self.parts[at]
     }
 
-    /// The same as a scan wants them: one bit per row, 64 rows a word.
-    pub(super) fn mask(&self, at: usize, rows: u32) -> Vec<u64> {
-        mask::words(self.parts[at].clone(), rows)
+    /// The same as a scan wants them: one bit per row, 64 rows a word, of a part of `rows` rows.
+    pub(super) fn mask(&self, at: usize, rows: u32) -> &[u64] {
+        self.masks[at].get_or_init(|| mask::words(self.parts[at].clone(), rows))
     }
 }
 

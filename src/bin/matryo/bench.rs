@@ -178,7 +178,7 @@ impl Tally {
     fn add_stages(&mut self, explain: &Explain) {
         for (at, stage) in explain.stages.iter().enumerate() {
             if at == self.stages.len() {
-                let (name, dims) = (stage.name.clone(), stage.dims);
+                let (name, dims) = (stage.name.to_string(), stage.dims);
                 self.stages.push(Stage { name, dims, rows_in: 0, rows_out: 0, bytes: 0 });
             }
             let sum = &mut self.stages[at];

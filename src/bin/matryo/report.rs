@@ -189,7 +189,7 @@ impl Report {
 /// The funnel of one search, for scripts.
 pub(crate) fn explain_json(explain: &Explain) -> Value {
     let stages = explain.stages.iter().map(|s| {
-        json!({"name": s.name, "dims": s.dims, "rows_in": s.rows_in, "rows_out": s.rows_out,
+        json!({"name": s.name.as_str(), "dims": s.dims, "rows_in": s.rows_in, "rows_out": s.rows_out,
                "bytes": s.bytes, "microseconds": s.time.as_secs_f64() * 1e6})
     });
     json!({"exact": explain.exact, "stages": stages.collect::<Vec<_>>()})

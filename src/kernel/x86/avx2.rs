@@ -89,10 +89,11 @@ fn add_table_sums(
         for (code, bytes) in codes.iter_mut().zip(&word.as_chunks::<32>().0[half * 8..]) {
             *code = load(bytes);
         }
-        for (code, tables) in transpose(codes).into_iter().zip(tables.as_chunks::<2>().0) {
-            let low = _mm256_shuffle_epi8(table(&tables[0]), _mm256_and_si256(code, nibble));
+        let (lower, upper) = tables.split_at(8);
+        for (code, (lower, upper)) in transpose(codes).into_iter().zip(lower.iter().zip(upper)) {
+            let low = _mm256_shuffle_epi8(table(lower), _mm256_and_si256(code, nibble));
             let high = _mm256_and_si256(_mm256_srli_epi16::<4>(code), nibble);
-            let sum = _mm256_add_epi8(low, _mm256_shuffle_epi8(table(&tables[1]), high));
+            let sum = _mm256_add_epi8(low, _mm256_shuffle_epi8(table(upper), high));
             both = _mm256_add_epi16(both, sum);
             odd = _mm256_add_epi16(odd, _mm256_srli_epi16::<8>(sum));
         }

@@ -1,17 +1,17 @@
-//! The kernels with AVX-512: F, BW, DQ, VL, VNNI and BITALG. See the parent for how.
+//! The kernels with AVX-512: F, BW, DQ, VL, VNNI, BITALG and VBMI. See the parent for how.
 
 use super::*;
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load(bytes: &[u8; 64]) -> __m512i {
+pub(super) fn load(bytes: &[u8; 64]) -> __m512i {
     // SAFETY: 2.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store(vector: __m512i, out: &mut [i32; 16]) {
+pub(super) fn store(vector: __m512i, out: &mut [i32; 16]) {
     // SAFETY: 2.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), vector) }
 }
@@ -45,13 +45,62 @@ pub(super) fn bit_dots<const BITS: usize>(
                 }
             }
         }
-        for (sum, dots) in sums.into_iter().zip(dots.as_chunks_mut::<8>().0) {
-            let lane = _mm512_add_epi32(sum, _mm512_srli_epi64::<32>(sum));
-            let set = _mm512_cvtepi64_epi32(lane);
-            let dot = _mm256_sub_epi32(_mm256_add_epi32(set, set), all);
-            // SAFETY: 2.
-            unsafe { _mm256_storeu_si256(dots.as_mut_ptr().cast(), dot) }
+        store_lanes(&sums, all, dots);
+    }
+}
+
+/// Looks up the sum of each four dimensions, whatever the number of planes.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")]
+pub(super) fn bit_dots_by_table(blocks: &[u8], words: usize, query: &BitPlanes, out: &mut [i32]) {
+    // A word's tables are 8 for the lower halves of its bytes, 8 for the upper: two vectors each.
+    let tables = query.tables().as_chunks::<4>().0.as_chunks::<4>().0;
+    let offset = 16 * tables.len() as i32 * BitPlanes::TABLE_OFFSET;
+    let all = _mm256_set1_epi32(query.sum() + 2 * offset);
+    let (half, ones) = (_mm512_set1_epi8(15), _mm512_set1_epi8(1));
+    // Where in two vectors the table of each byte of a word begins.
+    let begin = _mm512_set1_epi64(0x7060_5040_3020_1000);
+    let dots = out.as_chunks_mut::<BLOCK>().0;
+    let blocks = with_ahead(blocks, words * WORD_BYTES, tables.len() * WORD_BYTES);
+    for ((block, ahead), dots) in blocks.zip(dots) {
+        // A vector holds one word of eight lanes.
+        let mut sums = [_mm512_setzero_si512(); 8];
+        let each = block.as_chunks::<WORD_BYTES>().0.iter().zip(tables);
+        for (w, (word, tables)) in each.enumerate() {
+            prefetch::<8>(ahead, w * WORD_BYTES);
+            let [low0, low1, high0, high1] = [0, 1, 2, 3].map(|t| load_tables(&tables[t]));
+            for (code, sum) in word.as_chunks::<64>().0.iter().zip(&mut sums) {
+                let code = load(code);
+                let upper = _mm512_srli_epi16::<4>(code);
+                // Both are `begin | (code & half)`, in one instruction.
+                let low = _mm512_ternarylogic_epi64::<0xf8>(begin, code, half);
+                let high = _mm512_ternarylogic_epi64::<0xf8>(begin, upper, half);
+                let low = _mm512_permutex2var_epi8(low0, low, low1);
+                let high = _mm512_permutex2var_epi8(high0, high, high1);
+                *sum = _mm512_dpbusd_epi32(*sum, low, ones);
+                *sum = _mm512_dpbusd_epi32(*sum, high, ones);
+            }
         }
+        store_lanes(&sums, all, dots);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_tables(tables: &[[u8; 16]; 4]) -> __m512i {
+    // SAFETY: 2.
+    unsafe { _mm512_loadu_si512(tables.as_ptr().cast()) }
+}
+
+/// Twice the sums of lanes whose halves are apart, less `all`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+fn store_lanes(sums: &[__m512i; 8], all: __m256i, dots: &mut [i32; BLOCK]) {
+    for (&sum, dots) in sums.iter().zip(dots.as_chunks_mut::<8>().0) {
+        let lane = _mm512_add_epi32(sum, _mm512_srli_epi64::<32>(sum));
+        let set = _mm512_cvtepi64_epi32(lane);
+        let dot = _mm256_sub_epi32(_mm256_add_epi32(set, set), all);
+        // SAFETY: 2.
+        unsafe { _mm256_storeu_si256(dots.as_mut_ptr().cast(), dot) }
     }
 }
 

@@ -1,0 +1,57 @@
+//! A search that is asked with one query after another.
+
+use super::exec::Scratch;
+use super::{Prepared, Search, SearchResult};
+use crate::error::Result;
+
+/// A search with everything settled but the query: [`Search::prepare`] makes it.
+///
+/// It sees the rows as they were then, as a snapshot does; its filter was evaluated once and its
+/// plan made once. The hits are those of [`Search::run`]. Once it has answered a query, another
+/// like it **allocates nothing**: the answer is written over the one before, in buffers that go
+/// when this does. (Hits of longer text ids, payloads, groups and walks over graphs are the
+/// exceptions.)
+///
+/// ```
+/// use matryo::{Collection, Schema};
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("passages.matryo");
+/// let passages = Collection::create(&path, Schema::builder(2).build()?)?;
+/// passages.upsert(1, &[1.0, 0.1], ())?;
+/// passages.upsert(2, &[0.1, 1.0], ())?;
+/// let mut nearest = passages.search(&[]).limit(1).prepare()?;
+/// assert_eq!(nearest.run(&[0.9, 0.0])?.hits[0].id, 1.into());
+/// assert_eq!(nearest.run(&[0.0, 0.9])?.hits[0].id, 2.into());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "a search does nothing until it is run"]
+pub struct PreparedSearch {
+    search: Search,
+    prepared: Prepared,
+    scratch: Box<Scratch>,
+    result: SearchResult,
+}
+
+impl PreparedSearch {
+    pub(super) fn new(mut search: Search) -> Result<Self> {
+        search.query = Vec::new();
+        let dims = search.checked_dims()?;
+        let prepared = search.plan_all(dims)?;
+        let result = SearchResult::none(search.view.schema.metric());
+        Ok(Self { search, prepared, scratch: Box::default(), result })
+    }
+
+    /// Answers the search for a query. The result is there until the next.
+    ///
+    /// # Errors
+    /// As [`Search::run`], of what can be wrong with a query or with the rows it reads; another
+    /// query may be asked after.
+    pub fn run(&mut self, query: &[f32]) -> Result<&SearchResult> {
+        let Self { search, prepared, scratch, result } = self;
+        search.check(query, prepared.dims)?;
+        let mut answers = search.answers(prepared, &[query], scratch)?;
+        let answer = answers.pop().expect("one answer for one query");
+        search.fill(prepared, answer, result, scratch)?;
+        Ok(result)
+    }
+}
