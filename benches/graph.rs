@@ -6,7 +6,8 @@
 //! 100000, then all). HNSW takes up to `MATRYO_HNSW` rows (default 20000): it is built in
 //! one thread over full `f32` vectors, as its authors have it.
 //!
-//! What is found is compared with `exact()` first; speeds are medians of passes over all
+//! Scans and walks are calibrated with rows of the collection, and asked other queries. What is
+//! found is compared with `exact()` first; speeds are medians of passes over all
 //! queries in turns, in one thread, with the difference of an unchanged pass to itself.
 
 #[path = "support/hnsw.rs"]
@@ -22,6 +23,7 @@ use support::{Array, time};
 
 const LIMIT: usize = 10;
 const QUERIES: usize = 300;
+const SHARES: [f64; 5] = [0.8, 0.9, 0.95, 0.99, 0.999];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Ok(folder) = std::env::var("MATRYO_DATA") else {
@@ -61,7 +63,8 @@ fn measure(
     let ask = |query: &[f32], funnel: Funnel| ids(&collection, query, funnel);
     let truth: Truth =
         queries.iter().map(|q| ask(q, Funnel::exact()).into_iter().collect()).collect();
-    for share in [0.9, 0.95, 0.99] {
+    collection.calibrate()?;
+    for share in SHARES {
         let name = format!("scan, recall({share})");
         row(&name, queries, &truth, |q| ask(q, Funnel::recall(share)));
     }
@@ -72,10 +75,13 @@ fn measure(
     let seconds = start.elapsed().as_secs_f64();
     let per_row = bytes / rows as u64;
     println!("  graph built, installed and synced in {seconds:.1} s, {per_row} bytes a row");
-    for share in [0.8, 0.9, 0.95, 0.98, 0.99] {
-        let name = format!("recall({share})");
+    println!("{}", collection.calibrate()?);
+    for share in SHARES {
+        let name = format!("walk, recall({share})");
+        row(&name, queries, &truth, |q| ask(q, Funnel::graph_recall(share)));
+        stages(&collection, queries, &Funnel::graph_recall(share));
+        let name = format!("planned, recall({share})");
         row(&name, queries, &truth, |q| ask(q, Funnel::recall(share)));
-        stages(&collection, queries, &Funnel::recall(share));
     }
     for width in [40, 80, 160, 320] {
         let name = format!("graph, {width} rows kept");

@@ -32,7 +32,7 @@ const NEAREST: usize = 100;
 pub(super) const LIMIT: usize = 10;
 /// Errors are taken for this much wider than they were: those of queries from elsewhere are,
 /// by up to a tenth (ARCHITECTURE.md, "Calibrated recall"),
-pub(super) const SAFETY: f32 = 1.1;
+const SAFETY: f32 = 1.1;
 /// and for lower by so many standard deviations.
 const SHIFT: f32 = 0.1;
 /// They are widened by this factor until the checks pass,

@@ -33,13 +33,15 @@ const LEAST: usize = 10;
 const WIDTH: usize = 4000;
 /// A walk that was measured to find less than is asked for by more than this is not made.
 const SHORT: f64 = 0.005;
-/// Nanoseconds to score a row on a walk, and to read a byte in a scan. Only their ratio counts:
-/// a row of a walk took as long as 23 of a scan, by the same bench.
-const WALK_NS: f64 = 80.0;
-const SCAN_NS: f64 = 0.05;
+/// Nanoseconds to score a row on a walk, and to read a byte in a scan. Only their ratio counts.
+/// By `benches/graph.rs` a row of a walk takes 70 to 100, a byte .03 where the codes stay in a
+/// cache, .05 where they do not.
+const WALK_NS: f64 = 100.0;
+const SCAN_NS: f64 = 0.04;
 
 /// How far to walk for `share` of the `k` nearest rows of those that pass (`selected`, a
-/// share of all), and how many rows that scores.
+/// share of all), and how many rows that scores. Queries from elsewhere score more than the
+/// rows that calibration asks do, so it is never taken for less than the table's number.
 pub(super) fn beam(reach: &Reach, share: f64, k: usize, selected: f64) -> (Beam, f64) {
     // Of fewer rows than ten, the k-th best says too little about where the others are: a
     // walk ends before it has come to them (`benches/recall.rs`: .52 instead of .8 for k = 1).
@@ -47,7 +49,8 @@ pub(super) fn beam(reach: &Reach, share: f64, k: usize, selected: f64) -> (Beam,
     // The k-th best of few rows that pass is farther off, and all between are walked over.
     let more = (k as f64 / 10.0).max(1.0).powf(0.6) / selected;
     let width = (WIDTH.max(k.saturating_mul(4)) as f64 / selected) as usize;
-    (Beam { k, margin: reach.margin(share), width }, reach.scored(share) * more)
+    let scored = reach.scored(share).max(TABLE.scored(share));
+    (Beam { k, margin: reach.margin(share), width }, scored * more)
 }
 
 impl Run<'_> {
