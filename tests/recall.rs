@@ -284,6 +284,43 @@ fn rows_that_have_changed_much_are_calibrated_again() {
 }
 
 #[test]
+fn large_collections_are_calibrated_by_themselves() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut random = Random(23);
+    let base: Vec<Vec<f32>> = (0..20_000).map(|_| random.vector()[..16].to_vec()).collect();
+    let make = |name: &str, rows: usize, options: Options| {
+        let schema = Schema::builder(16).build().expect("valid");
+        let collection = Collection::create_with(dir.path().join(name), schema, options);
+        let collection = collection.expect("new");
+        put(&collection, 0, &base[..rows]);
+        collection.flush().expect("flush");
+        collection
+    };
+    let large = make("large", 20_000, Options::new());
+    let small = make("small", 19_999, Options::new());
+    let never = make("never", 20_000, Options::new().recalibrate(false));
+    assert!(wait_for(&large, 20_000), "nobody asked, and it was calibrated");
+    drop((small, never));
+    for name in ["small", "never"] {
+        let opened = Collection::open_with(dir.path().join(name), Options::new().background(false));
+        assert_eq!(opened.expect("open").calibration(), None, "{name}");
+    }
+    // Graphs that come later are calibrated too.
+    assert!(!large.calibration().expect("there is one").to_string().contains("walks"));
+    large.build_graphs().expect("graphs");
+    drop(large);
+    let large = Collection::open(dir.path().join("large")).expect("open");
+    let start = Instant::now();
+    let knows = |known: Option<matryo::Calibration>| {
+        known.is_some_and(|known| known.to_string().contains("walks"))
+    };
+    while !knows(large.calibration()) {
+        assert!(start.elapsed() < Duration::from_secs(60), "walks were not calibrated");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn what_cannot_be_calibrated_is_refused() {
     let dir = tempfile::tempdir().expect("dir");
     let options = Options::new().background(false);

@@ -9,6 +9,7 @@ use super::{Collection, Shared};
 use crate::calibration::Calibration;
 use crate::error::{Error, Result};
 use crate::query::calibrate::{MIN_ROWS, Measure};
+use crate::schema::Metric;
 use crate::sync::atomic::Ordering;
 use crate::view::View;
 
@@ -20,7 +21,8 @@ impl Collection {
     /// search), how wrong the stage codes' estimates are about true near rows.
     /// [`Search::recall`](crate::Search::recall) is planned by that from then on, query by query, until the
     /// collection is calibrated again; before, by a fixed table. The result is kept with
-    /// the collection; its `Display` is the table of plans.
+    /// the collection; its `Display` is the table of plans. The background thread does it by
+    /// itself ([`Options::recalibrate`](crate::Options::recalibrate)).
     ///
     /// It takes 300 exact searches over all dimensions, 100 over each granularity, and
     /// some thousand searches that check, and no commit waits for it.
@@ -65,27 +67,42 @@ impl Collection {
     }
 }
 
-/// Whether the rows have changed so much that the background thread should calibrate. Rows
-/// that were replaced since the collection was opened are counted when it runs next.
+/// Rows from which on the background thread calibrates a collection that never was.
+const FIRST_ROWS: u64 = 20_000;
+
+/// Whether the background thread should calibrate. Rows that were replaced since the
+/// collection was opened are counted when it runs next.
 pub(super) fn has_work(shared: &Shared) -> bool {
     let view = shared.view();
-    view.calibration.as_ref().is_some_and(|known| wants(shared, known, &view))
+    wants(shared, view.calibration.as_deref(), &view)
 }
 
-fn wants(shared: &Shared, known: &Calibration, view: &View) -> bool {
+fn wants(shared: &Shared, known: Option<&Calibration>, view: &View) -> bool {
     let rows = view.live_rows();
-    shared.options.recalibrate && !known.given && rows >= MIN_ROWS && known.has_drifted(rows)
+    let cosine = view.schema.metric() == Metric::Cosine;
+    shared.options.recalibrate
+        && match known {
+            None => rows >= FIRST_ROWS,
+            Some(known) if known.given => false,
+            // Graphs have come, of which it knows nothing.
+            Some(known) if known.reach.is_none() && cosine && view.walkable() > 0 => true,
+            Some(known) => rows >= MIN_ROWS && known.has_drifted(rows),
+        }
 }
 
 /// What the background thread does at last.
 pub(super) fn run_policy(shared: &Shared) -> Result<()> {
     let known = shared.lock_writer()?.manifest.calibration.clone();
-    if !known.is_some_and(|known| wants(shared, &known, &shared.view())) {
+    if !wants(shared, known.as_ref(), &shared.view()) {
         return Ok(());
     }
     let closing = || Error::invalid("calibrate", "the collection is being closed");
     let go_on = || if shared.closing.load(Ordering::Relaxed) { Err(closing()) } else { Ok(()) };
-    measure_and_install(shared, None, &go_on).map(drop)
+    match measure_and_install(shared, None, &go_on) {
+        // Rows without a direction, or fewer than there were: nobody has asked for it.
+        Err(Error::Invalid { .. }) => Ok(()),
+        done => done.map(drop),
+    }
 }
 
 fn measure_and_install(
