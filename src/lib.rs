@@ -90,7 +90,8 @@ pub mod testing;
 pub use calibration::Calibration;
 pub use collection::{
     Batch, Bulk, Collection, ColumnInfo, Compacted, Copied, CopyOptions, Durability, Graphs, Info,
-    Options, Placement, Progress, RepairOptions, Repaired, Row, Snapshot, Verified,
+    Options, Placement, Progress, ReembedOptions, Reembedded, RepairOptions, Repaired, Row,
+    Snapshot, SourceRow, Verified,
 };
 pub use encoding::{Bits, Precision, StageCode};
 pub use error::{Corruption, Error, Result, VectorError};

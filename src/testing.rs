@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::collection::reembed::{Work, reembed};
 use crate::vfs::Vfs;
 use crate::{
-    Collection, Copied, CopyOptions, Options, Progress, RepairOptions, Repaired, Result, Schema,
+    Collection, Copied, CopyOptions, Options, Progress, ReembedOptions, Reembedded, RepairOptions,
+    Repaired, Result, Schema, SourceRow,
 };
 
 /// A collection's folder that lives in RAM and can be tampered with. Nothing runs
@@ -67,6 +69,21 @@ impl Folder {
         progress: &dyn Fn(Progress) -> bool,
     ) -> Result<Copied> {
         self.open(Options::new())?.shorten(options, progress)
+    }
+
+    /// Embeds the collection in it again, by way of a shadow in `beside`.
+    ///
+    /// # Errors
+    /// As [`Collection::reembed_with`].
+    pub fn reembed(
+        &self,
+        beside: &Self,
+        options: &ReembedOptions,
+        embed: &mut dyn FnMut(&[SourceRow]) -> Result<Vec<Vec<f32>>>,
+        progress: &dyn Fn(Progress) -> bool,
+    ) -> Result<Reembedded> {
+        let work = &mut Work { options, embed, progress };
+        reembed(Arc::new(self.0.clone()), Arc::new(beside.0.clone()), work)
     }
 
     /// Names of its files, sorted.
@@ -184,6 +201,21 @@ impl Recorder {
     /// As [`Collection::repair_with`].
     pub fn repair(&self, options: &RepairOptions) -> Result<Repaired> {
         crate::collection::repair::repair(&self.0, options)
+    }
+
+    /// Embeds the collection in it again, by way of a shadow in `beside`.
+    ///
+    /// # Errors
+    /// As [`Collection::reembed_with`].
+    pub fn reembed(
+        &self,
+        beside: &Folder,
+        options: &ReembedOptions,
+        embed: &mut dyn FnMut(&[SourceRow]) -> Result<Vec<Vec<f32>>>,
+        progress: &dyn Fn(Progress) -> bool,
+    ) -> Result<Reembedded> {
+        let work = &mut Work { options, embed, progress };
+        reembed(Arc::new(self.0.clone()), Arc::new(beside.0.clone()), work)
     }
 
     /// Operations so far: a moment to cut the power at lies before each of them,
