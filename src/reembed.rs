@@ -21,9 +21,9 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::collection::{Collection, Progress, ReembedOptions, Reembedded, SourceRow};
+use crate::embed::{Embedder, MAX_TEXT_BYTES};
 #[cfg(feature = "image")]
 use crate::embed::{Image, ImageEmbedder};
-use crate::embed::{Embedder, MAX_TEXT_BYTES};
 use crate::error::{Error, Result};
 use crate::schema::EmbedderId;
 

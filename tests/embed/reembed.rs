@@ -34,7 +34,8 @@ fn fill(path: &Path) -> Collection {
     {
         let payload = json!({"body": {"text": text}, "n": id});
         // What that model knows no word of has no direction.
-        let vector = if vector.iter().all(|v| *v == 0.0) { vec![1.0; vector.len()] } else { vector };
+        let vector =
+            if vector.iter().all(|v| *v == 0.0) { vec![1.0; vector.len()] } else { vector };
         collection.upsert(id as u64, &vector, payload).unwrap();
     }
     collection

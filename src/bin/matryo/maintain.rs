@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use matryo::{
-    Collection, Copied, CopyOptions, FieldKind, Metric, Options, Precision,
-    RepairOptions, Repaired, Schema, SchemaBuilder, json,
+    Collection, Copied, CopyOptions, FieldKind, Metric, Options, Precision, RepairOptions,
+    Repaired, Schema, SchemaBuilder, json,
 };
 
 use crate::npy::Reader;
