@@ -124,7 +124,9 @@ pub(crate) fn update(
     // What is still in `known` was met by no picture that can be read.
     report.gone = known.len();
     let mut batch = collection.batch();
-    known.keys().try_for_each(|name| batch.delete(name.as_str()))?;
+    for name in known.keys() {
+        batch.delete(name.as_str())?;
+    }
     batch.commit()?;
     collection.flush()?;
     bar.finish_and_clear();
