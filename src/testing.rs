@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::collection::reembed::{Work, reembed};
+use crate::collection::reembed::{Embed, Work, reembed};
 use crate::vfs::Vfs;
 use crate::{
     Collection, Copied, CopyOptions, Options, Progress, ReembedOptions, Reembedded, RepairOptions,
-    Repaired, Result, Schema, SourceRow,
+    Repaired, Result, Schema,
 };
 
 /// A collection's folder that lives in RAM and can be tampered with. Nothing runs
@@ -79,11 +79,13 @@ impl Folder {
         &self,
         beside: &Self,
         options: &ReembedOptions,
-        embed: &mut dyn FnMut(&[SourceRow]) -> Result<Vec<Vec<f32>>>,
+        embed: &mut Embed<'_>,
         progress: &dyn Fn(Progress) -> bool,
     ) -> Result<Reembedded> {
-        let work = &mut Work { options, embed, progress };
-        reembed(Arc::new(self.0.clone()), Arc::new(beside.0.clone()), work)
+        let mut embed = embed;
+        let work = &mut Work { options, embed: &mut embed, progress };
+        let beside: Arc<dyn Vfs> = Arc::new(beside.0.clone());
+        reembed(Arc::new(self.0.clone()), &beside, work)
     }
 
     /// Names of its files, sorted.
@@ -211,11 +213,13 @@ impl Recorder {
         &self,
         beside: &Folder,
         options: &ReembedOptions,
-        embed: &mut dyn FnMut(&[SourceRow]) -> Result<Vec<Vec<f32>>>,
+        embed: &mut Embed<'_>,
         progress: &dyn Fn(Progress) -> bool,
     ) -> Result<Reembedded> {
-        let work = &mut Work { options, embed, progress };
-        reembed(Arc::new(self.0.clone()), Arc::new(beside.0.clone()), work)
+        let mut embed = embed;
+        let work = &mut Work { options, embed: &mut embed, progress };
+        let beside: Arc<dyn Vfs> = Arc::new(beside.0.clone());
+        reembed(Arc::new(self.0.clone()), &beside, work)
     }
 
     /// Operations so far: a moment to cut the power at lies before each of them,

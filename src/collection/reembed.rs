@@ -171,11 +171,13 @@ impl ReembedOptions {
     }
 }
 
+/// Rows -> a vector of each.
+pub(crate) type Embed<'w> = dyn FnMut(&[SourceRow]) -> Result<Vec<Vec<f32>>> + 'w;
+
 /// What a run works with.
 pub(crate) struct Work<'w> {
     pub(crate) options: &'w ReembedOptions,
-    /// Rows -> a vector of each.
-    pub(crate) embed: &'w mut dyn FnMut(&[SourceRow]) -> Result<Vec<Vec<f32>>>,
+    pub(crate) embed: &'w mut Embed<'w>,
     pub(crate) progress: &'w dyn Fn(Progress) -> bool,
 }
 
@@ -248,9 +250,10 @@ impl Collection {
         } else {
             Disk::create_with(&beside, options.open.file_mode, &|_, _| Ok(()))?
         };
-        let shadow = Arc::new(shadow.with(options.open.file_mode, options.open.mapped)?);
+        let shadow = shadow.with(options.open.file_mode, options.open.mapped)?;
+        let shadow: Arc<dyn Vfs> = Arc::new(shadow);
         let mut work = Work { options, embed: &mut embed, progress: &progress };
-        let done = reembed(vfs, shadow, &mut work)?;
+        let done = reembed(vfs, &shadow, &mut work)?;
         // Where it cannot be removed it stays, empty but for what is not ours.
         let _ = std::fs::remove_dir(&beside);
         Ok(done)
@@ -269,17 +272,17 @@ fn shadow_path(path: &Path) -> Result<PathBuf> {
 /// Embeds the collection in `vfs` again, by way of the one in `beside`.
 pub(crate) fn reembed(
     vfs: Arc<dyn Vfs>,
-    beside: Arc<dyn Vfs>,
+    beside: &Arc<dyn Vfs>,
     work: &mut Work,
 ) -> Result<Reembedded> {
     let reader = open::open(vfs.clone(), work.options.opening(true))?;
     let schema = work.options.schema(reader.schema())?;
     if *reader.schema() == schema {
         // Done before; perhaps the shadow outlived that.
-        remove_shadow_of(&schema, &beside, work.options)?;
+        remove_shadow_of(&schema, beside, work.options)?;
         return Ok(Reembedded { rows: reader.len(), embedded: 0 });
     }
-    let shadow = begin(&beside, &schema, reader.schema(), work.options)?;
+    let shadow = begin(beside, &schema, reader.schema(), work.options)?;
     let seen = reader.view();
     let mut embedded = catch_up(&seen, &shadow, work)?;
     drop(reader);
@@ -295,7 +298,7 @@ pub(crate) fn reembed(
     switch(&collection, &shadow.view())?;
     drop((collection, shadow));
     // The switch is made. What cannot be removed now is removed by the next run.
-    let _ = remove_shadow(&beside);
+    let _ = remove_shadow(beside);
     Ok(Reembedded { rows: now.live_rows(), embedded })
 }
 
@@ -312,8 +315,9 @@ fn begin(
         if shadow.schema() == schema {
             return Ok(shadow);
         }
-        // That of a run that was finished, but for removing it.
-        if shadow.schema() != old {
+        // One in which nothing is lost, or that of a run that was finished, but for
+        // removing it.
+        if !shadow.is_empty() && shadow.schema() != old {
             let made = shadow.schema().embedder().map_or("?".into(), ToString::to_string);
             let why = format!(
                 "{} holds {} rows that an earlier run embedded by {made}, of {} dimensions: let \
