@@ -15,6 +15,9 @@ use support::{DIMS, Rng, read_only, vector};
 
 type Done = Result<(), Box<dyn std::error::Error>>;
 
+/// Makes a vector of each row.
+type Model = dyn FnMut(&[SourceRow]) -> Result<Vec<Vec<f32>>>;
+
 /// Dimensions of the new vectors.
 const NEW: usize = 48;
 
@@ -425,20 +428,22 @@ fn a_shadow_that_outlived_its_run_is_removed_by_the_next() {
 #[test]
 fn what_cannot_be_stored_is_refused_by_the_row() {
     let (folder, rows) = filled();
-    let refused = |embed: &mut dyn FnMut(&[SourceRow]) -> Result<Vec<Vec<f32>>>| {
+    let refused = |embed: &mut Model| {
         let done = folder.reembed(&Folder::default(), &options(), embed, &|_| true);
         assert!(!whole(&folder, &rows, "refused"));
         done.expect_err("must be refused").to_string()
     };
     let zero = |rows: &[SourceRow]| {
         let mut vectors = model(rows)?;
-        rows.iter().position(|row| row.id == 22.into()).map(|at| vectors[at].fill(0.0));
+        if let Some(at) = rows.iter().position(|row| row.id == 22.into()) {
+            vectors[at].fill(0.0);
+        }
         Ok(vectors)
     };
     assert!(refused(&mut { zero }).contains("row 22: "));
-    let short = refused(&mut |rows| Ok(vec![vec![1.0; DIMS]; rows.len()]));
+    let short = refused(&mut |rows: &[SourceRow]| Ok(vec![vec![1.0; DIMS]; rows.len()]));
     assert!(short.contains("row 0: ") && short.contains("48"), "{short}");
-    let few = refused(&mut |rows| model(&rows[1..]));
+    let few = refused(&mut |rows: &[SourceRow]| model(&rows[1..]));
     assert!(few.contains("expected 10 vectors") && few.contains("got 9"), "{few}");
     let wide = ReembedOptions::new(70_000, new_model());
     let done = folder.reembed(&Folder::default(), &wide, &mut model, &|_| true);
