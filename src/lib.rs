@@ -73,6 +73,8 @@ mod manifest;
 mod memtable;
 mod payload;
 mod query;
+#[cfg(feature = "embed")]
+pub mod reembed;
 mod rows;
 mod schema;
 mod segment;
@@ -90,7 +92,8 @@ pub mod testing;
 pub use calibration::Calibration;
 pub use collection::{
     Batch, Bulk, Collection, ColumnInfo, Compacted, Copied, CopyOptions, Durability, Graphs, Info,
-    Options, Placement, Progress, RepairOptions, Repaired, Row, Snapshot, Verified,
+    Options, Placement, Progress, ReembedOptions, Reembedded, RepairOptions, Repaired, Row,
+    Snapshot, SourceRow, Verified,
 };
 pub use encoding::{Bits, Precision, StageCode};
 pub use error::{Corruption, Error, Result, VectorError};
@@ -112,20 +115,31 @@ impl From<&embed::Embedder> for EmbedderId {
     /// Named after the model's folder, and after its graph where that is not the
     /// usual one, as those of other precisions are not.
     fn from(embedder: &embed::Embedder) -> Self {
-        let graph = embedder.describe().graph;
-        let last = |path: &std::path::Path| {
-            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-        };
-        let folders = graph.ancestors().skip(1).map(last).find(|name| name != "onnx");
-        let mut name = folders.unwrap_or_default();
-        if !graph.ends_with("model.onnx") {
-            name = format!("{name}, {}", last(&graph));
-        }
-        name.truncate(name.floor_char_boundary(255));
-        let print = embedder.fingerprint();
-        let add = |id: Self, (part, hash): (&str, &embed::Hash)| id.part(part, *hash);
-        print.parts().fold(Self::new(name, print.hash()), add)
+        embedder_id(&embedder.describe().graph, embedder.fingerprint())
     }
+}
+
+#[cfg(feature = "image")]
+impl From<&embed::ImageEmbedder> for EmbedderId {
+    /// Named as those of an `Embedder` are.
+    fn from(embedder: &embed::ImageEmbedder) -> Self {
+        embedder_id(&embedder.describe().graph, embedder.fingerprint())
+    }
+}
+
+#[cfg(feature = "embed")]
+fn embedder_id(graph: &std::path::Path, print: &embed::Fingerprint) -> EmbedderId {
+    let last = |path: &std::path::Path| {
+        path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    };
+    let folders = graph.ancestors().skip(1).map(last).find(|name| name != "onnx");
+    let mut name = folders.unwrap_or_default();
+    if !graph.ends_with("model.onnx") {
+        name = format!("{name}, {}", last(graph));
+    }
+    name.truncate(name.floor_char_boundary(255));
+    let add = |id: EmbedderId, (part, hash): (&str, &embed::Hash)| id.part(part, *hash);
+    print.parts().fold(EmbedderId::new(name, print.hash()), add)
 }
 
 /// The README's Rust code, so that it is compiled with the tests.

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::collection::reembed::{Embed, Work, reembed};
 use crate::vfs::Vfs;
 use crate::{
-    Collection, Copied, CopyOptions, Options, Progress, RepairOptions, Repaired, Result, Schema,
+    Collection, Copied, CopyOptions, Options, Progress, ReembedOptions, Reembedded, RepairOptions,
+    Repaired, Result, Schema,
 };
 
 /// A collection's folder that lives in RAM and can be tampered with. Nothing runs
@@ -67,6 +69,23 @@ impl Folder {
         progress: &dyn Fn(Progress) -> bool,
     ) -> Result<Copied> {
         self.open(Options::new())?.shorten(options, progress)
+    }
+
+    /// Embeds the collection in it again, by way of a shadow in `beside`.
+    ///
+    /// # Errors
+    /// As [`Collection::reembed_with`].
+    pub fn reembed(
+        &self,
+        beside: &Self,
+        options: &ReembedOptions,
+        embed: &mut Embed<'_>,
+        progress: &dyn Fn(Progress) -> bool,
+    ) -> Result<Reembedded> {
+        let mut embed = embed;
+        let work = &mut Work { options, embed: &mut embed, progress };
+        let beside: Arc<dyn Vfs> = Arc::new(beside.0.clone());
+        reembed(Arc::new(self.0.clone()), &beside, work)
     }
 
     /// Names of its files, sorted.
@@ -201,6 +220,23 @@ impl Recorder {
     pub fn copy(&self, collection: &Collection, options: &CopyOptions) -> Result<Copied> {
         let schema = options.schema(collection.schema())?;
         collection.copy_into(&self.0, schema, options, &|_| true)
+    }
+
+    /// Embeds the collection in it again, by way of a shadow in `beside`.
+    ///
+    /// # Errors
+    /// As [`Collection::reembed_with`].
+    pub fn reembed(
+        &self,
+        beside: &Folder,
+        options: &ReembedOptions,
+        embed: &mut Embed<'_>,
+        progress: &dyn Fn(Progress) -> bool,
+    ) -> Result<Reembedded> {
+        let mut embed = embed;
+        let work = &mut Work { options, embed: &mut embed, progress };
+        let beside: Arc<dyn Vfs> = Arc::new(beside.0.clone());
+        reembed(Arc::new(self.0.clone()), &beside, work)
     }
 
     /// Operations so far: a moment to cut the power at lies before each of them,

@@ -64,7 +64,9 @@ fn the_page_shows_every_granularity_and_the_funnel() {
     }
     let temp = tempfile::tempdir().unwrap();
     let out = temp.path().join("page.html");
+    let db = temp.path().join("db");
     let words = ["--out", out.to_str().unwrap(), "--limit", "6", "--query", "red <apple>"];
+    let words = [&words[..], &["--db", db.to_str().unwrap()]].concat();
     let printed = run(&words).unwrap();
     assert!(printed.contains("? red <apple>"), "{printed}");
     let page = fs::read_to_string(&out).unwrap();
@@ -102,7 +104,10 @@ fn a_folder_of_ones_own_pictures_is_searched() {
     fs::write(dir.join("broken.jpg"), b"no picture").unwrap();
     fs::write(dir.join("notes.txt"), b"left alone").unwrap();
     let like = dir.join("sub/wide.png");
+    let db = temp.path().join("db");
     let arguments = [
+        "--db",
+        db.to_str().unwrap(),
         "--dir",
         dir.to_str().unwrap(),
         "--out",
@@ -111,7 +116,7 @@ fn a_folder_of_ones_own_pictures_is_searched() {
         like.to_str().unwrap(),
     ];
     let printed = run(&arguments).unwrap();
-    assert!(printed.contains("4 pictures embedded"), "{printed}");
+    assert!(printed.contains("4 pictures embedded, 0 unchanged, 0 gone"), "{printed}");
     assert!(printed.contains("skipped: ") && printed.contains("broken.jpg"), "{printed}");
     // A picture is most like itself.
     let answer = printed.lines().skip_while(|l| !l.starts_with("? like the picture")).nth(1);
@@ -119,6 +124,24 @@ fn a_folder_of_ones_own_pictures_is_searched() {
     let page = fs::read_to_string(&out).unwrap();
     assert_nested(&page);
     assert!(page.contains("data:image/jpeg;base64,/9j/"));
+
+    // The next run embeds what has changed, and forgets what is gone.
+    let printed = run(&arguments).unwrap();
+    assert!(printed.contains("0 pictures embedded, 4 unchanged, 0 gone"), "{printed}");
+    fs::copy(pictures().join("turned.jpg"), dir.join("sub/tall.jpg")).unwrap();
+    fs::remove_file(dir.join("sub/still.gif")).unwrap();
+    fs::write(dir.join("sub/strip.webp"), b"damaged").unwrap();
+    let printed = run(&arguments).unwrap();
+    assert!(printed.contains("1 pictures embedded, 1 unchanged, 2 gone"), "{printed}");
+    assert!(printed.contains("strip.webp"), "{printed}");
+    // Another model makes everything anew; other pictures have no business here.
+    let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images/clip");
+    let other = [&arguments[..], &["--model", clip.to_str().unwrap()]].concat();
+    let printed = run(&other).unwrap();
+    assert!(printed.contains("everything is embedded again"), "{printed}");
+    assert!(printed.contains("2 pictures embedded, 0 unchanged, 0 gone"), "{printed}");
+    let refused = run(&["--db", db.to_str().unwrap()]).unwrap_err();
+    assert!(refused.contains("not of the built-in pictures"), "{refused}");
 }
 
 #[test]

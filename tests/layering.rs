@@ -18,10 +18,13 @@ const LAYERS: &[(u32, &[&str])] = &[
     (9, &["query"]),
     (10, &["collection"]),
     (11, &["classify"]),
+    (12, &["reembed"]),
 ];
 
-/// Beside the engine: imports the lowest layer, and only `lib.rs` imports it.
+/// Beside the engine: imports the lowest layer, and only `lib.rs` and the top layer
+/// import it.
 const BESIDE: &[&str] = &["embed"];
+const TOP: u32 = 12;
 
 /// Not part of the library proper.
 const OUTSIDE: &[&str] = &["lib", "testing", "bin"];
@@ -104,6 +107,7 @@ fn modules_import_downwards_only() {
             arrows += 1;
             match layers.get(to.as_str()) {
                 Some(target) if *target < level => {}
+                None if BESIDE.contains(&to.as_str()) && level == TOP => {}
                 Some(_) => wrong.push(format!("{file} imports {to}, which is not below it")),
                 None => wrong.push(format!("{file} imports {to}, which has no layer")),
             }

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::support::Options;
+
 pub(crate) const HELP: &str = "\
 Finds pictures by words and by pictures, at every granularity of the model, and
 writes what it found as a page with thumbnails.
@@ -17,6 +19,8 @@ writes what it found as a page with thumbnails.
   --query TEXT    look for this instead of the built-in questions; may be repeated
   --image PATH    look for pictures like this one; may be repeated
   --limit N       pictures shown for each answer (default 10)
+  --db DIR        where the collection is kept; a second run embeds only pictures that
+                  are new or changed (default: a folder in cargo's target folder)
   --out FILE      the page (default: image_search.html in cargo's target folder)
   --help          this text
 ";
@@ -29,6 +33,7 @@ pub(crate) struct Args {
     pub(crate) queries: Vec<String>,
     pub(crate) images: Vec<PathBuf>,
     pub(crate) limit: usize,
+    pub(crate) db: Option<PathBuf>,
     pub(crate) out: Option<PathBuf>,
     pub(crate) help: bool,
 }
@@ -42,52 +47,27 @@ impl Args {
             queries: Vec::new(),
             images: Vec::new(),
             limit: 10,
+            db: None,
             out: None,
             help: false,
         };
-        let mut words = words.into_iter();
-        while let Some(word) = words.next() {
-            let word = word.into_string().map_err(|w| format!("{} is no option", w.display()))?;
-            if word == "--help" || word == "-h" {
-                args.help = true;
-                continue;
-            }
-            let (option, attached) = match word.split_once('=') {
-                Some((option, value)) => (option, Some(OsString::from(value))),
-                None => (word.as_str(), None),
-            };
-            let mut value = || {
-                let value = attached.clone().or_else(|| words.next());
-                value.ok_or_else(|| format!("{option} needs a value"))
-            };
-            match option {
-                "--dir" => args.dir = Some(value()?.into()),
-                "--model" => args.model = Some(value()?.into()),
-                "--out" => args.out = Some(value()?.into()),
-                "--image" => args.images.push(value()?.into()),
-                "--query" => args.queries.push(text(option, value()?)?),
-                "--limit" => args.limit = number(option, &text(option, value()?)?)?,
-                _ => return Err(format!("unknown option {word}; --help lists them")),
+        let mut options = Options::new(words);
+        while let Some(option) = options.next()? {
+            match option.as_str() {
+                "--help" | "-h" => args.help = true,
+                "--dir" => args.dir = Some(options.value()?.into()),
+                "--model" => args.model = Some(options.value()?.into()),
+                "--db" => args.db = Some(options.value()?.into()),
+                "--out" => args.out = Some(options.value()?.into()),
+                "--image" => args.images.push(options.value()?.into()),
+                "--query" => args.queries.push(options.query()?),
+                "--limit" => args.limit = options.number()?,
+                _ => return Err(options.unknown()),
             }
         }
-        args.check()
-    }
-
-    fn check(self) -> Result<Self, String> {
-        if !(1..=100).contains(&self.limit) {
-            return Err(format!("--limit takes 1 to 100, got {}", self.limit));
+        if !(1..=100).contains(&args.limit) {
+            return Err(format!("--limit takes 1 to 100, got {}", args.limit));
         }
-        if let Some(empty) = self.queries.iter().find(|q| q.trim().is_empty()) {
-            return Err(format!("--query takes some words, got {empty:?}"));
-        }
-        Ok(self)
+        Ok(args)
     }
-}
-
-fn text(option: &str, value: OsString) -> Result<String, String> {
-    value.into_string().map_err(|v| format!("{option} takes UTF-8 text, got {}", v.display()))
-}
-
-fn number<T: std::str::FromStr>(option: &str, value: &str) -> Result<T, String> {
-    value.parse().map_err(|_| format!("{option} takes a number, got {value:?}"))
 }

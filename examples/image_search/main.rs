@@ -2,13 +2,18 @@
 //!
 //! `cargo run --release --example image_search` embeds every emoji and some drawn
 //! scenes with the bundled two-tower model, asks some questions, and writes a page
-//! that shows what each granularity finds; `-- --help` lists the options.
+//! that shows what each granularity finds; `-- --help` lists the options. A second run
+//! embeds only what has changed.
 
 mod args;
+mod index;
 pub(crate) mod page;
 mod pictures;
 mod scenes;
+#[path = "../support/mod.rs"]
+mod support;
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::ffi::OsString;
 use std::fs;
@@ -17,13 +22,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use matryo::embed::{Embedder, Image, runtime};
-use matryo::{Collection, Metric, Precision, RowId, Schema, SearchResult, json};
+use matryo::{Collection, RowId, SearchResult};
 
 use args::Args;
 use page::{Answer, Page, Question};
-use pictures::{CHUNK, Picture};
+use pictures::Picture;
 
 /// Asked when the command line asks nothing.
 const QUESTIONS: [&str; 8] = [
@@ -41,13 +45,7 @@ const QUESTIONS: [&str; 8] = [
 const LIKE_THESE: [&str; 2] = ["police car", "two red rings"];
 
 fn main() -> ExitCode {
-    match run(std::env::args_os().skip(1), &mut io::stdout()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("image_search: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    support::exit("image_search", run(std::env::args_os().skip(1), &mut io::stdout()))
 }
 
 /// The whole program.
@@ -71,26 +69,39 @@ pub(crate) fn run(
         return Err(format!("{} has no vision tower", model.display()).into());
     }
     writeln!(out, "{}", embedder.describe())?;
-    let folder = tempfile::tempdir()?;
-    let collection = create(&folder.path().join("pictures.matryo"), &embedder)?;
+    let db = args.db.clone().unwrap_or_else(|| default_collection(args.dir.as_deref()));
+    let set = match &args.dir {
+        Some(dir) => dir.canonicalize()?.display().to_string(),
+        None => "the built-in pictures".to_owned(),
+    };
+    writeln!(out, "collection: {}", db.display())?;
+    let (collection, other_model) = index::open_or_create(&db, &embedder, &set)?;
+    if let Some(why) = other_model {
+        writeln!(out, "  {why}\n  so everything is embedded again")?;
+    }
     let start = Instant::now();
-    let skipped = index(&collection, &embedder, &pictures)?;
-    for why in &skipped {
+    let report = index::update(&collection, &embedder, (&set, &pictures))?;
+    for why in &report.skipped {
         writeln!(out, "skipped: {why}")?;
     }
-    let rows = collection.info()?.rows;
+    let index::Report { embedded, unchanged, gone, .. } = report;
     let seconds = start.elapsed().as_secs_f64();
-    writeln!(out, "{rows} pictures embedded and stored in {seconds:.1} s")?;
+    writeln!(
+        out,
+        "{embedded} pictures embedded, {unchanged} unchanged, {gone} gone; {seconds:.1} s"
+    )?;
+    let rows = collection.len();
     if rows == 0 {
         return Err("there is no picture to search".into());
     }
     let mut page = Page::new(model_name(&model), embedder.granularities(), rows, &pictures);
+    let places = pictures.iter().enumerate().map(|(at, p)| (p.name.as_str(), at)).collect();
     for question in questions(&args, &pictures)? {
         let vector = match &question {
             Question::Words(words) => embedder.embed_query(words)?,
             Question::Picture(_, image) => embedder.embed_image(image)?,
         };
-        let answer = answer(&collection, &vector, args.limit)?;
+        let answer = answer(&collection, &vector, args.limit, &places)?;
         writeln!(out, "\n? {question}\n{}", page.in_words(&answer))?;
         page.add(&question, &answer)?;
     }
@@ -107,52 +118,13 @@ fn model_name(dir: &Path) -> String {
     dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// In cargo's target folder, so that `cargo clean` takes it away.
 fn default_path() -> PathBuf {
-    let program = std::env::current_exe().unwrap_or_default();
-    let target = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
-    target.map_or_else(std::env::temp_dir, Path::to_path_buf).join("image_search.html")
+    support::target().join("image_search.html")
 }
 
-fn create(path: &Path, embedder: &Embedder) -> matryo::Result<Collection> {
-    let schema = Schema::builder(embedder.dims())
-        .granularities(embedder.granularities().iter().copied())
-        .metric(Metric::Cosine)
-        .stored(Precision::F16)
-        .build()?;
-    Collection::create(path, schema)
-}
-
-/// Embeds all pictures; returns which were left out, and why. A row's id is the
-/// picture's number.
-fn index(
-    collection: &Collection,
-    embedder: &Embedder,
-    pictures: &[Picture],
-) -> Result<Vec<String>, Box<dyn Error>> {
-    let style =
-        ProgressStyle::with_template("embedding {bar:40} {pos}/{len} pictures, {eta} left")?;
-    let bar = ProgressBar::new(pictures.len() as u64).with_style(style);
-    let mut skipped = Vec::new();
-    for (chunk_at, chunk) in pictures.chunks(CHUNK).enumerate() {
-        let mut loaded: Vec<(usize, Image)> = Vec::with_capacity(chunk.len());
-        for (at, picture) in chunk.iter().enumerate() {
-            match picture.load() {
-                Ok(image) => loaded.push((chunk_at * CHUNK + at, image)),
-                Err(e) => skipped.push(e.to_string()),
-            }
-        }
-        let vectors = embedder.embed_images(loaded.iter().map(|(_, image)| image))?;
-        let mut batch = collection.batch();
-        for ((id, _), vector) in loaded.iter().zip(&vectors) {
-            batch.upsert(*id as u64, vector, json!({"name": pictures[*id].name}))?;
-        }
-        batch.commit()?;
-        bar.inc(chunk.len() as u64);
-    }
-    collection.flush()?;
-    bar.finish_and_clear();
-    Ok(skipped)
+fn default_collection(dir: Option<&Path>) -> PathBuf {
+    let name = dir.map_or("built-in.matryo".to_owned(), support::collection_name);
+    support::target().join("image_search").join(name)
 }
 
 fn questions(args: &Args, pictures: &[Picture]) -> Result<Vec<Question>, Box<dyn Error>> {
@@ -174,14 +146,21 @@ fn questions(args: &Args, pictures: &[Picture]) -> Result<Vec<Question>, Box<dyn
 }
 
 /// What each granularity finds, and how the funnel over all dimensions found it.
-fn answer(collection: &Collection, vector: &[f32], limit: usize) -> matryo::Result<Answer> {
+/// `places`: where a picture of this name is in the list.
+fn answer(
+    collection: &Collection,
+    vector: &[f32],
+    limit: usize,
+    places: &HashMap<&str, usize>,
+) -> matryo::Result<Answer> {
     let dims = collection.schema().granularities();
     let ids = |found: &SearchResult| -> Vec<(usize, f32)> {
-        let number = |id: &RowId| match id {
-            RowId::U64(n) => usize::try_from(*n).unwrap_or(usize::MAX),
-            RowId::Str(_) => usize::MAX,
+        let place = |id: &RowId| match id {
+            RowId::Str(name) => places.get(&**name).copied(),
+            RowId::U64(_) => None,
         };
-        found.hits.iter().map(|hit| (number(&hit.id), hit.score)).collect()
+        let known = found.hits.iter().filter_map(|hit| Some((place(&hit.id)?, hit.score)));
+        known.collect()
     };
     let mut rows = Vec::new();
     for &d in dims {

@@ -1,10 +1,12 @@
 //! The pictures that are searched: emoji and drawn scenes, or a folder of files.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use matryo::embed::Image;
+use sha2::{Digest, Sha256};
 use twemoji_assets::png::PngTwemojiAsset;
 
 use super::scenes;
@@ -24,7 +26,7 @@ pub(crate) enum Source {
     File(PathBuf),
 }
 
-/// A picture that can be searched for.
+/// A picture that can be searched for; its name is its own.
 pub(crate) struct Picture {
     pub(crate) name: String,
     pub(crate) source: Source,
@@ -39,6 +41,19 @@ impl Picture {
             Source::File(path) => Image::open(path)?,
         };
         Ok(image.over([255; 3]))
+    }
+
+    /// A hash of what it shows: of its file, or of its pixels.
+    pub(crate) fn content(&self) -> Result<String, Box<dyn Error>> {
+        let hash = match &self.source {
+            Source::Bytes(bytes) => Sha256::digest(bytes),
+            Source::Drawn(image) => Sha256::digest(image.rgb()),
+            Source::File(path) => {
+                let read = fs::read(path);
+                Sha256::digest(read.map_err(|e| format!("{}: {e}", path.display()))?)
+            }
+        };
+        Ok(hash.iter().take(16).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")))
     }
 
     /// A small copy, as the file that a page can show.
@@ -82,7 +97,9 @@ pub(crate) fn built_in() -> Vec<Picture> {
         let source = Source::Drawn(scene.draw());
         Picture { name: scene.to_string(), source }
     });
-    emoji.chain(scenes).collect()
+    // The same scene may have been drawn twice.
+    let mut names = HashSet::new();
+    emoji.chain(scenes).filter(|picture| names.insert(picture.name.clone())).collect()
 }
 
 /// The picture files below a folder, by their names' endings.

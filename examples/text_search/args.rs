@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::support::Options;
+
 pub(crate) const HELP: &str = "\
 Indexes text, answers questions about it, and shows how the answers were found.
 
@@ -52,49 +54,22 @@ impl Args {
     /// Reads arguments, the program's name not among them.
     pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
         let mut args = Self::default();
-        let mut words = words.into_iter();
-        while let Some(word) = words.next() {
-            let word = word.into_string().map_err(|w| format!("{} is no option", w.display()))?;
-            if word == "--help" || word == "-h" {
-                args.help = true;
-                continue;
-            }
-            let (option, attached) = match word.split_once('=') {
-                Some((option, value)) => (option, Some(OsString::from(value))),
-                None => (word.as_str(), None),
-            };
-            let mut value = || {
-                let value = attached.clone().or_else(|| words.next());
-                value.ok_or_else(|| format!("{option} needs a value"))
-            };
-            match option {
-                "--dir" => args.dir = Some(value()?.into()),
-                "--out" => args.out = Some(value()?.into()),
-                "--model" => args.model = Some(value()?.into()),
-                "--query" => args.queries.push(text(option, value()?)?),
-                "--limit" => args.limit = number(option, &text(option, value()?)?)?,
-                "--recall" => args.recall = number(option, &text(option, value()?)?)?,
-                _ => return Err(format!("unknown option {word}; --help lists them")),
+        let mut options = Options::new(words);
+        while let Some(option) = options.next()? {
+            match option.as_str() {
+                "--help" | "-h" => args.help = true,
+                "--dir" => args.dir = Some(options.value()?.into()),
+                "--out" => args.out = Some(options.value()?.into()),
+                "--model" => args.model = Some(options.value()?.into()),
+                "--query" => args.queries.push(options.query()?),
+                "--limit" => args.limit = options.number()?,
+                "--recall" => args.recall = options.number()?,
+                _ => return Err(options.unknown()),
             }
         }
-        args.check()
-    }
-
-    fn check(self) -> Result<Self, String> {
-        if !(0.0..=1.0).contains(&self.recall) {
-            return Err(format!("--recall takes 0 to 1, got {}", self.recall));
+        if !(0.0..=1.0).contains(&args.recall) {
+            return Err(format!("--recall takes 0 to 1, got {}", args.recall));
         }
-        if let Some(empty) = self.queries.iter().find(|q| q.trim().is_empty()) {
-            return Err(format!("--query takes some words, got {empty:?}"));
-        }
-        Ok(self)
+        Ok(args)
     }
-}
-
-fn text(option: &str, value: OsString) -> Result<String, String> {
-    value.into_string().map_err(|v| format!("{option} takes UTF-8 text, got {}", v.display()))
-}
-
-fn number<T: std::str::FromStr>(option: &str, value: &str) -> Result<T, String> {
-    value.parse().map_err(|_| format!("{option} takes a number, got {value:?}"))
 }

@@ -9,6 +9,8 @@ mod answer;
 mod args;
 mod corpus;
 mod index;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -35,19 +37,7 @@ const QUESTIONS: [&str; 5] = [
 ];
 
 fn main() -> ExitCode {
-    match run(std::env::args_os().skip(1), &mut io::stdout()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) if is_closed_pipe(&*e) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("text_search: {e}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Whether whoever read our output has seen enough.
-fn is_closed_pipe(e: &(dyn Error + 'static)) -> bool {
-    e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    support::exit("text_search", run(std::env::args_os().skip(1), &mut io::stdout()))
 }
 
 /// The whole program.
@@ -110,15 +100,8 @@ pub(crate) fn run(
 
 /// In cargo's target folder, so that `cargo clean` takes it away.
 fn default_path(dir: Option<&Path>) -> PathBuf {
-    let program = std::env::current_exe().unwrap_or_default();
-    let target = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
-    let target = target.map_or_else(std::env::temp_dir, Path::to_path_buf);
-    let dir = dir.map(|dir| dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf()));
-    let name = dir.map_or("cargo-docs".to_owned(), |dir| {
-        let parts = dir.iter().skip(1).map(|part| part.to_string_lossy());
-        parts.collect::<Vec<_>>().join("-")
-    });
-    target.join("text_search").join(format!("{name}.matryo"))
+    let name = dir.map_or("cargo-docs.matryo".to_owned(), support::collection_name);
+    support::target().join("text_search").join(name)
 }
 
 /// The collection at `path`. One that another model has filled is made anew: its
@@ -135,11 +118,7 @@ fn open_or_create(
         .ids(IdKind::Str)
         .embedder(embedder)
         .build()?;
-    let is_new = !path.exists() || path.is_dir() && path.read_dir()?.next().is_none();
-    if is_new {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
+    if support::is_free(path)? {
         return Ok((Collection::create(path, schema)?, None));
     }
     let collection = Collection::open(path)?;

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-import evaluate
-import plot
-from emoji import TEST_SET, Concept
-from encoder import Encoder
-from export import export
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+import evaluate  # noqa: E402
+import plot  # noqa: E402
+from emoji import TEST_SET, Concept  # noqa: E402
+from encoder import Encoder  # noqa: E402
+from export import export  # noqa: E402
 
 CARD = Path(__file__).resolve().parent / "card_template.md"
 EVAL_DIMS = (8, 16, 32, 64, 128, 256)

@@ -43,7 +43,7 @@ def evaluation(rows: list[Row], control: list[Row], settings: Settings, split: S
 
 def sizes(folder: Path) -> str:
     """Sizes of the files of a model directory, as Markdown."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md")
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".md", ".svg"))
     lines = [f"| `{p.relative_to(folder).as_posix()}` | {p.stat().st_size:,} |" for p in files]
     total = sum(p.stat().st_size for p in files)
     return "\n".join(["| file | bytes |", "|---|---|", *lines, f"| all | {total:,} |"])

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np  # noqa: E402
 
+import classes  # noqa: E402
 from crate_docs import commented_items, sections  # noqa: E402
 from data import Corpus, split_corpus, stable_hash  # noqa: E402
 from encoder import Encoder  # noqa: E402
@@ -145,6 +146,34 @@ class DataTest(unittest.TestCase):
         self.assertEqual(items[0][0], "read_all function")
         self.assertEqual(list(sections(items[0][1])), [("", ["Reads all bytes."])])
         self.assertEqual(list(sections(["# A `b`", "see [c](d)"]))[1], ("A b", ["see c"]))
+
+
+class Classification(unittest.TestCase):
+    def test_documents_that_are_small_are_left_out_and_large_ones_cut(self) -> None:
+        docs = np.repeat([5, 6, 7], [classes.FEWEST - 1, classes.FEWEST, classes.MOST + 3])
+        places, labels = classes.choose(docs)
+        self.assertEqual(np.bincount(labels).tolist(), [classes.FEWEST, classes.MOST])
+        self.assertTrue((docs[places] == np.array([6, 7])[labels]).all())
+
+    def test_average_precision_is_over_what_can_be_found(self) -> None:
+        found = np.array([[True, False, True, False], [False, False, False, False]])
+        self.assertAlmostEqual(classes.average_precision(found, np.array([2, 3])), (1 + 2 / 3) / 2 / 2)
+        self.assertAlmostEqual(classes.average_precision(found[:1], np.array([9])), (1 + 2 / 3) / 4)
+
+    def test_classes_are_told_apart_where_the_prefix_does(self) -> None:
+        rng = np.random.default_rng(3)
+        labels = np.arange(400) % 4
+        vectors = rng.normal(0, 0.05, (400, 64)).astype(np.float32)
+        # Two of the classes differ behind the first 32 dimensions alone.
+        vectors[np.arange(400), labels // 2] += 1
+        vectors[np.arange(400), 40 + labels % 2] += 1
+        half = np.arange(400) < 200
+        data = classes.Classes(vectors[half], labels[half], vectors[~half], labels[~half])
+        low, high = classes.score(data, 32), classes.score(data, 64)
+        for field in ("nearest", "linear"):
+            self.assertLess(abs(getattr(low, field) - 0.5), 0.15)
+            self.assertGreater(getattr(high, field), 0.95)
+        self.assertGreater(high.map_10, low.map_10 + 0.3)
 
 
 if __name__ == "__main__":

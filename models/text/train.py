@@ -23,6 +23,7 @@ import numpy as np  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
 import card  # noqa: E402
+import classes  # noqa: E402
 import reference  # noqa: E402
 from crate_docs import load_registry  # noqa: E402
 from data import Corpus, Split, load_corpus, split_corpus  # noqa: E402
@@ -35,8 +36,7 @@ from training import Settings, train_table  # noqa: E402
 from wordpiece import TokenBags, tokenize, train_tokenizer  # noqa: E402
 
 MAX_TOKENS = 256
-EVAL_DIMS = (32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""The trained prefixes and lengths between them."""
+EVAL_DIMS = classes.DIMS
 
 
 @dataclass
@@ -134,6 +134,7 @@ def main() -> None:
     report = card.evaluation(rows, control, settings, eval_split, len(split.train_pairs))
     print(report)
     card.write(args.out, report, settings, tokenizer.get_vocab_size(), MAX_TOKENS)
+    print(classes.measure(args.out, eval_corpus, eval_split, rows, settings.loss_dims))
     print(f"done in {time.time() - began:.0f} s")
 
 

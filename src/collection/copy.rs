@@ -15,7 +15,7 @@ use crate::encoding::{Precision, StageCode};
 use crate::error::{Error, Result, VectorError};
 use crate::manifest::{Manifest, SegmentEntry};
 use crate::memtable::RunBuilder;
-use crate::schema::{Field, Schema, SchemaBuilder};
+use crate::schema::Schema;
 use crate::types::{Ordinal, RowId};
 use crate::vfs::Vfs;
 use crate::vfs::disk::Disk;
@@ -90,19 +90,12 @@ impl CopyOptions {
             .metric(from.metric())
             .stored(self.stored.unwrap_or(from.stored()))
             .ids(from.ids())
+            .fields_of(from)
             .stages(stages);
-        let schema = match from.embedder() {
-            Some(embedder) => schema.embedder(embedder),
-            None => schema,
-        };
-        let declare = |schema: SchemaBuilder, field: &Field| {
-            if field.is_list() {
-                schema.list_field(field.name(), field.kind())
-            } else {
-                schema.field(field.name(), field.kind())
-            }
-        };
-        from.fields().iter().fold(schema, declare).build()
+        match from.embedder() {
+            Some(embedder) => schema.embedder(embedder).build(),
+            None => schema.build(),
+        }
     }
 }
 
@@ -214,6 +207,8 @@ impl Collection {
         let mut next = writer.manifest.clone();
         next.schema = schema;
         next.segments.clear();
+        // Else they would be removed where writing fails.
+        next.graphs.clear();
         next.calibration = None;
         let written = rewrite(&self.view(), vfs, &mut next, options, progress)
             .and_then(|done| vfs.sync_dir().map(|()| done));

@@ -22,6 +22,7 @@
 //!   verify.rs   every byte is read and compared
 //!   backup.rs   a copy of the files, while they are in use
 //!   copy.rs     copies of fewer dimensions or another precision
+//!   reembed.rs  new vectors for all rows, by another model
 //!   repair/     what can be saved of a damaged folder
 //! ```
 
@@ -40,6 +41,7 @@ mod graph;
 mod info;
 pub(crate) mod open;
 mod options;
+pub(crate) mod reembed;
 pub(crate) mod repair;
 mod reserve;
 mod residency;
@@ -61,6 +63,7 @@ pub use copy::CopyOptions;
 pub use graph::Graphs;
 pub use info::Info;
 pub use options::{Durability, Options};
+pub use reembed::{ReembedOptions, Reembedded, SourceRow};
 pub use repair::{RepairOptions, Repaired};
 pub use residency::{ColumnInfo, Placement};
 pub use snapshot::{Row, Snapshot};

@@ -45,13 +45,18 @@ pub(super) fn create_on_disk(path: &Path, schema: Schema, options: Options) -> R
 }
 
 pub(super) fn open_on_disk(path: &Path, options: Options) -> Result<Collection> {
+    open(folder(path, &options)?, options)
+}
+
+/// A folder with a collection in it.
+pub(super) fn folder(path: &Path, options: &Options) -> Result<Arc<dyn Vfs>> {
     let vfs = Arc::new(Disk::open(path)?.with(options.file_mode, options.mapped)?);
     // Before the lock, which would leave a file in a folder that is not ours.
     manifest::load_installed(&*vfs)?;
     if !options.read_only && !options.allow_unsafe_fs {
         vfs.check_file_system()?;
     }
-    open(vfs, options)
+    Ok(vfs)
 }
 
 fn check_writing(options: &Options) -> Result<()> {

@@ -299,7 +299,7 @@ impl EmbedderBuilder {
 pub(super) struct Opened {
     pub(super) backend: Backend,
     /// The file they are in, and its hash.
-    weights: PathBuf,
+    pub(super) weights: PathBuf,
     hash: Hash,
     /// Components of the vectors that come out, one per token or one per text.
     width: usize,

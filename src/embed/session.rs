@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use half::{bf16, f16};
 use ort::session::builder::SessionBuilder;
@@ -24,9 +25,14 @@ use super::outputs::{self, Shape};
 use super::runtime::Loaded;
 use crate::error::{Error, Result};
 
+/// A session that two towers in one graph share. Who runs it takes its own state
+/// first, then the session.
+pub(super) type Shared = Arc<Mutex<Session>>;
+
 /// A session ready to run.
 pub(super) struct Model {
-    session: Mutex<Ready>,
+    pub(super) session: Shared,
+    ready: Mutex<Ready>,
     pub(super) inputs: Inputs,
     pub(super) output: String,
     pub(super) shape: Shape,
@@ -36,7 +42,6 @@ pub(super) struct Model {
 
 /// What a run needs to itself.
 struct Ready {
-    session: Session,
     options: RunOptions<HasSelectedOutputs>,
     /// On a GPU only.
     #[cfg(feature = "cuda")]
@@ -48,26 +53,29 @@ impl Ready {
         not(feature = "cuda"),
         expect(unused_variables, reason = "only a GPU's memory is bound")
     )]
-    fn new(session: Session, output: &str, provider: Provider) -> ort::Result<Self> {
+    fn new(session: &Session, output: &str, provider: Provider) -> ort::Result<Self> {
         let options = RunOptions::new()?;
         let options = options.with_outputs(OutputSelector::no_default().with(output));
         Ok(Self {
             #[cfg(feature = "cuda")]
             bound: match provider {
                 Provider::Cpu => None,
-                Provider::Cuda { device } => Some(Bound::new(&session, output, device)?),
+                Provider::Cuda { device } => Some(Bound::new(session, output, device)?),
             },
-            session,
             options,
         })
     }
 
-    fn run(&mut self, inputs: Vec<(&str, DynValue)>) -> ort::Result<SessionOutputs<'_>> {
+    fn run<'a>(
+        &'a mut self,
+        session: &'a mut Session,
+        inputs: Vec<(&str, DynValue)>,
+    ) -> ort::Result<SessionOutputs<'a>> {
         #[cfg(feature = "cuda")]
         if let Some(bound) = &mut self.bound {
-            return bound.run(&mut self.session, &inputs);
+            return bound.run(session, &inputs);
         }
-        self.session.run_with_options(inputs, &self.options)
+        session.run_with_options(inputs, &self.options)
     }
 }
 
@@ -101,8 +109,9 @@ impl Model {
         let wrong = |why| model(&graph.path, why);
         let inputs = Inputs::of(session.inputs(), attention).map_err(wrong)?;
         let (output, shape) = outputs::choose(session.outputs(), output).map_err(wrong)?;
-        let ready = Ready::new(session, &output, provider).map_err(|e| run_failed(&e))?;
-        Ok(Self { session: Mutex::new(ready), inputs, output, shape, padded_to: None })
+        let ready = Ready::new(&session, &output, provider).map_err(|e| run_failed(&e))?;
+        let (session, ready) = (Arc::new(Mutex::new(session)), Mutex::new(ready));
+        Ok(Self { session, ready, inputs, output, shape, padded_to: None })
     }
 
     /// Tokens in every row, padding included, where that does not depend on the batch.
@@ -119,8 +128,8 @@ impl Model {
         let longest = feed.batch.iter().map(|&t| feed.tokens.ids(t as usize).len()).max();
         let width = self.row_tokens().unwrap_or(longest.unwrap_or(0).max(1));
         let inputs = self.inputs.fill(feed, width).map_err(|e| run_failed(&e))?;
-        let mut ready = self.session.lock();
-        let outputs = ready.run(inputs).map_err(|e| run_failed(&e))?;
+        let (mut ready, mut session) = (self.ready.lock(), self.session.lock());
+        let outputs = ready.run(&mut session, inputs).map_err(|e| run_failed(&e))?;
         let value = outputs
             .get(&self.output)
             .ok_or_else(|| failed(format!("the graph gave no {}", self.output)))?;

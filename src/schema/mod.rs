@@ -272,6 +272,12 @@ impl SchemaBuilder {
         self
     }
 
+    /// Declares the fields of another schema.
+    pub(crate) fn fields_of(mut self, schema: &Schema) -> Self {
+        self.fields.extend_from_slice(&schema.fields);
+        self
+    }
+
     /// Checks and makes the schema.
     ///
     /// # Errors

@@ -11,5 +11,6 @@ mod families;
 mod hostile;
 mod library;
 mod parity;
+mod reembed;
 mod refusals;
 mod support;

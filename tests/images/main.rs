@@ -9,6 +9,7 @@
 
 mod hostile;
 mod parity;
+mod reembed;
 mod towers;
 
 use std::env;

@@ -6,6 +6,7 @@
 //!   bench.rs    recall, speed and bytes read against known answers
 //!   info.rs     info, verify
 //!   maintain.rs backup, copy, drop-tier, compact, calibrate, repair
+//!   reembed.rs  reembed
 //!   npy/        NumPy files, streamed
 //!   report.rs   tables, JSON, errors, progress
 //! ```
@@ -17,6 +18,8 @@ mod import;
 mod info;
 mod maintain;
 mod npy;
+#[cfg(feature = "embed")]
+mod reembed;
 mod report;
 mod search;
 
@@ -67,6 +70,9 @@ enum Command {
     Compact(maintain::CompactArgs),
     /// Measure what estimates are worth on a collection, so that --recall keeps its word.
     Calibrate(maintain::CalibrateArgs),
+    /// Give all rows new vectors, made by another model of what their payloads keep.
+    #[cfg(feature = "embed")]
+    Reembed(reembed::Args),
     /// Make a damaged collection one that opens, with all that can still be read.
     Repair(maintain::RepairArgs),
 }
@@ -84,6 +90,8 @@ impl Command {
             Self::DropTier(args) => args.run(output),
             Self::Compact(args) => args.run(output),
             Self::Calibrate(args) => args.run(output),
+            #[cfg(feature = "embed")]
+            Self::Reembed(args) => args.run(output),
             Self::Repair(args) => args.run(output),
         }
     }

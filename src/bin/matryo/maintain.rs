@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use matryo::{
-    Collection, Copied, CopyOptions, FieldKind, Metric, Options, Precision, Progress,
-    RepairOptions, Repaired, Schema, SchemaBuilder, json,
+    Collection, Copied, CopyOptions, FieldKind, Metric, Options, Precision, RepairOptions,
+    Repaired, Schema, SchemaBuilder, json,
 };
 
 use crate::npy::Reader;
 use crate::open_to_read;
-use crate::report::{Outcome, Output, Report};
+use crate::report::{Outcome, Output, Report, advance};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -277,15 +277,6 @@ fn repair_report(repaired: &Repaired) -> Report {
     report.block("lost_ids", json!(ids), &text("ids of lost rows", &ids));
     report.block("kept", json!(kept), &text("copies of damaged files", &kept));
     report
-}
-
-/// Shows progress on a bar.
-fn advance(bar: &indicatif::ProgressBar) -> impl Fn(Progress) -> bool {
-    |progress| {
-        bar.set_length(progress.total);
-        bar.set_position(progress.done);
-        true
-    }
 }
 
 fn print_copied(output: Output, copied: Copied, start: Instant) -> Outcome {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::{
     BinaryBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
-use matryo::{Explain, Value, json};
+use matryo::{Explain, Progress, Value, json};
 use serde_json::Map;
 
 /// Anything that ends a command: printed with its causes, exit code 1.
@@ -89,6 +89,15 @@ impl Output {
             let _ = write!(out, "{}", HumanCount(state.per_sec() as u64));
         };
         bar.with_style(style.with_key("rate", rate))
+    }
+}
+
+/// Shows progress on a bar.
+pub(crate) fn advance(bar: &indicatif::ProgressBar) -> impl Fn(Progress) -> bool {
+    |progress| {
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+        true
     }
 }
 

@@ -25,6 +25,7 @@ use super::fingerprint::{Fingerprint, Hasher};
 use super::graph::Graph;
 use super::object::Object;
 use super::pool::normalize;
+use super::session::Shared;
 use super::{Pooling, Provider, builder, runtime};
 use crate::error::{Error, Result};
 use pixels::Planes;
@@ -330,6 +331,11 @@ impl ImageEmbedderBuilder {
     /// `Error::Model` names the file of the directory that is missing or wrong and
     /// what to do; `Error::Runtime` says why ONNX Runtime cannot be used.
     pub fn open(self) -> Result<ImageEmbedder> {
+        self.open_beside(None)
+    }
+
+    /// As [`Self::open`], where a graph may run already: its file and its session.
+    fn open_beside(self, running: Option<(&Path, &Shared)>) -> Result<ImageEmbedder> {
         let dir = ModelDir::open(&self.dir)?;
         let processor = Processor::read(&dir)?.ok_or_else(|| {
             let why = "there is no preprocessor_config.json, so it is not known how pictures are \
@@ -349,7 +355,8 @@ impl ImageEmbedderBuilder {
             pooling: self.pooling,
             model_type: model_type.as_deref(),
         };
-        let vision = Vision::open(&graph, loaded, (self.provider, threads), &wanted)?;
+        let shared = running.filter(|(path, _)| *path == graph.path).map(|(_, it)| it.clone());
+        let vision = Vision::open(&graph, loaded, (self.provider, threads), &wanted, shared)?;
         let size = probe_size(&graph, &vision, &processor)?;
         let dims = vision.probe(&graph, size)?;
         let granularities = granularities(&base, dims)?;

@@ -60,10 +60,12 @@ impl EmbedderBuilder {
         for name in VISION_GRAPHS {
             beside |= dir.has(name)?;
         }
-        let joint = match &text.backend {
-            Backend::Graph(graph) => graph.model.inputs.names().any(|name| name == PIXELS),
-            Backend::Table(_) => false,
+        let running = match &text.backend {
+            Backend::Graph(graph) => Some(&graph.model),
+            Backend::Table(_) => None,
         };
+        let running = running.filter(|model| model.inputs.names().any(|name| name == PIXELS));
+        let joint = running.is_some();
         if !beside && !joint {
             return Ok(Err("it has no vision tower".into()));
         }
@@ -74,7 +76,11 @@ impl EmbedderBuilder {
             options.graph.clone_from(&self.graph);
         }
         let shortened = self.wanted.dims.or(config.truncate).is_some();
-        match options.open().and_then(|vision| match_to_text(vision, dir, chain, shortened)) {
+        let running = running.map(|model| (text.weights.as_path(), &model.session));
+        match options
+            .open_beside(running)
+            .and_then(|vision| match_to_text(vision, dir, chain, shortened))
+        {
             Ok(vision) => Ok(Ok(vision)),
             Err(e @ Error::Model { .. }) if joint && !beside => Ok(Err(e.to_string())),
             Err(e) => Err(e),

@@ -5,9 +5,10 @@
 //! graph that does not fit is refused when it is opened.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use half::f16;
-use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue};
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, SessionInputValue};
 use ort::value::{Outlet, Tensor, TensorElementType, ValueType};
 use parking_lot::Mutex;
 
@@ -15,7 +16,7 @@ use super::super::files::model;
 use super::super::graph::Graph;
 use super::super::pool::Pooling;
 use super::super::runtime::Loaded;
-use super::super::session::{failed, floats, run_failed, start};
+use super::super::session::{Shared, failed, floats, run_failed, start};
 use super::super::{Provider, builder};
 use super::pixels::Planes;
 use crate::error::Result;
@@ -55,7 +56,8 @@ enum Shape {
 
 /// A session ready to run.
 pub(super) struct Vision {
-    session: Mutex<(Session, RunOptions<HasSelectedOutputs>)>,
+    session: Shared,
+    options: Mutex<RunOptions<HasSelectedOutputs>>,
     half: bool,
     others: Vec<Other>,
     pub(super) output: String,
@@ -74,13 +76,19 @@ pub(super) struct Wanted<'a> {
 }
 
 impl Vision {
+    /// Of a graph that runs already for texts, `shared` is the session.
     pub(super) fn open(
         graph: &Graph,
         loaded: &Loaded,
         (provider, threads): (Provider, NonZeroUsize),
         wanted: &Wanted<'_>,
+        shared: Option<Shared>,
     ) -> Result<Self> {
-        let session = start(graph, loaded, provider, threads)?;
+        let started = match shared {
+            Some(session) => session,
+            None => Arc::new(Mutex::new(start(graph, loaded, provider, threads)?)),
+        };
+        let session = started.lock();
         let wrong = |why: String| model(&graph.path, why);
         let pixels = session.inputs().iter().find(|i| i.name() == PIXELS).ok_or_else(|| {
             let names: Vec<&str> = session.inputs().iter().map(Outlet::name).collect();
@@ -93,9 +101,9 @@ impl Vision {
         let options = RunOptions::new().map_err(|e| run_failed(&e))?;
         let options = options.with_outputs(OutputSelector::no_default().with(&output));
         let [batch, _, height, width] = sizes;
-        let session = Mutex::new((session, options));
-        let size = (height, width);
-        Ok(Self { session, half, others, output, shape, batch, size })
+        drop(session);
+        let (session, options, size) = (started, Mutex::new(options), (height, width));
+        Ok(Self { session, options, half, others, output, shape, batch, size })
     }
 
     /// What the output is and how it becomes one vector, for people and for the
@@ -137,9 +145,8 @@ impl Vision {
             let value = other.value().map_err(|e| run_failed(&e))?;
             inputs.push((other.name.as_str(), value));
         }
-        let mut guard = self.session.lock();
-        let (session, options) = &mut *guard;
-        let outputs = session.run_with_options(inputs, options).map_err(|e| run_failed(&e))?;
+        let (options, mut session) = (self.options.lock(), self.session.lock());
+        let outputs = session.run_with_options(inputs, &*options).map_err(|e| run_failed(&e))?;
         let value = outputs
             .get(&self.output)
             .ok_or_else(|| failed(format!("the graph gave no {}", self.output)))?;
