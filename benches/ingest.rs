@@ -34,7 +34,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let few = &vectors[..400.min(rows) * DIMS];
     one_row(dir.path(), few)?;
     let names = ["raw write, sync each row", "commits of one row, durable"];
-    turns(names, few, 1, &|dir, v| batches(dir, v, 1))
+    turns(names, few, 1, &|dir, v| batches(dir, v, 1))?;
+    Ok(())
 }
 
 /// Writes vectors to a path where nothing is.
