@@ -1,4 +1,4 @@
-//! Durable writes against what the disk can do: each way to write rows beside a
+//! Durable writes against what the disk can do: each way to write rows in turns with a
 //! plain sequential write and sync of the bytes of the same vectors.
 //!
 //! Vectors are 1024 x f32, as they come from a model. `MATRYO_ROWS` sets their
@@ -14,7 +14,7 @@ use std::time::Instant;
 use support::Noise;
 
 const DIMS: usize = 1024;
-const RUNS: usize = 4;
+const RUNS: usize = 8;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rows = std::env::var("MATRYO_ROWS").map_or(50_000, |n| n.parse().expect("a number"));
@@ -24,27 +24,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{rows} rows x {DIMS} f32 in {}, medians of {RUNS} runs", place.display());
     check(dir.path(), &vectors[..2000 * DIMS])?;
 
-    let raw = |sync: usize| {
-        move |dir: &Path, v: &[f32]| {
-            raw(dir, v, sync);
-            Ok(())
-        }
+    let data = dir.path().join("data");
+    let turns = |names, vectors: &[f32], raw_rows, ours: Load| {
+        measure(names, vectors, &data, |dir, v| raw(dir, v, raw_rows), ours)
     };
-    let bulk_raw = measure("raw write, one sync", &vectors, dir.path(), None, raw(usize::MAX))?;
-    measure("bulk", &vectors, dir.path(), Some(bulk_raw), bulk)?;
-    let batch_raw =
-        measure("raw write, sync each 1000 rows", &vectors, dir.path(), None, raw(1000))?;
-    measure("batches of 1000, durable", &vectors, dir.path(), Some(batch_raw), |dir, v| {
-        batches(dir, v, 1000)
-    })?;
-    one_row(dir.path(), &vectors[..400.min(rows) * DIMS])?;
+    turns(["raw write, one sync", "bulk"], &vectors, usize::MAX, &bulk)?;
+    let names = ["raw write, sync each 1000 rows", "batches of 1000, durable"];
+    turns(names, &vectors, 1000, &|dir, v| batches(dir, v, 1000))?;
     let few = &vectors[..400.min(rows) * DIMS];
-    let single_raw = measure("raw write, sync each row", few, dir.path(), None, raw(1))?;
-    measure("commits of one row, durable", few, dir.path(), Some(single_raw), |dir, v| {
-        batches(dir, v, 1)
-    })?;
+    one_row(dir.path(), few)?;
+    let names = ["raw write, sync each row", "commits of one row, durable"];
+    turns(names, few, 1, &|dir, v| batches(dir, v, 1))?;
     Ok(())
 }
+
+/// Writes vectors to a path where nothing is.
+type Load<'a> = &'a dyn Fn(&Path, &[f32]) -> matryo::Result<()>;
 
 /// The time that one durable commit of one row takes, in turns with an append of
 /// 4 KiB and its sync.
@@ -92,38 +87,48 @@ fn check(dir: &Path, vectors: &[f32]) -> matryo::Result<()> {
     Ok(())
 }
 
-/// Prints rows per second and their ratio to `raw`; returns seconds.
+/// Runs both in turns, so that what else the machine does meets both alike. Prints
+/// rows per second, the ratio, and the ratio of raw to itself: that of the medians of
+/// its two halves.
 fn measure(
-    name: &str,
+    names: [&str; 2],
     vectors: &[f32],
-    dir: &Path,
-    raw: Option<f64>,
-    write: impl Fn(&Path, &[f32]) -> matryo::Result<()>,
-) -> matryo::Result<f64> {
-    let path = dir.join("data");
-    let mut seconds = Vec::new();
+    path: &Path,
+    raw: impl Fn(&Path, &[f32]),
+    ours: Load,
+) -> matryo::Result<()> {
+    let mut seconds = [Vec::new(), Vec::new()];
     for _ in 0..RUNS {
         let start = Instant::now();
-        write(&path, vectors)?;
-        seconds.push(start.elapsed().as_secs_f64());
-        let removed = if path.is_dir() {
-            std::fs::remove_dir_all(&path)
-        } else {
-            std::fs::remove_file(&path)
-        };
-        removed.expect("remove");
+        raw(path, vectors);
+        seconds[0].push(start.elapsed().as_secs_f64());
+        std::fs::remove_file(path).expect("remove");
+        let start = Instant::now();
+        ours(path, vectors)?;
+        seconds[1].push(start.elapsed().as_secs_f64());
+        std::fs::remove_dir_all(path).expect("remove");
     }
+    let half = |n| seconds[0].iter().skip(n).step_by(2).copied().collect();
+    let noise = median(half(0)) / median(half(1));
+    let [raw, ours] = seconds.map(median);
+    let rate = |name, seconds: f64| {
+        let rows = (vectors.len() / DIMS) as f64 / seconds;
+        print!("{name:<32} {rows:>9.0} rows/s  {:>7.1} MB/s", rows * (DIMS * 4) as f64 / 1e6);
+    };
+    rate(names[0], raw);
+    println!("  (A/A {noise:.2})");
+    rate(names[1], ours);
+    println!("  {:.2} of raw", raw / ours);
+    Ok(())
+}
+
+fn median(mut seconds: Vec<f64>) -> f64 {
     seconds.sort_by(f64::total_cmp);
-    let median = f64::midpoint(seconds[RUNS / 2 - 1], seconds[RUNS / 2]);
-    let rows = vectors.len() / DIMS;
-    let ratio = raw.map_or(String::new(), |raw| format!("  {:.2} of raw", raw / median));
-    println!(
-        "{name:<32} {:>9.0} rows/s  {:>7.1} MB/s  (spread {:.0} %){ratio}",
-        rows as f64 / median,
-        size_of_val(vectors) as f64 / median / 1e6,
-        (seconds[RUNS - 1] - seconds[0]) / median * 100.0
-    );
-    Ok(median)
+    let middle = seconds.len() / 2;
+    match seconds.len() % 2 {
+        0 => f64::midpoint(seconds[middle - 1], seconds[middle]),
+        _ => seconds[middle],
+    }
 }
 
 #[expect(clippy::disallowed_types, reason = "what a program without a store would do")]

@@ -6,6 +6,7 @@
 //! A run is what a segment is made from: same columns, in RAM.
 
 use std::cmp::Ordering;
+use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 
 use crate::encoding::{Precision, StageBuilder, StageCode, StageView};
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::index::{Index, IndexBuilder, Source};
 use crate::kernel::{Isa, row};
 use crate::rows::{CodeColumn, Lent, Place, Rows};
-use crate::schema::{Field, Schema};
+use crate::schema::Schema;
 use crate::types::{IdKind, Ordinal, RowId};
 
 /// Ids in row order, packed.
@@ -28,7 +29,7 @@ pub(crate) enum IdColumn {
 }
 
 impl IdColumn {
-    fn new(kind: IdKind) -> Self {
+    pub(crate) fn new(kind: IdKind) -> Self {
         match kind {
             IdKind::U64 => Self::U64(Vec::new()),
             IdKind::Str => Self::Str { ends: Vec::new(), text: String::new() },
@@ -42,7 +43,7 @@ impl IdColumn {
         }
     }
 
-    fn push(&mut self, id: &RowId) {
+    pub(crate) fn push(&mut self, id: &RowId) {
         match (self, id) {
             (Self::U64(ids), RowId::U64(id)) => ids.push(*id),
             (Self::Str { ends, text }, RowId::Str(id)) => {
@@ -72,7 +73,7 @@ impl IdColumn {
     }
 
     /// Ordinals sorted by id.
-    fn order(&self) -> Vec<u32> {
+    pub(crate) fn order(&self) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.len() as u32).collect();
         match self {
             Self::U64(ids) => order.sort_unstable_by_key(|row| ids[*row as usize]),
@@ -88,34 +89,28 @@ pub(crate) struct Codes {
     pub(crate) stages: Vec<CodeColumn>,
 }
 
-/// Gathers [`Codes`].
-struct CodesBuilder {
-    norms: Vec<f32>,
-    stages: Vec<StageBuilder>,
-    stored: Precision,
-    /// The vector at hand, widened.
-    wide: Vec<f32>,
-}
-
-impl CodesBuilder {
-    fn new(schema: &Schema) -> Self {
-        Self {
-            norms: Vec::new(),
-            stages: schema.stages().iter().map(|code| StageBuilder::new(*code)).collect(),
-            stored: schema.stored(),
-            wide: vec![0.0; schema.dims()],
+impl Codes {
+    /// Those of `rows` vectors as stored.
+    pub(crate) fn of<'a>(
+        schema: &Schema,
+        rows: usize,
+        vectors: impl Iterator<Item = Result<&'a [u8]>>,
+    ) -> Result<Self> {
+        let builder = |code: &StageCode| {
+            let mut builder = StageBuilder::new(*code);
+            builder.reserve(rows);
+            builder
+        };
+        let mut stages: Vec<_> = schema.stages().iter().map(builder).collect();
+        let mut norms = Vec::with_capacity(rows);
+        let (stored, mut wide) = (schema.stored(), vec![0.0; schema.dims()]);
+        for vector in vectors {
+            let vector = vector?;
+            stored.decode(vector, &mut wide);
+            stages.iter_mut().for_each(|stage| stage.push(&wide));
+            norms.push(norm(stored, vector));
         }
-    }
-
-    /// Adds a vector as stored.
-    fn push(&mut self, vector: &[u8]) {
-        self.stored.decode(vector, &mut self.wide);
-        self.stages.iter_mut().for_each(|stage| stage.push(&self.wide));
-        self.norms.push(norm(self.stored, vector));
-    }
-
-    fn finish(self) -> Codes {
-        Codes { norms: self.norms, stages: self.stages.into_iter().map(column).collect() }
+        Ok(Self { norms, stages: stages.into_iter().map(column).collect() })
     }
 }
 
@@ -128,52 +123,6 @@ fn column(builder: StageBuilder) -> CodeColumn {
     let code = builder.view().code();
     let (blocks, factors) = builder.finish();
     CodeColumn::new(code, blocks, factors).expect("a builder's parts fit each other")
-}
-
-/// What a segment keeps of its rows beside vectors and payloads.
-pub(crate) struct Columns {
-    pub(crate) ids: IdColumn,
-    /// Ordinals sorted by id.
-    pub(crate) order: Vec<u32>,
-    pub(crate) codes: Codes,
-    /// What is to be indexed of their payloads.
-    pub(crate) fields: Arc<[Field]>,
-}
-
-/// Gathers [`Columns`]. Every id comes at most once.
-pub(crate) struct ColumnsBuilder {
-    ids: IdColumn,
-    codes: CodesBuilder,
-    fields: Arc<[Field]>,
-}
-
-impl ColumnsBuilder {
-    pub(crate) fn new(schema: &Schema) -> Self {
-        Self {
-            ids: IdColumn::new(schema.ids()),
-            codes: CodesBuilder::new(schema),
-            fields: schema.shared_fields(),
-        }
-    }
-
-    /// Adds a row: `vector` as stored.
-    pub(crate) fn push(&mut self, id: &RowId, vector: &[u8]) {
-        self.codes.push(vector);
-        self.ids.push(id);
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.ids.len()
-    }
-
-    pub(crate) fn finish(self) -> Columns {
-        Columns {
-            order: self.ids.order(),
-            ids: self.ids,
-            codes: self.codes.finish(),
-            fields: self.fields,
-        }
-    }
 }
 
 /// An immutable set of rows in RAM. Vectors and payloads stay in the bytes they
@@ -221,16 +170,28 @@ impl RunBuilder {
 
     /// Adds a row and copies it: `vector` as stored, `payload` as JSON text.
     pub(crate) fn push(&mut self, id: &RowId, vector: &[u8], payload: &str) {
-        let at = self.copied.len() as u64;
-        self.copied.extend_from_slice(vector);
-        self.copied.extend_from_slice(payload.as_bytes());
-        let place = Place {
-            vector: at,
-            payload: at + vector.len() as u64,
-            payload_len: payload.len() as u32,
+        let copy = |out: &mut Vec<u8>| {
+            out.extend_from_slice(vector);
+            Ok::<_, Infallible>(())
         };
+        let Ok(()) = self.put(id, copy, payload);
+    }
+
+    /// Adds a row whose vector, as stored, is what `vector` appends; none where it fails.
+    pub(crate) fn put<E>(
+        &mut self,
+        id: &RowId,
+        vector: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+        payload: &str,
+    ) -> Result<(), E> {
+        let start = self.copied.len();
+        vector(&mut self.copied).inspect_err(|_| self.copied.truncate(start))?;
+        let (vector, payload_len) = (start as u64, payload.len() as u32);
+        let place = Place { vector, payload: self.copied.len() as u64, payload_len };
+        self.copied.extend_from_slice(payload.as_bytes());
         self.ids.push(id);
         self.places.push((0, place));
+        Ok(())
     }
 
     /// Adds a row that stays where it is. Rows of the same bytes come together.
@@ -351,6 +312,11 @@ impl Rows for Run {
     }
 
     fn find(&self, id: &RowId) -> Result<Option<Ordinal>> {
+        // New ids are often larger than all there are.
+        let below = |row: &u32| self.ids.compare(*row as usize, id) == Ordering::Less;
+        if self.order.last().is_none_or(below) {
+            return Ok(None);
+        }
         let found = self.order.binary_search_by(|row| self.ids.compare(*row as usize, id));
         Ok(found.ok().map(|rank| Ordinal(self.order[rank])))
     }

@@ -29,7 +29,8 @@ const TOP: u32 = 12;
 /// Not part of the library proper.
 const OUTSIDE: &[&str] = &["lib", "testing", "bin"];
 
-const UNSAFE_FILES: &[&str] = &["kernel/x86.rs", "kernel/x86/", "kernel/neon.rs", "vfs/map.rs"];
+const UNSAFE_FILES: &[&str] =
+    &["kernel/x86.rs", "kernel/x86/", "kernel/neon.rs", "vfs/map.rs", "vfs/writeback.rs"];
 
 fn sources(dir: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).expect("src can be listed").flatten() {

@@ -115,7 +115,7 @@ class Collection:
         need(zlib.crc32(cut(data, table_at, length - 64 - table_at)) == crc, "region table")
         sums = read(data, table_at + 32 * count, "%dI" % checksums)
         codes = [(kind, n) for n in range(len(self.schema.stages)) for kind in (CODES, FACTORS)]
-        wanted = [(IDS, 0), (ORDER, 0), (NORMS, 0)] + codes + [(VECTORS, 0)]
+        wanted = [(VECTORS, 0), (IDS, 0), (ORDER, 0), (NORMS, 0)] + codes
         regions, end, used = {}, 64, 0
         for n in range(count):
             kind, stage, block, at, size, first, reserved = read(data, table_at + 32 * n, "HHIQQII")

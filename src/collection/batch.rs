@@ -57,10 +57,12 @@ impl<'c> Batch<'c> {
         payload: impl Into<Value>,
     ) -> Result<&mut Self> {
         let id = id.into();
-        self.encoder.encode(self.collection.schema(), &id, vector, payload.into())?;
-        let RowEncoder { vector, payload, .. } = &self.encoder;
-        self.room(vector.len() + payload.len() + MAX_ID_BYTES)?;
-        self.frame.grow(|body| ops::put_upsert(body, &id, vector, payload));
+        let schema = self.collection.schema();
+        self.encoder.check(schema, &id, vector, payload.into())?;
+        self.room(schema.vector_bytes() + self.encoder.payload.len() + MAX_ID_BYTES)?;
+        let RowEncoder { payload, wide } = &mut self.encoder;
+        let put = |out: &mut Vec<u8>| RowEncoder::put_vector(wide, schema, vector, out);
+        self.frame.grow(|body| ops::put_upsert(body, &id, put, payload))?;
         self.operations += 1;
         self.upserts += 1;
         Ok(self)
@@ -75,7 +77,10 @@ impl<'c> Batch<'c> {
         let id = id.into();
         id.check(self.collection.schema().ids())?;
         self.room(MAX_ID_BYTES)?;
-        self.frame.grow(|body| ops::put_delete(body, &id));
+        self.frame.grow(|body| {
+            ops::put_delete(body, &id);
+            Ok::<_, Error>(())
+        })?;
         self.operations += 1;
         Ok(self)
     }

@@ -87,10 +87,12 @@ impl Bulk<'_> {
     ) -> Result<()> {
         let id = id.into();
         let schema = self.collection.schema();
-        self.encoder.encode(schema, &id, vector, payload.into())?;
-        self.run.push(&id, &self.encoder.vector, &self.encoder.payload);
+        self.encoder.check(schema, &id, vector, payload.into())?;
+        let RowEncoder { payload, wide } = &mut self.encoder;
+        let put = |out: &mut Vec<u8>| RowEncoder::put_vector(wide, schema, vector, out);
+        self.run.put(&id, put, payload)?;
         let codes: usize = schema.stages().iter().map(|code| code.bytes_per_row()).sum();
-        self.run_bytes += self.encoder.vector.len() + self.encoder.payload.len() + codes + 64;
+        self.run_bytes += schema.vector_bytes() + payload.len() + codes + 64;
         self.rows += 1;
         if self.run_bytes >= self.collection.shared.options.memtable_bytes {
             self.spill()?;

@@ -13,16 +13,16 @@ use crate::wal::ops::MAX_PAYLOAD;
 /// Buffers for the row at hand.
 #[derive(Default)]
 pub(super) struct RowEncoder {
-    /// The vector in stored precision.
-    pub(super) vector: Vec<u8>,
     /// The payload as JSON text.
     pub(super) payload: String,
-    wide: Vec<f32>,
+    /// The vector as it was stored, widened again.
+    pub(super) wide: Vec<f32>,
 }
 
 impl RowEncoder {
-    /// Checks a row against the schema and leaves its stored form here.
-    pub(super) fn encode(
+    /// Checks a row against the schema and leaves its payload's stored form here.
+    /// Only [`Self::put_vector`] knows whether the vector can be stored.
+    pub(super) fn check(
         &mut self,
         schema: &Schema,
         id: &RowId,
@@ -33,9 +33,21 @@ impl RowEncoder {
         schema.check_vector(vector, schema.dims())?;
         index::check(schema.fields(), &payload)?;
         self.payload = payload::to_text(payload, MAX_PAYLOAD)?;
-        self.vector.clear();
-        let stored = schema.stored();
-        stored.encode(vector, &mut self.vector).map_err(|at| VectorError::OutOfRange {
+        Ok(())
+    }
+
+    /// Appends the vector of the row that was checked, in stored precision. After an
+    /// error what was appended is to be taken back.
+    ///
+    /// `wide` is the buffer of that name: the payload is in use meanwhile.
+    pub(super) fn put_vector(
+        wide: &mut Vec<f32>,
+        schema: &Schema,
+        vector: &[f32],
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let (start, stored) = (out.len(), schema.stored());
+        stored.encode(vector, out).map_err(|at| VectorError::OutOfRange {
             at,
             value: vector[at],
             stored: stored.name(),
@@ -44,8 +56,8 @@ impl RowEncoder {
             return Ok(());
         }
         // Rounding can change the norm, even to zero; what counts is what is kept.
-        self.wide.resize(schema.dims(), 0.0);
-        stored.decode(&self.vector, &mut self.wide);
-        schema.check_vector(&self.wide, schema.dims())
+        wide.resize(schema.dims(), 0.0);
+        stored.decode(&out[start..], wide);
+        schema.check_vector(wide, schema.dims())
     }
 }

@@ -81,7 +81,8 @@ impl Options {
 
     /// Whether threads write full memtables and merge segments while the collection
     /// is in use. Default: yes, one for each, which run only while there is something
-    /// to do. Without, the commit that finds the memtable full writes it.
+    /// to do. Without, the commit that finds the memtable full writes it. Whoever writes
+    /// a large segment has up to three more threads code its rows until it is written.
     #[must_use]
     pub fn background(mut self, yes: bool) -> Self {
         self.background = yes;

@@ -11,7 +11,6 @@ use crate::codec::crc32;
 use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::error::{Error, Result};
 use crate::manifest::{self, LogEntry, MAX_ROWS, Manifest, SegmentEntry, TombstonesEntry};
-use crate::memtable::ColumnsBuilder;
 use crate::schema::Schema;
 use crate::segment::{reader::Segment, writer as segment_writer};
 use crate::sown::{Bug, sown};
@@ -375,15 +374,9 @@ pub(super) fn write_parts(
     parts: &[Arc<Part>],
     watch: &dyn Fn(u64) -> Result<()>,
 ) -> Result<SegmentEntry> {
-    let rows = || parts.iter().flat_map(|part| part.living().map(|row| (&*part.rows, row)));
-    let mut columns = ColumnsBuilder::new(schema);
-    for (source, row) in rows() {
-        if columns.len().is_multiple_of(1024) {
-            watch(columns.len() as u64)?;
-        }
-        columns.push(&source.id(row)?, source.vector(row)?);
-    }
-    segment_writer::write(vfs, owner, number, &columns.finish(), rows)
+    let rows = parts.iter().flat_map(|part| part.living().map(|row| (&*part.rows, row)));
+    let rows: Vec<_> = rows.collect();
+    segment_writer::write(vfs, owner, schema, number, &rows, watch)
 }
 
 /// Writes the tombstones of segments that lost rows since the last flush, drops

@@ -12,6 +12,7 @@
 //! Every byte is checked against its block's checksum before its first use.
 
 pub(crate) mod check;
+pub(crate) mod coding;
 pub(crate) mod format;
 pub(crate) mod graph;
 mod ids;

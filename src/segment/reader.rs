@@ -189,8 +189,8 @@ impl Parts {
         }
         let of_stage = |stage: u16| [(K::Codes, stage), (K::Factors, stage)];
         let stages = (0..schema.stages().len() as u16).flat_map(of_stage);
-        let before = [(K::Ids, 0), (K::IdOrder, 0), (K::Norms, 0)].into_iter().chain(stages);
-        let must: Vec<_> = before.chain([(K::Vectors, 0)]).collect();
+        let before = [(K::Vectors, 0), (K::Ids, 0), (K::IdOrder, 0), (K::Norms, 0)];
+        let must: Vec<_> = before.into_iter().chain(stages).collect();
         let may = [(K::Payload, 0), (K::PayloadIndex, 0)];
         let fields = (0..schema.fields().len() as u16).map(|field| (K::FieldIndex, field));
         let fields: Vec<_> = fields.collect();

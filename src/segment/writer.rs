@@ -1,78 +1,110 @@
 //! Writes a set of rows as a segment file, front to back.
 
+use super::coding::{self, Source};
 use super::format::{Footer, PAGE, RegionEntry, RegionKind, encode_table};
 use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::codec::{crc32, f32_bytes};
 use crate::error::{Error, Result};
 use crate::index::IndexBuilder;
 use crate::manifest::SegmentEntry;
-use crate::memtable::{Columns, IdColumn};
+use crate::memtable::{Codes, IdColumn};
 use crate::payload::block::{BlockEntry, BlockWriter};
-use crate::rows::Rows;
+use crate::schema::Schema;
 use crate::sown::{Bug, sown};
-use crate::types::{FileNumber, Ordinal};
+use crate::types::FileNumber;
 use crate::vfs::{Vfs, WriteFile};
 
 /// Writes rows to file `number` and makes the bytes durable; the name becomes
 /// durable with the next sync of the folder.
 ///
-/// `columns` belong to the rows that `rows` gives, in that order, each time it
-/// is called. Only they are held in RAM, as a segment's reader holds them too,
-/// and the values of declared fields; vectors and payloads go from their source
-/// to the file a row at a time.
-pub(crate) fn write<'a, I>(
+/// Vectors come first: they are most of the file, and the medium is busy with them
+/// while the rows are coded. Codes are held in RAM until then, and the values of
+/// declared fields; vectors and payloads go from their source to the file a row at a
+/// time. `watch` is told of the first row and every thousandth; its error ends the
+/// writing.
+pub(crate) fn write(
     vfs: &dyn Vfs,
     owner: Owner,
+    schema: &Schema,
     number: FileNumber,
-    columns: &Columns,
-    rows: impl Fn() -> I,
-) -> Result<SegmentEntry>
-where
-    I: Iterator<Item = (&'a dyn Rows, Ordinal)>,
-{
+    rows: &[Source],
+    watch: &dyn Fn(u64) -> Result<()>,
+) -> Result<SegmentEntry> {
     let header = FileHeader::new(FileKind::Segment, number, owner);
     let mut out = SegmentWriter::begin(vfs, &header)?;
-    write_columns(&mut out, columns)?;
-    out.begin_region(RegionKind::Vectors, 0);
-    for (source, row) in rows() {
-        out.put(source.vector(row)?)?;
-    }
-    out.end_region()?;
-    let mut indexes = IndexBuilder::new(columns.fields.clone());
-    write_payloads(&mut out, &mut indexes, &rows)?;
+    let vectors = || write_vectors(&mut out, schema, rows, watch);
+    let (ids, codes) = coding::beside(schema, rows, vectors)?;
+    out.region(RegionKind::Ids, 0, &id_bytes(&ids))?;
+    out.region(RegionKind::IdOrder, 0, &u32_bytes(&ids.order()))?;
+    write_codes(&mut out, schema, &codes)?;
+    let mut indexes = IndexBuilder::new(schema.shared_fields());
+    write_payloads(&mut out, &mut indexes, rows)?;
     for (index, field) in indexes.finish().zip(0..) {
         out.region(RegionKind::FieldIndex, field, &index)?;
     }
-    let rows = columns.order.len() as u32;
+    let rows = rows.len() as u32;
     let (len, table_crc) = out.finish(rows)?;
     Ok(SegmentEntry { number, len, rows, table_crc, tombstones: None })
 }
 
-fn write_columns(out: &mut SegmentWriter, columns: &Columns) -> Result<()> {
-    out.region(RegionKind::Ids, 0, &id_bytes(&columns.ids))?;
-    out.region(RegionKind::IdOrder, 0, &u32_bytes(&columns.order))?;
-    out.region(RegionKind::Norms, 0, &f32_bytes(&columns.codes.norms))?;
-    for (column, stage) in columns.codes.stages.iter().zip(0..) {
-        let (blocks, scalars) = (column.blocks(), column.scalars());
-        out.region(RegionKind::Codes, stage, blocks)?;
-        out.region(RegionKind::Factors, stage, &f32_bytes(scalars))?;
+/// Writes vectors, and gathers ids. Every id comes at most once.
+fn write_vectors(
+    out: &mut SegmentWriter,
+    schema: &Schema,
+    rows: &[Source],
+    watch: &dyn Fn(u64) -> Result<()>,
+) -> Result<IdColumn> {
+    let mut ids = IdColumn::new(schema.ids());
+    out.begin_region(RegionKind::Vectors, 0);
+    for (source, row) in rows {
+        if ids.len().is_multiple_of(1024) {
+            watch(ids.len() as u64)?;
+        }
+        ids.push(&source.id(*row)?);
+        out.put(source.vector(*row)?)?;
+    }
+    out.end_region()?;
+    Ok(ids)
+}
+
+/// Writes norms, and codes and factors of each stage. Groups of rows have whole
+/// blocks, so that their codes stand one after another; of their scalars, all first
+/// ones come first.
+fn write_codes(out: &mut SegmentWriter, schema: &Schema, groups: &[Codes]) -> Result<()> {
+    out.begin_region(RegionKind::Norms, 0);
+    groups.iter().try_for_each(|codes| out.put(&f32_bytes(&codes.norms)))?;
+    out.end_region()?;
+    for (stage, number) in (0..schema.stages().len()).zip(0..) {
+        out.begin_region(RegionKind::Codes, number);
+        groups.iter().try_for_each(|codes| out.put(codes.stages[stage].blocks()))?;
+        out.end_region()?;
+        out.begin_region(RegionKind::Factors, number);
+        let kinds = groups.first().map_or(0, |codes| scalars(codes, stage).count());
+        for kind in 0..kinds {
+            for some in groups.iter().filter_map(|codes| scalars(codes, stage).nth(kind)) {
+                out.put(&f32_bytes(some))?;
+            }
+        }
+        out.end_region()?;
     }
     Ok(())
 }
 
+/// The factors of a group, or its scales and its residuals.
+fn scalars(codes: &Codes, stage: usize) -> impl Iterator<Item = &[f32]> {
+    codes.stages[stage].scalars().chunks(codes.norms.len())
+}
+
 /// Writes payload blocks and their index, nothing where no row has a payload,
 /// and gathers what is to be indexed of them.
-fn write_payloads<'a, I>(
+fn write_payloads(
     out: &mut SegmentWriter,
     indexes: &mut IndexBuilder,
-    rows: impl Fn() -> I,
-) -> Result<()>
-where
-    I: Iterator<Item = (&'a dyn Rows, Ordinal)>,
-{
+    rows: &[Source],
+) -> Result<()> {
     let mut any = false;
-    for (source, row) in rows() {
-        any = !source.payload(row)?.is_empty();
+    for (source, row) in rows {
+        any = !source.payload(*row)?.is_empty();
         if any {
             break;
         }
@@ -82,8 +114,8 @@ where
     }
     let mut blocks = BlockWriter::default();
     out.begin_region(RegionKind::Payload, 0);
-    for (source, row) in rows() {
-        let text = source.payload(row)?;
+    for (source, row) in rows {
+        let text = source.payload(*row)?;
         indexes.push(&text).map_err(|why| {
             // Batches refuse such payloads: the source was made by hand.
             Error::corrupt("source of a segment", 0, format!("payload of row {}: {why}", row.0))
@@ -114,9 +146,9 @@ fn id_bytes(ids: &IdColumn) -> Vec<u8> {
     }
 }
 
-/// Bytes gathered before they go to the file: the file system is called for
-/// megabytes, not for rows.
-const BUFFER: usize = 1 << 20;
+/// Bytes gathered before they go to the file: the file system is not called for
+/// each row, and what was gathered is still in a core's cache.
+const BUFFER: usize = 256 << 10;
 
 /// Writes a file of regions: a segment, or a graph, which has the same form.
 pub(super) struct SegmentWriter {
@@ -229,5 +261,63 @@ impl SegmentWriter {
             self.file.sync()?;
         }
         Ok((file_len, table_crc))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::encoding::StageBuilder;
+    use crate::memtable::RunBuilder;
+    use crate::rows::{Column, Rows};
+    use crate::schema::Schema;
+    use crate::segment::reader::Segment;
+    use crate::types::{Ordinal, RowId};
+    use crate::vfs::mem::Mem;
+
+    /// Rows of several groups, coded on several threads, have the codes, norms and
+    /// vectors that coding them one after another gives.
+    #[test]
+    fn a_segment_of_many_rows_is_as_if_coded_row_by_row() {
+        const ROWS: u32 = 2500;
+        let schema = Arc::new(Schema::builder(130).granularities([8, 64]).build().expect("valid"));
+        let mut run = RunBuilder::new(&schema);
+        for row in 0..ROWS {
+            let value = |d: u32| ((row * 131 + d * 17) % 509) as f32 - 254.0;
+            let bytes: Vec<u8> = (0..130).flat_map(|d| value(d).to_le_bytes()).collect();
+            run.push(&RowId::U64(u64::from(row)), &bytes, "");
+        }
+        let run = run.finish();
+        let rows: Vec<Source> = (0..ROWS).map(|row| (&run as &dyn Rows, Ordinal(row))).collect();
+        let (vfs, owner) = (Mem::default(), Owner { collection: [3; 16], generation: 1 });
+        let told = std::cell::RefCell::new(Vec::new());
+        let watch = |row| {
+            told.borrow_mut().push(row);
+            Ok(())
+        };
+        let entry = write(&vfs, owner, &schema, FileNumber(1), &rows, &watch).expect("written");
+        assert_eq!(told.into_inner(), [0, 1024, 2048]);
+        let segment = Segment::open(&vfs, &[3; 16], &schema, &entry).expect("opens");
+        segment.ready(Column::Norms).expect("undamaged");
+        assert!(segment.norms() == run.norms());
+        for (stage, code) in schema.stages().iter().enumerate() {
+            let mut builder = StageBuilder::new(*code);
+            for row in 0..ROWS {
+                let mut wide = vec![0.0; 130];
+                let stored = segment.vector(Ordinal(row)).expect("undamaged");
+                assert!(stored == run.vector(Ordinal(row)).expect("in RAM"));
+                schema.stored().decode(stored, &mut wide);
+                builder.push(&wide);
+            }
+            segment.ready(Column::Stage(stage)).expect("undamaged");
+            let (got, expected) = (segment.code(stage), builder.view());
+            assert!(got.blocks() == expected.blocks(), "stage {stage}");
+            for row in 0..ROWS as usize {
+                assert_eq!(got.factor(row).to_bits(), expected.factor(row).to_bits());
+                assert_eq!(got.scale(row), expected.scale(row));
+            }
+        }
     }
 }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RawMode};
 use rustix::io::Errno;
 
+use super::growing::Growing;
 use super::map::Bytes;
 use super::{ReadFile, TempFile, Vfs, WriteFile};
 use crate::error::{Error, Result};
@@ -280,7 +281,7 @@ impl Vfs for Disk {
 
     fn create(&self, name: &str) -> Result<Box<dyn WriteFile>> {
         let file = self.folder.create(name).map_err(|e| self.folder.io("create", name, e))?;
-        Ok(Box::new(Growing { file, path: self.folder.dir.join(name) }))
+        Ok(Box::new(Growing::new(file, self.folder.dir.join(name))))
     }
 
     fn create_temp(&self) -> Result<Box<dyn TempFile>> {
@@ -289,7 +290,7 @@ impl Vfs for Disk {
             let name = format!("{TEMP_PREFIX}{}", DRAWN.fetch_add(1, Ordering::Relaxed));
             match self.folder.create(&name) {
                 Ok(file) => {
-                    let file = Growing { file, path: self.folder.dir.join(&name) };
+                    let file = Growing::new(file, self.folder.dir.join(&name));
                     return Ok(Box::new(Temp { file, folder: self.folder.clone(), name }));
                 }
                 // Another process left it, or has forked off from this one.
@@ -413,27 +414,6 @@ impl ReadFile for Sealed {
             return Ok(Bytes::Read(Arc::new(super::read_all(self, u64::MAX)?)));
         }
         Bytes::map(&self.file).map_err(|e| Error::io("map", &self.path, e))
-    }
-}
-
-/// A file being written.
-struct Growing {
-    file: File,
-    path: PathBuf,
-}
-
-impl WriteFile for Growing {
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|e| Error::io("write", &self.path, e))
-    }
-
-    fn sync(&mut self) -> Result<()> {
-        self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))
-    }
-
-    fn truncate(&mut self, len: u64) -> Result<()> {
-        let cut = self.file.set_len(len).and_then(|()| self.file.seek(SeekFrom::Start(len)));
-        cut.map(drop).map_err(|e| Error::io("truncate", &self.path, e))
     }
 }
 

@@ -13,11 +13,13 @@
 //! * Sealed files are read through [`ReadFile`], which never writes.
 
 pub(crate) mod disk;
+mod growing;
 pub(crate) mod map;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod mem;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod record;
+mod writeback;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -47,10 +47,12 @@ pub(crate) struct FrameHead {
 }
 
 /// A frame being built: room for the head, then the body as it grows, so that a
-/// commit goes to the file from where it was gathered.
+/// commit goes to the file from where it was gathered. The body is summed while
+/// what was added is still at hand.
 pub(crate) struct Frame {
     bytes: Vec<u8>,
     body_len: usize,
+    body_crc: crc32fast::Hasher,
 }
 
 impl Frame {
@@ -66,21 +68,30 @@ impl Frame {
         let mut bytes = Vec::with_capacity(Self::BODY + body.len() + ALIGN);
         bytes.resize(Self::BODY, 0);
         bytes.extend_from_slice(body);
-        Self { bytes, body_len: body.len() }
+        let mut body_crc = crc32fast::Hasher::new();
+        body_crc.update(body);
+        Self { bytes, body_len: body.len(), body_crc }
     }
 
-    /// Lets `add` append to the body.
-    pub(crate) fn grow(&mut self, add: impl FnOnce(&mut Vec<u8>)) {
-        add(&mut self.bytes);
+    /// Lets `add` append to the body. Where it fails the body is as it was.
+    pub(crate) fn grow<E>(
+        &mut self,
+        add: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let start = self.bytes.len();
+        add(&mut self.bytes).inspect_err(|_| self.bytes.truncate(start))?;
+        self.body_crc.update(self.bytes.field(start..self.bytes.len()));
         self.body_len = self.bytes.len() - Self::BODY;
+        Ok(())
     }
 
     pub(crate) fn body_len(&self) -> usize {
         self.body_len
     }
 
-    pub(crate) fn body(&self) -> &[u8] {
-        self.bytes.field(Self::BODY..Self::BODY + self.body_len)
+    /// The sum of the body.
+    pub(crate) fn body_crc(&self) -> &crc32fast::Hasher {
+        &self.body_crc
     }
 
     /// Fills in the head and the padding behind the body.
@@ -176,5 +187,29 @@ impl LogName {
         let intact = crc32(body) == frame.body_crc || sown(Bug::FrameNotChecked);
         let valid = intact && padding.iter().all(|b| *b == 0);
         valid.then_some((frame, body, end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_could_not_grow_is_as_it_was() {
+        let mut frame = Frame::of(b"one");
+        let two = |body: &mut Vec<u8>| {
+            body.extend_from_slice(b" two");
+            Ok::<_, ()>(())
+        };
+        let half = |body: &mut Vec<u8>| {
+            body.extend_from_slice(b" th");
+            Err(())
+        };
+        frame.grow(two).expect("grows");
+        frame.grow(half).expect_err("does not grow");
+        frame.grow(two).expect("grows");
+        assert_eq!(frame.body_len(), 11);
+        assert_eq!(&frame.bytes()[Frame::BODY..], b"one two two");
+        assert_eq!(frame.body_crc().clone().finalize(), crc32(b"one two two"));
     }
 }

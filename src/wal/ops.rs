@@ -24,13 +24,19 @@ pub(crate) enum Operation<'a> {
     Delete { id: RowId },
 }
 
-/// Appends an upsert.
-pub(crate) fn put_upsert(out: &mut Vec<u8>, id: &RowId, vector: &[u8], payload: &str) {
+/// Appends an upsert, whose vector, as stored, is what `vector` appends.
+pub(crate) fn put_upsert<E>(
+    out: &mut Vec<u8>,
+    id: &RowId,
+    vector: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    payload: &str,
+) -> Result<(), E> {
     out.push(UPSERT);
     put_id(out, id);
-    out.extend_from_slice(vector);
+    vector(out)?;
     out.extend((payload.len() as u32).to_le_bytes());
     out.extend_from_slice(payload.as_bytes());
+    Ok(())
 }
 
 /// Appends a delete.
@@ -110,10 +116,18 @@ fn utf8<'a>(r: &mut Reader<'a>, len: usize) -> Result<&'a str, FormatError> {
 mod tests {
     use super::*;
 
+    fn put(body: &mut Vec<u8>, id: &RowId, vector: &[u8], payload: &str) {
+        let copy = |out: &mut Vec<u8>| {
+            out.extend_from_slice(vector);
+            Ok::<_, FormatError>(())
+        };
+        put_upsert(body, id, copy, payload).expect("nothing fails");
+    }
+
     #[test]
     fn operations_round_trip() {
         let mut body = Vec::new();
-        put_upsert(&mut body, &RowId::from("a"), &[1, 2, 3, 4], "{\"x\":1}");
+        put(&mut body, &RowId::from("a"), &[1, 2, 3, 4], "{\"x\":1}");
         put_delete(&mut body, &RowId::from("some id"));
         let back = parse(&body, 2, IdKind::Str, 4).expect("parses");
         let place = Place { vector: 4, payload: 12, payload_len: 7 };
@@ -125,7 +139,7 @@ mod tests {
     #[test]
     fn wrong_counts_and_cut_bodies_are_refused() {
         let mut body = Vec::new();
-        put_upsert(&mut body, &RowId::U64(1), &[0; 8], "");
+        put(&mut body, &RowId::U64(1), &[0; 8], "");
         assert!(parse(&body, 2, IdKind::U64, 8).is_err());
         assert!(parse(&body, 0, IdKind::U64, 8).is_err());
         assert!(parse(&body, 1, IdKind::U64, 4).is_err());

@@ -51,8 +51,7 @@ impl LogWriter {
     /// Appends one commit; durable only after [`Self::sync`]. Its body is summed
     /// once: the log's checksum takes the frame's over.
     pub(crate) fn append(&mut self, lsn: Lsn, operations: u32, frame: &mut Frame) -> Result<()> {
-        let mut body = crc32fast::Hasher::new();
-        body.update(frame.body());
+        let body = frame.body_crc().clone();
         let head = FrameHead {
             lsn,
             synced: self.synced,

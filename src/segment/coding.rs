@@ -1,0 +1,149 @@
+//! Codes the rows of a segment while their vectors are written.
+//!
+//! Rows are cut into groups of whole blocks, and each group goes to the next thread
+//! that is free. It is coded by itself, so the codes depend on the rows alone.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use crate::error::Result;
+use crate::kernel::BLOCK;
+use crate::memtable::Codes;
+use crate::rows::Rows;
+use crate::schema::Schema;
+use crate::types::Ordinal;
+
+/// A row to be written: where it is now.
+pub(crate) type Source<'a> = (&'a dyn Rows, Ordinal);
+
+/// Rows coded at once; their codes stay in a core's cache, or nearly.
+const GROUP: usize = 16 * BLOCK;
+/// Most threads that code, the one that writes among them: a segment is written
+/// beside commits and searches, and by more than these the medium is busy anyway.
+const MOST_THREADS: usize = 4;
+
+/// The codes of rows, in groups, in their order.
+struct Coding<'a> {
+    schema: &'a Schema,
+    groups: Vec<&'a [Source<'a>]>,
+    /// The next group that nobody has taken.
+    next: AtomicUsize,
+}
+
+impl Coding<'_> {
+    /// Codes groups as long as there are any.
+    fn work(&self) -> Result<Vec<(usize, Codes)>> {
+        let mut done = Vec::new();
+        loop {
+            let at = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(group) = self.groups.get(at) else { return Ok(done) };
+            let vectors = group.iter().map(|(source, row)| source.vector(*row));
+            let codes = Codes::of(self.schema, group.len(), vectors);
+            done.push((at, codes.inspect_err(|_| self.end())?));
+        }
+    }
+
+    /// Leaves the groups that are left to nobody.
+    fn end(&self) {
+        self.next.store(self.groups.len(), Ordering::Relaxed);
+    }
+}
+
+/// Does `write`, and has other threads code the rows meanwhile; this one helps when
+/// it has written. Returns the codes of groups of rows, each of whole blocks but the
+/// last.
+pub(super) fn beside<T>(
+    schema: &Schema,
+    rows: &[Source],
+    write: impl FnOnce() -> Result<T>,
+) -> Result<(T, Vec<Codes>)> {
+    let groups: Vec<_> = rows.chunks(GROUP).collect();
+    let helpers = if groups.len() < 2 { 0 } else { threads().min(groups.len()) - 1 };
+    let coding = Coding { schema, groups, next: AtomicUsize::new(0) };
+    let (written, coded) = thread::scope(|scope| {
+        let help = |_| {
+            let sown = crate::sown::inherit();
+            let work = || {
+                sown();
+                coding.work()
+            };
+            // Where there is no thread to be had, there are fewer.
+            thread::Builder::new().name("matryo-code".into()).spawn_scoped(scope, work).ok()
+        };
+        let helpers: Vec<_> = (0..helpers).filter_map(help).collect();
+        let written = write().inspect_err(|_| coding.end());
+        let mut coded = vec![coding.work()];
+        for helper in helpers {
+            coded.push(helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        (written, coded)
+    });
+    let written = written?;
+    let mut groups = Vec::new();
+    for some in coded {
+        groups.extend(some?);
+    }
+    groups.sort_unstable_by_key(|(at, _)| *at);
+    Ok((written, groups.into_iter().map(|(_, codes)| codes).collect()))
+}
+
+fn threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::error::Error;
+    use crate::memtable::{Run, RunBuilder};
+    use crate::schema::Schema;
+    use crate::types::RowId;
+
+    /// A schema whose codes have all numbers of bits, and rows of it.
+    fn sample(rows: u32) -> (Arc<Schema>, Run) {
+        let schema = Schema::builder(130).granularities([8, 64]).build().expect("valid");
+        let schema = Arc::new(schema);
+        let bits: Vec<_> = schema.stages().iter().map(|code| code.bits.count()).collect();
+        assert_eq!(bits, [8, 1, 4]);
+        let mut run = RunBuilder::new(&schema);
+        for row in 0..rows {
+            let value = |d: u32| ((row * 131 + d * 17) % 509) as f32 - 254.0;
+            let bytes: Vec<u8> = (0..130).flat_map(|d| value(d).to_le_bytes()).collect();
+            run.push(&RowId::U64(u64::from(row)), &bytes, "");
+        }
+        (schema, run.finish())
+    }
+
+    fn sources(run: &Run) -> Vec<Source<'_>> {
+        (0..run.len()).map(|row| (run as &dyn Rows, Ordinal(row))).collect()
+    }
+
+    #[test]
+    fn groups_have_the_codes_of_their_rows_whoever_codes_them() {
+        for rows in [0, 1, GROUP, GROUP + 1, 3 * GROUP + 100] {
+            let (schema, run) = sample(rows as u32);
+            let sources = sources(&run);
+            let (said, groups) = beside(&schema, &sources, || Ok(7)).expect("codes");
+            assert_eq!(said, 7);
+            assert_eq!(groups.len(), rows.div_ceil(GROUP));
+            for (group, codes) in sources.chunks(GROUP).zip(&groups) {
+                let vectors = group.iter().map(|(source, row)| source.vector(*row));
+                let alone = Codes::of(&schema, group.len(), vectors).expect("codes");
+                assert_eq!(alone.norms, codes.norms);
+                for (a, b) in alone.stages.iter().zip(&codes.stages) {
+                    assert!(a.blocks() == b.blocks() && a.scalars() == b.scalars());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn coding_ends_when_writing_fails() {
+        let (schema, run) = sample(3 * GROUP as u32);
+        let failed = || Err::<(), _>(Error::invalid("test", "no"));
+        let got = beside(&schema, &sources(&run), failed).map(|_| ());
+        assert!(matches!(got, Err(Error::Invalid { what: "test", .. })), "{got:?}");
+    }
+}
