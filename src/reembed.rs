@@ -139,7 +139,7 @@ impl PictureEmbedder for ImageEmbedder {
     }
 }
 
-/// Embeds pictures again: `picture` finds that of a row by its payload ([`file`] for
+/// Embeds pictures again: `picture` finds that of a row by its payload ([`file()`] for
 /// the path of a file). A few are in memory at a time, whatever
 /// [`ReembedOptions::batch`] says.
 ///

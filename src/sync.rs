@@ -11,6 +11,7 @@ pub(crate) use std::thread;
 
 /// Starts a thread that shares the work of this one; `None` where the system has none to
 /// give, and this one does more.
+#[cfg_attr(feature = "shuttle", expect(clippy::unnecessary_wraps, reason = "it always has one"))]
 pub(crate) fn helper<'scope, T: Send + 'scope>(
     scope: &'scope thread::Scope<'scope, '_>,
     work: impl FnOnce() -> T + Send + 'scope,

@@ -23,6 +23,7 @@ use super::funnel::Calibrated;
 use super::score::{Found, Scorer};
 use crate::calibration::Noise;
 use crate::error::Result;
+use crate::graph::Graph;
 use crate::kernel::topk::Scored;
 use crate::schema::Metric;
 
@@ -93,7 +94,7 @@ impl Run<'_> {
     ) -> Result<Answer> {
         list.sort_unstable_by(|a, b| b.score.total_cmp(&a.score));
         let graphs = self.view.parts.iter().filter_map(|part| part.walkable());
-        let least = graphs.map(|graph| graph.code()).min_by_key(|code| code.dims);
+        let least = graphs.map(Graph::code).min_by_key(|code| code.dims);
         let plan = plan.behind_walks(least.filter(|_| only_walks));
         self.adapt(&plan, usize::MAX, list, explain, scratch)
     }
