@@ -73,6 +73,7 @@ mod manifest;
 mod memtable;
 mod payload;
 mod query;
+mod random;
 #[cfg(feature = "embed")]
 pub mod reembed;
 mod rows;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// ARCHITECTURE.md, "Layers": a module may import those with a smaller number.
 const LAYERS: &[(u32, &[&str])] = &[
-    (0, &["error", "sown", "sync"]),
+    (0, &["error", "random", "sown", "sync"]),
     (1, &["types"]),
     (2, &["codec", "kernel", "vfs"]),
     (3, &["encoding"]),

@@ -61,7 +61,10 @@ def run_matryo(program, folder, scratch, extra):
     path = pathlib.Path(scratch) / "peers.matryo"
     load = [program, "import", path, "--npy", folder / "base_f16.npy", "--stored", "f16", *extra]
     start = time.perf_counter()
-    subprocess.run(list(map(str, load)), check=True, capture_output=True)
+    # Merged, with a graph where there are rows enough for one, and calibrated: as the background
+    # thread of a program that keeps the collection open would leave it.
+    for command in [load, [program, "compact", path], [program, "calibrate", path]]:
+        subprocess.run(list(map(str, command)), check=True, capture_output=True)
     seconds = time.perf_counter() - start
     # matryo knows rows by id; import numbers them from 0, as the truth does.
     points = []

@@ -4,6 +4,7 @@
 use super::linear::{Features, Head, LinearHeads};
 use super::{Labelled, softmax_best};
 use crate::error::{Error, Result};
+use crate::random::shuffle;
 
 const BATCH: usize = 128;
 const BETA1: f32 = 0.9;
@@ -184,17 +185,5 @@ impl Adam {
             *second = BETA2 * *second + (1.0 - BETA2) * g * g;
             *weight -= rate * (*first / unbias1) / ((*second / unbias2).sqrt() + EPSILON);
         }
-    }
-}
-
-/// Fisher and Yates, with numbers of `SplitMix64` (Steele et al., 2014).
-fn shuffle(order: &mut [usize], state: &mut u64) {
-    for last in (1..order.len()).rev() {
-        *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = *state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        let other = ((z ^ (z >> 31)) % (last as u64 + 1)) as usize;
-        order.swap(last, other);
     }
 }

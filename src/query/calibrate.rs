@@ -17,6 +17,7 @@ use super::funnel::{Calibrated, Candidates, Entry, Funnel};
 use super::select::Selection;
 use crate::calibration::{ASKED, Calibration, Check, Noise, SHARES, names};
 use crate::error::{Error, Result};
+use crate::random::{next, shuffle};
 use crate::types::Ordinal;
 use crate::view::View;
 
@@ -132,9 +133,7 @@ impl Measure<'_> {
             before = end;
         }
         // Both halves come from everywhere.
-        for at in (1..probes.len()).rev() {
-            probes.swap(at, (next(&mut random) % (at as u64 + 1)) as usize);
-        }
+        shuffle(&mut probes, &mut random);
         Ok(probes)
     }
 
@@ -282,12 +281,4 @@ fn deviation(values: &[f32]) -> f32 {
     let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / count;
     let squares = values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>();
     (squares / count).sqrt() as f32
-}
-
-/// The next of a sequence of random numbers: `SplitMix64` (Steele, Lea, Flood, OOPSLA 2014).
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
