@@ -130,6 +130,32 @@ fn dead_rows_and_rows_outside_of_a_filter_are_not_found() {
 }
 
 #[test]
+fn a_filter_that_leaves_out_all_near_rows_still_finds_as_many_as_pass() {
+    let folder = Folder::default();
+    let collection = folder.create(schema(), Options::new()).expect("create");
+    let mut batch = collection.batch();
+    for id in 0..1500 {
+        batch.upsert(id, &vector(id), json!({"n": id % 7})).expect("a row");
+    }
+    batch.commit().expect("commit");
+    collection.build_graphs().expect("build");
+    for (query, width) in [(0, 10), (7, 50), (14, 200)] {
+        // The 214 rows of the query's kind fail, and fill the walk.
+        let search = || collection.search(&vector(query)).filter(field("n").ge(1));
+        let truth = search().exact().run().expect("exact").hits;
+        let found = search().funnel(Funnel::graph(width, [])).run().expect("walk");
+        assert_eq!(found.hits.len(), 10, "{width}: {}", found.explain);
+        assert!(found.explain.stages[1].name.starts_with("scan"), "{}", found.explain);
+        let known: HashSet<_> = truth.iter().map(|hit| hit.id.clone()).collect();
+        let common = found.hits.iter().filter(|hit| known.contains(&hit.id)).count();
+        assert!(common >= if width < 50 { 3 } else { 9 }, "{width}: {common}");
+    }
+    collection.delete(7).expect("delete");
+    let found = collection.search(&vector(7)).funnel(Funnel::graph(10, [])).run().expect("walk");
+    assert_eq!(found.hits.len(), 10, "a dead row takes no place");
+}
+
+#[test]
 fn a_merge_takes_old_graphs_away_and_builds_a_new_one_of_enough_rows() {
     let folder = Folder::default();
     let options = Options::new().graph_min_rows(1000);

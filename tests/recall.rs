@@ -284,6 +284,29 @@ fn rows_that_have_changed_much_are_calibrated_again() {
 }
 
 #[test]
+fn walks_are_calibrated_by_queries_whose_neighbours_have_a_graph() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut random = Random(29);
+    let centres: Vec<_> = (0..40).map(|_| random.vector()).collect();
+    let here = rows(&mut random, &centres[..20], 2000, 1.0, 0.03);
+    let there = rows(&mut random, &centres[20..], 4000, 1.0, 0.03);
+    let options = Options::new().background(false);
+    let collection = Collection::create_with(dir.path().join("c"), schema(Metric::Cosine), options)
+        .expect("new");
+    put(&collection, 0, &here);
+    collection.flush().expect("flush");
+    collection.build_graphs().expect("graph");
+    // Rows of other kinds, of which no graph knows: two thirds of the sample.
+    put(&collection, 2000, &there);
+    collection.flush().expect("flush");
+    collection.calibrate().expect("calibrate");
+    let query = rows(&mut random, &centres[..20], 1, 1.0, 0.03).remove(0);
+    let found = collection.search(&query).funnel(Funnel::graph_recall(0.95)).run().expect("search");
+    let expected = found.explain.recall.and_then(|recall| recall.measured).expect("measured");
+    assert!(expected.0 > 0.9, "{}", found.explain);
+}
+
+#[test]
 fn large_collections_are_calibrated_by_themselves() {
     let dir = tempfile::tempdir().expect("dir");
     let mut random = Random(23);

@@ -46,7 +46,7 @@ impl Collection {
     /// [`Error::Invalid`] for fewer than 256 rows, or a handle that only reads;
     /// [`Error::Corrupt`] where a row that had to be read is damaged; [`Error::Io`].
     pub fn calibrate(&self) -> Result<Calibration> {
-        measure_and_install(&self.shared, None, &|| Ok(()))
+        measure_and_install(&self.shared, None, &|_| true, &|| Ok(()))
     }
 
     /// As [`Self::calibrate`], with sample queries of all dimensions instead of rows: a few
@@ -58,7 +58,7 @@ impl Collection {
     /// [`Error::Invalid`] for fewer than two.
     pub fn calibrate_with<Q: AsRef<[f32]>>(&self, queries: &[Q]) -> Result<Calibration> {
         let queries: Vec<&[f32]> = queries.iter().map(AsRef::as_ref).collect();
-        measure_and_install(&self.shared, Some(&queries), &|| Ok(()))
+        measure_and_install(&self.shared, Some(&queries), &|_| true, &|| Ok(()))
     }
 
     /// What [`Self::calibrate`] found last, if it ever ran.
@@ -79,13 +79,16 @@ pub(super) fn has_work(shared: &Shared) -> bool {
 
 fn wants(shared: &Shared, known: Option<&Calibration>, view: &View) -> bool {
     let rows = view.live_rows();
-    let cosine = view.schema.metric() == Metric::Cosine;
+    let walks = view.schema.metric() == Metric::Cosine && view.walkable() > 0;
+    // A handle with fewer dimensions would leave the others without a calibration.
+    let whole = shared.residency.dims == view.schema.dims();
     shared.options.recalibrate
+        && whole
         && match known {
             None => rows >= FIRST_ROWS,
             Some(known) if known.given => false,
             // Graphs have come, of which it knows nothing.
-            Some(known) if known.reach.is_none() && cosine && view.walkable() > 0 => true,
+            Some(known) if known.reach.is_none() && walks => rows >= MIN_ROWS,
             Some(known) => rows >= MIN_ROWS && known.has_drifted(rows),
         }
 }
@@ -98,7 +101,9 @@ pub(super) fn run_policy(shared: &Shared) -> Result<()> {
     }
     let closing = || Error::invalid("calibrate", "the collection is being closed");
     let go_on = || if shared.closing.load(Ordering::Relaxed) { Err(closing()) } else { Ok(()) };
-    match measure_and_install(shared, None, &go_on) {
+    // What the caller has had measured meanwhile stays.
+    let wanted = |known: Option<&Calibration>| wants(shared, known, &shared.view());
+    match measure_and_install(shared, None, &wanted, &go_on) {
         // Rows without a direction, or fewer than there were: nobody has asked for it.
         Err(Error::Invalid { .. }) => Ok(()),
         done => done.map(drop),
@@ -108,6 +113,7 @@ pub(super) fn run_policy(shared: &Shared) -> Result<()> {
 fn measure_and_install(
     shared: &Shared,
     given: Option<&[&[f32]]>,
+    wanted: &dyn Fn(Option<&Calibration>) -> bool,
     watch: &dyn Fn() -> Result<()>,
 ) -> Result<Calibration> {
     drop(shared.lock_writer()?);
@@ -115,6 +121,9 @@ fn measure_and_install(
     let most_dims = shared.residency.dims;
     let found = Measure { view: &view, most_dims, seed: SEED, watch }.run(given)?;
     let mut writer = shared.lock_writer()?;
+    if !wanted(writer.manifest.calibration.as_ref()) {
+        return Ok(found);
+    }
     let mut next = writer.manifest.clone();
     next.calibration = Some(found.clone());
     writer.install(&*shared.vfs, next)?;

@@ -16,7 +16,9 @@
 //! does for near neighbours and far ones.
 //!
 //! Rows that may not be found (dead, or outside of a filter) are walked over like any
-//! other; they only do not count for the floor, and are not among what is found.
+//! other; they only do not count for the floor, and are not among what is found. Where they are
+//! so many that they fill the frontier before `k` others are known, the walk has overflowed:
+//! whoever asked must scan.
 //!
 //! It ends whatever a graph's bytes say: a row is visited once.
 
@@ -77,6 +79,9 @@ pub(crate) struct Walk {
     pub(super) visited: Vec<(f32, u32)>,
     /// Rows scored.
     pub(crate) scored: u64,
+    /// Whether rows were let go for want of room that may be among the `k` best of those that
+    /// may be found.
+    pub(crate) overflowed: bool,
 }
 
 impl Walk {
@@ -95,7 +100,7 @@ impl Walk {
         self.frontier.clear();
         self.best.clear();
         self.visited.clear();
-        (self.scored, self.floor) = (0, f32::NEG_INFINITY);
+        (self.scored, self.floor, self.overflowed) = (0, f32::NEG_INFINITY, false);
         without.map(|row| self.seen.insert(row));
         for &(score, row) in entries {
             if self.seen.insert(row) {
@@ -115,6 +120,8 @@ impl Walk {
             self.visited.push((score, row));
             at = self.expand(nodes, query, row, beam, mask)?.min(at + 1);
         }
+        // Those that were among the k best and are gone had to make room.
+        self.overflowed |= self.found().take(beam.k).count() < self.best.len();
         Ok(())
     }
 
@@ -161,6 +168,7 @@ impl Walk {
         } else {
             f32::NEG_INFINITY
         };
+        self.overflowed |= full && beam.k < usize::MAX && self.best.len() < beam.k;
         // Not `<`: a NaN, which only a forged file can yield, is not taken.
         let good = score >= self.floor && (!full || score > worst);
         if !good {
@@ -190,6 +198,12 @@ impl Walk {
     pub(crate) fn found(&self) -> impl Iterator<Item = (f32, u32)> {
         let found = self.frontier.iter().take_while(|c| c.score >= self.floor);
         found.filter(|c| c.found).map(|c| (c.score, c.row))
+    }
+
+    /// Rows that the largest buffer has room for.
+    pub(crate) fn capacity(&self) -> usize {
+        let slots = self.seen.slots.capacity();
+        slots.max(self.frontier.capacity()).max(self.visited.capacity()).max(self.best.capacity())
     }
 
     /// Rows whose links were followed.

@@ -20,6 +20,7 @@ use std::time::Instant;
 use super::exec::{self, Answer, Few, Run, Scratch, locate, scan};
 use super::explain::{ExpectedRecall, Explain, StageName, StageReport};
 use super::funnel::Calibrated;
+use super::graph::Walked;
 use super::score::{Found, Scorer};
 use crate::calibration::Noise;
 use crate::error::Result;
@@ -71,15 +72,25 @@ impl Run<'_> {
         let mut list = std::mem::take(&mut scratch.shortlist);
         explain.stages.retain(|stage| stage.rows_in > 0);
         let only_walks = explain.stages.is_empty();
-        let answer = walked.and_then(|walked| {
-            explain.stages.extend(walked);
-            self.adapt_found(plan, only_walks, &mut list, explain, scratch)
-        });
+        let answer = match walked {
+            Ok(Walked::Found(stage)) => {
+                explain.stages.extend(stage);
+                self.adapt_found(plan, only_walks, &mut list, explain, scratch)
+            }
+            Ok(Walked::Overflowed) => {
+                let scanned = Calibrated { entry: plan.entry.scanned(), ..*plan };
+                return Ok(adapt(slice::from_ref(self), &scanned, scratch)?.remove(0));
+            }
+            Err(damage) => Err(damage),
+        };
         scratch.shortlist = list;
         let mut answer = answer?;
-        if let Some(reach) = self.reach() {
-            answer.explain.recall = Some(ExpectedRecall::new(plan.share, reach.check(plan.share)));
-        }
+        let check = self.reach().map(|reach| reach.check(plan.share));
+        // Checks were made over all dimensions, without filters.
+        let whole = self.dims == self.view.schema.dims() && self.selection.is_none();
+        let none = ExpectedRecall { asked: plan.share, measured: None };
+        let expected = check.filter(|_| whole).map(|check| ExpectedRecall::new(plan.share, check));
+        answer.explain.recall = Some(expected.unwrap_or(none));
         Ok(answer)
     }
 

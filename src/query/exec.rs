@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::Hit;
 use super::explain::{Explain, StageName, StageReport};
 use super::funnel::{Entry, FunnelStage, Plan};
+use super::graph::Walked;
 use super::group::{Groups, Labels};
 use super::score::{Best, Found, Rank, Scorer};
 use super::select::Selection;
@@ -66,8 +67,9 @@ impl Scratch {
 
     /// Gives the memory of very long lists back.
     fn trim(&mut self) {
-        let longest = self.lists.iter().map(Vec::capacity).chain([self.scored.capacity()]);
-        let longest = longest.chain(self.found.iter().map(Vec::capacity)).max();
+        let lists = self.lists.iter().chain([&self.scored, &self.shortlist]).map(Vec::capacity);
+        let longest = lists.chain(self.found.iter().map(Vec::capacity));
+        let longest = longest.chain([self.walk.capacity()]).max();
         if longest.is_some_and(|rows| rows > KEPT) {
             *self = Self::default();
         }
@@ -253,7 +255,9 @@ pub(super) fn funnel(
         std::mem::swap(&mut scratch.shortlist, &mut scratch.lists[n]);
         let walked = run.walk(entry, scratch);
         std::mem::swap(&mut scratch.shortlist, &mut scratch.lists[n]);
-        let walked = walked?;
+        let Walked::Found(walked) = walked? else {
+            return funnel(runs, &entry.scanned(), keep, reranks, scratch);
+        };
         if walked.is_some() && explain.stages[0].rows_in == 0 {
             explain.stages.clear();
         }

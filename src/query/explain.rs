@@ -28,7 +28,8 @@ pub struct ExpectedRecall {
     pub asked: f64,
     /// What queries that were held out of the calibration found of their top 10 with such a
     /// plan, and half the width of its 95 % confidence interval; `None` if the plan
-    /// comes from a table that knows nothing of this collection.
+    /// comes from a table that knows nothing of this collection, or from walks over graphs for
+    /// a filter or for fewer dimensions, which were not measured.
     pub measured: Option<(f64, f64)>,
 }
 
@@ -45,7 +46,7 @@ impl fmt::Display for ExpectedRecall {
             Some((recall, within)) => {
                 write!(f, "{recall:.4} +- {within:.4} expected by calibration")
             }
-            None => f.write_str("by a fixed table: not calibrated"),
+            None => f.write_str("not calibrated for such searches"),
         }
     }
 }

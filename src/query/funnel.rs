@@ -157,7 +157,7 @@ pub(super) struct Calibrated {
     pub(super) noise: Noise,
     /// Rows that the first scan keeps.
     pub(super) keep: usize,
-    /// Rows kept where graphs are walked, of whose estimates nothing is known.
+    /// Rows kept where graphs are walked of which nothing is known.
     pub(super) table: usize,
 }
 
@@ -225,6 +225,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// The same, with every part scanned.
+    pub(super) fn scanned(self) -> Self {
+        Self { walks: Walks::Never, ..self }
+    }
+
     /// The code to shortlist with for a search over `dims` dimensions: the
     /// shortest that holds them all, else the longest. Shorter codes have more
     /// bits, so the first that suffices is also the sharpest.

@@ -13,6 +13,7 @@ use crate::encoding::Bits;
 use crate::error::Result;
 use crate::graph::{Beam, Graph, RowQuery};
 use crate::kernel::topk::Scored;
+use crate::schema::Metric;
 
 /// Whether a funnel begins with graphs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,6 +32,14 @@ pub(super) enum Walks {
 const LEAST: usize = 10;
 /// Most rows a walk keeps, for each row it must be able to find.
 const WIDTH: usize = 4000;
+/// What came of walking.
+pub(super) enum Walked {
+    /// The stage, if anything was walked.
+    Found(Option<StageReport>),
+    /// Rows that may not be found have filled a walk's frontier.
+    Overflowed,
+}
+
 /// A walk that was measured to find less than is asked for by more than this is not made.
 const SHORT: f64 = 0.005;
 /// Nanoseconds to score a row on a walk, and to read a byte in a scan. Only their ratio counts.
@@ -67,6 +76,9 @@ impl Run<'_> {
             Walks::Width(width) => Some(Beam { k: self.limit, margin: f32::INFINITY, width }),
             Walks::Recall(share) | Walks::Always(share) if pass > 0 => {
                 let known = self.reach();
+                // A calibration that knows nothing of walks vouches for scans only.
+                let cosine = self.view.schema.metric() == Metric::Cosine;
+                let unknown = known.is_none() && cosine && self.view.calibration.is_some();
                 let (mut beam, scored) = beam(known.unwrap_or(&TABLE), share, self.limit, selected);
                 // Fewer dimensions say less.
                 let dims = graph.code().dims;
@@ -75,7 +87,7 @@ impl Run<'_> {
                 let finds = |reach: &Reach| share <= SHORT + f64::from(reach.check(share).recall);
                 let bytes = plan.code.scanned_bytes_per_row(plan.dims) as f64;
                 let scan = f64::from(part.rows.len()) * bytes * SCAN_NS;
-                let pays = scored * WALK_NS < scan && known.is_none_or(finds);
+                let pays = scored * WALK_NS < scan && !unknown && known.is_none_or(finds);
                 (always || pays).then_some(beam)
             }
             _ => None,
@@ -87,8 +99,9 @@ impl Run<'_> {
         self.view.calibration.as_ref().and_then(|known| known.reach.as_ref())
     }
 
-    /// Walks the parts that are to be walked, and adds what they find to the shortlist.
-    pub(super) fn walk(&self, plan: &Entry, scratch: &mut Scratch) -> Result<Option<StageReport>> {
+    /// Walks the parts that are to be walked, and adds what they find to the shortlist. A walk
+    /// that overflows ends it: then all must be scanned.
+    pub(super) fn walk(&self, plan: &Entry, scratch: &mut Scratch) -> Result<Walked> {
         let start = Instant::now();
         let mut report: Option<StageReport> = None;
         let mut hops = 0;
@@ -98,6 +111,9 @@ impl Run<'_> {
                 continue;
             };
             let rows = self.walk_part(at, graph, beam, None, scratch)?;
+            if scratch.walk.overflowed {
+                return Ok(Walked::Overflowed);
+            }
             hops += scratch.walk.hops();
             let (scored, (code, links)) = (scratch.walk.scored, graph.row_bytes());
             let stage = report.get_or_insert_with(|| self.walk_report(graph));
@@ -109,7 +125,7 @@ impl Run<'_> {
             stage.name = StageName::new(format_args!("{}, {hops} hops", stage.name));
             stage.time = start.elapsed();
         }
-        Ok(report)
+        Ok(Walked::Found(report))
     }
 
     /// What a scan is called; a graph that would have been walked, had it not been damaged,

@@ -34,13 +34,25 @@ const STEPS: i32 = 15;
 const SHARE: f64 = 8.0;
 
 impl Measure<'_> {
-    /// How far walks over the view's graphs go; `None` where there are none. What walks
-    /// estimate are cosines: under another metric it is not known how far these are off.
+    /// How far walks over the view's graphs go; `None` where there are none, or not all
+    /// dimensions are at hand. What walks estimate are cosines: under another metric it is not
+    /// known how far these are off.
     pub(super) fn reach(&self, noise: Noise, known: &[Known]) -> Result<Option<Reach>> {
-        let none = self.view.parts.iter().all(|part| part.walkable().is_none());
-        if none || self.view.schema.metric() != Metric::Cosine {
-            return Ok(None);
+        let schema = &self.view.schema;
+        loop {
+            let graphs = self.view.walkable();
+            if graphs == 0 || schema.metric() != Metric::Cosine || self.most_dims < schema.dims() {
+                return Ok(None);
+            }
+            let reach = self.reach_once(noise, known);
+            // A walk that comes upon damage gives its graph up: what is left is measured.
+            if reach.is_ok() || self.view.walkable() == graphs {
+                return reach.map(Some);
+            }
         }
+    }
+
+    fn reach_once(&self, noise: Noise, known: &[Known]) -> Result<Reach> {
         let mut scratch = Scratch::default();
         let curve = self.curve(known, &mut scratch)?;
         let margin = |asked| margin_for(found_by_walks(asked), &curve);
@@ -61,7 +73,7 @@ impl Measure<'_> {
             });
             let passes = |(check, asked): (&Check, f64)| f64::from(check.recall) >= asked;
             if reach.checks.iter().zip(ASKED).all(passes) || reach.scale >= WIDEST {
-                return Ok(Some(reach));
+                return Ok(reach);
             }
             reach.scale *= WIDEN;
         }
@@ -137,6 +149,10 @@ impl Measure<'_> {
             (self.watch)()?;
             let truth = self.walked(known);
             scored += self.walk_all(known, beam, scratch)?;
+            if truth.is_empty() {
+                // Its nearest rows are in parts without a graph, which says nothing of walks.
+                continue;
+            }
             let bases = self.view.bases();
             let queries = slice::from_ref(&known.0.vector).iter().map(Vec::as_slice);
             let queries: Vec<&[f32]> = queries.collect();
@@ -145,7 +161,7 @@ impl Measure<'_> {
             let mut list = std::mem::take(&mut scratch.shortlist);
             let answer = run.adapt_found(plan, true, &mut list, Explain::default(), scratch)?;
             let hits = truth.iter().filter(|t| answer.found.iter().any(|f| f.position == **t));
-            recalls.push(hits.count() as f64 / truth.len().max(1) as f64);
+            recalls.push(hits.count() as f64 / truth.len() as f64);
             compared += answer.listed as u64;
             scratch.shortlist = list;
         }
