@@ -270,7 +270,8 @@ fn shadow_path(path: &Path, source: &Manifest) -> Result<PathBuf> {
     let found = path.canonicalize().map_err(|e| Error::io("find", path, e))?;
     let why = || Error::invalid("reembed", format!("nothing can lie beside {}", path.display()));
     let mut name = found.file_name().ok_or_else(why)?.to_owned();
-    name.push(format!(".reembed-{:032x}", u128::from_be_bytes(source.collection)));
+    let random: Vec<_> = source.collection.iter().map(|byte| format!("{byte:02x}")).collect();
+    name.push(format!(".reembed-{}", random.concat()));
     Ok(found.with_file_name(name))
 }
 

@@ -573,5 +573,8 @@ mod tests {
         for name in ["link", "folder", "pipe"] {
             assert!(disk.open(name).is_err(), "{name}");
         }
+        std::os::unix::fs::symlink(at("folder"), at("way")).expect("link");
+        assert!(Disk::open(&at("way")).is_ok() && Disk::open_unlinked(&at("folder")).is_ok());
+        assert!(Disk::open_unlinked(&at("way")).is_err());
     }
 }
