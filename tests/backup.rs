@@ -5,7 +5,7 @@ mod support;
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 
-use matryo::testing::{Bug, Flaw, Folder, Recorder, sow};
+use matryo::testing::{Bug, Failure, Flaw, Folder, Recorder, sow};
 use matryo::{Collection, CopyOptions, Error, Metric, Options, Precision, Schema, json};
 use support::cuts::losses;
 use support::{DIMS, Rng, files, folder_of, read_only, schema, sure_answers, vector};
@@ -406,5 +406,44 @@ fn power_cuts_leave_a_whole_copy_or_none() -> Done {
     for name in ["del-", "gra-"] {
         assert!(power_cuts(&backup, Some(Flaw::NoSyncOf(name))).1 > 0, "{name} was not noticed");
     }
+    Ok(())
+}
+
+/// A backup for each operation on the source that fails with this code; the results of
+/// those that were made all the same.
+fn backups_where_reading_fails(code: i32) -> matryo::Result<Vec<matryo::Copied>> {
+    let folder = Folder::default();
+    let collection = folder.create(schema(), Options::new())?;
+    fill(&collection)?;
+    collection.build_graphs()?;
+    drop(collection);
+    let from = Recorder::over(&folder);
+    let collection = from.open(read_only())?;
+    let back_up = |to: &Folder| {
+        let before = from.tried();
+        (to.back_up(&collection, &|_| true), before..from.tried())
+    };
+    let (whole, operations) = back_up(&Folder::default());
+    assert_eq!(whole?.graphs_left_out, 0);
+    let mut made = Vec::new();
+    for at in 0..operations.len() {
+        from.fail(from.tried() + at..from.tried() + at + 1, Failure { code, percent_written: 0 });
+        let to = Folder::default();
+        if let (Ok(copied), _) = back_up(&to) {
+            assert_eq!(sure_answers(&to.open(read_only())?), sure_answers(&collection));
+            made.push(copied);
+        }
+    }
+    Ok(made)
+}
+
+#[test]
+fn a_graph_that_cannot_be_read_is_left_out() -> Done {
+    let (eio, emfile) = (5, 24);
+    let made = backups_where_reading_fails(eio)?;
+    let graphs: Vec<_> = made.iter().map(|copied| copied.graphs_left_out).collect();
+    assert!(!graphs.is_empty() && graphs.iter().all(|left_out| *left_out == 1), "{graphs:?}");
+    // Here the graph is not to blame.
+    assert_eq!(backups_where_reading_fails(emfile)?, []);
     Ok(())
 }

@@ -282,6 +282,16 @@ fn few_threads(path: &Path) {
     }
     db.build_graphs().expect("builds");
     db.verify().expect("intact");
+    drop(db);
+    let options = Options::new().memtable_bytes(20_000);
+    let db = Collection::open_with(path, options).expect("open");
+    let mut bulk = db.bulk().expect("bulk");
+    for id in 5000..6000u64 {
+        bulk.upsert(id, &vector(id, DIMS), ()).expect("loads");
+    }
+    bulk.finish().expect("loads");
+    assert_eq!(db.len(), 3000);
+    db.verify().expect("intact");
     assert!(std::thread::Builder::new().spawn(|| ()).is_err(), "there are threads after all");
     println!("answered");
 }

@@ -4,110 +4,22 @@
 mod support;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 use matryo::testing::{Failure, Folder, Recorder};
 use matryo::{
-    Collection, EmbedderId, Error, FieldKind, IdKind, Metric, Options, Precision, Progress,
-    ReembedOptions, Reembedded, Result, RowId, Schema, SourceRow, field, json,
+    Collection, EmbedderId, Error, IdKind, Metric, Options, Precision, Progress, ReembedOptions,
+    Result, RowId, SourceRow, field, json,
 };
-use support::{DIMS, Rng, read_only, vector};
+use support::reembed::{
+    NEW, Rows, embedded, fill, filled, model, new_model, old_model, options, put, reembed, rows_of,
+    schema, source, whole,
+};
+use support::{DIMS, Rng, read_only};
 
 type Done = Result<(), Box<dyn std::error::Error>>;
 
 /// Makes a vector of each row.
 type Model = dyn FnMut(&[SourceRow]) -> Result<Vec<Vec<f32>>>;
-
-/// Dimensions of the new vectors.
-const NEW: usize = 48;
-
-fn old_model() -> EmbedderId {
-    EmbedderId::new("old", [1; 32]).part("graph", [1; 32])
-}
-
-fn new_model() -> EmbedderId {
-    EmbedderId::new("new", [2; 32]).part("graph", [2; 32])
-}
-
-fn schema() -> Schema {
-    let schema = Schema::builder(DIMS).granularities([8, 16]).embedder(old_model());
-    schema.field("n", FieldKind::Integer).build().expect("valid")
-}
-
-fn options() -> ReembedOptions {
-    ReembedOptions::new(NEW, new_model()).granularities([12, 24]).batch(10)
-}
-
-/// The vector that a model makes of a text.
-fn embedded(n: u64, dims: usize) -> Vec<f32> {
-    vector(n * 1000 + dims as u64, dims)
-}
-
-fn source(row: &SourceRow) -> Result<u64> {
-    let lacks = || Error::Invalid { what: "row", why: format!("row {} has no source", row.id) };
-    row.payload.get("n").and_then(serde_json::Value::as_u64).ok_or_else(lacks)
-}
-
-/// The new model.
-fn model(rows: &[SourceRow]) -> Result<Vec<Vec<f32>>> {
-    rows.iter().map(|row| source(row).map(|n| embedded(n, NEW))).collect()
-}
-
-fn put(db: &Collection, id: u64, n: u64) {
-    db.upsert(id, &embedded(n, DIMS), json!({"n": n})).expect("upsert");
-}
-
-/// Id -> what it was embedded from.
-type Rows = BTreeMap<u64, u64>;
-
-/// Two segments, one with dead rows, and rows that are only in the log.
-fn fill(db: &Collection) -> Rows {
-    for ids in [0..30, 20..50, 45..60] {
-        ids.clone().for_each(|id| put(db, id, id + ids.start * 7));
-        if ids.end < 60 {
-            db.flush().expect("flush");
-        }
-    }
-    db.delete(3).expect("delete");
-    rows_of(db, DIMS)
-}
-
-fn filled() -> (Folder, Rows) {
-    let folder = Folder::default();
-    let rows = fill(&folder.create(schema(), Options::new()).expect("create"));
-    assert_eq!(rows.len(), 59);
-    (folder, rows)
-}
-
-/// The rows, each of which must have its vector of `dims` dimensions.
-fn rows_of(db: &Collection, dims: usize) -> Rows {
-    assert_eq!(db.schema().dims(), dims);
-    let mut rows = Rows::new();
-    for row in db.snapshot().iter() {
-        let row = row.expect("readable");
-        let n = row.payload["n"].as_u64().expect("a number");
-        assert_eq!(row.vector, embedded(n, dims), "row {}", row.id);
-        let RowId::U64(id) = row.id else { panic!("numbers") };
-        assert!(rows.insert(id, n).is_none(), "row {id} is there twice");
-    }
-    db.verify().expect("undamaged");
-    rows
-}
-
-/// The collection is the old one or the new one, whole; which?
-fn whole(folder: &Folder, rows: &Rows, what: &str) -> bool {
-    let db = folder.open(Options::new()).unwrap_or_else(|e| panic!("{what}: {e}"));
-    let is_new = db.schema().dims() == NEW;
-    let expected = if is_new { new_model() } else { old_model() };
-    db.check_embedder(expected).unwrap_or_else(|e| panic!("{what}: {e}"));
-    let found = rows_of(&db, if is_new { NEW } else { DIMS });
-    assert_eq!(&found, rows, "{what}");
-    is_new
-}
-
-fn reembed(folder: &Folder, beside: &Folder) -> Result<Reembedded> {
-    folder.reembed(beside, &options(), &mut model, &|_| true)
-}
 
 #[test]
 fn rows_get_new_vectors_and_keep_the_rest() -> Done {

@@ -157,6 +157,21 @@ fn graphs_of_later_versions_are_done_without() {
     }
 }
 
+/// As a writer of a later version leaves one that it was stopped at.
+#[test]
+fn leftover_graphs_of_later_versions_are_removed_as_any_other() {
+    let folder = sample();
+    let answers = sure_answers(&folder.open(read_only()).expect("open"));
+    let name = folder.names().into_iter().find(|name| name.starts_with("gra-")).expect("one");
+    for at in ["INCOMPATIBLE", "MAJOR"] {
+        let (left, stray) = (folder.fork(), "gra-0000000077");
+        let later = with(&folder, &name, at, 2).read(&name).expect("there");
+        left.write(stray, later);
+        is_used(&left, &answers, at);
+        assert!(!left.names().iter().any(|name| name == stray), "{at}");
+    }
+}
+
 /// A later version takes the collection over while somebody reads it.
 #[test]
 fn a_reader_keeps_what_it_has_when_a_later_version_takes_over() {

@@ -31,7 +31,7 @@ pub struct Copied {
     pub rows: u64,
     /// Rows that were left out: see [`CopyOptions::skip_unfit`](crate::CopyOptions::skip_unfit).
     pub skipped: u64,
-    /// Graphs that were left out because they are damaged, or of a newer version: searches of the copy scan instead,
+    /// Graphs that were left out because they are damaged, cannot be read, or are of a newer version: searches of the copy scan instead,
     /// and [`Collection::build_graphs`] makes new ones.
     pub graphs_left_out: usize,
     /// Its files.
@@ -45,7 +45,7 @@ impl Collection {
     /// while commits, searches and merges go on. The copy is a collection like
     /// any other. Every byte is compared with its checksum before it is written,
     /// and the copy does not open before it is complete and durable. A graph that is
-    /// damaged is left out.
+    /// damaged, or cannot be read, is left out.
     ///
     /// Works with a collection that is open for reading only, too.
     ///
@@ -188,7 +188,7 @@ impl Backup<'_> {
     }
 
     /// Copies the graph of a segment, if it has one, it is intact and still there: one that was
-    /// dropped meanwhile is not missed, and a damaged one can be built again.
+    /// dropped meanwhile is not missed, and one that cannot be read can be built again.
     fn copy_graph(
         &self,
         next: &mut Manifest,
@@ -199,25 +199,20 @@ impl Backup<'_> {
             return Ok(());
         };
         let name = FileKind::Graph.name(entry.number);
-        let Some(file) = self.from.open(&name)? else { return Ok(()) };
+        let Some(Some(file)) = readable(self.from.open(&name))? else { return Ok(()) };
         let (dims, as_segment) = (next.schema.dims(), entry.as_segment(segment.rows));
-        let check = match Check::of_graph(file, &next.collection, dims, &as_segment) {
-            Err(Error::Corrupt(_) | Error::UnsupportedFormat { .. }) => return Ok(()),
-            check => check?,
-        };
+        let check = Check::of_graph(file, &next.collection, dims, &as_segment);
+        let Some(check) = readable(check)? else { return Ok(()) };
         next.graphs.push(*entry);
         let mut out = self.to.create(&name)?;
         let mut buffer = Vec::new();
         for span in check.spans() {
-            match check.read(span, &mut buffer) {
-                Ok(bytes) => out.write(bytes)?,
-                Err(Error::Corrupt(_)) => {
-                    self.to.remove(&name)?;
-                    next.graphs.pop();
-                    return Ok(());
-                }
-                Err(e) => return Err(e),
-            }
+            let Some(bytes) = readable(check.read(span, &mut buffer))? else {
+                self.to.remove(&name)?;
+                next.graphs.pop();
+                return Ok(());
+            };
+            out.write(bytes)?;
         }
         out.sync()
     }
@@ -249,6 +244,15 @@ fn entry_of(number: FileNumber, file: &[u8]) -> Option<SegmentEntry> {
     let footer = Footer::decode(file.last_chunk::<{ Footer::LEN }>()?).ok()?;
     let (rows, table_crc) = (footer.rows, footer.table_crc);
     Some(SegmentEntry { number, len: file.len() as u64, rows, table_crc, tombstones: None })
+}
+
+/// What was read of a graph; `None` if the file is to blame that it cannot be: damaged, of
+/// a newer version, or on a bad place of the medium.
+fn readable<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(e) if !e.is_exhaustion() => Ok(None),
+        read => read.map(Some),
+    }
 }
 
 /// A file without a name.

@@ -186,17 +186,15 @@ impl Bulk<'_> {
         self.run_bytes = 0;
         let replaced = replaced_within(&run)?;
         let part = Arc::new(Part::new(Arc::new(run), Arc::new(replaced), None));
-        let (background, folder) = (shared.options.background, shared.vfs.path(""));
+        let background = shared.options.background;
         let write = move || {
             let watch = |_| Ok(());
             write_segment(&*shared.vfs, owner, &shared.schema, number, &[part], &watch)
         };
-        if !background {
-            return self.keep(write());
-        }
-        let thread = thread::Builder::new().name("matryo-bulk".into()).spawn(write);
-        self.writing = Some(thread.map_err(|e| Error::io("start a thread for", folder, e))?);
-        Ok(())
+        let spawn = || thread::Builder::new().name("matryo-bulk".into()).spawn(write.clone()).ok();
+        self.writing = background.then(spawn).flatten();
+        // Where there is no thread to be had, the next rows wait.
+        if self.writing.is_none() { self.keep(write()) } else { Ok(()) }
     }
 
     /// Waits for the segment that is being written.

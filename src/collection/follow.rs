@@ -265,7 +265,8 @@ impl Collection {
     ///
     /// # Errors
     /// [`Error::Corrupt`]; [`Error::Io`]; [`Error::Invalid`] where the collection
-    /// was shortened ([`Self::drop_tier`]) and must be opened again;
+    /// was given another schema ([`Self::drop_tier`], [`Self::reembed`]) and must be
+    /// opened again;
     /// [`Error::Forked`]. The handle then answers as before.
     pub fn refresh(&self) -> Result<bool> {
         let shared = &**self.shared;

@@ -402,6 +402,8 @@ fn is_newer(vfs: &dyn Vfs, manifest: &Manifest, name: &str, kind: FileKind) -> R
     file.read_at(&mut bytes, 0)?;
     let header = match FileHeader::decode(&bytes, kind, file.path()) {
         Ok(header) => header,
+        // A graph of a newer version can be built again, and goes as any other does.
+        Err(Error::UnsupportedFormat { .. }) if kind == FileKind::Graph => return Ok(false),
         // Left by a newer version: not ours to remove.
         Err(e @ Error::UnsupportedFormat { .. }) => return Err(e),
         Err(_) => return Ok(false),

@@ -72,7 +72,8 @@ impl Options {
     }
 
     /// RAM for rows that are not in a segment yet. When it is used up they are
-    /// written as a segment, so larger means fewer, larger segments.
+    /// written as a segment, so larger means fewer, larger segments. While a segment is
+    /// written, of these rows or by a merge, its rows are listed in RAM: 24 bytes each.
     #[must_use]
     pub fn memtable_bytes(mut self, bytes: usize) -> Self {
         self.memtable_bytes = bytes;
@@ -173,9 +174,9 @@ impl Options {
     /// Bytes of the disk that are taken before the first commit, for a time when
     /// there are no others: then batches that only delete, [`flush`], [`compact`] and
     /// the recovery of a log still work, as far as these bytes reach, and new rows
-    /// are refused until they could be taken again. They are a file named `RESERVE`,
-    /// which [`Info`](crate::Info) does not count. Default: [`Self::RESERVE`]; 0 for
-    /// none.
+    /// are refused until they could be taken again. They are a file named `RESERVE`;
+    /// [`Info::reserve_bytes`](crate::Info::reserve_bytes) tells how large it is, no
+    /// other size counts it. Default: [`Self::RESERVE`]; 0 for none.
     ///
     /// [`flush`]: super::Collection::flush
     /// [`compact`]: super::Collection::compact

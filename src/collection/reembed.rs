@@ -17,6 +17,7 @@
 //! with the same payload, and the payload is all that a vector may be made of: that
 //! makes it safe to go on with a shadow of any age.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,12 +30,19 @@ use crate::codec::header::FileKind;
 use crate::encoding::{Precision, StageCode};
 use crate::error::{Error, Result};
 use crate::manifest::{self, Manifest, SegmentEntry};
-use crate::payload::Payload;
+use crate::payload::{self, Payload};
 use crate::schema::{EmbedderId, Metric, Schema};
-use crate::types::RowId;
+use crate::types::{MAX_ID_BYTES, RowId};
 use crate::vfs::Vfs;
 use crate::vfs::disk::{Disk, LOCK_NAME, RESERVE_NAME, TEMP_PREFIX};
 use crate::view::View;
+use crate::wal::ops::MAX_PAYLOAD;
+
+/// What the rows of one batch may take as the collection has them, unless it is one row:
+/// with room for what grows when it is written as we write it, a commit's frame holds it.
+const MAX_BATCH_BYTES: usize = 8 << 20;
+/// Deletions in one commit, for the same reason.
+const MAX_DELETES: usize = 10_000;
 
 /// What a row is embedded from; see [`Collection::reembed`].
 #[derive(Debug, Clone, PartialEq)]
@@ -119,8 +127,9 @@ impl ReembedOptions {
         self
     }
 
-    /// Rows that are embedded at a time, at least one. A crash loses the vectors of
-    /// one batch. Default: [`Self::BATCH`].
+    /// Rows that are embedded at a time, at least one; fewer where they take more
+    /// than 8 MiB together. A crash loses the vectors of one batch. Default:
+    /// [`Self::BATCH`].
     #[must_use]
     pub fn batch(mut self, rows: usize) -> Self {
         self.batch = rows.max(1);
@@ -187,8 +196,9 @@ impl Collection {
     /// embedded (a text, a path of a picture). `embed` gets some rows and returns a
     /// vector for each, in their order.
     ///
-    /// The vectors are gathered in a folder beside the collection, named as it is
-    /// with `.reembed` behind. Readers go on meanwhile, and so may a writer: only the
+    /// The vectors are gathered in a folder beside the collection, named as it is with
+    /// `.reembed-` and the random name in its files behind: that of another collection
+    /// is never touched, nor a link followed. Readers go on meanwhile, and so may a writer: only the
     /// end needs the writer's lock ([`Error::Locked`] where somebody has it; see
     /// [`Options::lock_timeout`]). What was written until then is embedded too, and
     /// then one atomic step replaces vectors and schema. Handles that only read keep
@@ -244,14 +254,8 @@ impl Collection {
     ) -> Result<Reembedded> {
         let path = path.as_ref();
         let vfs = open::folder(path, &options.opening(false))?;
-        let beside = shadow_path(path)?;
-        let shadow = if beside.is_dir() {
-            Disk::open(&beside)?
-        } else {
-            Disk::create_with(&beside, options.open.file_mode, &|_, _| Ok(()))?
-        };
-        let shadow = shadow.with(options.open.file_mode, options.open.mapped)?;
-        let shadow: Arc<dyn Vfs> = Arc::new(shadow);
+        let beside = shadow_path(path, &manifest::load_installed(&*vfs)?)?;
+        let shadow: Arc<dyn Vfs> = Arc::new(shadow_folder(&beside, &options.open)?);
         let mut work = Work { options, embed: &mut embed, progress: &progress };
         let done = reembed(vfs, &shadow, &mut work)?;
         // Where it cannot be removed it stays, empty but for what is not ours.
@@ -260,13 +264,34 @@ impl Collection {
     }
 }
 
-/// The folder beside a collection, whose name no link can change.
-fn shadow_path(path: &Path) -> Result<PathBuf> {
+/// The folder beside a collection: of this one, and of none that lay or will lie there.
+/// No link changes its name.
+fn shadow_path(path: &Path, source: &Manifest) -> Result<PathBuf> {
     let found = path.canonicalize().map_err(|e| Error::io("find", path, e))?;
     let why = || Error::invalid("reembed", format!("nothing can lie beside {}", path.display()));
     let mut name = found.file_name().ok_or_else(why)?.to_owned();
-    name.push(".reembed");
+    let random: Vec<_> = source.collection.iter().map(|byte| format!("{byte:02x}")).collect();
+    name.push(format!(".reembed-{}", random.concat()));
     Ok(found.with_file_name(name))
+}
+
+/// The folder of the shadow, made if there is none. Rows are deleted in it and files
+/// removed, so no link may lead to it.
+fn shadow_folder(path: &Path, options: &Options) -> Result<Disk> {
+    match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => {}
+        Ok(found) => {
+            let kind = if found.is_symlink() { "a link" } else { "no folder" };
+            let why = format!("{} is {kind}: expected a folder, or nothing", path.display());
+            return Err(Error::invalid("reembed", why));
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            Disk::create_with(path, options.file_mode, &|_, _| Ok(()))?;
+        }
+        Err(e) => return Err(Error::io("inspect", path, e)),
+    }
+    // Somebody may have put a link there since.
+    Disk::open_unlinked(path)?.with(options.file_mode, options.mapped)
 }
 
 /// Embeds the collection in `vfs` again, by way of the one in `beside`.
@@ -284,19 +309,26 @@ pub(crate) fn reembed(
     }
     let shadow = begin(beside, &schema, reader.schema(), work.options)?;
     let seen = reader.view();
-    let mut embedded = catch_up(&seen, &shadow, work)?;
+    let mut run = Run { shadow: &shadow, work, embedded: 0, told: None };
+    run.catch_up(&seen)?;
     drop(reader);
-    let collection = open::open(vfs, work.options.opening(false))?;
+    let collection = open::open(vfs, run.work.options.opening(false))?;
     if *collection.schema() != *seen.schema {
         let why = "the collection was given another schema meanwhile: begin again";
         return Err(Error::invalid("reembed", why));
     }
     let now = collection.view();
-    if now.lsn != seen.lsn {
-        embedded += catch_up(&now, &shadow, work)?;
+    // Even at the same LSN rows can be others: what was taken back where the disk was
+    // full had the LSN of the commit that came next.
+    run.catch_up(&now)?;
+    let (embedded, new) = (run.embedded, shadow.view());
+    if new.live_rows() != now.live_rows() {
+        let (is, has) = (new.live_rows(), now.live_rows());
+        let why = format!("expected {has} rows in the shadow, got {is}: discard it with `restart`");
+        return Err(Error::invalid("reembed", why));
     }
-    switch(&collection, &shadow.view())?;
-    drop((collection, shadow));
+    switch(&collection, &new)?;
+    drop((collection, shadow, new));
     // The switch is made. What cannot be removed now is removed by the next run.
     let _ = remove_shadow(beside);
     Ok(Reembedded { rows: now.live_rows(), embedded })
@@ -359,86 +391,116 @@ fn remove_shadow(vfs: &Arc<dyn Vfs>) -> Result<()> {
     Ok(())
 }
 
-/// Makes the shadow have the rows of `source`, with their payloads; returns how many
-/// were embedded.
-fn catch_up(source: &View, shadow: &Collection, work: &mut Work) -> Result<u64> {
-    let known = shadow.view();
-    forget_deleted(source, &known, shadow)?;
-    let total = source.live_rows();
-    let (mut done, mut embedded) = (0, 0);
-    tell(work, done, total)?;
-    let mut batch = Vec::new();
-    for part in &source.parts {
-        for row in part.living() {
-            let (id, text) = (part.rows.id(row)?, part.rows.payload(row)?);
-            if has(&known, &id, &text)? {
-                done += 1;
-                continue;
-            }
-            batch.push(SourceRow { id, payload: part.parse_payload(row, &text)? });
-            if batch.len() == work.options.batch {
-                let rows = std::mem::take(&mut batch);
-                embedded += rows.len() as u64;
-                commit(shadow, work, rows)?;
-                tell(work, done + embedded, total)?;
-            }
-        }
-    }
-    embedded += batch.len() as u64;
-    commit(shadow, work, batch)?;
-    tell(work, done + embedded, total)?;
-    Ok(embedded)
+/// A run: the shadow it fills, and how far it is.
+struct Run<'r, 'w> {
+    shadow: &'r Collection,
+    work: &'r mut Work<'w>,
+    embedded: u64,
+    /// What was told last.
+    told: Option<Progress>,
 }
 
-/// Whether a row is there, with this payload.
-fn has(view: &View, id: &RowId, payload: &str) -> Result<bool> {
-    let Some((part, row)) = view.find(id)? else { return Ok(false) };
-    Ok(view.parts[part].rows.payload(row)? == payload)
+impl Run<'_, '_> {
+    /// Makes the shadow have the rows of `source`, with their payloads.
+    fn catch_up(&mut self, source: &View) -> Result<()> {
+        let known = self.shadow.view();
+        forget_deleted(source, &known, self.shadow)?;
+        let total = source.live_rows();
+        let (mut done, before) = (0, self.embedded);
+        self.tell(done, total)?;
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for part in &source.parts {
+            for row in part.living() {
+                let (id, text) = (part.rows.id(row)?, part.rows.payload(row)?);
+                let had = payload_of(&known, &id)?;
+                if had.as_ref() == Some(&text) {
+                    done += 1;
+                    continue;
+                }
+                let payload = part.parse_payload(row, &text)?;
+                if had.is_some() && had == canonical(&payload) {
+                    done += 1;
+                    continue;
+                }
+                let size = self.shadow.schema().vector_bytes() + text.len() + MAX_ID_BYTES;
+                if batch.len() == self.work.options.batch || bytes + size > MAX_BATCH_BYTES {
+                    self.commit(std::mem::take(&mut batch))?;
+                    self.tell(done + self.embedded - before, total)?;
+                    bytes = 0;
+                }
+                bytes += size;
+                batch.push(SourceRow { id, payload });
+            }
+        }
+        self.commit(batch)?;
+        self.tell(done + self.embedded - before, total)
+    }
+
+    /// Embeds some rows and makes them durable in the shadow, all or none.
+    fn commit(&mut self, rows: Vec<SourceRow>) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let (vectors, expected) = ((self.work.embed)(&rows)?, rows.len());
+        if vectors.len() != expected {
+            let got = vectors.len();
+            let why = format!("expected {expected} vectors for as many rows, got {got}");
+            return Err(Error::invalid("reembed", why));
+        }
+        let mut batch = self.shadow.batch();
+        for (SourceRow { id, payload }, vector) in rows.into_iter().zip(vectors) {
+            let added = batch.upsert(&id, &vector, Value::Object(payload));
+            added.map_err(|e| match e {
+                Error::Vector(why) => Error::invalid("reembed", format!("row {id}: {why}")),
+                other => other,
+            })?;
+        }
+        batch.commit()?;
+        self.embedded += expected as u64;
+        Ok(())
+    }
+
+    /// Tells how far the run is, if that is news. The second pass begins at the first
+    /// row again, which is no step back.
+    fn tell(&mut self, done: u64, total: u64) -> Result<()> {
+        let done = self.told.map_or(done, |told| told.done.max(done)).min(total);
+        let now = Progress { done, total };
+        if self.told.replace(now) == Some(now) || (self.work.progress)(now) {
+            return Ok(());
+        }
+        let why = "it was ended before it was done; the next run goes on from there";
+        Err(Error::invalid("reembed", why))
+    }
+}
+
+/// The text of the payload that a row has, if there is such a row.
+fn payload_of(view: &View, id: &RowId) -> Result<Option<String>> {
+    let Some((part, row)) = view.find(id)? else { return Ok(None) };
+    Ok(Some(view.parts[part].rows.payload(row)?))
+}
+
+/// The text of a payload as the shadow has it. That of the collection may be another:
+/// the format leaves the order of keys and the form of numbers open.
+fn canonical(payload: &Payload) -> Option<String> {
+    payload::to_text(Value::Object(payload.clone()), MAX_PAYLOAD).ok()
 }
 
 /// Deletes rows of the shadow that are not in the collection any more.
 fn forget_deleted(source: &View, known: &View, shadow: &Collection) -> Result<()> {
+    let mut gone = shadow.batch();
     for part in &known.parts {
-        let mut gone = shadow.batch();
         for row in part.living() {
             let id = part.rows.id(row)?;
-            if source.find(&id)?.is_none() {
-                gone.delete(id)?;
+            if source.find(&id)?.is_some() {
+                continue;
+            }
+            gone.delete(id)?;
+            if gone.len() == MAX_DELETES {
+                std::mem::replace(&mut gone, shadow.batch()).commit()?;
             }
         }
-        gone.commit()?;
     }
-    Ok(())
-}
-
-/// Embeds some rows and makes them durable in the shadow, all or none.
-fn commit(shadow: &Collection, work: &mut Work, rows: Vec<SourceRow>) -> Result<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let vectors = (work.embed)(&rows)?;
-    if vectors.len() != rows.len() {
-        let why =
-            format!("expected {} vectors for as many rows, got {}", rows.len(), vectors.len());
-        return Err(Error::invalid("reembed", why));
-    }
-    let mut batch = shadow.batch();
-    for (SourceRow { id, payload }, vector) in rows.into_iter().zip(vectors) {
-        let added = batch.upsert(&id, &vector, Value::Object(payload));
-        added.map_err(|e| match e {
-            Error::Vector(why) => Error::invalid("reembed", format!("row {id}: {why}")),
-            other => other,
-        })?;
-    }
-    batch.commit()
-}
-
-fn tell(work: &Work, done: u64, total: u64) -> Result<()> {
-    if (work.progress)(Progress { done, total }) {
-        return Ok(());
-    }
-    let why = "it was ended before it was done; the next run goes on from there";
-    Err(Error::invalid("reembed", why))
+    gone.commit()
 }
 
 /// The switch: replaces all segments by one with the rows of `new`, and the schema by

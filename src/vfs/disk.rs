@@ -24,7 +24,8 @@ use crate::error::{Error, Result};
 
 /// Prefix of files that were not given a name yet; strays are removed at open.
 pub(crate) const TEMP_PREFIX: &str = "tmp-";
-/// Name of the lock file, which is never removed.
+/// Name of the lock file. It is removed with a whole collection (the shadow of a
+/// re-embedding) and never else.
 pub(crate) const LOCK_NAME: &str = "LOCK";
 /// Name of a file whose blocks are kept for when there are no others.
 pub(crate) const RESERVE_NAME: &str = "RESERVE";
@@ -58,7 +59,16 @@ struct Folder {
 impl Disk {
     /// An existing folder.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
-        let found = match rustix::fs::openat(CWD, dir, FOLDER, Mode::empty()) {
+        Self::open_as(dir, FOLDER)
+    }
+
+    /// An existing folder, if its name is no link.
+    pub(crate) fn open_unlinked(dir: &Path) -> Result<Self> {
+        Self::open_as(dir, FOLDER | OFlags::NOFOLLOW)
+    }
+
+    fn open_as(dir: &Path, flags: OFlags) -> Result<Self> {
+        let found = match rustix::fs::openat(CWD, dir, flags, Mode::empty()) {
             Ok(fd) => return Ok(Self::at(fd, dir, PRIVATE)),
             Err(Errno::NOENT) => "there is nothing there",
             Err(Errno::NOTDIR) if dir.is_file() => "it is a file, a collection is a folder",
@@ -563,5 +573,8 @@ mod tests {
         for name in ["link", "folder", "pipe"] {
             assert!(disk.open(name).is_err(), "{name}");
         }
+        std::os::unix::fs::symlink(at("folder"), at("way")).expect("link");
+        assert!(Disk::open(&at("way")).is_ok() && Disk::open_unlinked(&at("folder")).is_ok());
+        assert!(Disk::open_unlinked(&at("way")).is_err());
     }
 }

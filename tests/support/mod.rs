@@ -6,6 +6,7 @@ pub(crate) mod cuts;
 pub(crate) mod fails;
 pub(crate) mod forge;
 pub(crate) mod full;
+pub(crate) mod reembed;
 pub(crate) mod steps;
 pub(crate) mod work;
 

@@ -13,9 +13,9 @@ use crate::report::{Outcome, Output, Report, advance};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Rows must keep what they were embedded from: a text (--field), or the path of a picture
-(--picture). The new vectors are gathered in DIR.reembed, and replace the old ones in one step
-at the end. Whatever stops it, DIR is the old collection or the new one, and the same command
-goes on where it was. Readers may go on meanwhile, and a writer until the end.
+(--picture). The new vectors are gathered beside DIR, in DIR.reembed-ID, and replace the old
+ones in one step at the end. Whatever stops it, DIR is the old collection or the new one, and
+the same command goes on where it was. Readers may go on meanwhile, and a writer until the end.
 
 Examples:
   matryo reembed books.matryo --model models/the-next-one --field text
