@@ -17,7 +17,7 @@ use std::fmt;
 pub(crate) use reach::calibration_reach;
 pub(crate) use reach::{Reach, TABLE};
 
-use crate::codec::{Fields, FormatError, Reader, layout, put};
+use crate::codec::{Fields, FormatError, Reader, f32_bytes, f32s, layout, put};
 use crate::encoding::Bits;
 use crate::schema::Schema;
 
@@ -90,6 +90,12 @@ pub(crate) struct Noise {
     pub(crate) checks: [Check; ASKED.len()],
 }
 
+/// What errors of an estimated cosine are counted in: the sine, but never less than a tenth,
+/// for of rows equal to the query the estimate is wrong too, by rounding.
+pub(crate) fn sine(cosine: f32) -> f32 {
+    (1.0 - cosine * cosine).max(0.01).sqrt()
+}
+
 /// What held-out queries found.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Check {
@@ -112,13 +118,19 @@ impl Check {
         }
     }
 
+    /// Whether each of [`ASKED`] was found.
+    pub(crate) fn all_found(checks: &[Self; ASKED.len()]) -> bool {
+        checks.iter().zip(ASKED).all(|(check, asked)| f64::from(check.recall) >= asked)
+    }
+
     fn is_finite(&self) -> bool {
         [self.recall, self.within, self.compared].iter().all(|v| v.is_finite())
     }
 
     fn encode(checks: &[Self]) -> Vec<u8> {
-        let values = checks.iter().flat_map(|c| [c.recall, c.within, c.compared]);
-        values.flat_map(f32::to_le_bytes).collect()
+        let values: Vec<f32> =
+            checks.iter().flat_map(|c| [c.recall, c.within, c.compared]).collect();
+        f32_bytes(&values)
     }
 
     fn decode(values: &[f32]) -> [Self; ASKED.len()] {
@@ -263,13 +275,10 @@ impl Noise {
     fn encode(&self) -> [u8; calibration_noise::LEN] {
         use calibration_noise as f;
         let mut out = [0; f::LEN];
-        let bytes = |values: &mut dyn Iterator<Item = f32>| -> Vec<u8> {
-            values.flat_map(f32::to_le_bytes).collect()
-        };
         put(&mut out, f::STAGE, &(self.stage as u32).to_le_bytes());
         put(&mut out, f::DIMS, &(self.dims as u32).to_le_bytes());
         put(&mut out, f::SCALE, &self.scale.to_le_bytes());
-        put(&mut out, f::QUANTILES, &bytes(&mut self.quantiles.into_iter()));
+        put(&mut out, f::QUANTILES, &f32_bytes(&self.quantiles));
         put(&mut out, f::CHECKS, &Check::encode(&self.checks));
         out
     }
@@ -278,7 +287,7 @@ impl Noise {
         use calibration_noise as f;
         let at = r.at();
         let b = r.take(f::LEN)?;
-        let floats = |range| crate::codec::f32s(b.field(range));
+        let floats = |range| f32s(b.field(range));
         let (stage, dims) = (b.u32(f::STAGE) as usize, b.u32(f::DIMS) as usize);
         let mut noise = Self {
             stage,

@@ -82,10 +82,7 @@ impl Folder {
         embed: &mut Embed<'_>,
         progress: &dyn Fn(Progress) -> bool,
     ) -> Result<Reembedded> {
-        let mut embed = embed;
-        let work = &mut Work { options, embed: &mut embed, progress };
-        let beside: Arc<dyn Vfs> = Arc::new(beside.0.clone());
-        reembed(Arc::new(self.0.clone()), &beside, work)
+        reembed_in(Arc::new(self.0.clone()), beside, options, embed, progress)
     }
 
     /// Names of its files, sorted.
@@ -233,10 +230,7 @@ impl Recorder {
         embed: &mut Embed<'_>,
         progress: &dyn Fn(Progress) -> bool,
     ) -> Result<Reembedded> {
-        let mut embed = embed;
-        let work = &mut Work { options, embed: &mut embed, progress };
-        let beside: Arc<dyn Vfs> = Arc::new(beside.0.clone());
-        reembed(Arc::new(self.0.clone()), &beside, work)
+        reembed_in(Arc::new(self.0.clone()), beside, options, embed, progress)
     }
 
     /// Operations so far: a moment to cut the power at lies before each of them,
@@ -268,6 +262,19 @@ impl Recorder {
 
 /// A recording, run up to some operation.
 pub struct Replay(crate::vfs::record::Replay);
+
+/// Embeds the collection in `folder` again, by way of a shadow in `beside`.
+fn reembed_in(
+    folder: Arc<dyn Vfs>,
+    beside: &Folder,
+    options: &ReembedOptions,
+    mut embed: &mut Embed<'_>,
+    progress: &dyn Fn(Progress) -> bool,
+) -> Result<Reembedded> {
+    let work = &mut Work { options, embed: &mut embed, progress };
+    let beside: Arc<dyn Vfs> = Arc::new(beside.0.clone());
+    reembed(folder, &beside, work)
+}
 
 impl Replay {
     /// Runs one more operation; false at the end.

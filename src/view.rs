@@ -133,6 +133,18 @@ impl View {
         self.parts.iter().filter(|part| part.walkable().is_some()).count()
     }
 
+    /// Does `work`, and again where a graph was given up meanwhile, by it or by a search beside
+    /// it: a part whose graph is gone between two looks is neither walked nor scanned.
+    pub(crate) fn while_graphs_hold<T>(&self, mut work: impl FnMut() -> T) -> T {
+        loop {
+            let walkable = self.walkable();
+            let done = work();
+            if self.walkable() == walkable {
+                return done;
+            }
+        }
+    }
+
     /// Position of the first row of each part, when rows of all parts are
     /// numbered through.
     pub(crate) fn bases(&self) -> Vec<u32> {

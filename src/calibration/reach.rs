@@ -1,7 +1,7 @@
 //! How far walks over graphs must go: what `query/reach.rs` measures and `query/graph.rs` uses.
 
 use super::{ASKED, Check, between};
-use crate::codec::{Fields, FormatError, Reader, f32s, layout, put};
+use crate::codec::{Fields, FormatError, Reader, f32_bytes, f32s, layout, put};
 
 layout!(
     /// FORMAT.md, section "Reach of walks".
@@ -55,12 +55,9 @@ impl Reach {
     pub(super) fn encode(&self) -> [u8; calibration_reach::LEN] {
         use calibration_reach as f;
         let mut out = [0; f::LEN];
-        let bytes = |values: &[f32]| -> Vec<u8> {
-            values.iter().copied().flat_map(f32::to_le_bytes).collect()
-        };
         put(&mut out, f::SCALE, &self.scale.to_le_bytes());
-        put(&mut out, f::MARGINS, &bytes(&self.margins));
-        put(&mut out, f::SCORED, &bytes(&self.scored));
+        put(&mut out, f::MARGINS, &f32_bytes(&self.margins));
+        put(&mut out, f::SCORED, &f32_bytes(&self.scored));
         put(&mut out, f::CHECKS, &Check::encode(&self.checks));
         out
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   frontier = the best of the entries, by estimate
 //!   loop: row = the best of the frontier that was not visited; none left: end
-//!         floor = the k-th best estimate e among rows that may be found, less margin * unit(e)
+//!         floor = the k-th best estimate e among rows that may be found, less margin * sine(e)
 //!         row's estimate below the floor: end
 //!         for each link of row not seen before: estimate it; not below the floor: frontier
 //! ```
@@ -24,6 +24,7 @@
 
 use super::code::RowQuery;
 use super::{MAX_DEGREE, NONE};
+use crate::calibration::sine;
 use crate::error::Result;
 use crate::kernel::gather::prefetch;
 
@@ -44,15 +45,10 @@ pub(super) trait Nodes {
 pub(crate) struct Beam {
     /// Rows wanted.
     pub(crate) k: usize,
-    /// How far below the k-th best estimate a row is still visited, in units of [`unit`].
+    /// How far below the k-th best estimate a row is still visited, in units of [`sine`].
     pub(crate) margin: f32,
     /// Most rows kept.
     pub(crate) width: usize,
-}
-
-/// What errors of an estimated cosine are counted in: the sine, but never less than a tenth.
-pub(crate) fn unit(cosine: f32) -> f32 {
-    (1.0 - cosine * cosine).max(0.01).sqrt()
 }
 
 /// A row on the frontier.
@@ -181,7 +177,7 @@ impl Walk {
                 self.best.truncate(beam.k - 1);
                 self.best.insert(place, score);
                 if let Some(last) = self.best.get(beam.k - 1) {
-                    self.floor = last - beam.margin * unit(*last);
+                    self.floor = last - beam.margin * sine(*last);
                 }
             }
         }

@@ -22,7 +22,7 @@ use super::explain::{ExpectedRecall, Explain, StageName, StageReport};
 use super::funnel::Calibrated;
 use super::graph::Walked;
 use super::score::{Found, Scorer};
-use crate::calibration::Noise;
+use crate::calibration::{Noise, sine};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::kernel::topk::Scored;
@@ -36,8 +36,6 @@ const MORE: usize = 8;
 const SCORES: usize = 64;
 /// Halvings of the interval in which the cut lies.
 const HALVINGS: usize = 20;
-/// Least unit of an error: of rows equal to the query the estimate is wrong too, by rounding.
-const LEAST_UNIT: f32 = 0.1;
 
 /// Finds the rows that a calibrated plan asks for, of each query.
 pub(super) fn adapt(runs: &[Run], plan: &Calibrated, scratch: &mut Scratch) -> Result<Few<Answer>> {
@@ -202,16 +200,16 @@ impl Run<'_> {
     pub(super) fn unit(&self, position: u32, score: f32) -> f32 {
         let metric = self.view.schema.metric();
         if metric == Metric::Cosine {
-            return spread(score);
+            return sine(score);
         }
         let (part, row) = locate(self.view, self.bases, position);
         let (norm, query) = (part.rows.norms()[row.index()], self.reference_norm());
         let product = (norm * query).max(f32::MIN_POSITIVE);
         match metric {
             Metric::L2 => {
-                2.0 * product * spread((norm * norm + query * query + score) / (2.0 * product))
+                2.0 * product * sine((norm * norm + query * query + score) / (2.0 * product))
             }
-            _ => product * spread(score / product),
+            _ => product * sine(score / product),
         }
     }
 
@@ -223,11 +221,6 @@ impl Run<'_> {
         }
         Ok(best.into_sorted())
     }
-}
-
-/// How an error grows with the angle: the sine of it.
-fn spread(cosine: f32) -> f32 {
-    (1.0 - cosine * cosine).max(LEAST_UNIT * LEAST_UNIT).sqrt()
 }
 
 /// The highest estimate below which at most the share `lost` of rows with such scores (and

@@ -172,8 +172,7 @@ impl Measure<'_> {
                 let plan = Calibrated { entry, share: asked, noise, keep: 1024, table: 0 };
                 noise.checks[at] = self.check(&plan, &held_out, dims, &mut scratch)?;
             }
-            let passes = |(check, asked): (&Check, f64)| f64::from(check.recall) >= asked;
-            if noise.checks.iter().zip(ASKED).all(passes) || noise.scale >= WIDEST {
+            if Check::all_found(&noise.checks) || noise.scale >= WIDEST {
                 return Ok(Some(noise));
             }
             noise.scale *= WIDEN;

@@ -128,27 +128,8 @@ impl Answer {
 }
 
 /// The rows that are wanted, of those selected, and how they were found: an answer for each
-/// query, the same as if it were alone.
-///
-/// A walk that comes upon damage, in this search or in one beside it, gives its graph up. All
-/// begins again then, or the part might be neither walked nor scanned.
+/// query, the same as if it were alone. All begins again where a walk comes upon damage.
 pub(super) fn run(
-    (view, bases): (&View, &[u32]),
-    wanted: &Wanted,
-    selection: Option<&Selection>,
-    plan: &Plan,
-    scratch: &mut Scratch,
-) -> Result<Few<Answer>> {
-    loop {
-        let walkable = view.walkable();
-        let done = run_once((view, bases), wanted, selection, plan, scratch);
-        if view.walkable() == walkable {
-            return done;
-        }
-    }
-}
-
-fn run_once(
     (view, bases): (&View, &[u32]),
     wanted: &Wanted,
     selection: Option<&Selection>,
@@ -158,12 +139,12 @@ fn run_once(
     let queries = wanted.queries.iter();
     let runs: Few<Run> =
         queries.map(|query| Run::new(view, query, wanted, bases, selection)).collect();
-    let mut answers = match plan {
+    let mut answers = view.while_graphs_hold(|| match plan {
         Plan::Exact => exact(&runs, scratch),
         Plan::Proven { stage, entry } => super::exact::prove(&runs, *stage, entry, scratch),
         Plan::Funnel { entry, keep, reranks } => funnel(&runs, entry, *keep, reranks, scratch),
         Plan::Calibrated(plan) => super::adapt::adapt(&runs, plan, scratch),
-    }?;
+    })?;
     if let Some(selection) = selection {
         for answer in &mut answers {
             answer.explain.stages.insert(0, selection.report.clone());

@@ -9,8 +9,6 @@
 //! A query that is a row walks as if its row were not there: else its own links, which were
 //! chosen to lead to its nearest rows, would do the work.
 
-use std::slice;
-
 use super::calibrate::{Known, LIMIT, Measure, WIDEN, WIDEST, summary};
 use super::exec::{Run, Scratch, Wanted};
 use super::explain::Explain;
@@ -39,17 +37,13 @@ impl Measure<'_> {
     /// known how far these are off.
     pub(super) fn reach(&self, noise: Noise, known: &[Known]) -> Result<Option<Reach>> {
         let schema = &self.view.schema;
-        loop {
-            let graphs = self.view.walkable();
-            if graphs == 0 || schema.metric() != Metric::Cosine || self.most_dims < schema.dims() {
-                return Ok(None);
-            }
-            let reach = self.reach_once(noise, known);
-            // A walk that comes upon damage gives its graph up: what is left is measured.
-            if reach.is_ok() || self.view.walkable() == graphs {
-                return reach.map(Some);
-            }
+        if schema.metric() != Metric::Cosine || self.most_dims < schema.dims() {
+            return Ok(None);
         }
+        self.view.while_graphs_hold(|| match self.view.walkable() {
+            0 => Ok(None),
+            _ => self.reach_once(noise, known).map(Some),
+        })
     }
 
     fn reach_once(&self, noise: Noise, known: &[Known]) -> Result<Reach> {
@@ -71,8 +65,7 @@ impl Measure<'_> {
                 most = most.max(scored);
                 most
             });
-            let passes = |(check, asked): (&Check, f64)| f64::from(check.recall) >= asked;
-            if reach.checks.iter().zip(ASKED).all(passes) || reach.scale >= WIDEST {
+            if Check::all_found(&reach.checks) || reach.scale >= WIDEST {
                 return Ok(reach);
             }
             reach.scale *= WIDEN;
@@ -154,8 +147,7 @@ impl Measure<'_> {
                 continue;
             }
             let bases = self.view.bases();
-            let queries = slice::from_ref(&known.0.vector).iter().map(Vec::as_slice);
-            let queries: Vec<&[f32]> = queries.collect();
+            let queries = [known.0.vector.as_slice()];
             let wanted = Wanted::nearest(&queries, self.most_dims, LIMIT);
             let run = Run::new(self.view, queries[0], &wanted, &bases, None);
             let mut list = std::mem::take(&mut scratch.shortlist);
