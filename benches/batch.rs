@@ -9,7 +9,7 @@ mod support;
 
 use matryo::{Collection, Funnel, Hit, Options, Precision, Schema};
 use std::hint::black_box;
-use support::{Array, Noise, Timing, time_in_turns};
+use support::{Array, Timing, time_in_turns};
 
 const RUNS: usize = 8;
 const GRANULARITIES: [usize; 5] = [32, 64, 128, 256, 512];
@@ -17,7 +17,7 @@ const GRANULARITIES: [usize; 5] = [32, 64, 128, 256, 512];
 const QUERIES: usize = 1000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (name, base, queries) = data();
+    let (name, base, queries) = support::text();
     // Where there are fewer, they come again: what a query costs does not depend on others.
     let queries: Vec<&[f32]> = queries.rows().cycle().take(QUERIES).collect();
     println!("{name}: {} rows x {}, {} queries", base.rows().len(), base.width, queries.len());
@@ -73,25 +73,6 @@ fn compare(collection: &Collection, queries: &[&[f32]], name: &str, funnel: &Fun
         one.seconds / two.seconds,
         a.seconds / b.seconds
     );
-}
-
-fn data() -> (String, Array, Array) {
-    if let Ok(folder) = std::env::var("MATRYO_DATA") {
-        let base = Array::read(&folder, "base_f16.npy");
-        return (folder.clone(), base, Array::read(&folder, "queries.npy"));
-    }
-    let (mut noise, dims) = (Noise(7), 1024);
-    let centres: Vec<Vec<f32>> = (0..1000).map(|_| noise.vector(dims)).collect();
-    let mut rows = |n: usize| -> Array {
-        let mut values = Vec::with_capacity(n * dims);
-        for _ in 0..n {
-            let centre = &centres[noise.word() as usize % centres.len()];
-            let spread = |(j, c): (usize, &f32)| (c + noise.component()) / (1.0 + j as f32 / 64.0);
-            values.extend(centre.iter().enumerate().map(spread));
-        }
-        Array { values, width: dims }
-    };
-    ("made-up clusters".into(), rows(100_000), rows(256))
 }
 
 fn import(dir: &std::path::Path, base: &Array) -> matryo::Result<Collection> {

@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use matryo::{Collection, Funnel, Options, Precision, RowId, Schema};
-use support::{Array, Noise};
+use matryo::{Collection, Funnel, Options, Precision, Schema};
+use support::{Array, Noise, ids, number};
 
 const LIMIT: usize = 10;
 /// Most queries for each recall; none is asked twice, so none finds its rows in the cache.
@@ -88,7 +88,7 @@ fn load(path: &Path) -> Result<(u64, u64), Any> {
     let mut text = String::new();
     for query in queries.rows().take(QUERIES * ASKED.len()) {
         let words = |values: &mut dyn Iterator<Item = String>| values.collect::<Vec<_>>().join(" ");
-        let truth = ids(&collection, query, Funnel::exact());
+        let truth = ids(&collection, query, LIMIT, Funnel::exact());
         text += &words(&mut query.iter().map(|v| v.to_bits().to_string()));
         text += "\n";
         text += &words(&mut truth.iter().map(ToString::to_string));
@@ -208,18 +208,6 @@ fn bytes_read() -> Result<u64, Any> {
     let io = std::fs::read_to_string("/proc/self/io")?;
     let line = io.lines().find_map(|line| line.strip_prefix("read_bytes: "));
     Ok(line.ok_or("no read_bytes in /proc/self/io")?.parse()?)
-}
-
-fn ids(collection: &Collection, query: &[f32], funnel: Funnel) -> Vec<u64> {
-    let result = collection.search(query).limit(LIMIT).funnel(funnel).run().expect("search");
-    result.hits.iter().map(|hit| number(&hit.id)).collect()
-}
-
-fn number(id: &RowId) -> u64 {
-    match id {
-        RowId::U64(id) => *id,
-        RowId::Str(_) => unreachable!("the schema has u64 ids"),
-    }
 }
 
 /// A memory control group, removed when dropped.

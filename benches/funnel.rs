@@ -7,17 +7,17 @@
 
 mod support;
 
-use matryo::{Collection, Funnel, Options, Precision, RowId, Schema};
+use matryo::{Collection, Funnel, Options, Precision, Schema};
 use simsimd::SpatialSimilarity;
 use std::collections::HashSet;
 use std::time::Instant;
-use support::{Array, Noise};
+use support::{Array, ids};
 
 const LIMIT: usize = 10;
 const GRANULARITIES: [usize; 5] = [32, 64, 128, 256, 512];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (name, base, queries) = data();
+    let (name, base, queries) = support::text();
     let (rows, dims) = (base.rows().len(), base.width);
     println!("{name}: {rows} rows x {dims}, {} queries, top {LIMIT}", queries.rows().len());
     let dir = tempfile::tempdir()?;
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let brute = |query: &[f32]| brute_force(&base, query);
     let truth: Vec<HashSet<u64>> = queries.rows().map(|q| brute(q).into_iter().collect()).collect();
-    let exact = measure(&queries, &truth, |q| ids(&collection, q, Funnel::exact()));
+    let exact = measure(&queries, &truth, |q| ids(&collection, q, LIMIT, Funnel::exact()));
     assert!(exact.recall > 0.998, "exact and brute force agree but for f32 ties: {}", exact.recall);
 
     let few = Array { values: queries.values[..dims * 60].to_vec(), width: dims };
@@ -33,7 +33,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     flat.print("brute force over f32, simsimd", flat.per_query);
     exact.print("exact()", flat.per_query);
     for share in [0.8, 0.9, 0.95, 0.99] {
-        let found = measure(&queries, &truth, |q| ids(&collection, q, Funnel::recall(share)));
+        let found =
+            measure(&queries, &truth, |q| ids(&collection, q, LIMIT, Funnel::recall(share)));
         found.print(&format!("recall({share})"), flat.per_query);
     }
     let query = queries.rows().next().expect("a query");
@@ -41,29 +42,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let report = collection.search(queries.rows().next().expect("a query")).run()?;
     println!("\n{}", report.explain);
     Ok(())
-}
-
-fn data() -> (String, Array, Array) {
-    if let Ok(folder) = std::env::var("MATRYO_DATA") {
-        let base = Array::read(&folder, "base_f16.npy");
-        return (folder.clone(), base, Array::read(&folder, "queries.npy"));
-    }
-    // Noisy copies of a thousand centres whose components shrink, so that rows
-    // have neighbours and prefixes say something about them.
-    let (mut noise, dims) = (Noise(7), 1024);
-    let centres: Vec<Vec<f32>> = (0..1000).map(|_| noise.vector(dims)).collect();
-    let mut rows = |n: usize| -> Array {
-        let mut values = Vec::with_capacity(n * dims);
-        for _ in 0..n {
-            let centre = &centres[noise.word() as usize % centres.len()];
-            let spread = |(j, c): (usize, &f32)| (c + noise.component()) / (1.0 + j as f32 / 64.0);
-            values.extend(
-                centre.iter().enumerate().map(spread).map(|v| half::f16::from_f32(v).to_f32()),
-            );
-        }
-        Array { values, width: dims }
-    };
-    ("made-up clusters".into(), rows(100_000), rows(200))
 }
 
 fn import(dir: &std::path::Path, base: &Array) -> matryo::Result<Collection> {
@@ -85,15 +63,6 @@ fn import(dir: &std::path::Path, base: &Array) -> matryo::Result<Collection> {
     let seconds = start.elapsed().as_secs_f64();
     println!("durable import and flush: {seconds:.1} s, {:.0} rows/s", id as f64 / seconds);
     Ok(collection)
-}
-
-fn ids(collection: &Collection, query: &[f32], funnel: Funnel) -> Vec<u64> {
-    let result = collection.search(query).limit(LIMIT).funnel(funnel).run().expect("search");
-    let id = |id: RowId| match id {
-        RowId::U64(id) => id,
-        RowId::Str(_) => unreachable!("the schema has u64 ids"),
-    };
-    result.hits.into_iter().map(|hit| id(hit.id)).collect()
 }
 
 /// The best rows by cosine: one pass over all of them, keeping the best so far.

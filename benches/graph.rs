@@ -18,8 +18,8 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use hnsw::Hnsw;
-use matryo::{Collection, Funnel, Options, Precision, RowId, Schema};
-use support::{Array, time};
+use matryo::{Collection, Funnel, Options, Precision, Schema};
+use support::{Array, ids, time};
 
 const LIMIT: usize = 10;
 const QUERIES: usize = 300;
@@ -60,7 +60,7 @@ fn measure(
     println!("\n{rows} rows");
     let dir = tempfile::tempdir()?;
     let collection = load(dir.path(), base, rows)?;
-    let ask = |query: &[f32], funnel: Funnel| ids(&collection, query, funnel);
+    let ask = |query: &[f32], funnel: Funnel| ids(&collection, query, LIMIT, funnel);
     let truth: Truth =
         queries.iter().map(|q| ask(q, Funnel::exact()).into_iter().collect()).collect();
     collection.calibrate()?;
@@ -132,15 +132,6 @@ fn load(dir: &std::path::Path, base: &Array, rows: usize) -> matryo::Result<Coll
     }
     bulk.finish()?;
     Ok(collection)
-}
-
-fn ids(collection: &Collection, query: &[f32], funnel: Funnel) -> Vec<u64> {
-    let result = collection.search(query).limit(LIMIT).funnel(funnel).run().expect("search");
-    let id = |id: RowId| match id {
-        RowId::U64(id) => id,
-        RowId::Str(_) => unreachable!("the schema has u64 ids"),
-    };
-    result.hits.into_iter().map(|hit| id(hit.id)).collect()
 }
 
 /// Checks what is found, then times passes over all queries.

@@ -22,6 +22,28 @@ pub(crate) fn helper<'scope, T: Send + 'scope>(
     Some(scope.spawn(work))
 }
 
+/// Does `work` on so many threads, or as many as the system has to give, this one among them;
+/// what they found, in any order, or an error of one of them.
+pub(crate) fn on_threads<T: Send, E: Send>(
+    threads: usize,
+    work: &(dyn Fn() -> Result<Vec<T>, E> + Sync),
+) -> Result<Vec<T>, E> {
+    thread::scope(|scope| {
+        // Where one cannot be had, no more are asked for.
+        let others: Vec<_> = (1..threads).map_while(|_| helper(scope, work)).collect();
+        let mut found = work();
+        for other in others {
+            // A panic goes on in the thread that waits: it is a bug, and not to be passed over.
+            let more = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            found = found.and_then(|mut found| {
+                found.extend(more?);
+                Ok(found)
+            });
+        }
+        found
+    })
+}
+
 #[cfg(feature = "shuttle")]
 pub(crate) use scheduled::{Condvar, Mutex, MutexGuard, RwLock, thread};
 #[cfg(feature = "shuttle")]

@@ -113,3 +113,56 @@ impl Array {
         self.values.chunks_exact(self.width)
     }
 }
+
+/// Rows and queries: those in the folder that `MATRYO_DATA` names, else 100 000 made up, with
+/// values that half floats hold.
+///
+/// # Panics
+/// As [`Array::read`].
+pub fn text() -> (String, Array, Array) {
+    if let Ok(folder) = std::env::var("MATRYO_DATA") {
+        let base = Array::read(&folder, "base_f16.npy");
+        return (folder.clone(), base, Array::read(&folder, "queries.npy"));
+    }
+    // Noisy copies of a thousand centres whose components shrink, so that rows
+    // have neighbours and prefixes say something about them.
+    let (mut noise, dims) = (Noise(7), 1024);
+    let centres: Vec<Vec<f32>> = (0..1000).map(|_| noise.vector(dims)).collect();
+    let mut rows = |n: usize| -> Array {
+        let mut values = Vec::with_capacity(n * dims);
+        for _ in 0..n {
+            let centre = &centres[noise.word() as usize % centres.len()];
+            let spread = |(j, c): (usize, &f32)| (c + noise.component()) / (1.0 + j as f32 / 64.0);
+            values.extend(
+                centre.iter().enumerate().map(spread).map(|v| half::f16::from_f32(v).to_f32()),
+            );
+        }
+        Array { values, width: dims }
+    };
+    ("made-up clusters".into(), rows(100_000), rows(256))
+}
+
+/// The rows found, by a collection whose ids are numbers.
+///
+/// # Panics
+/// Where the search fails, or ids are text.
+pub fn ids(
+    collection: &matryo::Collection,
+    query: &[f32],
+    limit: usize,
+    funnel: matryo::Funnel,
+) -> Vec<u64> {
+    let result = collection.search(query).limit(limit).funnel(funnel).run().expect("search");
+    result.hits.iter().map(|hit| number(&hit.id)).collect()
+}
+
+/// An id that is a number.
+///
+/// # Panics
+/// Where it is text.
+pub fn number(id: &matryo::RowId) -> u64 {
+    match id {
+        matryo::RowId::U64(id) => *id,
+        matryo::RowId::Str(_) => unreachable!("the schema has u64 ids"),
+    }
+}

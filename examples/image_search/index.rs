@@ -11,9 +11,7 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use matryo::embed::{Embedder, Image};
-use matryo::{
-    Collection, Error as StoreError, IdKind, Metric, Precision, RowId, Schema, Value, json,
-};
+use matryo::{Collection, Error as StoreError, RowId, Value, json};
 
 use super::pictures::{CHUNK, Picture};
 use super::support;
@@ -36,13 +34,7 @@ pub(crate) fn open_or_create(
     embedder: &Embedder,
     set: &str,
 ) -> Result<(Collection, Option<String>), Box<dyn Error>> {
-    let schema = Schema::builder(embedder.dims())
-        .granularities(embedder.granularities().iter().copied())
-        .metric(Metric::Cosine)
-        .stored(Precision::F16)
-        .ids(IdKind::Str)
-        .embedder(embedder)
-        .build()?;
+    let schema = support::schema(embedder)?;
     if support::is_free(path)? {
         return Ok((Collection::create(path, schema)?, None));
     }

@@ -8,6 +8,20 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 
+use matryo::embed::Embedder;
+use matryo::{IdKind, Metric, Precision, Schema};
+
+/// What a collection of vectors by this model is made with: half floats, ids that are text.
+pub(crate) fn schema(embedder: &Embedder) -> matryo::Result<Schema> {
+    Schema::builder(embedder.dims())
+        .granularities(embedder.granularities().iter().copied())
+        .metric(Metric::Cosine)
+        .stored(Precision::F16)
+        .ids(IdKind::Str)
+        .embedder(embedder)
+        .build()
+}
+
 /// Options of a command line, one after another: `--name VALUE` or `--name=VALUE`.
 pub(crate) struct Options<I> {
     words: I,

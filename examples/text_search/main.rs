@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use matryo::embed::{Embedder, runtime};
-use matryo::{Collection, Error as StoreError, IdKind, Metric, Precision, Schema};
+use matryo::{Collection, Error as StoreError};
 
 use answer::Asking;
 use args::Args;
@@ -111,13 +111,7 @@ fn open_or_create(
     embedder: &Embedder,
     corpus: &Corpus,
 ) -> Result<(Collection, Option<String>), Box<dyn Error>> {
-    let schema = Schema::builder(embedder.dims())
-        .granularities(embedder.granularities().iter().copied())
-        .metric(Metric::Cosine)
-        .stored(Precision::F16)
-        .ids(IdKind::Str)
-        .embedder(embedder)
-        .build()?;
+    let schema = support::schema(embedder)?;
     if support::is_free(path)? {
         return Ok((Collection::create(path, schema)?, None));
     }

@@ -15,7 +15,6 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use super::code::{RowCode, RowQuery, quantise};
 use super::prune::{FINE_DIMS, Fine, Pruner};
@@ -25,6 +24,7 @@ use super::walk::{Beam, Nodes, Walk};
 use super::{DEGREE, ENTRIES, MAX_DEGREE, NONE};
 use crate::error::Result;
 use crate::kernel::gather::prefetch;
+use crate::sync::on_threads;
 
 /// Rows a walk keeps while a row looks for its links.
 const WIDTH: usize = 100;
@@ -124,28 +124,6 @@ fn encode(vectors: &dyn Vectors, threads: usize) -> Result<(Built, Fine)> {
     };
     on_threads(threads, &work)?;
     Ok((built, fine))
-}
-
-/// Does `work` on so many threads, or as many as the system has to give, this one among them;
-/// what they found, in any order.
-fn on_threads<T: Send>(
-    threads: usize,
-    work: &(dyn Fn() -> Result<Vec<T>> + Sync),
-) -> Result<Vec<T>> {
-    thread::scope(|scope| {
-        let start = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
-        let others: Vec<_> = (1..threads).map_while(start).collect();
-        let mut found = work();
-        for other in others {
-            // A panic goes on in the thread that waits: it is a bug, and not to be passed over.
-            let more = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            found = found.and_then(|mut found| {
-                found.extend(more?);
-                Ok(found)
-            });
-        }
-        found
-    })
 }
 
 fn encode_some(

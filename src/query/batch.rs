@@ -12,7 +12,6 @@
 //! offered, and in which order, does not depend on the others.
 
 use std::num::NonZero;
-use std::panic;
 use std::sync::Arc;
 
 use super::{Funnel, Prepared, Search, SearchResult};
@@ -20,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::payload::Payload;
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{helper, thread};
+use crate::sync::{on_threads, thread};
 use crate::types::RowId;
 use crate::view::View;
 
@@ -157,19 +156,7 @@ impl SearchBatch {
                 }
             }
         };
-        thread::scope(|scope| {
-            // Where one cannot be had, no more are asked for.
-            let others: Vec<_> = (1..threads).map_while(|_| helper(scope, work)).collect();
-            let mut done = work();
-            for other in others {
-                let more = other.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
-                done = done.and_then(|mut done| {
-                    done.append(&mut more?);
-                    Ok(done)
-                });
-            }
-            done
-        })
+        on_threads(threads, &work)
     }
 
     fn checked_threads(&self) -> Result<usize> {
