@@ -4,6 +4,8 @@
 //! flush, compaction and clean close. FORMAT.md, section "Manifest".
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
+mod entries;
+
 use crate::calibration::Calibration;
 use crate::codec::header::{CollectionId, FileHeader, FileKind, MAX_COUNTER, Owner};
 use crate::codec::{Fields, FormatError, Reader, layout, put};
@@ -12,6 +14,10 @@ use crate::schema::Schema;
 use crate::sown::{Bug, sown};
 use crate::types::{FileNumber, Lsn};
 use crate::vfs::{self, Staged, Vfs};
+
+pub(crate) use entries::{GraphEntry, LogEntry, SegmentEntry, TombstonesEntry};
+#[cfg(feature = "testing")]
+pub(crate) use entries::{graph_entry, log_entry, segment_entry};
 
 /// Name of the manifest file.
 pub(crate) const NAME: &str = "MANIFEST";
@@ -29,37 +35,6 @@ layout!(
     SEGMENTS: 20, 4;
     LOGS: 24, 4;
     GRAPHS: 28, 4;
-});
-
-layout!(
-    /// FORMAT.md, section "Segment entry".
-    segment_entry, 40, {
-    FILE: 0, 8;
-    FILE_LEN: 8, 8;
-    ROWS: 16, 4;
-    TABLE_CRC: 20, 4;
-    TOMBSTONES: 24, 8;
-    DEAD: 32, 4;
-    TOMBSTONES_CRC: 36, 4;
-});
-
-layout!(
-    /// FORMAT.md, section "Log entry".
-    log_entry, 24, {
-    FILE: 0, 8;
-    LOG_LEN: 8, 8;
-    LOG_CRC: 16, 4;
-    SEALED: 20, 4;
-});
-
-layout!(
-    /// FORMAT.md, section "Graph entry".
-    graph_entry, 32, {
-    FILE: 0, 8;
-    FILE_LEN: 8, 8;
-    SEGMENT: 16, 8;
-    TABLE_CRC: 24, 4;
-    RESERVED: 28, 4;
 });
 
 /// The state of a collection on disk.
@@ -83,51 +58,6 @@ pub(crate) struct Manifest {
     pub(crate) graphs: Vec<GraphEntry>,
     /// What is known of the stage codes' estimates.
     pub(crate) calibration: Option<Calibration>,
-}
-
-/// A segment, and which of its rows are dead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SegmentEntry {
-    pub(crate) number: FileNumber,
-    pub(crate) len: u64,
-    pub(crate) rows: u32,
-    /// Checksum of the segment's region table and checksums: ties the manifest
-    /// to these very bytes.
-    pub(crate) table_crc: u32,
-    pub(crate) tombstones: Option<TombstonesEntry>,
-}
-
-/// The file that says which rows of a segment are dead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TombstonesEntry {
-    pub(crate) number: FileNumber,
-    /// How many are; at least one, and never all.
-    pub(crate) dead: u32,
-    /// Checksum of the file's body.
-    pub(crate) crc: u32,
-}
-
-/// A log, and how much of it was durable when the manifest was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LogEntry {
-    pub(crate) number: FileNumber,
-    /// The log has at least this many bytes,
-    pub(crate) len: u64,
-    /// with this checksum.
-    pub(crate) crc: u32,
-    /// It was closed cleanly: it has no more than those bytes.
-    pub(crate) sealed: bool,
-}
-
-/// The graph of a segment. It goes when the segment goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct GraphEntry {
-    pub(crate) number: FileNumber,
-    pub(crate) len: u64,
-    /// Whose rows it links.
-    pub(crate) segment: FileNumber,
-    /// Checksum of its region table and checksums.
-    pub(crate) table_crc: u32,
 }
 
 impl Manifest {
@@ -167,7 +97,9 @@ impl Manifest {
         let segments = self.segments.iter().map(|s| FileKind::Segment.name(s.number));
         let tombstones = self.segments.iter().filter_map(|s| s.tombstones);
         let tombstones = tombstones.map(|t| FileKind::Tombstones.name(t.number));
-        let logs = self.logs.iter().map(|l| FileKind::Wal.name(l.number));
+        let kept =
+            self.segments.iter().filter_map(|s| s.log).filter(|_| !sown(Bug::KeptLogUnnamed));
+        let logs = self.logs.iter().copied().chain(kept).map(|l| FileKind::Wal.name(l.number));
         let graphs = self.graphs.iter().map(|g| FileKind::Graph.name(g.number));
         segments.chain(tombstones).chain(logs).chain(graphs).collect()
     }
@@ -307,8 +239,9 @@ fn check(m: &Manifest) -> Result<(), FormatError> {
     }
     let tombstones = m.segments.iter().filter_map(|s| s.tombstones.map(|t| t.number));
     let segments = m.segments.iter().map(|s| s.number);
-    let mut all: Vec<_> =
-        segments.chain(tombstones).chain(m.logs.iter().map(|l| l.number)).collect();
+    let kept = m.segments.iter().filter_map(|s| s.log);
+    let logs = m.logs.iter().copied().chain(kept).map(|l| l.number);
+    let mut all: Vec<_> = segments.chain(tombstones).chain(logs).collect();
     all.extend(m.graphs.iter().map(|g| g.number));
     let count = all.len();
     all.sort_unstable();
@@ -329,110 +262,6 @@ fn check(m: &Manifest) -> Result<(), FormatError> {
         return Err(FormatError::new(0, "a log before the last one is not sealed"));
     }
     Ok(())
-}
-
-impl SegmentEntry {
-    /// The entry of a file that is about to be written: it names the file, so
-    /// that it can be removed if writing fails.
-    pub(crate) fn planned(number: FileNumber) -> Self {
-        Self { number, len: 0, rows: 0, table_crc: 0, tombstones: None }
-    }
-
-    fn encode(&self) -> [u8; segment_entry::LEN] {
-        use segment_entry as f;
-        let mut out = [0; f::LEN];
-        let none = TombstonesEntry { number: FileNumber(0), dead: 0, crc: 0 };
-        let tombstones = self.tombstones.unwrap_or(none);
-        put(&mut out, f::FILE, &self.number.0.to_le_bytes());
-        put(&mut out, f::FILE_LEN, &self.len.to_le_bytes());
-        put(&mut out, f::ROWS, &self.rows.to_le_bytes());
-        put(&mut out, f::TABLE_CRC, &self.table_crc.to_le_bytes());
-        put(&mut out, f::TOMBSTONES, &tombstones.number.0.to_le_bytes());
-        put(&mut out, f::DEAD, &tombstones.dead.to_le_bytes());
-        put(&mut out, f::TOMBSTONES_CRC, &tombstones.crc.to_le_bytes());
-        out
-    }
-
-    fn decode(r: &mut Reader) -> Result<Self, FormatError> {
-        use segment_entry as f;
-        let at = r.at();
-        let b = r.take(f::LEN)?;
-        let number = FileNumber(b.u64(f::TOMBSTONES));
-        let tombstones =
-            TombstonesEntry { number, dead: b.u32(f::DEAD), crc: b.u32(f::TOMBSTONES_CRC) };
-        // A segment has rows, and one whose rows are all dead is dropped instead.
-        let some = number.0 > 0;
-        let consistent = some == (tombstones.dead > 0)
-            && tombstones.dead < b.u32(f::ROWS)
-            && (some || tombstones.crc == 0);
-        if !consistent {
-            return Err(FormatError::new(at, "segment entry contradicts itself"));
-        }
-        Ok(Self {
-            number: FileNumber(b.u64(f::FILE)),
-            len: b.u64(f::FILE_LEN),
-            rows: b.u32(f::ROWS),
-            table_crc: b.u32(f::TABLE_CRC),
-            tombstones: some.then_some(tombstones),
-        })
-    }
-}
-
-impl LogEntry {
-    fn encode(&self) -> [u8; log_entry::LEN] {
-        use log_entry as f;
-        let mut out = [0; f::LEN];
-        put(&mut out, f::FILE, &self.number.0.to_le_bytes());
-        put(&mut out, f::LOG_LEN, &self.len.to_le_bytes());
-        put(&mut out, f::LOG_CRC, &self.crc.to_le_bytes());
-        put(&mut out, f::SEALED, &u32::from(self.sealed).to_le_bytes());
-        out
-    }
-
-    fn decode(r: &mut Reader) -> Result<Self, FormatError> {
-        use log_entry as f;
-        let at = r.at();
-        let b = r.take(f::LEN)?;
-        let (len, sealed) = (b.u64(f::LOG_LEN), b.u32(f::SEALED));
-        if sealed > 1 || len < FileHeader::LEN as u64 {
-            return Err(FormatError::new(at, "log entry contradicts itself"));
-        }
-        let number = FileNumber(b.u64(f::FILE));
-        Ok(Self { number, len, crc: b.u32(f::LOG_CRC), sealed: sealed == 1 })
-    }
-}
-
-impl GraphEntry {
-    /// The file as one of a segment's form, which it has.
-    pub(crate) fn as_segment(&self, rows: u32) -> SegmentEntry {
-        let Self { number, len, table_crc, .. } = *self;
-        SegmentEntry { number, len, rows, table_crc, tombstones: None }
-    }
-
-    fn encode(&self) -> [u8; graph_entry::LEN] {
-        use graph_entry as f;
-        let mut out = [0; f::LEN];
-        put(&mut out, f::FILE, &self.number.0.to_le_bytes());
-        put(&mut out, f::FILE_LEN, &self.len.to_le_bytes());
-        put(&mut out, f::SEGMENT, &self.segment.0.to_le_bytes());
-        put(&mut out, f::TABLE_CRC, &self.table_crc.to_le_bytes());
-        out
-    }
-
-    fn decode(r: &mut Reader) -> Result<Self, FormatError> {
-        use graph_entry as f;
-        let at = r.at();
-        let b = r.take(f::LEN)?;
-        if b.u32(f::RESERVED) != 0 {
-            return Err(FormatError::new(at, "reserved field of a graph entry is not zero"));
-        }
-        Ok(Self {
-            number: FileNumber(b.u64(f::FILE)),
-            len: b.u64(f::FILE_LEN),
-            segment: FileNumber(b.u64(f::SEGMENT)),
-            table_crc: b.u32(f::TABLE_CRC),
-        })
-    }
 }
 
 /// The installed manifest, or the error that says what is there instead.
@@ -469,10 +298,13 @@ mod tests {
             rows: 10,
             table_crc: 5,
             tombstones: None,
+            log: None,
         };
         let dead = TombstonesEntry { number: FileNumber(7), dead: 2, crc: 6 };
+        let log = LogEntry { number: FileNumber(2), len: 900, crc: 1, sealed: true };
+        let logged = SegmentEntry { log: Some(log), ..clean };
         m.segments =
-            vec![clean, SegmentEntry { number: FileNumber(4), tombstones: Some(dead), ..clean }];
+            vec![logged, SegmentEntry { number: FileNumber(4), tombstones: Some(dead), ..clean }];
         m.logs = vec![
             LogEntry { number: FileNumber(8), len: 640, crc: 8, sealed: true },
             LogEntry { number: FileNumber(11), len: 64, crc: 9, sealed: false },
@@ -549,5 +381,12 @@ mod tests {
         assert!(wrong(|m| m.next_file = FileNumber(u64::MAX)), "no next file number");
         assert!(wrong(|m| m.generation = u64::MAX), "no next generation");
         assert!(wrong(|m| m.logs[1].len = 63), "shorter than a header");
+        fn kept(m: &mut Manifest, change: fn(&mut LogEntry)) {
+            m.segments[0].log.iter_mut().for_each(change);
+        }
+        assert!(wrong(|m| kept(m, |log| log.len = 63)), "kept log shorter than a header");
+        assert!(wrong(|m| kept(m, |log| log.number = FileNumber(0))), "length of no log");
+        assert!(wrong(|m| kept(m, |log| log.number = FileNumber(8))), "a kept log to be replayed");
+        assert!(wrong(|m| m.segments[1].log = m.segments[0].log), "a log kept twice");
     }
 }

@@ -13,7 +13,7 @@ use crate::encoding::{Precision, StageBuilder, StageCode, StageView};
 use crate::error::{Error, Result};
 use crate::index::{Index, IndexBuilder, Source};
 use crate::kernel::{Isa, row};
-use crate::rows::{CodeColumn, Lent, Place, Rows};
+use crate::rows::{CodeColumn, Held, Lent, LogPlace, Place, Rows};
 use crate::schema::Schema;
 use crate::types::{IdKind, Ordinal, RowId};
 
@@ -132,8 +132,8 @@ pub(crate) struct Run {
     schema: Arc<Schema>,
     ids: IdColumn,
     order: Vec<u32>,
-    bytes: Vec<Arc<Vec<u8>>>,
-    /// Of each row: which of `bytes`, and where in them.
+    held: Vec<Arc<Held>>,
+    /// Of each row: which of `held`, and where in it.
     places: Vec<(u32, Place)>,
     /// Made by the first search that asks for them: most runs are merged or
     /// flushed before any does.
@@ -151,9 +151,9 @@ struct Bytes(Vec<u8>);
 pub(crate) struct RunBuilder {
     schema: Arc<Schema>,
     ids: IdColumn,
-    /// Of rows that were copied; becomes the first of `bytes`.
+    /// Of rows that were copied; becomes the first of `held`.
     copied: Vec<u8>,
-    bytes: Vec<Arc<Vec<u8>>>,
+    held: Vec<Arc<Held>>,
     places: Vec<(u32, Place)>,
 }
 
@@ -162,7 +162,7 @@ impl RunBuilder {
         Self {
             ids: IdColumn::new(schema.ids()),
             copied: Vec::new(),
-            bytes: vec![Arc::default()],
+            held: vec![Arc::default()],
             places: Vec::new(),
             schema: schema.clone(),
         }
@@ -196,12 +196,12 @@ impl RunBuilder {
 
     /// Adds a row that stays where it is. Rows of the same bytes come together.
     pub(crate) fn lend(&mut self, id: &RowId, lent: Lent) {
-        let last = self.bytes.last().expect("the first is there from the beginning");
-        if !Arc::ptr_eq(last, lent.bytes) {
-            self.bytes.push(lent.bytes.clone());
+        let last = self.held.last().expect("the first is there from the beginning");
+        if !Arc::ptr_eq(last, lent.held) {
+            self.held.push(lent.held.clone());
         }
         self.ids.push(id);
-        self.places.push((self.bytes.len() as u32 - 1, lent.place));
+        self.places.push((self.held.len() as u32 - 1, lent.place));
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -209,11 +209,11 @@ impl RunBuilder {
     }
 
     pub(crate) fn finish(mut self) -> Run {
-        self.bytes[0] = Arc::new(self.copied);
+        self.held[0] = Arc::new(Held { bytes: self.copied, logged: None });
         Run {
             order: self.ids.order(),
             ids: self.ids,
-            bytes: self.bytes,
+            held: self.held,
             places: self.places,
             norms: OnceLock::new(),
             codes: self.schema.stages().iter().map(|_| OnceLock::new()).collect(),
@@ -226,7 +226,7 @@ impl RunBuilder {
 impl Run {
     fn slice(&self, row: usize, at: u64, len: usize) -> &[u8] {
         let start = at as usize;
-        &self.bytes[self.places[row].0 as usize][start..start + len]
+        &self.held[self.places[row].0 as usize].bytes[start..start + len]
     }
 
     fn stored(&self, row: usize) -> &[u8] {
@@ -307,8 +307,14 @@ impl Rows for Run {
     }
 
     fn lent(&self, row: Ordinal) -> Option<Lent<'_>> {
-        let (bytes, place) = self.places[row.index()];
-        Some(Lent { bytes: &self.bytes[bytes as usize], place })
+        let (held, place) = self.places[row.index()];
+        Some(Lent { held: &self.held[held as usize], place })
+    }
+
+    fn logged(&self, row: Ordinal) -> Option<LogPlace> {
+        let (held, place) = self.places[row.index()];
+        let start = self.held[held as usize].logged?;
+        Some(LogPlace { at: start.at + place.vector, ..start })
     }
 
     fn find(&self, id: &RowId) -> Result<Option<Ordinal>> {
@@ -340,7 +346,7 @@ impl Rows for Run {
         // Searches do not ask a run for codes that are mapped in a segment.
         let pinned = self.schema.stages().iter().enumerate().filter(|(n, _)| self.schema.pins(*n));
         let codes = pinned.map(|(_, code)| code.bytes_per_row()).sum::<usize>() * self.ids.len();
-        let bytes: usize = self.bytes.iter().map(|bytes| bytes.len()).sum();
+        let bytes: usize = self.held.iter().map(|held| held.bytes.len()).sum();
         let ids = match &self.ids {
             IdColumn::U64(ids) => ids.len() * 8,
             IdColumn::Str { ends, text } => ends.len() * 8 + text.len(),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::encoding::{StageCode, StageView};
 use crate::error::Result;
 use crate::index::Index;
-use crate::types::{Ordinal, RowId};
+use crate::types::{FileNumber, Ordinal, RowId};
 use crate::vfs::map::Bytes;
 
 /// What a scan reads of all rows.
@@ -77,12 +77,35 @@ impl CodeColumn {
     }
 }
 
+/// Bytes that rows in RAM share: those of a commit, or copies.
+#[derive(Default)]
+pub(crate) struct Held {
+    pub(crate) bytes: Vec<u8>,
+    /// Where the same bytes are on disk.
+    pub(crate) logged: Option<LogPlace>,
+}
+
+/// A place in a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LogPlace {
+    pub(crate) log: FileNumber,
+    /// Offset in its file.
+    pub(crate) at: u64,
+}
+
 /// Where the bytes of a row in RAM are.
 #[derive(Clone, Copy)]
 pub(crate) struct Lent<'a> {
-    /// Bytes that are shared by the rows of a commit.
-    pub(crate) bytes: &'a Arc<Vec<u8>>,
+    pub(crate) held: &'a Arc<Held>,
     pub(crate) place: Place,
+}
+
+/// The files that rows are in. They can be read even after they were removed.
+#[derive(Clone, Copy)]
+pub(crate) struct Mapped<'a> {
+    pub(crate) file: &'a Bytes,
+    /// The log that has the vectors, if the file does not.
+    pub(crate) log: Option<&'a Bytes>,
 }
 
 /// Vector and payload of a row, by their offsets.
@@ -157,9 +180,13 @@ pub(crate) trait Rows: Send + Sync {
         Vec::new()
     }
 
-    /// The whole file the rows are in; none for rows in RAM. It can be read even
-    /// after the file was removed.
-    fn mapped(&self) -> Option<&Bytes> {
+    /// The files the rows are in; none for rows in RAM.
+    fn mapped(&self) -> Option<Mapped<'_>> {
+        None
+    }
+
+    /// Where a log has the vector of a row in RAM, if it does.
+    fn logged(&self, _: Ordinal) -> Option<LogPlace> {
         None
     }
 

@@ -26,6 +26,12 @@ pub enum Bug {
     RemovedBeforeInstall,
     /// Numbers of files that are gone are given out again.
     NumbersReused,
+    /// A log that has the vectors of a segment is taken for one that is not needed.
+    KeptLogUnnamed,
+    /// A log is kept for its vectors while its end can be lost.
+    KeptLogNotSynced,
+    /// The checksum of a vector in a log is not compared.
+    LoggedNotChecked,
     /// A flush forgets rows of segments that died since the last one.
     FlushForgetsDead,
     /// A flush does not say up to which commit the segments reach.

@@ -356,6 +356,7 @@ pub mod format {
         crate::wal::format::wal_frame as wal_frame,
         crate::segment::format::region_entry as region_entry,
         crate::segment::format::segment_footer as segment_footer,
+        crate::segment::format::place_entry as place_entry,
         crate::index::field_index as field_index,
         crate::graph::graph_meta as graph_meta,
     ];

@@ -8,7 +8,7 @@ All checksums and padding are checked; damage is exit code 1. Strays (13.2) are 
 import json, math, pathlib, struct, sys, zlib
 
 PAGE, SMALL, LARGE = 4096, 4096, 65536  # numbers in parentheses: sections of FORMAT.md
-IDS, ORDER, NORMS, CODES, FACTORS, VECTORS, PAYLOAD, INDEX, FIELD = range(1, 10)
+IDS, ORDER, NORMS, CODES, FACTORS, VECTORS, PAYLOAD, INDEX, FIELD, *_, PLACES = range(1, 15)
 class Damage(Exception): ...
 def need(condition, what):
     if not condition:
@@ -28,24 +28,21 @@ def load(folder, name):
     need(path.is_file() and not path.is_symlink(), name + " is missing")
     return path.read_bytes()
 
-def header(data, kind, number, collection=None):
-    """(6) Checks a file header; returns the collection."""
+def header(data, kind, number, collection=None):  # (6) returns the collection
     need(len(data) >= 64 and data[:4] == b"MTRY", "not a file of matryo")
     need(one(data, 60, "I") == zlib.crc32(data[:60]), "file header")
     need(data[4:8] == kind, "kind of file")
     major, _minor, _compatible, read_only, incompatible = read(data, 8, "HHIII")
     need(major == 1 and read_only == 0 and incompatible == 0, "version")
-    need(collection in (None, data[32:48]), "collection")
-    need(one(data, 24, "Q") == number, "file number")
-    body = zlib.crc32(data[64:]) if kind in (b"MANI", b"TOMB") else 0
-    need(one(data, 56, "I") == body, "body of a file")
+    need(collection in (None, data[32:48]) and one(data, 24, "Q") == number, "whose file it is")
+    need(one(data, 56, "I") == zlib.crc32(data[64:]) * (kind in (b"MANI", b"TOMB")), "body of a file")
     return data[32:48]
 
 class Schema:  # (7)
     def __init__(self, data):
         self.dims, metric, stored, ids, reserved, count = read(data, 0, "IBBBBI")
-        need(1 <= self.dims <= 65535 and reserved == 0 and 1 <= count <= 16, "schema")
-        need(metric < 3 and stored < 3 and ids < 2, "schema")
+        need(1 <= self.dims <= 65535 and 1 <= count <= 16, "schema")
+        need(metric < 3 and stored < 3 and ids < 2 and reserved == 0, "schema")
         self.metric = ("cosine", "dot", "l2")[metric]
         self.stored, self.text_ids = ("f32", "f16", "bf16")[stored], ids == 1
         granularities = read(data, 12, "%dI" % count)
@@ -86,40 +83,41 @@ class Collection:
         next_file, self.lsn, length, segments, logs, linked = read(data, 64, "QQIIII")
         self.schema = Schema(cut(data, 96, length))
         at = 96 + length
-        entries = [read(data, at + 40 * n, "QQIIQII") for n in range(segments)]
-        at += 40 * segments
+        entries = [read(data, at + 64 * n, "QQIIQIIQQII") for n in range(segments)]
+        at += 64 * segments
         last = [read(data, at + 24 * n, "QQII") for n in range(logs)]
         graphs = [read(data, at + 24 * logs + 32 * n, "QQQII") for n in range(linked)]  # (11a) unread
         at += 24 * logs + 32 * linked  # then, or not, a calibration (7)
         need(len(data) == at + (len(data) > at and 32 + 156 * one(data, at + 24, "I")), "manifest")
         need(all(g[4] == 0 and g[2] in (e[0] for e in entries) for g in graphs), "graph entry")
-        numbers = [e[0] for e in entries + last + graphs] + [e[4] for e in entries if e[4]]
-        need(len(set(numbers)) == len(numbers), "file numbers")
-        need(all(0 < number < next_file for number in numbers), "file numbers")
+        numbers = [e[0] for e in entries + last + graphs] + [n for e in entries for n in e[4:8:3] if n]
+        need(len({0, *numbers}) > len(numbers) and max([0, *numbers]) < next_file, "file numbers")
         for entry in entries:
             self.segment(*entry)
         for n, entry in enumerate(last):
             need(entry[3] == 1 or (entry[3] == 0 and n == logs - 1), "an unsealed log")
             self.log(*entry)
 
-    def segment(self, number, length, rows, table_crc, dead_number, dead_count, dead_crc):  # (9)
-        name = "seg-%010d" % number
-        data = load(self.folder, name)
-        need(len(data) == length and rows > dead_count, "length of " + name)
-        header(data, b"SEGM", number, self.name)
-        table_at, file_len, count, checksums, same_rows, crc = read(data, length - 64, "QQIIII")
-        zeros(data, length - 32, length - 8)
-        need(one(data, length - 8, "I") == zlib.crc32(data[-64:-8]), "footer")
-        need((file_len, same_rows, crc) == (length, rows, table_crc), "footer")
-        need(data[-4:] == b"MTRY", "footer")
-        need(zlib.crc32(cut(data, table_at, length - 64 - table_at)) == crc, "region table")
+    def file(self, prefix, kind, number):
+        data = load(self.folder, "%s-%010d" % (prefix, number))
+        header(data, kind, number, self.name)
+        return data
+
+    def segment(self, number, length, rows, table_crc, *rest):  # (9)
+        dead_number, dead_count, dead_crc, log, log_len, log_crc, reserved = rest
+        data = self.file("seg", b"SEGM", number)
+        need(len(data) == length and rows > dead_count and reserved == 0, "segment entry")
+        table_at, size, count, checksums, *same, crc = read(data, length - 64, "QQIIIIQQIII")
+        need((size, *same) == (length, rows, table_crc, log, log_len, log_crc, 0), "footer")
+        need(crc == zlib.crc32(data[-64:-8]) and data[-4:] == b"MTRY", "footer")
+        need(zlib.crc32(cut(data, table_at, length - 64 - table_at)) == table_crc, "region table")
         sums = read(data, table_at + 32 * count, "%dI" % checksums)
         codes = [(kind, n) for n in range(len(self.schema.stages)) for kind in (CODES, FACTORS)]
-        wanted = [(VECTORS, 0), (IDS, 0), (ORDER, 0), (NORMS, 0)] + codes
+        wanted = [(PLACES if log else VECTORS, 0), (IDS, 0), (ORDER, 0), (NORMS, 0)] + codes
         regions, end, used = {}, 64, 0
         for n in range(count):
             kind, stage, block, at, size, first, reserved = read(data, table_at + 32 * n, "HHIQQII")
-            known, large = 1 <= kind <= FIELD, kind in (NORMS, CODES, FACTORS)
+            known, large = 1 <= kind <= FIELD or kind == PLACES, kind in (NORMS, CODES, FACTORS)
             fits = block in (([LARGE] if large else [SMALL]) if known else [SMALL, LARGE])
             name = (kind, stage) if known else (-n, 0)  # (9) unknown ones are checked and left out
             need(fits and (known or kind >= 32768) and name not in regions, "region entry")
@@ -135,7 +133,17 @@ class Collection:
         need([name for name in regions if name[0] > 0] == wanted, "regions")
         need(used == checksums and table_at == -(-end // PAGE) * PAGE, "region table")
         zeros(data, end, table_at)
+        if log:
+            regions[VECTORS, 0] = self.kept(log, log_len, log_crc, regions[PLACES, 0], rows)
         self.take(rows, regions, self.dead(dead_number, dead_count, dead_crc, rows))
+
+    def kept(self, number, length, crc, places, rows):  # (9) vectors in a log
+        data = self.file("wal", b"WLOG", number)
+        need((len(data), zlib.crc32(data), len(places)) == (length, crc, 12 * rows), "a kept log")
+        entries = [read(places, 12 * row, "QI") for row in range(rows)]
+        vectors = [cut(data, at, self.schema.vector_bytes) for at, _ in entries]
+        need([crc for _, crc in entries] == list(map(zlib.crc32, vectors)), "a vector in a log")
+        return b"".join(vectors)
 
     def take(self, rows, regions, dead):
         vectors, size = regions[VECTORS, 0], self.schema.vector_bytes
@@ -143,8 +151,8 @@ class Collection:
         ids = self.ids(rows, regions[IDS, 0])
         order = read(regions[ORDER, 0], 0, "%dI" % rows)
         need(len(regions[ORDER, 0]) == 4 * rows and sorted(order) == list(range(rows)), "id order")
-        sorted_ids = [self.key(ids[row]) for row in order]
-        need(all(a < b for a, b in zip(sorted_ids, sorted_ids[1:])), "id order")
+        keys = [self.key(ids[row]) for row in order]
+        need(keys == sorted(set(keys)), "id order")
         blocks = regions.get((PAYLOAD, 0))
         texts = self.payloads(rows, blocks, regions[INDEX, 0]) if blocks else [""] * rows
         for row in range(rows):
@@ -162,9 +170,9 @@ class Collection:
     def ids(self, rows, region):
         if not self.schema.text_ids:
             return read(region, 0, "%dQ" % rows)
-        ends = (0,) + read(region, 0, "%dQ" % rows)
-        need(len(region) == 8 * rows + ends[-1], "ids")
-        return [cut(region, 8 * rows + a, b - a).decode() for a, b in zip(ends, ends[1:])]
+        ends, text = (0,) + read(region, 0, "%dQ" % rows), region[8 * rows :]
+        need(len(text) == ends[-1], "ids")
+        return [cut(text, a, b - a).decode() for a, b in zip(ends, ends[1:])]
 
     def payloads(self, rows, region, index):  # (12)
         need(len(index) % 16 == 0 and index, "payload index")
@@ -175,10 +183,9 @@ class Collection:
             block = cut(region, offset, length)
             end = -(-(offset + length) // 16) * 16
             zeros(region, offset + length, end)
-            root = length - 8
-            place, count = read(block, root, "iI")
+            place, count = read(block, length - 8, "iI")
             need(count == firsts[n + 1] - first, "rows of a payload block")
-            texts += [self.text(block, root + place + 8 * k) for k in range(count)]
+            texts += [self.text(block, length - 8 + place + 8 * k) for k in range(count)]
         need(end == len(region), "payload index")
         return texts
 
@@ -190,15 +197,11 @@ class Collection:
         length = (value & 0x3F) | (value >> 8 << 6)
         return cut(block, at + place, length).decode()
 
-    def dead(self, number, count, crc, rows):
-        """(9) Tombstones: a Roaring bitmap."""
+    def dead(self, number, count, crc, rows):  # (9) tombstones: a Roaring bitmap
         if number == 0:
             return set()
-        name = "del-%010d" % number
-        data = load(self.folder, name)
-        header(data, b"TOMB", number, self.name)
-        body = data[64:]
-        need(zlib.crc32(body) == crc, name)
+        body = self.file("del", b"TOMB", number)[64:]
+        need(zlib.crc32(body) == crc, "tombstones")
         cookie, runs = one(body, 0, "I"), b""
         if cookie & 0xFFFF == 12347:
             size = (cookie >> 16) + 1
@@ -221,14 +224,12 @@ class Collection:
                 values, at = [v for v in range(65536) if bits >> v & 1], at + 8192
             need(len(values) == less + 1, "container of a bitmap")
             found.update(key << 16 | value for value in values)
-        need(at == len(body) and len(found) == count and max(found) < rows, name)
+        need(at == len(body) and len(found) == count and max(found) < rows, "tombstones")
         return found
 
     def log(self, number, length, crc, sealed):  # (8)
-        name = "wal-%010d" % number
-        data = load(self.folder, name)
-        header(data, b"WLOG", number, self.name)
-        need(len(data) >= length >= 64 and (not sealed or len(data) == length), "length of " + name)
+        data = self.file("wal", b"WLOG", number)
+        need(len(data) >= length >= 64 and (not sealed or len(data) == length), "length of a log")
         at = 64
         while frame := self.head(data, at):
             size, lsn, _synced, operations, body_crc = frame
@@ -239,10 +240,10 @@ class Collection:
             self.apply(body, operations)
             self.lsn, at = lsn, end
         if at < len(data):
-            later = filter(None, (self.head(data, n) for n in range(at + 8, len(data), 8)))
-            vouched = any(frame[2] > at for frame in later)
+            later = (self.head(data, n) for n in range(at + 8, len(data), 8))
+            vouched = any(frame and frame[2] > at for frame in later)
             need(not sealed and at >= length and not vouched, "a commit that was durable")
-        need(zlib.crc32(data[:length]) == crc, "bytes of " + name)
+        need(zlib.crc32(data[:length]) == crc, "bytes of a log")
 
     def head(self, data, at):
         if at + 40 > len(data) or data[at : at + 4] != b"FRAM":
@@ -274,23 +275,22 @@ class Collection:
 
     def nearest(self, query, limit):
         def score(vector):
-            pairs = list(zip(query, vector))
-            dot = math.fsum(a * b for a, b in pairs)
-            norms = math.hypot(*query) * math.hypot(*vector[: len(query)])
-            cosine = dot / norms if norms else 0.0
-            l2 = -math.fsum((a - b) ** 2 for a, b in pairs)
-            return {"dot": dot, "l2": l2, "cosine": cosine}[self.schema.metric]
+            if self.schema.metric == "l2":
+                return -math.fsum((a - b) ** 2 for a, b in zip(query, vector))
+            dot = math.fsum(a * b for a, b in zip(query, vector))
+            norms = math.hypot(*query) * math.hypot(*vector[: len(query)]) or 1.0
+            return dot / norms if self.schema.metric == "cosine" else dot
         found = [(score(row[0]), row_id) for row_id, row in self.rows.items()]
         return sorted(found, key=lambda hit: (-hit[0], self.key(hit[1])))[:limit]
 
 def main(folder, query=None, limit="10"):
     collection = Collection(folder)
-    if query is not None:
-        hits = collection.nearest(json.loads(query), int(limit))
-        lines = [{"id": row_id, "score": score} for score, row_id in hits]
-    else:
+    if query is None:
         rows = sorted(collection.rows.items())
         lines = [{"id": i, "vector": vector, "payload": payload} for i, (vector, payload) in rows]
+    else:
+        hits = collection.nearest(json.loads(query), int(limit))
+        lines = [{"id": i, "score": score} for score, i in hits]
     print("".join(json.dumps(line) + "\n" for line in lines), end="")
 if __name__ == "__main__":
     try:

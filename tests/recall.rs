@@ -246,8 +246,9 @@ fn a_shortened_copy_is_calibrated_anew() {
     assert_eq!(Collection::open(&path).expect("open").calibration(), None);
 }
 
-/// Waits for the background thread.
+/// Searches, and waits for the background thread.
 fn wait_for(collection: &Collection, rows: u64) -> bool {
+    search(collection);
     let start = Instant::now();
     while start.elapsed() < Duration::from_mins(1) {
         if collection.calibration().is_some_and(|c| c.rows() == rows) {
@@ -256,6 +257,11 @@ fn wait_for(collection: &Collection, rows: u64) -> bool {
         std::thread::sleep(Duration::from_millis(20));
     }
     false
+}
+
+fn search(collection: &Collection) {
+    let query = vec![1.0; collection.schema().dims()];
+    collection.search(&query).limit(1).run().expect("search");
 }
 
 #[test]
@@ -269,6 +275,7 @@ fn rows_that_have_changed_much_are_calibrated_again() {
     drop(collection);
     let known = |options: Options| {
         let opened = Collection::open_with(&path, options).expect("open");
+        search(&opened);
         std::thread::sleep(Duration::from_millis(50));
         opened.calibration().expect("calibrated").rows()
     };
@@ -322,7 +329,11 @@ fn large_collections_are_calibrated_by_themselves() {
     let large = make("large", 20_000, Options::new());
     let small = make("small", 19_999, Options::new());
     let never = make("never", 20_000, Options::new().recalibrate(false));
-    assert!(wait_for(&large, 20_000), "nobody asked, and it was calibrated");
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(large.calibration(), None, "nobody has searched");
+    search(&small);
+    search(&never);
+    assert!(wait_for(&large, 20_000), "somebody has searched, and it was calibrated");
     drop((small, never));
     for name in ["small", "never"] {
         let opened = Collection::open_with(dir.path().join(name), Options::new().background(false));
@@ -333,6 +344,7 @@ fn large_collections_are_calibrated_by_themselves() {
     large.build_graphs().expect("graphs");
     drop(large);
     let large = Collection::open(dir.path().join("large")).expect("open");
+    search(&large);
     let start = Instant::now();
     let knows = |known: Option<matryo::Calibration>| {
         known.is_some_and(|known| known.to_string().contains("walks"))

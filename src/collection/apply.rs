@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use crate::codec::FormatError;
 use crate::error::{Error, Result};
 use crate::memtable::RunBuilder;
-use crate::rows::Lent;
+use crate::rows::{Held, Lent};
 use crate::types::{Lsn, RowId};
 use crate::view::{Part, View};
 use crate::wal::format::Frame;
@@ -18,11 +18,11 @@ use crate::wal::ops::{self, Operation};
 pub(super) fn commit(view: &View, lsn: Lsn, operations: u32, frame: Frame) -> Result<View> {
     let schema = &view.schema;
     let end = Frame::BODY + frame.body_len();
-    let bytes = Arc::new(frame.into_bytes());
-    let body = &bytes[Frame::BODY..end];
+    let held = Arc::new(frame.into_held());
+    let body = &held.bytes[Frame::BODY..end];
     let operations = ops::parse(body, operations, schema.ids(), schema.vector_bytes())
         .map_err(|e: FormatError| Error::invalid("batch", e))?;
-    apply(view, lsn, &operations, Some(&bytes))
+    apply(view, lsn, &operations, Some(&held))
 }
 
 /// The view after operations that end at `lsn`; of several on one id the last
@@ -31,7 +31,7 @@ pub(super) fn apply(
     view: &View,
     lsn: Lsn,
     operations: &[Operation],
-    frame: Option<&Arc<Vec<u8>>>,
+    frame: Option<&Arc<Held>>,
 ) -> Result<View> {
     let mut last: HashMap<&RowId, usize> = HashMap::with_capacity(operations.len());
     for (at, operation) in operations.iter().enumerate() {
@@ -51,7 +51,7 @@ pub(super) fn apply(
         if let Operation::Upsert { id, vector, payload, place } = operation {
             match frame {
                 None => new.push(id, vector, payload),
-                Some(bytes) => new.lend(id, Lent { bytes, place: place.behind(Frame::BODY) }),
+                Some(held) => new.lend(id, Lent { held, place: place.behind(Frame::BODY) }),
             }
         }
     }

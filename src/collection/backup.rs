@@ -15,6 +15,7 @@ use super::{Collection, Progress};
 use crate::codec::header::{FileKind, check_writable};
 use crate::error::{Error, Result};
 use crate::manifest::{self, GraphEntry, Manifest, SegmentEntry};
+use crate::rows::Mapped;
 use crate::segment::check::Check;
 use crate::segment::format::Footer;
 use crate::types::FileNumber;
@@ -127,7 +128,8 @@ pub(super) fn measured(to: &dyn Vfs, manifest: &Manifest, mut copied: Copied) ->
 
 fn mapped_bytes(view: &View) -> u64 {
     let living = view.parts.iter().filter(|part| part.live_rows() > 0);
-    living.filter_map(|part| part.rows.mapped()).map(|bytes| bytes.len() as u64).sum()
+    let files = living.filter_map(|part| part.rows.mapped());
+    files.flat_map(|mapped| [Some(mapped.file), mapped.log]).flatten().map(|b| b.len() as u64).sum()
 }
 
 struct Backup<'a> {
@@ -144,11 +146,11 @@ impl Backup<'_> {
         let graphs = std::mem::take(&mut next.graphs);
         let living = || view.parts.iter().filter(|part| part.live_rows() > 0);
         for part in living() {
-            let (Some(number), Some(bytes)) = (part.segment, part.rows.mapped()) else { continue };
-            let entry = entry_of(number, bytes)
+            let (Some(number), Some(mapped)) = (part.segment, part.rows.mapped()) else { continue };
+            let entry = entry_of(number, mapped.file)
                 .ok_or_else(|| Error::corrupt(self.path(number), 0, "its footer is damaged"))?;
             next.segments.push(entry);
-            self.copy(next, &entry, bytes, &mut done)?;
+            self.copy(next, &entry, mapped, &mut done)?;
             self.write_dead(next, part)?;
             self.copy_graph(next, &entry, &graphs)?;
         }
@@ -159,32 +161,41 @@ impl Backup<'_> {
         let number = next.take_number();
         next.segments.push(SegmentEntry::planned(number));
         let watch = |_| self.tell(done);
-        let written = write_parts(self.to, next.owner(), &view.schema, number, &runs, &watch)?;
+        let written = write_parts(self.to, next.owner(), &view.schema, number, &runs, &[], &watch)?;
         *next.segments.last_mut().expect("pushed") = written;
         Ok(())
     }
 
-    /// Copies a segment, from its file or, where that was removed meanwhile,
-    /// from the map that the view holds.
+    /// Copies a segment, with the log that it keeps.
     fn copy(
         &self,
         next: &Manifest,
         entry: &SegmentEntry,
-        map: &Bytes,
+        mapped: Mapped,
         done: &mut u64,
     ) -> Result<()> {
         let name = FileKind::Segment.name(entry.number);
-        let unlinked = || Arc::new(Unlinked { path: self.path(entry.number), map: map.clone() });
-        let file = self.from.open(&name)?.unwrap_or_else(|| unlinked() as Arc<dyn ReadFile>);
-        let check = Check::new(file, &next.collection, &next.schema, entry)?;
+        let file = self.file(&name, mapped.file)?;
+        let log_name = entry.log.map(|log| FileKind::Wal.name(log.number));
+        let log = log_name.as_ref().zip(mapped.log).map(|(name, map)| self.file(name, map));
+        let check = Check::new(file, log.transpose()?, &next.collection, &next.schema, entry)?;
         let mut out = self.to.create(&name)?;
+        let mut log_out = log_name.map(|name| self.to.create(&name)).transpose()?;
         let mut buffer = Vec::new();
         for span in check.spans() {
+            let out = log_out.as_mut().filter(|_| span.logged).unwrap_or(&mut out);
             out.write(check.read(span, &mut buffer)?)?;
             *done += span.len as u64;
             self.tell(*done)?;
         }
+        log_out.map_or(Ok(()), |mut log| log.sync())?;
         out.sync()
+    }
+
+    /// A file or, where that was removed meanwhile, the map that the view holds.
+    fn file(&self, name: &str, map: &Bytes) -> Result<Arc<dyn ReadFile>> {
+        let unlinked = || Arc::new(Unlinked { path: self.from.path(name), map: map.clone() });
+        Ok(self.from.open(name)?.unwrap_or_else(|| unlinked() as Arc<dyn ReadFile>))
     }
 
     /// Copies the graph of a segment, if it has one, it is intact and still there: one that was
@@ -242,8 +253,7 @@ impl Backup<'_> {
 /// The entry of a segment that was compared with a manifest when it was opened.
 fn entry_of(number: FileNumber, file: &[u8]) -> Option<SegmentEntry> {
     let footer = Footer::decode(file.last_chunk::<{ Footer::LEN }>()?).ok()?;
-    let (rows, table_crc) = (footer.rows, footer.table_crc);
-    Some(SegmentEntry { number, len: file.len() as u64, rows, table_crc, tombstones: None })
+    Some(SegmentEntry { len: file.len() as u64, ..footer.entry(number) })
 }
 
 /// What was read of a graph; `None` if the file is to blame that it cannot be: damaged, of

@@ -189,7 +189,7 @@ impl Bulk<'_> {
         let background = shared.options.background;
         let write = move || {
             let watch = |_| Ok(());
-            write_segment(&*shared.vfs, owner, &shared.schema, number, &[part], &watch)
+            write_segment(&*shared.vfs, owner, &shared.schema, number, &[part], &[], &watch)
         };
         let spawn = || thread::Builder::new().name("matryo-bulk".into()).spawn(write.clone()).ok();
         self.writing = background.then(spawn).flatten();

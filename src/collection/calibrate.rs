@@ -70,11 +70,12 @@ impl Collection {
 /// Rows from which on the background thread calibrates a collection that never was.
 const FIRST_ROWS: u64 = 20_000;
 
-/// Whether the background thread should calibrate. Rows that were replaced since the
-/// collection was opened are counted when it runs next.
+/// Whether the background thread should calibrate: not before somebody searches, or a
+/// collection that grows would be calibrated again and again for nobody. Rows that were
+/// replaced since the collection was opened are counted when it runs next.
 pub(super) fn has_work(shared: &Shared) -> bool {
     let view = shared.view();
-    wants(shared, view.calibration.as_deref(), &view)
+    shared.searched.load(Ordering::Relaxed) && wants(shared, view.calibration.as_deref(), &view)
 }
 
 fn wants(shared: &Shared, known: Option<&Calibration>, view: &View) -> bool {
@@ -96,9 +97,11 @@ fn wants(shared: &Shared, known: Option<&Calibration>, view: &View) -> bool {
 /// What the background thread does at last.
 pub(super) fn run_policy(shared: &Shared) -> Result<()> {
     let known = shared.lock_writer()?.manifest.calibration.clone();
-    if !wants(shared, known.as_ref(), &shared.view()) {
+    let searched = shared.searched.load(Ordering::Relaxed);
+    if !searched || !wants(shared, known.as_ref(), &shared.view()) {
         return Ok(());
     }
+    shared.searched.store(false, Ordering::Relaxed);
     let closing = || Error::invalid("calibrate", "the collection is being closed");
     let go_on = || if shared.closing.load(Ordering::Relaxed) { Err(closing()) } else { Ok(()) };
     // What the caller has had measured meanwhile stays.

@@ -67,7 +67,11 @@ impl Collection {
         let shared = &*self.shared.shared;
         let _alone = shared.compacting.lock();
         let group = segments(&shared.view());
-        let clean = group.iter().all(|part| part.dead.is_empty());
+        // In a log there may be rows that died before their segment was written.
+        let clean = |part: &Arc<Part>| {
+            part.dead.is_empty() && part.rows.mapped().is_none_or(|mapped| mapped.log.is_none())
+        };
+        let clean = group.iter().all(clean);
         let compacted = if group.len() < 2 && clean {
             Compacted::default()
         } else {
@@ -149,7 +153,7 @@ fn merge_once(
         let ended = || Error::invalid("compaction", "it was ended before it was done");
         if progress(Progress { done, total }) { Ok(()) } else { Err(ended()) }
     };
-    let write = || write_segment(vfs, owner, &shared.schema, number, group, &watch);
+    let write = || write_segment(vfs, owner, &shared.schema, number, group, &[], &watch);
     let merged = if total == 0 { None } else { Some(write()?) };
     // Now, while nobody waits for us.
     merged.iter().for_each(|(_, segment)| shared.residency.welcome(segment));

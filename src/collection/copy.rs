@@ -272,7 +272,7 @@ fn write_run(to: &dyn Vfs, next: &mut Manifest, run: RunBuilder) -> Result<()> {
     next.segments.push(SegmentEntry::planned(number));
     let part = Arc::new(Part::new(Arc::new(run.finish()), Arc::default(), None));
     let owner = next.owner();
-    let entry = write_parts(to, owner, &next.schema, number, &[part], &|_| Ok(()))?;
+    let entry = write_parts(to, owner, &next.schema, number, &[part], &[], &|_| Ok(()))?;
     *next.segments.last_mut().expect("pushed") = entry;
     Ok(())
 }

@@ -93,7 +93,7 @@ impl Drop for Done<'_> {
 /// the next flush writes them.
 pub(super) fn write_frozen(shared: &Shared, watch: &dyn Fn(u64) -> Result<()>) -> Result<()> {
     let vfs = &*shared.vfs;
-    let (group, number, owner) = {
+    let (group, logs, number, owner) = {
         let mut writer = shared.lock_writer()?;
         if !writer.is_frozen() {
             return Ok(());
@@ -101,10 +101,10 @@ pub(super) fn write_frozen(shared: &Shared, watch: &dyn Fn(u64) -> Result<()>) -
         let parts = &shared.view().parts;
         let group: Vec<Arc<Part>> = parts.iter().filter(|part| part.frozen).cloned().collect();
         let (number, owner) = writer.reserve();
-        (group, number, owner)
+        (group, writer.frozen_logs(), number, owner)
     };
     let living = group.iter().any(|part| part.live_rows() > 0);
-    let write = || write_segment(vfs, owner, &shared.schema, number, &group, watch);
+    let write = || write_segment(vfs, owner, &shared.schema, number, &group, &logs, watch);
     let written = if living { Some(write()?) } else { None };
     let mut writer = shared.lock_writer()?;
     let view = shared.view();

@@ -136,6 +136,8 @@ struct Shared {
     /// The thread that merges segments.
     merges: Mutex<Option<JoinHandle<()>>>,
     closing: AtomicBool,
+    /// Whether somebody has searched since the last calibration in the background.
+    searched: AtomicBool,
     /// Why a background thread last gave up.
     background_error: Mutex<Option<String>>,
     /// Of a handle that writes; released when the last clone is dropped.
@@ -243,7 +245,7 @@ impl Collection {
 
     /// The collection as it is now.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(self.view(), self.shared.residency.dims)
+        Snapshot::new(self.searched(), self.shared.residency.dims)
     }
 
     /// The row with this id.
@@ -257,7 +259,7 @@ impl Collection {
 
     /// Begins a search over the rows as they are now.
     pub fn search(&self, query: &[f32]) -> Search {
-        Search::new(self.view(), query, self.shared.residency.dims)
+        Search::new(self.searched(), query, self.shared.residency.dims)
     }
 
     /// Begins a search for the rows most like a stored one, which is left out of the hits
@@ -267,7 +269,7 @@ impl Collection {
     /// [`Error::Invalid`] for an id of the wrong kind, or that no row has; [`Error::Corrupt`] if
     /// the row is damaged.
     pub fn search_like(&self, id: impl Into<RowId>) -> Result<Search> {
-        Search::like(self.view(), id.into(), self.shared.residency.dims)
+        Search::like(self.searched(), id.into(), self.shared.residency.dims)
     }
 
     /// Begins a search for many queries at once, over the rows as they are now: faster than one
@@ -289,7 +291,7 @@ impl Collection {
         &self,
         queries: impl IntoIterator<Item = Q>,
     ) -> SearchBatch {
-        SearchBatch::new(self.view(), queries, self.shared.residency.dims)
+        SearchBatch::new(self.searched(), queries, self.shared.residency.dims)
     }
 
     /// Number of rows that pass a filter.
@@ -319,6 +321,15 @@ impl Collection {
 
     fn view(&self) -> Arc<View> {
         self.shared.view()
+    }
+
+    /// The view, for somebody who searches: what only searches need is made from now on.
+    fn searched(&self) -> Arc<View> {
+        if !self.shared.searched.load(Ordering::Relaxed) {
+            self.shared.searched.store(true, Ordering::Relaxed);
+            self.shared.wake();
+        }
+        self.view()
     }
 }
 

@@ -149,6 +149,7 @@ fn handle(
         flushed: Condvar::new(),
         merges: Mutex::default(),
         closing: AtomicBool::new(false),
+        searched: AtomicBool::new(false),
         background_error: Mutex::new(None),
         _lock: lock,
     };

@@ -528,7 +528,7 @@ fn write_rows(vfs: &dyn Vfs, next: &mut Manifest, view: &View) -> Result<()> {
     let number = next.take_number();
     next.segments.push(SegmentEntry::planned(number));
     let owner = next.owner();
-    let entry = write_parts(vfs, owner, &next.schema, number, &view.parts, &|_| Ok(()))?;
+    let entry = write_parts(vfs, owner, &next.schema, number, &view.parts, &[], &|_| Ok(()))?;
     *next.segments.last_mut().expect("pushed") = entry;
     sync_names(vfs)
 }

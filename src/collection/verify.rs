@@ -49,8 +49,9 @@ impl Collection {
             });
             match read {
                 Ok(tombstones) => {
-                    verified.files += 1 + usize::from(tombstones.is_some());
-                    verified.bytes += file.entry.len + tombstones.unwrap_or(0);
+                    let beside = [tombstones.is_some(), file.entry.log.is_some()];
+                    verified.files += 1 + beside.into_iter().filter(|there| *there).count();
+                    verified.bytes += file.len() + tombstones.unwrap_or(0);
                 }
                 // A flush or a merge may have replaced the files meanwhile.
                 Err(_) if !sealed_files(&manifest::load_installed(vfs)?).contains(file) => {}
@@ -110,11 +111,18 @@ impl Sealed {
             let (file, dims) = (graph::file(vfs, graph)?, manifest.schema.dims());
             return Check::of_graph(file, &manifest.collection, dims, &self.entry);
         }
-        let name = FileKind::Segment.name(self.entry.number);
-        let Some(file) = vfs.open(&name)? else {
-            return Err(Error::corrupt(vfs.path(&name), 0, "is missing"));
+        let open = |name: String| {
+            let missing = || Error::corrupt(vfs.path(&name), 0, "is missing");
+            vfs.open(&name)?.ok_or_else(missing)
         };
-        Check::new(file, &manifest.collection, &manifest.schema, &self.entry)
+        let file = open(FileKind::Segment.name(self.entry.number))?;
+        let log = self.entry.log.map(|log| open(FileKind::Wal.name(log.number))).transpose()?;
+        Check::new(file, log, &manifest.collection, &manifest.schema, &self.entry)
+    }
+
+    /// Its bytes, with those of the log that it keeps.
+    fn len(&self) -> u64 {
+        self.entry.len + self.entry.log.map_or(0, |log| log.len)
     }
 }
 
@@ -152,7 +160,7 @@ pub(super) fn check_files(
         found: files.iter().map(|_| Mutex::new(None)).collect(),
     };
     let stretch = (TAKE * SPAN) as u64;
-    let stretches: u64 = files.iter().map(|file| file.entry.len.div_ceil(stretch)).sum();
+    let stretches: u64 = files.iter().map(|file| file.len().div_ceil(stretch)).sum();
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let threads = threads.min(cores).min(usize::try_from(stretches).unwrap_or(usize::MAX));
     thread::scope(|scope| {

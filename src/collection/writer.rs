@@ -213,8 +213,9 @@ impl Writer {
         if !sown(Bug::FlushKeepsLsn) {
             next.lsn = view.lsn;
         }
+        let logs = self.sealed_logs()?;
         next.logs.clear();
-        let written = write_files(vfs, view, &mut next);
+        let written = write_files(vfs, view, &mut next, &logs);
         // Numbers are spent even if writing fails: names are never reused.
         self.manifest.next_file = next.next_file;
         // On a full disk, what was written of the files must not stay in the way.
@@ -270,6 +271,24 @@ impl Writer {
         }
     }
 
+    /// All logs, durable, as if each had been closed.
+    fn sealed_logs(&mut self) -> Result<Vec<LogEntry>> {
+        if self.log.as_ref().is_some_and(|log| !log.is_synced()) && !sown(Bug::KeptLogNotSynced) {
+            self.sync_log()?;
+        }
+        let mut logs = self.manifest.logs.clone();
+        if let (Some(open), Some(last)) = (&self.log, logs.last_mut()) {
+            *last = open.entry(true);
+        }
+        Ok(logs)
+    }
+
+    /// The logs of the frozen runs.
+    pub(super) fn frozen_logs(&self) -> Vec<LogEntry> {
+        let last = self.frozen.map_or(FileNumber(0), |frozen| frozen.log);
+        self.manifest.logs.iter().filter(|log| log.number <= last).copied().collect()
+    }
+
     /// Makes all commits so far durable.
     pub(super) fn sync_log(&mut self) -> Result<()> {
         let synced = self.log.as_mut().map_or(Ok(()), LogWriter::sync);
@@ -314,14 +333,16 @@ pub(super) fn check_room(view: &View, more: u32) -> Result<()> {
 }
 
 /// Writes the files of a flush, durably, and enters them in `next`. An entry is
-/// made before its file, so that a file that could not be written is known.
+/// made before its file, so that a file that could not be written is known. `logs` are
+/// those that the new segment may keep.
 pub(super) fn write_files(
     vfs: &dyn Vfs,
     view: &View,
     next: &mut Manifest,
+    logs: &[LogEntry],
 ) -> Result<Vec<Arc<Part>>> {
     let mut parts = flush_tombstones(vfs, view, next)?;
-    if let Some(entry) = flush_runs(vfs, view, next)? {
+    if let Some(entry) = flush_runs(vfs, view, next, logs)? {
         let segment = Segment::open(vfs, &next.collection, &view.schema, &entry)?;
         parts.push(Arc::new(Part::new(Arc::new(segment), Arc::default(), Some(entry.number))));
     }
@@ -350,7 +371,12 @@ fn enter_frozen(
 }
 
 /// Writes the living rows of all runs as a segment; `None` if there are none.
-fn flush_runs(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<Option<SegmentEntry>> {
+fn flush_runs(
+    vfs: &dyn Vfs,
+    view: &View,
+    next: &mut Manifest,
+    logs: &[LogEntry],
+) -> Result<Option<SegmentEntry>> {
     let runs: Vec<_> = view.parts.iter().filter(|p| p.segment.is_none()).cloned().collect();
     if runs.iter().all(|part| part.live_rows() == 0) {
         return Ok(None);
@@ -358,13 +384,14 @@ fn flush_runs(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<Option<
     let number = next.take_number();
     next.segments.push(SegmentEntry::planned(number));
     let owner = next.owner();
-    let entry = write_parts(vfs, owner, &view.schema, number, &runs, &|_| Ok(()))?;
+    let entry = write_parts(vfs, owner, &view.schema, number, &runs, logs, &|_| Ok(()))?;
     next.segments.pop();
     next.segments.push(entry);
     Ok(Some(entry))
 }
 
-/// Writes the living rows of some parts, at least one, as one segment. `watch`
+/// Writes the living rows of some parts, at least one, as one segment, which may keep
+/// one of `logs`: these are sealed and durable, and no manifest will name them else. `watch`
 /// is told of the first row and every thousandth; its error ends the writing.
 pub(super) fn write_parts(
     vfs: &dyn Vfs,
@@ -372,11 +399,12 @@ pub(super) fn write_parts(
     schema: &Schema,
     number: FileNumber,
     parts: &[Arc<Part>],
+    logs: &[LogEntry],
     watch: &dyn Fn(u64) -> Result<()>,
 ) -> Result<SegmentEntry> {
     let rows = parts.iter().flat_map(|part| part.living().map(|row| (&*part.rows, row)));
     let rows: Vec<_> = rows.collect();
-    segment_writer::write(vfs, owner, schema, number, &rows, watch)
+    segment_writer::write(vfs, owner, schema, number, &rows, logs, watch)
 }
 
 /// Writes the tombstones of segments that lost rows since the last flush, drops
@@ -423,10 +451,11 @@ pub(super) fn write_segment(
     schema: &Schema,
     number: FileNumber,
     parts: &[Arc<Part>],
+    logs: &[LogEntry],
     watch: &dyn Fn(u64) -> Result<()>,
 ) -> Result<(SegmentEntry, Segment)> {
     let write = || {
-        let entry = write_parts(vfs, owner, schema, number, parts, watch)?;
+        let entry = write_parts(vfs, owner, schema, number, parts, logs, watch)?;
         sync_names(vfs)?;
         Ok((entry, Segment::open(vfs, &owner.collection, schema, &entry)?))
     };

@@ -8,7 +8,7 @@
 use std::collections::TryReserveError;
 use std::sync::Arc;
 
-use super::format::{Footer, PAGE, RegionKind};
+use super::format::{Footer, PAGE, PlaceEntry, RegionKind};
 use super::graph;
 use super::reader::{Parts, check_header, read_footer};
 use crate::codec::crc32;
@@ -16,6 +16,7 @@ use crate::codec::header::{CollectionId, FileHeader, FileKind};
 use crate::error::{Error, Result};
 use crate::manifest::SegmentEntry;
 use crate::schema::Schema;
+use crate::sync::Mutex;
 use crate::types::IdKind;
 use crate::vfs::ReadFile;
 
@@ -31,11 +32,21 @@ pub(crate) struct Check {
     entry: SegmentEntry,
     kind: FileKind,
     table_at: u64,
+    log: Option<LogCheck>,
 }
 
-/// A piece of the file.
+/// The log that a segment keeps, which has one checksum.
+struct LogCheck {
+    file: Arc<dyn ReadFile>,
+    /// Of its spans that were read.
+    sums: Mutex<Vec<Option<crc32fast::Hasher>>>,
+}
+
+/// A piece of the file, or of the log it keeps.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
+    /// Of the log.
+    pub(crate) logged: bool,
     /// Where it begins.
     pub(crate) at: u64,
     pub(crate) len: usize,
@@ -48,21 +59,31 @@ pub(crate) struct Span {
 }
 
 impl Check {
+    /// `log` is the file of the log that the entry names.
+    ///
     /// # Errors
     /// [`Error::Corrupt`] where that is not so.
     pub(crate) fn new(
         file: Arc<dyn ReadFile>,
+        log: Option<Arc<dyn ReadFile>>,
         collection: &CollectionId,
         schema: &Schema,
         entry: &SegmentEntry,
     ) -> Result<Self> {
-        check_header(&*file, FileKind::Segment, collection, entry)?;
+        check_header(&*file, FileKind::Segment, collection, entry.number, entry.len)?;
         let footer = read_footer(&*file, entry)?;
         let parts = Parts::open(file, &footer)?;
-        parts.check_regions(schema)?;
-        check_lengths(&parts, schema, entry.rows)?;
+        parts.check_regions(schema, log.is_some())?;
+        check_lengths(&parts, schema, entry)?;
+        if let (Some(log), Some(named)) = (&log, entry.log) {
+            check_header(&**log, FileKind::Wal, collection, named.number, named.len)?;
+        }
+        let log = log.map(|file| {
+            let spans = file.len().div_ceil(SPAN as u64) as usize;
+            LogCheck { file, sums: Mutex::new(vec![None; spans]) }
+        });
         let (kind, table_at) = (FileKind::Segment, footer.table_at);
-        Ok(Self { parts, collection: *collection, entry: *entry, kind, table_at })
+        Ok(Self { parts, collection: *collection, entry: *entry, kind, table_at, log })
     }
 
     /// The same of a graph file, for rows of `dims` dimensions.
@@ -78,13 +99,15 @@ impl Check {
         let (parts, table_at) = graph::parts(file, collection, entry)?;
         graph::meta(&parts, entry.rows, dims)?;
         let kind = FileKind::Graph;
-        Ok(Self { parts, collection: *collection, entry: *entry, kind, table_at })
+        Ok(Self { parts, collection: *collection, entry: *entry, kind, table_at, log: None })
     }
 
-    /// The spans of the file, front to back.
+    /// The spans of the file, front to back; then those of the log.
     pub(crate) fn spans(&self) -> Vec<Span> {
         let header = FileHeader::LEN;
-        let mut spans = vec![Span { at: 0, len: PAGE, content: header, block_len: 0, first: 0 }];
+        let span =
+            Span { logged: false, at: 0, len: PAGE, content: header, block_len: 0, first: 0 };
+        let mut spans = vec![span];
         for region in &self.parts.entries {
             let block_len = region.kind.block_len() as usize;
             let mut first = region.first_checksum as usize;
@@ -94,13 +117,18 @@ impl Check {
                 let (at, last) = (region.offset + done, done + content == region.len);
                 let padded = if last { content.next_multiple_of(PAGE as u64) } else { content };
                 let (len, content) = (padded as usize, content as usize);
-                spans.push(Span { at, len, content, block_len, first });
+                spans.push(Span { at, len, content, block_len, first, ..span });
                 first += SPAN / block_len;
                 done += content as u64;
             }
         }
         let len = (self.entry.len - self.table_at) as usize;
-        spans.push(Span { at: self.table_at, len, content: len, block_len: 0, first: 0 });
+        spans.push(Span { at: self.table_at, len, content: len, ..span });
+        let log_len = self.log.as_ref().map_or(0, |log| log.file.len());
+        for (first, at) in (0..log_len).step_by(SPAN).enumerate() {
+            let len = (log_len - at).min(SPAN as u64) as usize;
+            spans.push(Span { logged: true, at, len, content: len, first, ..span });
+        }
         spans
     }
 
@@ -115,6 +143,11 @@ impl Check {
         buffer.try_reserve_exact(more).map_err(no_room)?;
         buffer.resize(buffer.len() + more, 0);
         let bytes = &mut buffer[..span.len];
+        if let Some(log) = self.log.as_ref().filter(|_| span.logged) {
+            log.file.read_at(bytes, span.at)?;
+            self.check_log(log, span, bytes)?;
+            return Ok(&buffer[..span.len]);
+        }
         self.parts.file.read_at(bytes, span.at)?;
         let (content, padding) = bytes.split_at(span.content);
         match span.block_len {
@@ -132,6 +165,23 @@ impl Check {
                 Err(self.corrupt(span.at + (span.content + at) as u64, "padding is not zero"))
             }
         }
+    }
+
+    /// Sums a span of the log; with the last of them, compares the sum of all.
+    fn check_log(&self, log: &LogCheck, span: Span, bytes: &[u8]) -> Result<()> {
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(bytes);
+        let mut sums = log.sums.lock();
+        sums[span.first] = Some(sum);
+        if sums.iter().any(Option::is_none) {
+            return Ok(());
+        }
+        let mut whole = crc32fast::Hasher::new();
+        sums.iter().flatten().for_each(|sum| whole.combine(sum));
+        if self.entry.log.is_some_and(|named| named.crc == whole.finalize()) {
+            return Ok(());
+        }
+        Err(Error::corrupt(log.file.path(), 0, "checksum of the log does not match"))
     }
 
     fn check_blocks(&self, span: Span, content: &[u8], block_len: usize) -> Result<()> {
@@ -169,9 +219,9 @@ impl Check {
 }
 
 /// Regions have the lengths that the schema and the number of rows give them.
-fn check_lengths(parts: &Parts, schema: &Schema, rows: u32) -> Result<()> {
+fn check_lengths(parts: &Parts, schema: &Schema, entry: &SegmentEntry) -> Result<()> {
     use RegionKind as K;
-    let count = rows as usize;
+    let count = entry.rows as usize;
     let ids = (schema.ids() == IdKind::U64).then_some(count * 8);
     parts.required(K::Ids, 0, ids)?;
     parts.required(K::IdOrder, 0, Some(count * 4))?;
@@ -183,6 +233,9 @@ fn check_lengths(parts: &Parts, schema: &Schema, rows: u32) -> Result<()> {
     for field in 0..schema.fields().len() {
         parts.required(K::FieldIndex, field as u16, None)?;
     }
-    parts.required(K::Vectors, 0, Some(count * schema.vector_bytes()))?;
-    parts.payload(rows).map(drop)
+    match entry.log {
+        None => parts.required(K::Vectors, 0, Some(count * schema.vector_bytes()))?,
+        Some(_) => parts.required(K::Places, 0, Some(count * PlaceEntry::LEN))?,
+    };
+    parts.payload(entry.rows).map(drop)
 }

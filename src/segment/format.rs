@@ -2,6 +2,8 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
 use crate::codec::{Fields, FormatError, Reader, crc32, layout, put};
+use crate::manifest::{LogEntry, SegmentEntry};
+use crate::types::FileNumber;
 
 /// Regions begin at multiples of this: a page.
 pub(crate) const PAGE: usize = 4096;
@@ -23,6 +25,13 @@ layout!(
 });
 
 layout!(
+    /// FORMAT.md, section "Places".
+    place_entry, 12, {
+    OFFSET: 0, 8;
+    VECTOR_CRC: 8, 4;
+});
+
+layout!(
     /// FORMAT.md, section "Footer".
     segment_footer, 64, {
     TABLE_AT: 0, 8;
@@ -31,7 +40,10 @@ layout!(
     CHECKSUMS: 20, 4;
     ROWS: 24, 4;
     TABLE_CRC: 28, 4;
-    RESERVED: 32, 24;
+    LOG: 32, 8;
+    LOG_LEN: 40, 8;
+    LOG_CRC: 48, 4;
+    RESERVED: 52, 4;
     FOOTER_CRC: 56, 4;
     MAGIC: 60, 4;
 });
@@ -58,6 +70,7 @@ pub(crate) enum RegionKind {
     GraphCodes,
     GraphFactors,
     GraphLinks,
+    Places,
     /// A kind that only later versions know.
     Later {
         /// Its number on disk.
@@ -69,7 +82,7 @@ pub(crate) enum RegionKind {
 
 impl RegionKind {
     /// In the order of their numbers, from 1.
-    const KNOWN: [Self; 13] = [
+    const KNOWN: [Self; 14] = [
         Self::Ids,
         Self::IdOrder,
         Self::Norms,
@@ -83,6 +96,7 @@ impl RegionKind {
         Self::GraphCodes,
         Self::GraphFactors,
         Self::GraphLinks,
+        Self::Places,
     ];
 
     /// What it holds, in the words of `info`.
@@ -90,7 +104,7 @@ impl RegionKind {
         match self {
             Self::Ids | Self::IdOrder => "ids",
             Self::Norms | Self::Codes | Self::Factors => "stage codes",
-            Self::Vectors => "full vectors",
+            Self::Vectors | Self::Places => "full vectors",
             Self::Payload | Self::PayloadIndex => "payloads",
             Self::FieldIndex => "field indexes",
             Self::GraphMeta | Self::GraphCodes | Self::GraphFactors | Self::GraphLinks => "graphs",
@@ -186,6 +200,32 @@ pub(crate) struct Footer {
     pub(crate) checksums: u32,
     pub(crate) rows: u32,
     pub(crate) table_crc: u32,
+    /// The log that has the vectors, if they are not in a region.
+    pub(crate) log: Option<LogEntry>,
+}
+
+/// Where a log has the vector of a row, and the vector's checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PlaceEntry {
+    pub(crate) offset: u64,
+    pub(crate) crc: u32,
+}
+
+impl PlaceEntry {
+    pub(crate) const LEN: usize = place_entry::LEN;
+
+    pub(crate) fn encode(self) -> [u8; Self::LEN] {
+        let mut out = [0; Self::LEN];
+        put(&mut out, place_entry::OFFSET, &self.offset.to_le_bytes());
+        put(&mut out, place_entry::VECTOR_CRC, &self.crc.to_le_bytes());
+        out
+    }
+
+    /// Of [`Self::LEN`] bytes.
+    pub(crate) fn decode(bytes: &[u8]) -> Self {
+        let (offset, crc) = (bytes.u64(place_entry::OFFSET), bytes.u32(place_entry::VECTOR_CRC));
+        Self { offset, crc }
+    }
 }
 
 impl Footer {
@@ -200,6 +240,11 @@ impl Footer {
         put(&mut out, f::CHECKSUMS, &self.checksums.to_le_bytes());
         put(&mut out, f::ROWS, &self.rows.to_le_bytes());
         put(&mut out, f::TABLE_CRC, &self.table_crc.to_le_bytes());
+        if let Some(log) = self.log {
+            put(&mut out, f::LOG, &log.number.0.to_le_bytes());
+            put(&mut out, f::LOG_LEN, &log.len.to_le_bytes());
+            put(&mut out, f::LOG_CRC, &log.crc.to_le_bytes());
+        }
         let crc = crc32(out.field(0..f::FOOTER_CRC.start));
         put(&mut out, f::FOOTER_CRC, &crc.to_le_bytes());
         put(&mut out, f::MAGIC, MAGIC);
@@ -219,6 +264,8 @@ impl Footer {
         if bytes.field(f::RESERVED).iter().any(|b| *b != 0) {
             return fail(f::RESERVED, "reserved bytes are not zero");
         }
+        let log = LogEntry::kept(bytes.u64(f::LOG), bytes.u64(f::LOG_LEN), bytes.u32(f::LOG_CRC));
+        let Some(log) = log else { return fail(f::LOG, "log contradicts itself") };
         Ok(Self {
             table_at: bytes.u64(f::TABLE_AT),
             file_len: bytes.u64(f::FILE_LEN),
@@ -226,7 +273,14 @@ impl Footer {
             checksums: bytes.u32(f::CHECKSUMS),
             rows: bytes.u32(f::ROWS),
             table_crc: bytes.u32(f::TABLE_CRC),
+            log,
         })
+    }
+
+    /// The manifest's entry of a segment without dead rows that ends so.
+    pub(crate) fn entry(&self, number: FileNumber) -> SegmentEntry {
+        let Self { file_len: len, rows, table_crc, log, .. } = *self;
+        SegmentEntry { number, len, rows, table_crc, tombstones: None, log }
     }
 
     /// Bytes of region table and checksums together; `None` if it overflows.

@@ -35,7 +35,7 @@ pub(crate) fn write(
     out.region(K::GraphFactors, 0, &f32_bytes(&built.factors))?;
     out.region(K::GraphCodes, 0, &built.codes)?;
     out.region(K::GraphLinks, 0, &links)?;
-    let (len, table_crc) = out.finish(built.factors.len() as u32)?;
+    let (len, table_crc) = out.finish(built.factors.len() as u32, None)?;
     Ok(GraphEntry { number, len, segment, table_crc })
 }
 
@@ -71,7 +71,7 @@ pub(super) fn parts(
     collection: &CollectionId,
     entry: &SegmentEntry,
 ) -> Result<(Parts, u64)> {
-    check_header(&*file, FileKind::Graph, collection, entry)?;
+    check_header(&*file, FileKind::Graph, collection, entry.number, entry.len)?;
     let footer = read_footer(&*file, entry)?;
     let parts = Parts::open(file, &footer)?;
     let found: Vec<_> = parts.entries.iter().map(|e| (e.kind, e.stage)).collect();

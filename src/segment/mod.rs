@@ -1,8 +1,9 @@
 //! Segments: immutable files of rows. FORMAT.md, section "Segment".
 //!
 //! ```text
-//!   header | ids | id order | norms | codes, factors (each stage) | vectors | payload
-//!          | payload index | index of each field | region table | checksums | footer
+//!   header | vectors, or their places in a log | ids | id order | norms
+//!          | codes, factors (each stage) | payload | payload index | index of each field
+//!          | region table | checksums | footer
 //! ```
 //!
 //! [`writer`] makes a segment from a run of the memtable, [`reader`] opens one: it
@@ -20,4 +21,5 @@ pub(crate) mod reader;
 pub(crate) mod region;
 mod resident;
 pub(crate) mod salvage;
+mod vectors;
 pub(crate) mod writer;

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::format::{Footer, PAGE, RegionEntry, RegionKind, decode_table};
+use super::format::{Footer, PAGE, PlaceEntry, RegionEntry, RegionKind, decode_table};
 use super::ids;
 use super::region::{Checksums, Region};
 use super::resident::{Codes, Norms, ResidentColumn};
+use super::vectors::{self, Vectors};
 use crate::codec::header::{CollectionId, FORMAT_MAJOR, FORMAT_MINOR, FileHeader, FileKind};
 use crate::codec::{FormatError, Reader, crc32};
 use crate::encoding::{StageCode, StageView};
@@ -14,9 +15,9 @@ use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::manifest::SegmentEntry;
 use crate::payload::block::{self, BlockEntry};
-use crate::rows::{Budget, Column, Rows};
+use crate::rows::{Budget, Column, Mapped, Rows};
 use crate::schema::{Field, Schema};
-use crate::types::{IdKind, Ordinal, RowId};
+use crate::types::{FileNumber, IdKind, Ordinal, RowId};
 use crate::vfs::map::Bytes;
 use crate::vfs::{ReadFile, Vfs};
 
@@ -27,11 +28,10 @@ pub(crate) struct Segment {
     bytes: Bytes,
     rows: u32,
     id_kind: IdKind,
-    vector_bytes: usize,
     entries: Vec<RegionEntry>,
     ids: Region,
     id_order: Region,
-    vectors: Region,
+    vectors: Vectors,
     payload: Option<PayloadRegion>,
     /// Of each declared field.
     indexes: Vec<Region>,
@@ -59,10 +59,11 @@ impl Segment {
         let Some(file) = vfs.open(&name)? else {
             return Err(Error::corrupt(vfs.path(&name), 0, "is missing"));
         };
-        check_header(&*file, FileKind::Segment, collection, entry)?;
+        check_header(&*file, FileKind::Segment, collection, entry.number, entry.len)?;
         let footer = read_footer(&*file, entry)?;
         let parts = Parts::open(file, &footer)?;
-        parts.build(schema, entry.rows)
+        let log = entry.log.map(|log| vectors::open_log(vfs, collection, &log)).transpose()?;
+        parts.build(schema, entry.rows, log.as_deref())
     }
 
     fn resident(&self, column: Column) -> &dyn ResidentColumn {
@@ -73,22 +74,24 @@ impl Segment {
     }
 }
 
+/// Length and header of a file.
 pub(super) fn check_header(
     file: &dyn ReadFile,
     kind: FileKind,
     collection: &CollectionId,
-    entry: &SegmentEntry,
+    number: FileNumber,
+    len: u64,
 ) -> Result<()> {
-    if file.len() != entry.len {
-        let what = format!("has {} bytes, the manifest says {}", file.len(), entry.len);
-        return Err(Error::corrupt(file.path(), file.len().min(entry.len), what));
+    if file.len() != len {
+        let what = format!("has {} bytes, the manifest says {len}", file.len());
+        return Err(Error::corrupt(file.path(), file.len().min(len), what));
     }
     let mut header = [0; FileHeader::LEN];
     if file.len() >= header.len() as u64 {
         file.read_at(&mut header, 0)?;
     }
     let header = FileHeader::decode(&header, kind, file.path())?;
-    header.expect(entry.number, collection, file.path())?;
+    header.expect(number, collection, file.path())?;
     header.no_body(file.path())
 }
 
@@ -101,7 +104,7 @@ pub(super) fn read_footer(file: &dyn ReadFile, entry: &SegmentEntry) -> Result<F
     let agrees = footer.file_len == file.len()
         && table_end == Some(at)
         && footer.table_at >= PAGE as u64
-        && (footer.rows, footer.table_crc) == (entry.rows, entry.table_crc);
+        && (footer.rows, footer.table_crc, footer.log) == (entry.rows, entry.table_crc, entry.log);
     if !agrees {
         return Err(Error::corrupt(file.path(), at, "footer and manifest contradict each other"));
     }
@@ -148,8 +151,8 @@ impl Parts {
         Ok(Self { file, bytes, entries, checksums, checksums_at })
     }
 
-    fn build(self, schema: &Schema, rows: u32) -> Result<Segment> {
-        self.check_regions(schema)?;
+    fn build(self, schema: &Schema, rows: u32, log: Option<&dyn ReadFile>) -> Result<Segment> {
+        self.check_regions(schema, log.is_some())?;
         let count = rows as usize;
         let expect = |kind, len: usize| self.mapped(kind, Some(len));
         let ids = match schema.ids() {
@@ -161,7 +164,7 @@ impl Parts {
         Ok(Segment {
             ids,
             id_order: expect(RegionKind::IdOrder, count * 4)?,
-            vectors: expect(RegionKind::Vectors, count * schema.vector_bytes())?,
+            vectors: self.vectors(schema, rows, log)?,
             payload: self.payload(rows)?,
             indexes: self.indexes(schema)?,
             fields: schema.shared_fields(),
@@ -169,7 +172,6 @@ impl Parts {
             codes,
             rows,
             id_kind: schema.ids(),
-            vector_bytes: schema.vector_bytes(),
             file: self.file.path().to_owned(),
             bytes: self.bytes,
             entries: self.entries,
@@ -178,7 +180,7 @@ impl Parts {
 
     /// The regions are those of the schema, each once, in their order, but for
     /// those of later versions that can be done without.
-    pub(super) fn check_regions(&self, schema: &Schema) -> Result<()> {
+    pub(super) fn check_regions(&self, schema: &Schema, logged: bool) -> Result<()> {
         use RegionKind as K;
         if let Some(unknown) = self.entries.iter().find(|e| !e.kind.is_readable()) {
             return Err(Error::UnsupportedFormat {
@@ -189,7 +191,8 @@ impl Parts {
         }
         let of_stage = |stage: u16| [(K::Codes, stage), (K::Factors, stage)];
         let stages = (0..schema.stages().len() as u16).flat_map(of_stage);
-        let before = [(K::Vectors, 0), (K::Ids, 0), (K::IdOrder, 0), (K::Norms, 0)];
+        let vectors = if logged { K::Places } else { K::Vectors };
+        let before = [(vectors, 0), (K::Ids, 0), (K::IdOrder, 0), (K::Norms, 0)];
         let must: Vec<_> = before.into_iter().chain(stages).collect();
         let may = [(K::Payload, 0), (K::PayloadIndex, 0)];
         let fields = (0..schema.fields().len() as u16).map(|field| (K::FieldIndex, field));
@@ -209,6 +212,20 @@ impl Parts {
     fn indexes(&self, schema: &Schema) -> Result<Vec<Region>> {
         let index = |field| self.required(RegionKind::FieldIndex, field, None);
         (0..schema.fields().len() as u16).map(|field| Ok(self.region(index(field)?))).collect()
+    }
+
+    fn vectors(&self, schema: &Schema, rows: u32, log: Option<&dyn ReadFile>) -> Result<Vectors> {
+        let (count, width) = (rows as usize, schema.vector_bytes());
+        match log {
+            None => {
+                let region = self.mapped(RegionKind::Vectors, Some(count * width))?;
+                Ok(Vectors::in_region(region, width))
+            }
+            Some(log) => {
+                let places = self.mapped(RegionKind::Places, Some(count * PlaceEntry::LEN))?;
+                Vectors::in_log(places, log, rows, width)
+            }
+        }
     }
 
     fn entry(&self, kind: RegionKind, stage: u16) -> Option<&RegionEntry> {
@@ -298,11 +315,11 @@ impl Rows for Segment {
     }
 
     fn vector(&self, row: Ordinal) -> Result<&[u8]> {
-        self.vectors.get(row.index() * self.vector_bytes, self.vector_bytes)
+        self.vectors.get(row)
     }
 
     fn will_need(&self, row: Ordinal) {
-        self.vectors.will_need(row.index() * self.vector_bytes, self.vector_bytes);
+        self.vectors.will_need(row);
     }
 
     fn payload(&self, row: Ordinal) -> Result<String> {
@@ -335,11 +352,12 @@ impl Rows for Segment {
     }
 
     fn disk_bytes(&self) -> Vec<(&'static str, u64)> {
-        self.entries.iter().map(|entry| (entry.kind.name(), entry.len)).collect()
+        let log = self.vectors.log().map(|log| (RegionKind::Vectors.name(), log.len() as u64));
+        self.entries.iter().map(|entry| (entry.kind.name(), entry.len)).chain(log).collect()
     }
 
-    fn mapped(&self) -> Option<&Bytes> {
-        Some(&self.bytes)
+    fn mapped(&self) -> Option<Mapped<'_>> {
+        Some(Mapped { file: &self.bytes, log: self.vectors.log() })
     }
 
     fn ram_bytes(&self) -> usize {

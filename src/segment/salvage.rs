@@ -5,9 +5,10 @@
 
 use std::path::PathBuf;
 
-use super::format::{Footer, PAGE, RegionEntry, RegionKind, decode_table};
+use super::format::{Footer, PAGE, PlaceEntry, RegionEntry, RegionKind, decode_table};
 use super::ids;
 use super::region::{Checksums, Region};
+use super::vectors::Vectors;
 use crate::codec::{Reader, crc32};
 use crate::error::{Error, Result};
 use crate::manifest::SegmentEntry;
@@ -23,10 +24,9 @@ const MOST_REGIONS: usize = 256;
 pub(crate) struct Salvage {
     file: PathBuf,
     id_kind: IdKind,
-    vector_bytes: usize,
     pub(crate) rows: u32,
     ids: Region,
-    vectors: Region,
+    vectors: Vectors,
     payload: Option<Payloads>,
 }
 
@@ -39,12 +39,17 @@ struct Payloads {
 }
 
 impl Salvage {
-    /// Finds the regions of rows.
+    /// Finds the regions of rows; `log` is the one that the entry names, if it is there.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where the region table is lost: without it nothing
     /// tells a damaged block from an intact one.
-    pub(crate) fn open(file: &dyn ReadFile, schema: &Schema, entry: &SegmentEntry) -> Result<Self> {
+    pub(crate) fn open(
+        file: &dyn ReadFile,
+        log: Option<&dyn ReadFile>,
+        schema: &Schema,
+        entry: &SegmentEntry,
+    ) -> Result<Self> {
         let wrong = |what: &str| Error::corrupt(file.path(), 0, what);
         if file.len() < entry.len {
             return Err(wrong("is cut short, and its checksums were at its end"));
@@ -59,12 +64,19 @@ impl Salvage {
             let fits = found.filter(|r| len.is_none_or(|len| r.len == len as u64));
             fits.map(|r| Region::new(file.path(), bytes.clone(), checksums.clone(), r))
         };
-        let (rows, vector_bytes) = (entry.rows as usize, schema.vector_bytes());
+        let (rows, width) = (entry.rows as usize, schema.vector_bytes());
         let id_bytes = (schema.ids() == IdKind::U64).then_some(rows * 8);
         let ids = region(RegionKind::Ids, id_bytes);
-        let vectors = region(RegionKind::Vectors, Some(rows * vector_bytes));
+        let places = region(RegionKind::Places, Some(rows * PlaceEntry::LEN));
+        let vectors = match (region(RegionKind::Vectors, Some(rows * width)), places, log) {
+            (Some(region), ..) => Some(Vectors::in_region(region, width)),
+            (None, Some(places), Some(log)) => {
+                Some(Vectors::in_log(places, log, entry.rows, width)?)
+            }
+            _ => None,
+        };
         let (Some(ids), Some(vectors)) = (ids, vectors) else {
-            return Err(wrong("its regions are not those of the schema"));
+            return Err(wrong("its regions are not those of the schema, or its log is missing"));
         };
         let blocks = region(RegionKind::Payload, None);
         let payload = blocks.zip(region(RegionKind::PayloadIndex, None));
@@ -75,7 +87,6 @@ impl Salvage {
         Ok(Self {
             file: file.path().to_owned(),
             id_kind: schema.ids(),
-            vector_bytes,
             rows: entry.rows,
             ids,
             vectors,
@@ -90,7 +101,7 @@ impl Salvage {
 
     /// The stored bytes of a row's vector.
     pub(crate) fn vector(&self, row: Ordinal) -> Result<&[u8]> {
-        self.vectors.get(row.index() * self.vector_bytes, self.vector_bytes)
+        self.vectors.get(row)
     }
 
     /// The text of a row's payload.
@@ -152,6 +163,7 @@ fn table(file: &[u8], entry: &SegmentEntry) -> Option<(Vec<RegionEntry>, Vec<u32
             checksums: (table.len().checked_sub(regions * 32)? / 4) as u32,
             rows: entry.rows,
             table_crc: entry.table_crc,
+            log: entry.log,
         };
         decode_table(table, &footer).ok()
     })

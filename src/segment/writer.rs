@@ -1,12 +1,12 @@
 //! Writes a set of rows as a segment file, front to back.
 
 use super::coding::{self, Source};
-use super::format::{Footer, PAGE, RegionEntry, RegionKind, encode_table};
+use super::format::{Footer, PAGE, PlaceEntry, RegionEntry, RegionKind, encode_table};
 use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::codec::{crc32, f32_bytes};
 use crate::error::{Error, Result};
 use crate::index::IndexBuilder;
-use crate::manifest::SegmentEntry;
+use crate::manifest::{LogEntry, SegmentEntry};
 use crate::memtable::{Codes, IdColumn};
 use crate::payload::block::{BlockEntry, BlockWriter};
 use crate::schema::Schema;
@@ -18,7 +18,8 @@ use crate::vfs::{Vfs, WriteFile};
 /// durable with the next sync of the folder.
 ///
 /// Vectors come first: they are most of the file, and the medium is busy with them
-/// while the rows are coded. Codes are held in RAM until then, and the values of
+/// while the rows are coded. They are not written where one of `logs`, which are sealed
+/// and durable, has them: see [`places`]. Codes are held in RAM until then, and the values of
 /// declared fields; vectors and payloads go from their source to the file a row at a
 /// time. `watch` is told of the first row and every thousandth; its error ends the
 /// writing.
@@ -28,11 +29,13 @@ pub(crate) fn write(
     schema: &Schema,
     number: FileNumber,
     rows: &[Source],
+    logs: &[LogEntry],
     watch: &dyn Fn(u64) -> Result<()>,
 ) -> Result<SegmentEntry> {
     let header = FileHeader::new(FileKind::Segment, number, owner);
     let mut out = SegmentWriter::begin(vfs, &header)?;
-    let vectors = || write_vectors(&mut out, schema, rows, watch);
+    let (log, places) = places(schema, rows, logs).unzip();
+    let vectors = || write_vectors(&mut out, schema, rows, places.as_deref(), watch);
     let (ids, codes) = coding::beside(schema, rows, vectors)?;
     out.region(RegionKind::Ids, 0, &id_bytes(&ids))?;
     out.region(RegionKind::IdOrder, 0, &u32_bytes(&ids.order()))?;
@@ -43,25 +46,46 @@ pub(crate) fn write(
         out.region(RegionKind::FieldIndex, field, &index)?;
     }
     let rows = rows.len() as u32;
-    let (len, table_crc) = out.finish(rows)?;
-    Ok(SegmentEntry { number, len, rows, table_crc, tombstones: None })
+    let (len, table_crc) = out.finish(rows, log)?;
+    Ok(SegmentEntry { number, len, rows, table_crc, tombstones: None, log })
 }
 
-/// Writes vectors, and gathers ids. Every id comes at most once.
+/// The log that has the vectors of all rows, and where. None where several have them, or
+/// where less than three quarters of it are these vectors: the rest, rows that are dead
+/// and payloads, would lie on the medium until the segment is merged.
+fn places(schema: &Schema, rows: &[Source], logs: &[LogEntry]) -> Option<(LogEntry, Vec<u64>)> {
+    let place = |(source, row): &Source| source.logged(*row);
+    let first = place(rows.first()?)?;
+    let log = *logs.iter().find(|log| log.number == first.log)?;
+    let here = |row| place(row).filter(|place| place.log == log.number);
+    let places = rows.iter().map(|row| Some(here(row)?.at)).collect::<Option<Vec<_>>>()?;
+    let vectors = (rows.len() * schema.vector_bytes()) as u64;
+    (vectors * 4 >= log.len * 3).then_some((log, places))
+}
+
+/// Writes vectors, or where a log has them, and gathers ids. Every id comes at most once.
 fn write_vectors(
     out: &mut SegmentWriter,
     schema: &Schema,
     rows: &[Source],
+    places: Option<&[u64]>,
     watch: &dyn Fn(u64) -> Result<()>,
 ) -> Result<IdColumn> {
     let mut ids = IdColumn::new(schema.ids());
-    out.begin_region(RegionKind::Vectors, 0);
-    for (source, row) in rows {
-        if ids.len().is_multiple_of(1024) {
-            watch(ids.len() as u64)?;
+    out.begin_region(places.map_or(RegionKind::Vectors, |_| RegionKind::Places), 0);
+    for (n, (source, row)) in rows.iter().enumerate() {
+        if n.is_multiple_of(1024) {
+            watch(n as u64)?;
         }
         ids.push(&source.id(*row)?);
-        out.put(source.vector(*row)?)?;
+        let vector = source.vector(*row)?;
+        match places {
+            None => out.put(vector)?,
+            Some(places) => {
+                let place = PlaceEntry { offset: places[n], crc: crc32(vector) };
+                out.put(&place.encode())?;
+            }
+        }
     }
     out.end_region()?;
     Ok(ids)
@@ -242,7 +266,7 @@ impl SegmentWriter {
     }
 
     /// Writes table and footer; returns the file's length and the table's checksum.
-    pub(super) fn finish(mut self, rows: u32) -> Result<(u64, u32)> {
+    pub(super) fn finish(mut self, rows: u32, log: Option<LogEntry>) -> Result<(u64, u32)> {
         let table = encode_table(&self.regions, &self.checksums);
         let table_crc = crc32(&table);
         let file_len = self.len + (table.len() + Footer::LEN) as u64;
@@ -253,6 +277,7 @@ impl SegmentWriter {
             checksums: self.checksums.len() as u32,
             rows,
             table_crc,
+            log,
         };
         self.append(&table)?;
         self.append(&footer.encode())?;
@@ -297,7 +322,8 @@ mod tests {
             told.borrow_mut().push(row);
             Ok(())
         };
-        let entry = write(&vfs, owner, &schema, FileNumber(1), &rows, &watch).expect("written");
+        let entry =
+            write(&vfs, owner, &schema, FileNumber(1), &rows, &[], &watch).expect("written");
         assert_eq!(told.into_inner(), [0, 1024, 2048]);
         let segment = Segment::open(&vfs, &[3; 16], &schema, &entry).expect("opens");
         segment.ready(Column::Norms).expect("undamaged");

@@ -3,6 +3,7 @@
 
 use crate::codec::header::CollectionId;
 use crate::codec::{Fields, crc32, crc32_of, layout, put};
+use crate::rows::{Held, LogPlace};
 use crate::sown::{Bug, sown};
 use crate::types::{FileNumber, Lsn};
 
@@ -53,6 +54,8 @@ pub(crate) struct Frame {
     bytes: Vec<u8>,
     body_len: usize,
     body_crc: crc32fast::Hasher,
+    /// Where it was put.
+    logged: Option<LogPlace>,
 }
 
 impl Frame {
@@ -70,7 +73,7 @@ impl Frame {
         bytes.extend_from_slice(body);
         let mut body_crc = crc32fast::Hasher::new();
         body_crc.update(body);
-        Self { bytes, body_len: body.len(), body_crc }
+        Self { bytes, body_len: body.len(), body_crc, logged: None }
     }
 
     /// Lets `add` append to the body. Where it fails the body is as it was.
@@ -94,8 +97,9 @@ impl Frame {
         &self.body_crc
     }
 
-    /// Fills in the head and the padding behind the body.
+    /// Fills in the head and the padding behind the body, for this offset of the log.
     pub(crate) fn seal(&mut self, name: &LogName, offset: u64, head: FrameHead) {
+        self.logged = Some(LogPlace { log: name.number, at: offset });
         self.bytes.resize((Self::BODY + self.body_len).next_multiple_of(ALIGN), 0);
         put(&mut self.bytes, 0..Self::BODY, &name.encode(offset, head));
     }
@@ -105,10 +109,10 @@ impl Frame {
         &self.bytes
     }
 
-    /// The same, to be kept; nothing is added any more.
-    pub(crate) fn into_bytes(mut self) -> Vec<u8> {
+    /// The same, to be kept, and where the log has it; nothing is added any more.
+    pub(crate) fn into_held(mut self) -> Held {
         self.bytes.shrink_to_fit();
-        self.bytes
+        Held { bytes: self.bytes, logged: self.logged }
     }
 }
 

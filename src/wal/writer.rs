@@ -76,6 +76,11 @@ impl LogWriter {
         LogEntry { number: self.name.number, len: self.len, crc, sealed }
     }
 
+    /// Whether all frames so far are durable.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.synced == self.len
+    }
+
     /// Makes all frames so far durable.
     pub(crate) fn sync(&mut self) -> Result<()> {
         if !sown(Bug::LogNotSynced) {

@@ -35,6 +35,7 @@ pub(super) fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifes
     files.sort_by_key(|(_, number)| *number);
     let mut made = Manifest::new([0; 16], schema.clone());
     let mut known = false;
+    let kept = kept_logs(vfs, &files)?;
     for (kind, number) in files {
         made.next_file = made.next_file.max(FileNumber(number.0 + 1));
         let Some(file) = vfs.open(&kind.name(number))? else { continue };
@@ -51,6 +52,8 @@ pub(super) fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifes
         }
         match kind {
             FileKind::Segment => made.segments.extend(entry_of(&*file, number)?),
+            // What a segment keeps is not replayed.
+            FileKind::Wal if kept.contains(&number) => {}
             FileKind::Wal => made.logs.push(log_of(&*file, number, &mut made.lsn)?),
             // Only the manifest knew of which segment a graph is; it is built again.
             FileKind::Tombstones | FileKind::Graph | FileKind::Manifest => {}
@@ -59,19 +62,24 @@ pub(super) fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifes
     Ok(made)
 }
 
+/// The logs that segments keep, by the word of these.
+fn kept_logs(vfs: &dyn Vfs, files: &[(FileKind, FileNumber)]) -> Result<Vec<FileNumber>> {
+    let mut kept = Vec::new();
+    for (_, number) in files.iter().filter(|(kind, _)| *kind == FileKind::Segment) {
+        let Some(file) = vfs.open(&FileKind::Segment.name(*number))? else { continue };
+        let log = entry_of(&*file, *number)?.and_then(|entry| entry.log);
+        kept.extend(log.map(|log| log.number));
+    }
+    Ok(kept)
+}
+
 /// The entry of a segment, by its own word.
 fn entry_of(file: &dyn ReadFile, number: FileNumber) -> Result<Option<SegmentEntry>> {
     let mut footer = [0; Footer::LEN];
     let Some(at) = file.len().checked_sub(Footer::LEN as u64) else { return Ok(None) };
     file.read_at(&mut footer, at)?;
-    let entry = Footer::decode(&footer).ok().filter(|f| f.rows > 0).map(|footer| SegmentEntry {
-        number,
-        len: file.len(),
-        rows: footer.rows,
-        table_crc: footer.table_crc,
-        tombstones: None,
-    });
-    Ok(entry)
+    let footer = Footer::decode(&footer).ok().filter(|f| f.rows > 0);
+    Ok(footer.map(|footer| SegmentEntry { len: file.len(), ..footer.entry(number) }))
 }
 
 /// The entry of a log, and the LSN before its first commit if it is the first.

@@ -44,6 +44,12 @@ impl<'a> Frames<'a> {
         parsed.iter().all(|operation| is_finite(operation, schema)).then_some(parsed)
     }
 
+    /// The LSN before that of the first frame, as that says; 0 where there is none.
+    pub(super) fn before(&self) -> Lsn {
+        let first = self.name.head(self.bytes, FileHeader::LEN);
+        Lsn(first.map_or(0, |head| head.lsn.0.saturating_sub(1)))
+    }
+
     /// The last LSN of the valid frames behind `before`, and where they end.
     pub(super) fn valid_from(&self, before: Lsn) -> (Lsn, usize) {
         let none = (before, self.bytes.len().min(FileHeader::LEN));

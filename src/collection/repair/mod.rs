@@ -11,6 +11,7 @@
 
 mod blind;
 mod frames;
+mod logged;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use super::writer::{remove_unnamed, write_files, write_parts};
 use crate::codec::header::{FileHeader, FileKind, check_writable};
 use crate::error::{Corruption, Error, Result};
 use crate::manifest::{self, Manifest, SegmentEntry};
-use crate::memtable::RunBuilder;
+use crate::memtable::{Run, RunBuilder};
 use crate::schema::Schema;
 use crate::segment::reader::Segment;
 use crate::segment::salvage::Salvage;
@@ -172,6 +173,8 @@ struct Source {
 /// What can be done with a segment.
 enum State {
     Intact,
+    /// The log it keeps is intact, and has these rows.
+    Logged(View),
     Damaged(Box<Salvage>),
     Lost,
 }
@@ -234,9 +237,11 @@ impl<'a> Repair<'a> {
             let state = match checked {
                 Ok(()) => State::Intact,
                 Err(e) => {
-                    let salvage = self.salvage(&name, &entry);
+                    let state = self.what_is_left(&name, &entry);
                     self.note(name, e)?;
-                    salvage.map_or(State::Lost, |left| State::Damaged(Box::new(left)))
+                    // Whichever of the two is damaged, neither is named any more.
+                    self.damaged.extend(entry.log.map(|log| FileKind::Wal.name(log.number)));
+                    state
                 }
             };
             self.examine_graph(&entry)?;
@@ -273,9 +278,18 @@ impl<'a> Repair<'a> {
         Ok(())
     }
 
+    fn what_is_left(&self, name: &str, entry: &SegmentEntry) -> State {
+        if let Some(rows) = logged::rows(self.vfs, &self.found, entry) {
+            return State::Logged(rows);
+        }
+        let salvage = self.salvage(name, entry);
+        salvage.map_or(State::Lost, |left| State::Damaged(Box::new(left)))
+    }
+
     fn salvage(&self, name: &str, entry: &SegmentEntry) -> Option<Salvage> {
         let file = self.vfs.open(name).ok()??;
-        Salvage::open(&*file, &self.found.schema, entry).ok()
+        let log = entry.log.and_then(|log| self.vfs.open(&FileKind::Wal.name(log.number)).ok()?);
+        Salvage::open(&*file, log.as_deref(), &self.found.schema, entry).ok()
     }
 
     /// Reads all logs; keeps the commits before the first damage.
@@ -289,6 +303,10 @@ impl<'a> Repair<'a> {
                 None => Vec::new(),
             };
             let frames = Frames::new(&self.found, entry.number, &bytes);
+            if self.blind {
+                // What comes between may be in segments.
+                last = last.max(frames.before());
+            }
             let (lsn, end) = frames.valid_from(last);
             let checked = frames.check(&self.vfs.path(&name), entry, last);
             if broken {
@@ -345,11 +363,15 @@ impl<'a> Repair<'a> {
         self.settle(unsure, &mut parts, next)?;
         let mut view = View { schema, lsn: self.found.lsn, parts, calibration: None };
         for (entry, bytes) in self.found.logs.iter().zip(logs) {
-            view = Frames::new(&self.found, entry.number, bytes).apply(view)?;
+            let frames = Frames::new(&self.found, entry.number, bytes);
+            if self.blind {
+                view.lsn = view.lsn.max(frames.before());
+            }
+            view = frames.apply(view)?;
         }
         next.lsn = view.lsn;
         self.report.rows = view.live_rows();
-        write_files(self.vfs, &view, next).map(drop)
+        write_files(self.vfs, &view, next, &[]).map(drop)
     }
 
     /// The parts a source becomes: itself, or new segments of what is left.
@@ -366,6 +388,11 @@ impl<'a> Repair<'a> {
             State::Lost => {
                 self.report.lost += u64::from(entry.rows) - dead.len();
                 Ok(Vec::new())
+            }
+            State::Logged(view) => {
+                self.report.rebuilt += 1;
+                let run = logged::living(&view, &dead)?;
+                run.into_iter().map(|run| self.write_run(run, next)).collect()
             }
             State::Damaged(salvage) => {
                 self.report.rebuilt += 1;
@@ -398,11 +425,11 @@ impl<'a> Repair<'a> {
             if bytes >= RUN_BYTES {
                 bytes = 0;
                 let full = std::mem::replace(&mut run, RunBuilder::new(&schema));
-                parts.push(self.write_run(full, next)?);
+                parts.push(self.write_run(full.finish(), next)?);
             }
         }
         if run.len() > 0 {
-            parts.push(self.write_run(run, next)?);
+            parts.push(self.write_run(run.finish(), next)?);
         }
         Ok(parts)
     }
@@ -431,12 +458,12 @@ impl<'a> Repair<'a> {
         }
     }
 
-    fn write_run(&self, run: RunBuilder, next: &mut Manifest) -> Result<Arc<Part>> {
+    fn write_run(&self, run: Run, next: &mut Manifest) -> Result<Arc<Part>> {
         let number = next.take_number();
         next.segments.push(SegmentEntry::planned(number));
-        let part = Arc::new(Part::new(Arc::new(run.finish()), Arc::default(), None));
+        let part = Arc::new(Part::new(Arc::new(run), Arc::default(), None));
         let (owner, schema) = (next.owner(), &self.found.schema);
-        let entry = write_parts(self.vfs, owner, schema, number, &[part], &|_| Ok(()))?;
+        let entry = write_parts(self.vfs, owner, schema, number, &[part], &[], &|_| Ok(()))?;
         *next.segments.last_mut().expect("pushed") = entry;
         self.vfs.sync_dir()?;
         self.open(&entry, RoaringBitmap::new())
