@@ -16,7 +16,8 @@ use support::{
     sure_answers, vector,
 };
 
-/// Three segments, two of them with tombstones, and a log of five commits.
+/// Four segments, two of them with tombstones and one that keeps its log, and a log of
+/// five commits.
 struct Sample {
     clean: Folder,
     unclean: Folder,
@@ -41,6 +42,15 @@ fn put(collection: &Collection, ids: std::ops::Range<u64>, salt: u64) {
     batch.commit().expect("commit");
 }
 
+/// Rows without payloads: their vectors are most of the log.
+fn put_bare(collection: &Collection, ids: std::ops::Range<u64>) {
+    let mut batch = collection.batch();
+    for id in ids {
+        batch.upsert(id, &vector(id, DIMS), ()).expect("upsert");
+    }
+    batch.commit().expect("commit");
+}
+
 fn build(folder: &Folder, salt: u64) -> Sample {
     let mut history = Vec::new();
     let collection = folder.create(schema(), Options::new()).expect("create");
@@ -54,6 +64,8 @@ fn build(folder: &Folder, salt: u64) -> Sample {
         step(&|c| c.delete(first + 4).expect("delete"));
         step(&|c| c.flush().expect("flush"));
     }
+    step(&|c| put_bare(c, 100..110));
+    step(&|c| c.flush().expect("flush"));
     step(&|c| put(c, 10..12, salt + 2));
     step(&|c| c.delete(25).expect("delete"));
     step(&|c| c.flush().expect("flush"));
@@ -65,6 +77,8 @@ fn build(folder: &Folder, salt: u64) -> Sample {
     }
     history.push(folder.fork());
     let unclean = folder.fork();
+    let logs = unclean.names().into_iter().filter(|name| name.starts_with("wal-"));
+    assert_eq!(logs.count(), 2, "one that a segment keeps, one for recovery");
     drop(collection);
     history.push(folder.fork());
     Sample { clean: folder.fork(), unclean, states, history }

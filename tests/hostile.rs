@@ -14,7 +14,7 @@ use matryo::{Error, FieldKind, IdKind, Metric, Options, Precision, RowId, Schema
 use support::forge::{field, number, reseal_all, shift, size_of, use_all};
 use support::{Rng, files, folder_of, long, read_only, vector};
 
-const DIMS: usize = 8;
+const DIMS: usize = 12;
 
 fn sample(metric: Metric, stored: Precision, ids: IdKind) -> Folder {
     let folder = Folder::default();
@@ -25,6 +25,13 @@ fn sample(metric: Metric, stored: Precision, ids: IdKind) -> Folder {
         IdKind::U64 => RowId::U64(n),
         IdKind::Str => RowId::from(format!("row {n}")),
     };
+    // Rows whose vectors stay in the log, where they are long enough.
+    let mut batch = collection.batch();
+    for n in 20..30 {
+        batch.upsert(id(n), &vector(n, DIMS), ()).expect("upsert");
+    }
+    batch.commit().expect("commit");
+    collection.flush().expect("flush");
     for first in [0, 6, 12] {
         let mut batch = collection.batch();
         for n in first..first + 6 {
@@ -107,7 +114,17 @@ fn forged_bytes_of_a_collection_of_strings() {
 /// Fields of counts, lengths and offsets, to the values that overflow.
 #[test]
 fn forged_sizes() {
-    let good = files(&sample(Metric::Dot, Precision::BF16, IdKind::Str));
+    forge_sizes(&files(&sample(Metric::Dot, Precision::BF16, IdKind::Str)));
+}
+
+#[test]
+fn forged_sizes_where_a_log_has_the_vectors() {
+    let good = files(&sample(Metric::Cosine, Precision::F32, IdKind::U64));
+    assert_eq!(good.iter().filter(|(name, _)| name.starts_with("wal-")).count(), 2, "a kept log");
+    forge_sizes(&good);
+}
+
+fn forge_sizes(good: &[(String, Vec<u8>)]) {
     let huge = [0, 1, 7, 63, 4095, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 62, 1 << 63, u64::MAX];
     let mut tried = 0;
     for at in 0..good.len() {
@@ -119,15 +136,15 @@ fn forged_sizes() {
                 let (table, regions) = (get("TABLE_AT") as usize, get("REGIONS") as usize);
                 let entries = (0..regions).map(|n| table + n * size_of("region_entry"));
                 let of = |entry, name| number(bytes, shift(field("region_entry", name), entry));
-                let indexes = entries.clone().filter(|entry| of(*entry, "KIND") == 9);
+                let indexes = entries.clone().filter(|entry| [9, 14].contains(&of(*entry, "KIND")));
                 let indexes = indexes.map(|entry| of(entry, "OFFSET") as usize);
                 let starts = [footer].into_iter().chain(entries.clone()).chain(indexes).collect();
-                (&["segment_footer", "region_entry", "field_index"], starts)
+                (&["segment_footer", "region_entry", "field_index", "place_entry"], starts)
             }
             Some("wal") => (&["wal_frame"], vec![64]),
             Some("MANIFEST") => (
                 &["manifest_body", "segment_entry", "log_entry"],
-                vec![64, bytes.len() - 2 * 40 - 24, bytes.len() - 40 - 24, bytes.len() - 24],
+                (0..4).map(|n| bytes.len() - 24 - n * 64).chain([64]).collect(),
             ),
             _ => (&["file_header"], vec![0]),
         };
@@ -137,7 +154,7 @@ fn forged_sizes() {
                 starts.iter().flat_map(|s| layout.2.iter().map(move |f| (s, f)))
             {
                 for value in huge {
-                    let mut bad = good.clone();
+                    let mut bad = good.to_vec();
                     let width = (*size).min(8);
                     let Some(to) = bad[at].1.get_mut(start + offset..start + offset + width) else {
                         continue;
@@ -159,7 +176,8 @@ fn forged_sizes() {
 fn forged_vectors_in_a_log_are_refused() {
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut files = files(&sample(Metric::Cosine, Precision::F32, IdKind::U64));
-        let (_, log) = files.iter_mut().find(|f| f.0.starts_with("wal-")).expect("is there");
+        let logs = files.iter_mut().filter(|f| f.0.starts_with("wal-"));
+        let (_, log) = logs.last().expect("the one that is replayed");
         let vector = 64 + size_of("wal_frame") + 1 + 8;
         log[vector..vector + 4].copy_from_slice(&value.to_le_bytes());
         reseal_all(&mut files);

@@ -8,14 +8,33 @@ use support::{DIMS, files, folder_of, read_only, schema, vector};
 
 type Files = Vec<(String, Vec<u8>)>;
 
-/// Two segments, tombstones, a sealed log and one that was not closed.
+/// Two segments, tombstones, a sealed log and one that was not closed. The payloads are so
+/// long that segments have their vectors themselves.
 fn make() -> Files {
+    let files = made_with(&"text ".repeat(20));
+    assert_eq!(logs(&files).count(), 2);
+    files
+}
+
+/// The same where each segment keeps the log that has its vectors.
+fn make_kept() -> Files {
+    let files = made_with("");
+    assert_eq!(logs(&files).count(), 4);
+    files
+}
+
+fn logs(files: &Files) -> impl Iterator<Item = &(String, Vec<u8>)> {
+    files.iter().filter(|(name, _)| name.starts_with("wal-"))
+}
+
+fn made_with(text: &str) -> Files {
     let folder = Folder::default();
     let collection = folder.create(schema(), Options::new()).expect("create");
     let put = |collection: &Collection, ids: std::ops::Range<u64>| {
         let mut batch = collection.batch();
         for id in ids {
-            batch.upsert(id, &vector(id, DIMS), json!({"n": id})).expect("fits");
+            let payload = if text.is_empty() { json!({"n": id}) } else { json!({"n": text}) };
+            batch.upsert(id, &vector(id, DIMS), payload).expect("fits");
         }
         batch.commit().expect("commit");
     };
@@ -73,26 +92,47 @@ fn an_intact_collection_is_left_alone() {
 /// was there before, to the bit; every row that is not was reported.
 #[test]
 fn any_damaged_byte_leaves_the_other_rows() {
-    let good = make();
-    let all = rows(&folder_of(&good).open(read_only()).expect("open"));
+    any_damaged_byte(&make(), &[]);
+}
+
+/// Whatever is damaged of a segment that keeps its log, the log has all rows; of a damaged
+/// log, the segment finds all vectors but the one that was hit.
+#[test]
+fn any_damaged_byte_of_a_segment_or_of_the_log_it_keeps_leaves_the_other_rows() {
+    let good = make_kept();
+    let kept: Vec<_> = logs(&good).take(2).map(|(name, _)| name.as_str()).collect();
+    any_damaged_byte(&good, &kept);
+}
+
+/// `kept` are names of the logs that segments keep, if they do.
+fn any_damaged_byte(good: &Files, kept: &[&str]) {
+    let all = rows(&folder_of(good).open(read_only()).expect("open"));
     let step = if support::long() { 1 } else { 89 };
     for (name, bytes) in good.iter().filter(|(name, _)| name != "MANIFEST" && name != "LOCK") {
         for at in (0..bytes.len()).step_by(step) {
-            let folder = folder_of(&good);
+            let folder = folder_of(good);
             let mut bad = bytes.clone();
             bad[at] ^= 0x41;
             folder.write(name, bad.clone());
             let report = repair(&folder);
+            let is_kept = kept.contains(&name.as_str());
+            let live = name.starts_with("wal-") && !is_kept;
             if report.was_intact() {
-                assert!(name.starts_with("wal-"), "{name} {at}: only an end may be torn");
+                assert!(live, "{name} {at}: only an end may be torn");
                 continue;
             }
             let there = healthy(&folder);
-            let at_large =
-                |row| all.contains(row) || report.undeleted > 0 || name.starts_with("wal-");
+            let at_large = |row| all.contains(row) || report.undeleted > 0 || live;
             assert!(there.iter().all(at_large), "{name} {at}");
+            let lost = all.len().saturating_sub(there.len());
+            if is_kept {
+                assert_eq!((report.rebuilt, report.lost, report.undeleted), (1, lost as u64, 0));
+                assert!(lost <= 1, "{name} {at}: {lost} rows lost");
+            }
+            if name.starts_with("seg-") && !kept.is_empty() {
+                assert_eq!((report.rebuilt, lost, report.lost), (1, 0, 0), "{name} {at}");
+            }
             if name.starts_with("seg-") {
-                let lost = all.len() - there.len();
                 assert_eq!(report.lost, lost as u64, "{name} {at}");
                 // Without the table of regions nothing of a segment can be trusted.
                 let table = number(bytes, bytes.len() - 64);
@@ -101,8 +141,8 @@ fn any_damaged_byte_leaves_the_other_rows() {
                 assert_eq!(report.undeleted, 0, "{name} {at}");
             }
             assert_eq!(report.rows, there.len() as u64);
-            let kept = format!("damaged-1-{name}");
-            assert_eq!(folder.read(&kept).as_ref(), Some(&bad), "{name} {at}: evidence");
+            let aside = format!("damaged-1-{name}");
+            assert_eq!(folder.read(&aside).as_ref(), Some(&bad), "{name} {at}: evidence");
         }
     }
 }
@@ -247,7 +287,7 @@ fn lost_tombstones_bring_back_deleted_rows_but_no_second_version() {
 #[test]
 fn a_damaged_log_keeps_the_commits_before_the_damage() {
     let good = make();
-    let logs: Vec<_> = good.iter().filter(|(name, _)| name.starts_with("wal-")).collect();
+    let logs: Vec<_> = logs(&good).collect();
     let folder = folder_of(&good);
     let mut bad = logs[0].1.clone();
     bad[100] ^= 1;
@@ -261,10 +301,15 @@ fn a_damaged_log_keeps_the_commits_before_the_damage() {
 
 #[test]
 fn without_a_manifest_the_schema_must_be_given() {
-    let good = make();
-    let all = rows(&folder_of(&good).open(read_only()).expect("open"));
+    for (good, count) in [(make(), 2), (make_kept(), 4)] {
+        without_a_manifest(&good, count);
+    }
+}
+
+fn without_a_manifest(good: &Files, logs: usize) {
+    let all = rows(&folder_of(good).open(read_only()).expect("open"));
     for missing in [true, false] {
-        let folder = folder_of(&good);
+        let folder = folder_of(good);
         if missing {
             folder.remove("MANIFEST");
         } else {
@@ -274,7 +319,7 @@ fn without_a_manifest_the_schema_must_be_given() {
         }
         let before = files(&folder);
         let refused = folder.repair(&RepairOptions::new()).expect_err("no schema");
-        assert!(refused.to_string().contains("2 segments and 2 logs"), "{refused}");
+        assert!(refused.to_string().contains(&format!("2 segments and {logs} logs")), "{refused}");
         assert_eq!(files(&folder), before);
         let report = folder.repair(&RepairOptions::new().schema(schema())).expect("repairs");
         assert_eq!((report.lost, report.commits_lost), (0, 0), "{report:?}");
@@ -312,6 +357,52 @@ fn a_missing_or_cut_segment_is_lost_and_the_rest_is_not() {
     let folder = folder_of(&good);
     folder.write(name, [bytes.as_slice(), &[7; 100]].concat());
     assert_eq!((repair(&folder).lost, healthy(&folder).len()), (0, 318));
+}
+
+/// The log that a segment keeps has its rows, and without that log the segment has none.
+#[test]
+fn a_lost_segment_or_kept_log_costs_what_only_it_had() {
+    let good = make_kept();
+    let all = rows(&folder_of(&good).open(read_only()).expect("open"));
+    let (name, bytes) = segment(&good);
+    for cut in [None, Some(bytes.len() - 1), Some(5000), Some(0)] {
+        let folder = folder_of(&good);
+        match cut {
+            None => folder.remove(name),
+            Some(len) => folder.write(name, bytes[..len].to_vec()),
+        }
+        let report = repair(&folder);
+        assert_eq!((report.rebuilt, report.lost, report.rows), (1, 0, 318), "{cut:?}");
+        assert_eq!(healthy(&folder), all);
+    }
+    let (log, bytes) = logs(&good).next().expect("there");
+    for (cut, lost) in [(None, 189), (Some(bytes.len() - 1), 0), (Some(bytes.len() / 2), 90)] {
+        let folder = folder_of(&good);
+        match cut {
+            None => folder.remove(log),
+            Some(len) => folder.write(log, bytes[..len].to_vec()),
+        }
+        let report = repair(&folder);
+        assert_eq!(report.lost, lost, "{cut:?}");
+        assert_eq!(healthy(&folder).len() as u64, 318 - report.lost, "{cut:?}");
+    }
+}
+
+/// Without the manifest, and without what says that a log is kept, the log is replayed.
+#[test]
+fn without_a_manifest_and_a_segment_its_log_is_enough() {
+    let good = make_kept();
+    let all = rows(&folder_of(&good).open(read_only()).expect("open"));
+    for which in 0..2 {
+        let folder = folder_of(&good);
+        folder.remove("MANIFEST");
+        let segments = good.iter().filter(|(name, _)| name.starts_with("seg-"));
+        folder.remove(segments.map(|f| &f.0).nth(which).expect("there"));
+        let report = folder.repair(&RepairOptions::new().schema(schema())).expect("repairs");
+        let there = healthy(&folder);
+        assert!(all.iter().all(|row| there.contains(row)), "{which}: {report:?}");
+        assert!(there.len() <= all.len() + 1, "{which}: at most the one that was deleted");
+    }
 }
 
 #[test]

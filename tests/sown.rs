@@ -30,7 +30,7 @@ enum By {
 
 const POWER: By = By::PowerLoss(Durability::Full);
 
-const BUGS: [(Wrong, By); 47] = [
+const BUGS: [(Wrong, By); 50] = [
     (Wrong::Folder(Flaw::NoDirSync), POWER),
     (Wrong::Folder(Flaw::NoDirSyncAfterRename), POWER),
     (Wrong::Folder(Flaw::NoDirSyncAfterCreate), POWER),
@@ -50,6 +50,9 @@ const BUGS: [(Wrong, By); 47] = [
     (Wrong::Engine(Bug::FolderNotSyncedAfterInstall), POWER),
     (Wrong::Engine(Bug::RemovedBeforeInstall), POWER),
     (Wrong::Engine(Bug::NumbersReused), POWER),
+    (Wrong::Engine(Bug::KeptLogUnnamed), POWER),
+    (Wrong::Engine(Bug::KeptLogNotSynced), By::PowerLoss(Durability::Buffered)),
+    (Wrong::Engine(Bug::LoggedNotChecked), By::Damage),
     (Wrong::Engine(Bug::FlushForgetsDead), POWER),
     (Wrong::Engine(Bug::FlushKeepsLsn), POWER),
     (Wrong::Engine(Bug::FlushBeforeLogSync), By::PowerLoss(Durability::Buffered)),

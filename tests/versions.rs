@@ -7,7 +7,8 @@ use matryo::{Collection, CopyOptions, Error, Funnel, Options, RepairOptions, Res
 use support::forge::{field, reseal_all};
 use support::{DIMS, crc32, files, folder_of, read_only, schema, sure_answers, vector};
 
-/// Two segments, one with tombstones and one with a graph; rows in a log that was not closed.
+/// Two segments that keep their logs, one with tombstones and one with a graph; rows in a log
+/// that was not closed.
 fn sample() -> Folder {
     let folder = Folder::default();
     let collection = folder.create(schema(), Options::new()).expect("create");
@@ -25,7 +26,7 @@ fn sample() -> Folder {
     put(60..64);
     let left = folder.fork();
     let kinds: Vec<_> = left.names().iter().map(|name| name[..3].to_owned()).collect();
-    assert_eq!(kinds, ["MAN", "del", "gra", "seg", "seg", "wal"]);
+    assert_eq!(kinds, ["MAN", "del", "gra", "seg", "seg", "wal", "wal", "wal"]);
     left
 }
 

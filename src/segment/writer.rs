@@ -51,7 +51,7 @@ pub(crate) fn write(
 }
 
 /// The log that has the vectors of all rows, and where. None where several have them, or
-/// where less than three quarters of it are these vectors: the rest, rows that are dead
+/// where less than two thirds of it are these vectors: the rest, rows that are dead
 /// and payloads, would lie on the medium until the segment is merged.
 fn places(schema: &Schema, rows: &[Source], logs: &[LogEntry]) -> Option<(LogEntry, Vec<u64>)> {
     let place = |(source, row): &Source| source.logged(*row);
@@ -60,7 +60,7 @@ fn places(schema: &Schema, rows: &[Source], logs: &[LogEntry]) -> Option<(LogEnt
     let here = |row| place(row).filter(|place| place.log == log.number);
     let places = rows.iter().map(|row| Some(here(row)?.at)).collect::<Option<Vec<_>>>()?;
     let vectors = (rows.len() * schema.vector_bytes()) as u64;
-    (vectors * 4 >= log.len * 3).then_some((log, places))
+    (vectors * 3 >= log.len * 2).then_some((log, places))
 }
 
 /// Writes vectors, or where a log has them, and gathers ids. Every id comes at most once.

@@ -34,10 +34,11 @@ pub(crate) fn shift(range: Range<usize>, by: usize) -> Range<usize> {
 }
 
 /// Makes all checksums of one file right again, and returns what the manifest
-/// should say of it.
-fn reseal(name: &str, bytes: &mut [u8]) -> u32 {
+/// should say of it. `logs` are right already; vectors have so many bytes.
+fn reseal(name: &str, bytes: &mut [u8], logs: &Files, vector_bytes: usize) -> u32 {
     let mut vouched = 0;
     if name.starts_with("seg-") {
+        reseal_places(bytes, logs, vector_bytes);
         vouched = reseal_segment(bytes);
     } else if name.starts_with("wal-") {
         reseal_log(bytes);
@@ -50,6 +51,42 @@ fn reseal(name: &str, bytes: &mut [u8]) -> u32 {
         put_crc(bytes, field("file_header", "HEADER_CRC"), crc);
     }
     vouched
+}
+
+type Files = Vec<(String, Vec<u8>)>;
+
+/// The log with this number.
+fn log(logs: &Files, number: u64) -> Option<&[u8]> {
+    let name = format!("wal-{number:010}");
+    logs.iter().find(|(found, _)| *found == name).map(|(_, bytes)| bytes.as_slice())
+}
+
+/// What a segment says of the log that it keeps, and of the vectors in it.
+fn reseal_places(bytes: &mut [u8], logs: &Files, vector_bytes: usize) {
+    const PLACES: u64 = 14;
+    let Some(footer) = bytes.len().checked_sub(size_of("segment_footer")) else { return };
+    let of_footer = |name| shift(field("segment_footer", name), footer);
+    let Some(log) = log(logs, number(bytes, of_footer("LOG"))) else { return };
+    let whole = number(bytes, of_footer("LOG_LEN")) as usize;
+    if let Some(crc) = log.get(..whole).map(crc32) {
+        put_crc(bytes, of_footer("LOG_CRC"), crc);
+    }
+    let table = number(bytes, of_footer("TABLE_AT")) as usize;
+    for region in 0..number(bytes, of_footer("REGIONS")).min(64) as usize {
+        let at = table.wrapping_add(region * size_of("region_entry"));
+        let get = |name| number(bytes, shift(field("region_entry", name), at)) as usize;
+        let (kind, start, len) = (get("KIND") as u64, get("OFFSET"), get("REGION_LEN"));
+        if kind != PLACES {
+            continue;
+        }
+        for row in 0..(len / size_of("place_entry")).min(10_000) {
+            let place = start.wrapping_add(row * size_of("place_entry"));
+            let from = number(bytes, shift(field("place_entry", "OFFSET"), place)) as usize;
+            if let Some(vector) = log.get(from..from.saturating_add(vector_bytes)) {
+                put_crc(bytes, shift(field("place_entry", "VECTOR_CRC"), place), crc32(vector));
+            }
+        }
+    }
 }
 
 fn reseal_segment(bytes: &mut [u8]) -> u32 {
@@ -102,9 +139,19 @@ fn reseal_log(bytes: &mut [u8]) {
 
 /// Makes all checksums right: of the files, then of the manifest that names them.
 pub(crate) fn reseal_all(files: &mut [(String, Vec<u8>)]) {
-    let mut vouched = Vec::new();
-    for (name, bytes) in files.iter_mut().filter(|f| f.0 != "MANIFEST") {
-        vouched.push((name.clone(), reseal(name, bytes), bytes.clone()));
+    let manifest = files.iter().find(|f| f.0 == "MANIFEST").map_or(&[][..], |f| &f.1);
+    // The schema begins with dimensions, metric and stored precision.
+    let schema = 64 + size_of("manifest_body");
+    let component = if number(manifest, schema + 5..schema + 6) == 0 { 4 } else { 2 };
+    let vector_bytes = number(manifest, schema..schema + 4) as usize * component;
+    let (mut vouched, mut logs) = (Vec::new(), Files::new());
+    let is_log = |name: &str| name.starts_with("wal-");
+    for (name, bytes) in files.iter_mut().filter(|f| is_log(&f.0)) {
+        vouched.push((name.clone(), reseal(name, bytes, &logs, 0), bytes.clone()));
+        logs.push((name.clone(), bytes.clone()));
+    }
+    for (name, bytes) in files.iter_mut().filter(|f| f.0 != "MANIFEST" && !is_log(&f.0)) {
+        vouched.push((name.clone(), reseal(name, bytes, &logs, vector_bytes), bytes.clone()));
     }
     let vouched = |name: &str| vouched.iter().find(|v| v.0 == name);
     let Some((_, manifest)) = files.iter_mut().find(|f| f.0 == "MANIFEST") else { return };
@@ -119,6 +166,11 @@ pub(crate) fn reseal_all(files: &mut [(String, Vec<u8>)]) {
         if let Some(v) = vouched(&tombstones) {
             put_crc(manifest, shift(field("segment_entry", "TOMBSTONES_CRC"), at), v.1);
         }
+        let kept = log(&logs, get(manifest, "segment_entry", "LOG", at) as u64);
+        let len = get(manifest, "segment_entry", "LOG_LEN", at);
+        if let Some(crc) = kept.and_then(|log| log.get(..len)).map(crc32) {
+            put_crc(manifest, shift(field("segment_entry", "LOG_CRC"), at), crc);
+        }
         at += size_of("segment_entry");
     }
     for _ in 0..get(manifest, "manifest_body", "LOGS", 64).min(100) {
@@ -129,7 +181,7 @@ pub(crate) fn reseal_all(files: &mut [(String, Vec<u8>)]) {
         }
         at += size_of("log_entry");
     }
-    reseal("MANIFEST", manifest);
+    reseal("MANIFEST", manifest, &logs, vector_bytes);
 }
 
 /// Does all there is to do with a collection, and lets no error through that

@@ -6,7 +6,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::manifest::{LogEntry, Manifest, SegmentEntry};
 use crate::schema::Schema;
 use crate::segment::format::Footer;
-use crate::types::{FileNumber, Lsn};
+use crate::types::FileNumber;
 use crate::vfs::{ReadFile, Vfs, read_all};
 
 use super::super::open::MAX_LOG;
@@ -54,7 +54,7 @@ pub(super) fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifes
             FileKind::Segment => made.segments.extend(entry_of(&*file, number)?),
             // What a segment keeps is not replayed.
             FileKind::Wal if kept.contains(&number) => {}
-            FileKind::Wal => made.logs.push(log_of(&*file, number, &mut made.lsn)?),
+            FileKind::Wal => made.logs.push(log_of(&*file, number)?),
             // Only the manifest knew of which segment a graph is; it is built again.
             FileKind::Tombstones | FileKind::Graph | FileKind::Manifest => {}
         }
@@ -82,13 +82,9 @@ fn entry_of(file: &dyn ReadFile, number: FileNumber) -> Result<Option<SegmentEnt
     Ok(footer.map(|footer| SegmentEntry { len: file.len(), ..footer.entry(number) }))
 }
 
-/// The entry of a log, and the LSN before its first commit if it is the first.
-fn log_of(file: &dyn ReadFile, number: FileNumber, lsn: &mut Lsn) -> Result<LogEntry> {
+/// The entry of a log, of which only the header is vouched for.
+fn log_of(file: &dyn ReadFile, number: FileNumber) -> Result<LogEntry> {
     let bytes = read_all(file, MAX_LOG)?;
     let header = bytes.field(0..FileHeader::LEN.min(bytes.len()));
-    let first = bytes.get(FileHeader::LEN + 8..FileHeader::LEN + 16);
-    if let (Lsn(0), Some(first)) = (*lsn, first) {
-        *lsn = Lsn(first.u64(0..8).saturating_sub(1));
-    }
     Ok(LogEntry { number, len: header.len() as u64, crc: crc32(header), sealed: false })
 }
