@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::encode::RowEncoder;
 use super::{Collection, commit};
 use crate::error::{Error, Result};
+use crate::sync::atomic::Ordering;
 use crate::types::{MAX_ID_BYTES, RowId};
 use crate::wal::format::{Frame, MAX_BODY};
 use crate::wal::ops;
@@ -26,7 +27,9 @@ pub struct Batch<'c> {
 
 impl<'c> Batch<'c> {
     pub(super) fn new(collection: &'c Collection) -> Self {
-        let (frame, encoder) = (Frame::new(), RowEncoder::default());
+        // Often as long as the last: then it need not be moved while it grows.
+        let last = collection.shared.batch_bytes.load(Ordering::Relaxed);
+        let (frame, encoder) = (Frame::for_body(last), RowEncoder::default());
         Self { collection, frame, operations: 0, upserts: 0, encoder }
     }
 
@@ -100,6 +103,7 @@ impl<'c> Batch<'c> {
             return Ok(());
         }
         let adds = self.upserts > 0;
+        self.collection.shared.batch_bytes.store(self.frame.body_len(), Ordering::Relaxed);
         commit::commit(&self.collection.shared, self.operations, adds, self.frame)
     }
 

@@ -74,7 +74,7 @@ use crate::filter::Filter;
 use crate::query::{self, Search, SearchBatch};
 use crate::schema::{EmbedderId, Schema};
 use crate::sown::{Bug, sown};
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex, MutexGuard, RwLock};
 use crate::types::RowId;
@@ -135,6 +135,8 @@ struct Shared {
     flushed: Condvar,
     /// The thread that merges segments.
     merges: Mutex<Option<JoinHandle<()>>>,
+    /// Bytes of the last batch that was committed.
+    batch_bytes: AtomicUsize,
     closing: AtomicBool,
     /// Whether somebody has searched since the last calibration in the background.
     searched: AtomicBool,

@@ -20,7 +20,7 @@ use crate::manifest::{self, LogEntry, Manifest, SegmentEntry};
 use crate::schema::Schema;
 use crate::segment::reader::Segment;
 use crate::sown::{Bug, sown};
-use crate::sync::atomic::AtomicBool;
+use crate::sync::atomic::{AtomicBool, AtomicUsize};
 use crate::sync::{Condvar, Mutex, RwLock};
 use crate::types::{FileNumber, Lsn};
 use crate::vfs::disk::{self, Disk, TEMP_PREFIX};
@@ -148,6 +148,7 @@ fn handle(
         compacting: Mutex::new(()),
         flushed: Condvar::new(),
         merges: Mutex::default(),
+        batch_bytes: AtomicUsize::new(0),
         closing: AtomicBool::new(false),
         searched: AtomicBool::new(false),
         background_error: Mutex::new(None),

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::kernel::Precision;
+use bytemuck::NoUninit;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use std::fmt;
@@ -34,21 +35,21 @@ impl Precision {
         for (r, run) in vector.chunks(RUN).enumerate() {
             let infinite = match self {
                 Self::F32 => {
-                    put(out, run, f32::to_le_bytes);
-                    None
+                    put(out, vector, f32::to_le_bytes);
+                    return Ok(());
                 }
                 Self::F16 => {
                     let mut halves = [f16::ZERO; RUN];
                     let halves = &mut halves[..run.len()];
                     halves.convert_from_f32_slice(run);
-                    put(out, halves, f16::to_le_bytes);
+                    put(out, halves.reinterpret_cast(), u16::to_le_bytes);
                     halves.iter().zip(run).position(|(h, v)| h.is_infinite() && v.is_finite())
                 }
                 Self::BF16 => {
                     let mut halves = [bf16::ZERO; RUN];
                     let halves = &mut halves[..run.len()];
                     halves.convert_from_f32_slice(run);
-                    put(out, halves, bf16::to_le_bytes);
+                    put(out, halves.reinterpret_cast(), u16::to_le_bytes);
                     halves.iter().zip(run).position(|(h, v)| h.is_infinite() && v.is_finite())
                 }
             };
@@ -94,13 +95,12 @@ impl fmt::Display for Precision {
     }
 }
 
-/// Appends values as bytes: a plain copy where the machine is little-endian,
-/// which an iterator over bytes is not.
-fn put<T: Copy, const N: usize>(out: &mut Vec<u8>, values: &[T], bytes: impl Fn(T) -> [u8; N]) {
-    let start = out.len();
-    out.resize(start + values.len() * N, 0);
-    for (to, value) in out[start..].as_chunks_mut().0.iter_mut().zip(values) {
-        *to = bytes(*value);
+/// Appends values as little-endian bytes: where the machine is, a plain copy.
+fn put<T: NoUninit, const N: usize>(out: &mut Vec<u8>, values: &[T], bytes: impl Fn(T) -> [u8; N]) {
+    if cfg!(target_endian = "little") {
+        out.extend_from_slice(bytemuck::cast_slice(values));
+    } else {
+        values.iter().for_each(|value| out.extend(bytes(*value)));
     }
 }
 

@@ -1,6 +1,8 @@
 //! Bytes of a frame: FORMAT.md, section "Write-ahead log".
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
+use std::convert::Infallible;
+
 use crate::codec::header::CollectionId;
 use crate::codec::{Fields, crc32, crc32_of, layout, put};
 use crate::rows::{Held, LogPlace};
@@ -62,18 +64,22 @@ impl Frame {
     /// Where the body begins.
     pub(crate) const BODY: usize = wal_frame::LEN;
 
-    pub(crate) fn new() -> Self {
-        Self::of(&[])
+    /// A frame without a body yet, with room for one of `len` bytes.
+    pub(crate) fn for_body(len: usize) -> Self {
+        let mut bytes = Vec::with_capacity(Self::BODY + len + ALIGN);
+        bytes.resize(Self::BODY, 0);
+        Self { bytes, body_len: 0, body_crc: crc32fast::Hasher::new(), logged: None }
     }
 
     /// A frame with this body.
     pub(crate) fn of(body: &[u8]) -> Self {
-        let mut bytes = Vec::with_capacity(Self::BODY + body.len() + ALIGN);
-        bytes.resize(Self::BODY, 0);
-        bytes.extend_from_slice(body);
-        let mut body_crc = crc32fast::Hasher::new();
-        body_crc.update(body);
-        Self { bytes, body_len: body.len(), body_crc, logged: None }
+        let mut frame = Self::for_body(body.len());
+        let add = |out: &mut Vec<u8>| {
+            out.extend_from_slice(body);
+            Ok::<_, Infallible>(())
+        };
+        let Ok(()) = frame.grow(add);
+        frame
     }
 
     /// Lets `add` append to the body. Where it fails the body is as it was.
