@@ -117,25 +117,36 @@ impl<'q> RerankQuery<'q> {
 /// # Panics
 /// When `row` is shorter than the query.
 pub fn rerank_dot(query: &RerankQuery<'_>, row: &[u8]) -> f64 {
-    let found = match query {
+    match query {
         RerankQuery::F32(q) => match bytemuck::try_cast_slice(&row[..q.len() * 4]) {
-            Ok(row) => f32::dot(q, row),
-            Err(_) => f32::dot(q, &words(&row[..q.len() * 4], f32::from_le_bytes)),
+            Ok(row) => f32::dot(q, row).expect("both sides have one length"),
+            Err(_) => dot_of(q, &row[..q.len() * 4], f32::from_le_bytes),
         },
-        RerankQuery::F16(q) => simsimd::f16::dot(
-            q,
-            &words(&row[..q.len() * 2], |b| simsimd::f16(u16::from_le_bytes(b))),
-        ),
-        RerankQuery::BF16(q) => simsimd::bf16::dot(
-            q,
-            &words(&row[..q.len() * 2], |b| simsimd::bf16(u16::from_le_bytes(b))),
-        ),
-    };
-    found.expect("both sides have one length")
+        RerankQuery::F16(q) => {
+            dot_of(q, &row[..q.len() * 2], |b| simsimd::f16(u16::from_le_bytes(b)))
+        }
+        RerankQuery::BF16(q) => {
+            dot_of(q, &row[..q.len() * 2], |b| simsimd::bf16(u16::from_le_bytes(b)))
+        }
+    }
 }
 
-fn words<const N: usize, T>(row: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
-    row.as_chunks().0.iter().map(|&b| read(b)).collect()
+/// Components that are brought to an address fit for their type at once.
+const PIECE: usize = 512;
+
+/// The product with a row that may begin at any byte, as in a log.
+fn dot_of<T: SpatialSimilarity + Copy, const N: usize>(
+    query: &[T],
+    row: &[u8],
+    read: impl Fn([u8; N]) -> T,
+) -> f64 {
+    let mut sum = 0.0;
+    for (query, bytes) in query.chunks(PIECE).zip(row.chunks(PIECE * N)) {
+        let mut piece = [read([0; N]); PIECE];
+        piece.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, bytes)| *to = read(*bytes));
+        sum += T::dot(query, &piece[..query.len()]).expect("both sides have one length");
+    }
+    sum
 }
 
 /// What a walk over rows adds up: products.
