@@ -355,6 +355,10 @@ mod tests {
         }
     }
 
+    fn kept(m: &mut Manifest, change: fn(&mut LogEntry)) {
+        m.segments[0].log.iter_mut().for_each(change);
+    }
+
     #[test]
     fn a_body_that_contradicts_itself_is_refused_even_with_right_checksums() {
         let wrong = |change: fn(&mut Manifest)| {
@@ -381,9 +385,6 @@ mod tests {
         assert!(wrong(|m| m.next_file = FileNumber(u64::MAX)), "no next file number");
         assert!(wrong(|m| m.generation = u64::MAX), "no next generation");
         assert!(wrong(|m| m.logs[1].len = 63), "shorter than a header");
-        fn kept(m: &mut Manifest, change: fn(&mut LogEntry)) {
-            m.segments[0].log.iter_mut().for_each(change);
-        }
         assert!(wrong(|m| kept(m, |log| log.len = 63)), "kept log shorter than a header");
         assert!(wrong(|m| kept(m, |log| log.number = FileNumber(0))), "length of no log");
         assert!(wrong(|m| kept(m, |log| log.number = FileNumber(8))), "a kept log to be replayed");

@@ -470,8 +470,10 @@ fn with_little_address_space_a_collection_opens_or_says_why_not() {
     large_collection(&path);
     let mut outcomes = Vec::new();
     for mib in [40, 60, 80, 120, 200, 600] {
-        let limit =
-            format!("export MALLOC_ARENA_MAX=1 RUST_TEST_THREADS=1; ulimit -v {};", mib << 10);
+        // A few MiB of heap are taken ahead: where the last map leaves no room at all, the next
+        // small allocation ends the process (TESTING.md, P16), and that is not tested here.
+        let malloc = "MALLOC_ARENA_MAX=1 MALLOC_TOP_PAD_=4194304";
+        let limit = format!("export {malloc} RUST_TEST_THREADS=1; ulimit -v {};", mib << 10);
         let said = output(spawn("little memory", &path, &limit));
         outcomes.push((mib, said.contains("found all"), said.contains("refused for want")));
     }

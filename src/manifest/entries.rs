@@ -128,10 +128,11 @@ impl SegmentEntry {
             && tombstones.dead < b.u32(f::ROWS)
             && (some || tombstones.crc == 0)
             && b.u32(f::RESERVED) == 0;
-        let log = LogEntry::kept(b.u64(f::LOG), b.u64(f::LOG_LEN), b.u32(f::LOG_CRC));
-        let (true, Some(log)) = (consistent, log) else {
+        if !consistent {
             return Err(FormatError::new(at, "segment entry contradicts itself"));
-        };
+        }
+        let log = LogEntry::kept(b.u64(f::LOG), b.u64(f::LOG_LEN), b.u32(f::LOG_CRC));
+        let log = log.map_err(|what| FormatError::new(at + f::LOG.start, what))?;
         Ok(Self {
             number: FileNumber(b.u64(f::FILE)),
             len: b.u64(f::FILE_LEN),
@@ -144,13 +145,17 @@ impl SegmentEntry {
 }
 
 impl LogEntry {
-    /// The log that a segment's vectors are in, or none, of number 0; `None` where the numbers
-    /// contradict each other.
-    pub(crate) fn kept(number: u64, len: u64, crc: u32) -> Option<Option<Self>> {
+    /// The log that a segment keeps; number 0 stands for none.
+    ///
+    /// # Errors
+    /// What is wrong where the numbers contradict each other.
+    pub(crate) fn kept(number: u64, len: u64, crc: u32) -> Result<Option<Self>, &'static str> {
         match number {
-            0 => (len == 0 && crc == 0).then_some(None),
-            _ if len < FileHeader::LEN as u64 => None,
-            _ => Some(Some(Self { number: FileNumber(number), len, crc, sealed: true })),
+            0 if len == 0 && crc == 0 => Ok(None),
+            1.. if len >= FileHeader::LEN as u64 => {
+                Ok(Some(Self { number: FileNumber(number), len, crc, sealed: true }))
+            }
+            _ => Err("number, length and checksum of a kept log contradict each other"),
         }
     }
 

@@ -265,7 +265,7 @@ impl Footer {
             return fail(f::RESERVED, "reserved bytes are not zero");
         }
         let log = LogEntry::kept(bytes.u64(f::LOG), bytes.u64(f::LOG_LEN), bytes.u32(f::LOG_CRC));
-        let Some(log) = log else { return fail(f::LOG, "log contradicts itself") };
+        let log = log.map_err(|what| FormatError::new(f::LOG.start, what))?;
         Ok(Self {
             table_at: bytes.u64(f::TABLE_AT),
             file_len: bytes.u64(f::FILE_LEN),
