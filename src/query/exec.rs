@@ -15,7 +15,7 @@ use super::score::{Best, Found, Rank, Scorer};
 use super::select::Selection;
 use crate::encoding::{BoundQuery, Precision, ScanScratch, StageQuery};
 use crate::error::Result;
-use crate::graph::Walk;
+use crate::graph::{RowQuery, Walk};
 use crate::kernel::topk::{Scored, TopK};
 use crate::kernel::{BLOCK, row};
 use crate::schema::Metric;
@@ -43,6 +43,7 @@ pub(super) struct Scratch {
     pub(super) shortlist: Vec<Scored>,
     pub(super) scored: Vec<Scored>,
     pub(super) walk: Walk,
+    pub(super) row_query: RowQuery,
     /// Of answers that were handed on.
     found: Vec<Vec<Found>>,
     stages: Vec<Vec<StageReport>>,
