@@ -69,6 +69,11 @@ class HnswPrefix(FaissHnswPrefix):
 
 
 class QdrantFiltered(Qdrant):
+    def declare(self, edge):
+        # Without an index of the field few of the rows that pass are found.
+        kind = edge.PayloadSchemaType.Integer
+        self.shard.update(edge.UpdateOperation.create_field_index("n", kind))
+
     def payload(self, row):
         return {"n": int(self.numbers[row])}
 

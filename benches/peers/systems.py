@@ -214,12 +214,16 @@ class Qdrant:
         vectors = edge.EdgeVectorParams(size=base.shape[1], distance=edge.Distance.Dot)
         config = edge.EdgeConfig(vectors={"v": vectors}, hnsw_config=hnsw, quantization_config=codes)
         self.shard = edge.EdgeShard.create(str(path), config)
+        self.declare(edge)
         for first in range(0, len(base), 1000):
             rows = range(first, min(first + 1000, len(base)))
             points = [edge.Point(i, {"v": base[i].tolist()}, self.payload(i)) for i in rows]
             self.shard.update(edge.UpdateOperation.upsert_points(points))
         self.shard.flush()
         self.shard.optimize()
+
+    def declare(self, edge):
+        pass
 
     def payload(self, row):
         return None

@@ -85,7 +85,9 @@ fn prepare(runs: &[Run], plan: &Entry, scratch: &mut Scratch) {
             Some((query, _)) => query.set(plan.code, run.query, plan.dims),
             None => queries.push((StageQuery::new(plan.code, run.query, plan.dims), 0.0)),
         }
-        queries[n].1 = run.reference_norm();
+        if run.view.schema.metric() != Metric::Cosine {
+            queries[n].1 = run.reference_norm();
+        }
     }
     let all = tops.len().max(runs.len());
     tops.resize_with(all, || TopK::new(0));
