@@ -177,6 +177,27 @@ impl Noise {
         }
     }
 
+    /// The error below which this share of errors lies: what [`Self::share_below`] turns back.
+    pub(crate) fn error_at(&self, share: f64) -> f32 {
+        let at = SHARES.partition_point(|p| *p <= share);
+        let point = |at: usize| Some((*self.quantiles.get(at)?, *SHARES.get(at)?));
+        let error = match (at.checked_sub(1).and_then(point), point(at)) {
+            (Some((q0, p0)), Some((q1, p1))) => q0 + (q1 - q0) * ((share - p0) / (p1 - p0)) as f32,
+            (None, Some((q0, p0))) => {
+                let step = point(1).map_or(0.0, |(q1, _)| q1 - q0).max(1e-9);
+                q0 + step * (share / p0).max(f64::MIN_POSITIVE).ln() as f32
+            }
+            (last, None) => last.map_or(0.0, |(q, _)| q),
+        };
+        error * self.scale
+    }
+
+    /// Their standard deviation: the distance of the 2nd centile from the median is some two.
+    pub(crate) fn deviation(&self) -> f32 {
+        let centile = |at: usize| self.quantiles.get(at).copied().unwrap_or(0.0);
+        (centile(15) - centile(5)) / 2.05 * self.scale
+    }
+
     /// What a search for this recall may expect, by the checks around it.
     pub(crate) fn check(&self, share: f64) -> Check {
         between(share, &self.checks, Check::mix)
@@ -323,9 +344,7 @@ impl fmt::Display for Calibration {
         writeln!(f)?;
         for noise in &self.noises {
             let code = self.codes.get(noise.stage).map_or("?", String::as_str);
-            // The distance of the 2nd centile from the median is some two deviations.
-            let centile = |at: usize| noise.quantiles.get(at).copied().unwrap_or(0.0);
-            let error = (centile(15) - centile(5)) / 2.05;
+            let error = noise.deviation() / noise.scale;
             write!(f, "{code:<14} {:>5} {error:>7.4}", noise.dims)?;
             cells(f, &noise.checks)?;
         }

@@ -317,7 +317,7 @@ pub fn read_model_directory(dir: &std::path::Path, texts: &[&str]) -> Result<usi
 /// Scan and row kernels, and the collector of the best rows.
 pub mod kernel {
     pub use crate::kernel::row;
-    pub use crate::kernel::topk::{Scored, TopK};
+    pub use crate::kernel::topk::{Collect, Near, Scored, TopK};
     pub use crate::kernel::{
         BLOCK, BitPlanes, ByteLanes, Isa, PASS, bit_dots, byte_dots, byte_squares, nibble_dots,
         nibble_dots_of_four,

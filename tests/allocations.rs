@@ -113,6 +113,37 @@ fn a_prepared_search_allocates_nothing_once_it_has_answered() {
 }
 
 #[test]
+fn a_walk_over_a_graph_allocates_nothing_either() {
+    for dims in [100, 600] {
+        let collection = filled(5000, dims, Precision::F16);
+        assert_eq!(collection.build_graphs().expect("build").rows, 5000);
+        let mut rng = Rng(8);
+        let queries: Vec<_> = (0..4).map(|_| rng.vector(dims)).collect();
+        for calibrated in [false, true] {
+            if calibrated {
+                collection.calibrate().expect("calibrate");
+            }
+            for (name, funnel) in [
+                ("a walk by recall", Funnel::graph_recall(0.9)),
+                ("a walk by hand", Funnel::graph(200, [(dims / 2, 50)])),
+            ] {
+                let search = collection.search(&[]).funnel(funnel);
+                let mut prepared = search.prepare().expect("prepare");
+                for query in &queries {
+                    prepared.run(query).expect("search");
+                }
+                for query in &queries {
+                    let found = counted(|| prepared.run(query).map(|found| found.hits.len()));
+                    assert_eq!(found, (0, 0), "{name}, {dims}, calibrated: {calibrated}");
+                    let stages = &prepared.run(query).expect("search").explain.stages;
+                    assert!(stages.iter().any(|stage| stage.name.starts_with("graph")), "walked");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_search_allocates_its_query_its_parts_and_its_result() {
     let collection = filled(9000, 1024, Precision::F16);
     let query = Rng(7).vector(1024);

@@ -19,10 +19,19 @@ RECALLS = [0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999]
 PASSES = 3
 
 
-def load(folder):
+def load(folder, most=None):
     base = unit(np.load(folder / "base_f16.npy").astype(np.float32))
     queries = unit(np.load(folder / "queries.npy").astype(np.float32))
-    return base, queries, np.load(folder / "gt100.npy")[:, :K]
+    return base, queries[:most], np.load(folder / "gt100.npy")[:most, :K]
+
+
+def memory(process="self"):
+    """Megabytes a process keeps in RAM that are no pages of files."""
+    try:
+        lines = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return max((int(l.split()[1]) >> 10 for l in lines if l.startswith("RssAnon")), default=0)
 
 
 def measure(system, queries, truth):
@@ -44,21 +53,38 @@ def measure(system, queries, truth):
     return points
 
 
-def run_one(name, folder):
+def run_one(name, folder, most):
     """In a process of its own: builds, measures, prints one line of JSON."""
-    base, queries, truth = load(folder)
+    base, queries, truth = load(folder, most)
     system = SYSTEMS[name]()
     with tempfile.TemporaryDirectory() as scratch:
         start = time.perf_counter()
         system.build(base, pathlib.Path(scratch))
         seconds = time.perf_counter() - start
+        # Who ranks again by full vectors keeps them.
+        del base
         points = measure(system, queries, truth)
-    print(json.dumps({"build": seconds, "points": points}))
+        print(json.dumps({"build": seconds, "points": points, "memory": memory()}))
 
 
-def run_matryo(program, folder, scratch, extra):
+def run_bench(command):
+    """What a program printed, and the most memory it had."""
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+    most = 0
+    while process.poll() is None:
+        most = max(most, memory(process.pid))
+        time.sleep(0.02)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return json.loads(process.stdout.read()), most
+
+
+def run_matryo(program, folder, scratch, extra, most=None):
     base = np.load(folder / "base_f16.npy", mmap_mode="r")
-    path = pathlib.Path(scratch) / "peers.matryo"
+    scratch = pathlib.Path(scratch)
+    path = scratch / "peers.matryo"
+    for name in ["queries.npy", "gt100.npy"]:
+        np.save(scratch / name, np.load(folder / name)[:most])
     load = [program, "import", path, "--npy", folder / "base_f16.npy", "--stored", "f16", *extra]
     start = time.perf_counter()
     # Merged, with a graph where there are rows enough for one, and calibrated: as the background
@@ -67,15 +93,16 @@ def run_matryo(program, folder, scratch, extra):
         subprocess.run(list(map(str, command)), check=True, capture_output=True)
     seconds = time.perf_counter() - start
     # matryo knows rows by id; import numbers them from 0, as the truth does.
-    points = []
+    points, taken = [], 0
     for method in [["--recall", str(r)] for r in RECALLS] + [["--exact"]]:
-        bench = [program, "bench", path, "--vectors", folder / "queries.npy", "--truth",
-                 folder / "gt100.npy", "--limit", K, "--repeat", PASSES, "--json", *method]
-        out = subprocess.run(list(map(str, bench)), check=True, capture_output=True, text=True)
-        report = json.loads(out.stdout)
+        bench = [program, "bench", path, "--vectors", scratch / "queries.npy", "--truth",
+                 scratch / "gt100.npy", "--limit", K, "--repeat", PASSES, "--json", *method]
+        report, most = run_bench(bench)
+        taken = max(taken, most)
         points.append((report[f"recall_at_{K}"], report["queries_per_second"]))
     exact = points.pop()
-    return {"build": seconds, "points": points, "exact": exact[1], "rows": len(base)}
+    result = {"build": seconds, "points": points, "memory": taken}
+    return {**result, "exact": exact[1], "rows": len(base)}
 
 
 def at(points, recall):
@@ -95,7 +122,7 @@ def at(points, recall):
 def line(name, result):
     cells = [at(result["points"], recall) for recall in WANTED]
     cells = ["-" if cell is None else f"{cell:,.0f}" for cell in cells]
-    return f"| {name} | " + " | ".join(cells) + f" | {result['build']:.0f} |"
+    return f"| {name} | " + " | ".join(cells) + f" | {result['build']:.0f} | {result['memory']:,} |"
 
 
 def main():
@@ -103,27 +130,29 @@ def main():
     parser.add_argument("data", type=pathlib.Path)
     parser.add_argument("--only", help="names of systems, or parts of them, with commas between")
     parser.add_argument("--matryo", default=HERE.parents[1] / "target/release/matryo")
+    parser.add_argument("--queries", type=int, help="ask only the first so many")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--system", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.list:
         return print("\n".join(SYSTEMS))
     if args.system:
-        return run_one(args.system, args.data)
+        return run_one(args.system, args.data, args.queries)
     names = [n for n in SYSTEMS if not args.only or any(o in n for o in args.only.split(","))]
-    print("| system | q/s @.90 | @.95 | @.99 | build s |\n|---|---:|---:|---:|---:|")
+    print("| system | q/s @.90 | @.95 | @.99 | build s | RAM MB |\n|---|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as scratch:
-        first = run_matryo(args.matryo, args.data, scratch, [])
+        first = run_matryo(args.matryo, args.data, scratch, [], args.queries)
     print(line("**matryo**", first), flush=True)
     for name in names:
         command = [sys.executable, __file__, str(args.data), "--system", name]
+        command += ["--queries", str(args.queries)] if args.queries else []
         out = subprocess.run(command, capture_output=True, text=True)
         if out.returncode:
             print(f"| {name} | failed: {out.stderr.strip().splitlines()[-1][:100]} |", flush=True)
             continue
         print(line(name, json.loads(out.stdout.strip().splitlines()[-1])), flush=True)
     with tempfile.TemporaryDirectory() as scratch:
-        again = run_matryo(args.matryo, args.data, scratch, [])
+        again = run_matryo(args.matryo, args.data, scratch, [], args.queries)
     print(line("**matryo again** (A/A)", again))
     print(f"\nmatryo exact: {first['exact']:.0f} and {again['exact']:.0f} q/s; {first['rows']:,} rows")
 

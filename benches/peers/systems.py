@@ -176,13 +176,20 @@ class Zvec:
         dims = base.shape[1]
         index = zvec.HnswIndexParam(metric_type=zvec.MetricType.IP, quantize_type=zvec.QuantizeType.INT8)
         field = zvec.VectorSchema("v", zvec.DataType.VECTOR_FP32, dims, index_param=index)
-        schema = zvec.CollectionSchema(name="peers", vectors=[field])
+        schema = zvec.CollectionSchema(name="peers", fields=self.fields(zvec), vectors=[field])
         self.collection = zvec.create_and_open(path=str(folder / "zvec"), schema=schema)
         for first in range(0, len(base), 1000):
             rows = range(first, min(first + 1000, len(base)))
-            self.collection.insert([zvec.Doc(id=str(i), vectors={"v": base[i].tolist()}) for i in rows])
+            docs = [zvec.Doc(str(i), vectors={"v": base[i].tolist()}, fields=self.values(i)) for i in rows]
+            self.collection.insert(docs)
         self.collection.optimize()
         self.zvec = zvec
+
+    def fields(self, zvec):
+        return []
+
+    def values(self, row):
+        return {}
 
     def set(self, setting):
         self.param = self.zvec.HnswQueryParam(ef=setting, is_using_refiner=True)
@@ -207,12 +214,19 @@ class Qdrant:
         vectors = edge.EdgeVectorParams(size=base.shape[1], distance=edge.Distance.Dot)
         config = edge.EdgeConfig(vectors={"v": vectors}, hnsw_config=hnsw, quantization_config=codes)
         self.shard = edge.EdgeShard.create(str(path), config)
+        self.declare(edge)
         for first in range(0, len(base), 1000):
             rows = range(first, min(first + 1000, len(base)))
-            points = [edge.Point(i, {"v": base[i].tolist()}) for i in rows]
+            points = [edge.Point(i, {"v": base[i].tolist()}, self.payload(i)) for i in rows]
             self.shard.update(edge.UpdateOperation.upsert_points(points))
         self.shard.flush()
         self.shard.optimize()
+
+    def declare(self, edge):
+        pass
+
+    def payload(self, row):
+        return None
 
     def set(self, setting):
         rescore = self.edge.QuantizationSearchParams(rescore=True, oversampling=2.0)
@@ -231,9 +245,13 @@ class Lance:
         import lancedb
         import pyarrow as pa
         values = pa.FixedSizeListArray.from_arrays(pa.array(base.ravel()), base.shape[1])
-        table = pa.table({"id": pa.array(np.arange(len(base))), "vector": values})
+        ids = pa.array(np.arange(len(base)))
+        table = pa.table({"id": ids, "vector": values, **self.columns(pa, len(base))})
         self.table = lancedb.connect(str(folder / "lance")).create_table("peers", table)
         self.table.create_index(metric="dot", index_type="IVF_HNSW_SQ")
+
+    def columns(self, pa, rows):
+        return {}
 
     def set(self, setting):
         self.refine = setting

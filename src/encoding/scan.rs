@@ -20,7 +20,7 @@
 
 use super::stage::unbiased;
 use super::{Bits, StageCode, StageQuery, StageView};
-use crate::kernel::topk::TopK;
+use crate::kernel::topk::Collect;
 use crate::kernel::{BLOCK, Isa, PASS, byte_squares, coding};
 use std::ops::Range;
 use std::slice;
@@ -96,7 +96,7 @@ impl Scan<'_> {
     ///
     /// # Panics
     /// When query and view are of different codes, or `alive` or the norms are too short.
-    pub fn run(&self, isa: Isa, scratch: &mut ScanScratch, top: &mut TopK) {
+    pub fn run(&self, isa: Isa, scratch: &mut ScanScratch, top: &mut impl Collect) {
         Self::run_all(slice::from_ref(self), isa, scratch, slice::from_mut(top));
     }
 
@@ -106,7 +106,12 @@ impl Scan<'_> {
     ///
     /// # Panics
     /// As [`Self::run`]; also when there are not as many collectors, or the rows differ.
-    pub fn run_all(scans: &[Self], isa: Isa, scratch: &mut ScanScratch, tops: &mut [TopK]) {
+    pub fn run_all<C: Collect>(
+        scans: &[Self],
+        isa: Isa,
+        scratch: &mut ScanScratch,
+        tops: &mut [C],
+    ) {
         assert_eq!(scans.len(), tops.len(), "one collector for each query");
         let Some(first) = scans.first() else { return };
         for scan in scans {
@@ -125,10 +130,10 @@ impl Scan<'_> {
                 Self::dots(scans, isa, start..start + len, &mut scratch.dots);
                 for (n, (scan, top)) in scans.iter().zip(tops).enumerate() {
                     let scores = scan.score(isa, start..start + len, n, scratch);
-                    for (block, scores) in (start..).zip(scores.chunks(BLOCK)) {
-                        let ordinal = first.base + (block * BLOCK) as u32;
-                        top.offer_block(isa, ordinal, scores, mask(block));
-                    }
+                    let words = &mut [0; RUN][..len];
+                    coding::reaching(isa, scores, top.floor(), words);
+                    words.iter_mut().zip(start..).for_each(|(word, block)| *word &= mask(block));
+                    top.offer_words(first.base + (start * BLOCK) as u32, scores, words);
                 }
             }
             // A dead block is skipped alone: it is what ended the run, or began none.

@@ -85,66 +85,79 @@ fn factor(row: &[f32], signed: &[i8]) -> f32 {
 #[derive(Debug, Clone)]
 pub(crate) struct RowQuery {
     isa: Isa,
-    lanes: Lanes,
+    bits: Bits,
+    /// The integers of the query.
+    values: Vec<i8>,
+    /// The same, for codes of a bit each.
+    planes: RowPlanes,
     /// Turns a dot into a length along the query.
     scale: f32,
 }
 
-#[derive(Debug, Clone)]
-enum Lanes {
-    Planes(RowPlanes),
-    Bytes(Vec<i8>),
+impl Default for RowQuery {
+    fn default() -> Self {
+        let (values, planes) = (Vec::new(), RowPlanes::default());
+        Self { isa: Isa::detect(), bits: Bits::Eight, values, planes, scale: 0.0 }
+    }
 }
 
 impl RowQuery {
     /// Prepares the first `dims` dimensions of `query`, or as many as the code has.
-    pub(crate) fn new(code: RowCode, query: &[f32], dims: usize) -> Self {
+    #[cfg(test)]
+    pub(super) fn new(code: RowCode, query: &[f32], dims: usize) -> Self {
+        let mut new = Self::default();
+        new.set(code, query, dims);
+        new
+    }
+
+    /// Prepares the first `dims` dimensions of `query`, or as many as the code has, in the buffers
+    /// of the query before.
+    pub(crate) fn set(&mut self, code: RowCode, query: &[f32], dims: usize) {
         let prefix = &query[..dims.min(code.dims)];
-        let mut values = vec![0; prefix.len()];
+        self.values.resize(prefix.len(), 0);
         let top = if code.bits == Bits::One { (1 << (PLANES - 1)) - 1 } else { i8::MAX };
-        let step = quantise(prefix, top, &mut values);
+        let step = quantise(prefix, top, &mut self.values);
         let norm = prefix.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
         // A factor belongs to all dimensions of a code; see `encoding::scan`.
         let longer = (code.dims as f64 / prefix.len() as f64).sqrt();
         let scale = if norm > 0.0 { (step * longer / norm) as f32 } else { 0.0 };
-        Self { isa: Isa::detect(), lanes: Lanes::new(code, &values), scale }
+        self.finish(code, scale);
     }
 
     /// A query that is a row itself, given as bytes that are proportional to it.
     pub(super) fn of_row(code: RowCode, row: &[i8]) -> Self {
-        let mut values = row[..row.len().min(code.dims)].to_vec();
+        let mut new = Self::default();
+        new.values.extend_from_slice(&row[..row.len().min(code.dims)]);
         if code.bits == Bits::One {
             let down = 8 - PLANES;
-            values.iter_mut().for_each(|v| *v >>= down);
+            new.values.iter_mut().for_each(|v| *v >>= down);
         }
-        let square: i32 = values.iter().map(|&v| i32::from(v).pow(2)).sum();
-        let scale = 1.0 / f64::from(square.max(1)).sqrt();
-        Self { isa: Isa::detect(), lanes: Lanes::new(code, &values), scale: scale as f32 }
+        let square: i32 = new.values.iter().map(|&v| i32::from(v).pow(2)).sum();
+        new.finish(code, (1.0 / f64::from(square.max(1)).sqrt()) as f32);
+        new
+    }
+
+    fn finish(&mut self, code: RowCode, scale: f32) {
+        (self.bits, self.scale) = (code.bits, scale);
+        if code.bits == Bits::One {
+            self.planes.set(&self.values, PLANES);
+        }
     }
 
     /// The estimated cosine of each row, from its code and factor.
     pub(super) fn estimate(&self, codes: &[&[u8]], factors: &[f32], out: &mut [f32]) {
         let mut dots = [0; super::MAX_DEGREE];
         let dots = &mut dots[..codes.len()];
-        match &self.lanes {
-            Lanes::Planes(planes) => bit_row_dots(self.isa, codes, planes, dots),
-            Lanes::Bytes(query) => {
-                for (code, dot) in codes.iter().zip(&mut *dots) {
-                    *dot = byte_row_dot(query, bytemuck::cast_slice(&code[..query.len()]));
-                }
+        if self.bits == Bits::One {
+            bit_row_dots(self.isa, codes, &self.planes, dots);
+        } else {
+            let query = &self.values;
+            for (code, dot) in codes.iter().zip(&mut *dots) {
+                *dot = byte_row_dot(query, bytemuck::cast_slice(&code[..query.len()]));
             }
         }
         for ((score, &dot), factor) in out.iter_mut().zip(&*dots).zip(factors) {
             *score = factor * (dot as f32 * self.scale);
-        }
-    }
-}
-
-impl Lanes {
-    fn new(code: RowCode, values: &[i8]) -> Self {
-        match code.bits {
-            Bits::One => Self::Planes(RowPlanes::new(values, PLANES)),
-            _ => Self::Bytes(values.to_vec()),
         }
     }
 }

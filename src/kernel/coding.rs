@@ -10,8 +10,8 @@
 //! Each is compiled apart from its callers, and the sums over lanes apart from the loops: else the
 //! optimiser takes lanes for single variables, and the loops stay scalar.
 
-use super::Isa;
 use super::row::{LANES, reduce};
+use super::{BLOCK, Isa};
 
 /// Calls the version of a function that is compiled for an instruction set.
 macro_rules! dispatch {
@@ -79,16 +79,25 @@ pub(crate) fn estimate(isa: Isa, dots: &[i32], factors: &[f32], scale: f32, out:
     dispatch!(isa, estimate(dots, factors, scale, out));
 }
 
-/// Whether any score is `floor` or above.
-pub(crate) fn any_reaches(isa: Isa, scores: &[f32], floor: f32) -> bool {
-    dispatch!(isa, any_reaches(scores, floor))
+/// Which scores are `floor` or above: bit `i % BLOCK` of word `i / BLOCK` says so of score `i`. NaN
+/// is not, and nothing is above a floor of NaN.
+///
+/// # Panics
+/// When there are fewer words than the scores fill.
+pub(crate) fn reaching(isa: Isa, scores: &[f32], floor: f32, words: &mut [u64]) {
+    let (blocks, rest) = scores.as_chunks::<BLOCK>();
+    let (whole, last) = words.split_at_mut(blocks.len());
+    dispatch!(isa, reaching(blocks, floor, whole));
+    if !rest.is_empty() {
+        last[0] = define::reaches(rest, floor);
+    }
 }
 
 /// The functions themselves, to be compiled into others.
 #[allow(clippy::inline_always, reason = "else they are not compiled with the caller's features")]
 #[allow(clippy::needless_range_loop, reason = "the vectoriser wants plain loops over lanes")]
 pub(super) mod define {
-    use super::{LANES, reduce};
+    use super::{BLOCK, LANES, reduce};
 
     #[inline(always)]
     pub(in crate::kernel) fn squares(vector: &[f32]) -> f64 {
@@ -196,10 +205,17 @@ pub(super) mod define {
         }
     }
 
-    #[inline(always)]
-    pub(in crate::kernel) fn any_reaches(scores: &[f32], floor: f32) -> bool {
-        // No early exit, so that the comparison vectorises.
-        scores.iter().fold(0, |any, &s| any | u32::from(s >= floor)) != 0
+    #[cfg_attr(target_arch = "x86_64", allow(dead_code, reason = "both have their own"))]
+    pub(in crate::kernel) fn reaching(scores: &[[f32; BLOCK]], floor: f32, words: &mut [u64]) {
+        for (word, scores) in words.iter_mut().zip(scores) {
+            *word = reaches(scores, floor);
+        }
+    }
+
+    /// The word of up to [`BLOCK`] scores.
+    pub(in crate::kernel) fn reaches(scores: &[f32], floor: f32) -> u64 {
+        let bit = |(i, &score): (usize, &f32)| u64::from(score >= floor) << i;
+        scores.iter().enumerate().map(bit).fold(0, |word, bit| word | bit)
     }
 
     #[inline(never)]
@@ -251,10 +267,15 @@ mod tests {
                 let mut got = vec![7.0; dots.len()];
                 estimate(isa, &dots, &factors, scale, &mut got);
                 prop_assert!(got.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()));
-                let reached = expected.iter().any(|s| *s >= floor);
-                prop_assert_eq!(any_reaches(isa, &got, floor), reached);
-                prop_assert!(!any_reaches(isa, &[f32::NAN; 40], floor));
-                prop_assert!(!any_reaches(isa, &[f32::INFINITY; 40], f32::NAN));
+                let mut words = [u64::MAX; 3];
+                reaching(isa, &got, floor, &mut words);
+                for (i, score) in expected.iter().enumerate() {
+                    prop_assert_eq!(words[i / 64] >> (i % 64) & 1 == 1, *score >= floor);
+                }
+                for (score, floor) in [(f32::NAN, floor), (f32::INFINITY, f32::NAN)] {
+                    reaching(isa, &[score; 100], floor, &mut words);
+                    prop_assert!(words[..2] == [0, 0]);
+                }
             }
         }
 

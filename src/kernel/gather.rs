@@ -19,7 +19,7 @@ pub(crate) const CHUNK_DIMS: usize = CHUNK * 8;
 /// 512 dimensions all planes, 64 bytes each.
 ///
 /// As in [`super::BitPlanes`], plane `p` weighs `1 << p`, and the last one minus that.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct RowPlanes {
     planes: Vec<[u8; CHUNK]>,
     weights: Vec<i8>,
@@ -27,15 +27,25 @@ pub(crate) struct RowPlanes {
 }
 
 impl RowPlanes {
-    /// Splits `values`, each of which must fit `bits` bits (2..=8), into planes.
+    #[cfg(test)]
+    fn new(values: &[i8], bits: u32) -> Self {
+        let mut planes = Self::default();
+        planes.set(values, bits);
+        planes
+    }
+
+    /// Splits `values`, each of which must fit `bits` bits (2..=8), into planes, in the buffers of
+    /// the query before.
     ///
     /// # Panics
     /// When `bits` is out of range or a value does not fit.
-    pub(crate) fn new(values: &[i8], bits: u32) -> Self {
+    pub(crate) fn set(&mut self, values: &[i8], bits: u32) {
         assert!((2..=8).contains(&bits), "{bits} planes");
         let limit = 1i16 << (bits - 1);
         let count = bits as usize;
-        let mut planes = vec![[0; CHUNK]; values.len().div_ceil(CHUNK_DIMS) * count];
+        let Self { planes, weights, sum } = self;
+        planes.clear();
+        planes.resize(values.len().div_ceil(CHUNK_DIMS) * count, [0; CHUNK]);
         for (i, &value) in values.iter().enumerate() {
             assert!((-limit..limit).contains(&i16::from(value)), "{value} in {bits} bits");
             let chunk = &mut planes[i / CHUNK_DIMS * count..][..count];
@@ -44,8 +54,9 @@ impl RowPlanes {
             }
         }
         let weight = |p: u32| if p + 1 == bits { -1i16 << p } else { 1i16 << p } as i8;
-        let sum = values.iter().map(|&v| i32::from(v)).sum();
-        Self { planes, weights: (0..bits).map(weight).collect(), sum }
+        weights.clear();
+        weights.extend((0..bits).map(weight));
+        *sum = values.iter().map(|&v| i32::from(v)).sum();
     }
 
     /// Bytes of a row the query reads.

@@ -9,6 +9,9 @@
 //! best `k` are selected and the worst of them becomes the threshold. A block
 //! none of whose scores reaches it costs one vectorised comparison: over a
 //! million rows that is nearly every block.
+//!
+//! [`Near`] keeps what lies within a margin of the k-th best: how many rows that is, the query
+//! decides.
 
 use super::{BLOCK, Isa, coding};
 
@@ -21,10 +24,39 @@ pub struct Scored {
     pub score: f32,
 }
 
+/// Takes the rows that a scan offers.
+pub trait Collect {
+    /// No row with a score below it is wanted any more; with NaN, none at all.
+    fn floor(&self) -> f32;
+
+    /// Offers one row. NaN is never taken.
+    fn offer(&mut self, ordinal: u32, score: f32);
+
+    /// Offers rows with consecutive ordinals, [`BLOCK`] of them for each word: bit `i` of it says
+    /// whether row `i` of the block takes part, and has a score that reached the floor lately.
+    ///
+    /// # Panics
+    /// When a bit stands for no score.
+    fn offer_words(&mut self, first: u32, scores: &[f32], words: &[u64]) {
+        for (block, &word) in words.iter().enumerate() {
+            let mut left = word;
+            while left != 0 {
+                let at = block * BLOCK + left.trailing_zeros() as usize;
+                if scores[at] >= self.floor() {
+                    self.offer(first + at as u32, scores[at]);
+                }
+                left &= left - 1;
+            }
+        }
+    }
+}
+
 /// The best `k` rows offered so far, in a buffer that is reused.
 #[derive(Debug, Clone)]
 pub struct TopK {
     k: usize,
+    /// Rows kept before the best are selected.
+    room: usize,
     kept: Vec<u64>,
     /// Candidates must exceed this; 0 admits all but NaN.
     floor: u64,
@@ -35,7 +67,7 @@ pub struct TopK {
 impl TopK {
     /// Room for the best `k`; 0 keeps nothing.
     pub fn new(k: usize) -> Self {
-        let mut top = Self { k, kept: Vec::new(), floor: 0, floor_score: 0.0 };
+        let mut top = Self { k, room: 0, kept: Vec::new(), floor: 0, floor_score: 0.0 };
         top.reset(k);
         top
     }
@@ -43,22 +75,24 @@ impl TopK {
     /// Forgets all rows and keeps the buffer, for the next query.
     pub fn reset(&mut self, k: usize) {
         self.k = k;
+        self.room = k.saturating_mul(2).max(BLOCK);
         self.kept.clear();
         self.floor = 0;
         // Nothing passes a threshold of NaN.
         self.floor_score = if k == 0 { f32::NAN } else { f32::NEG_INFINITY };
     }
 
+    /// From now on takes no row whose score is below `score`.
+    pub fn raise(&mut self, score: f32) {
+        let floor = key(score, u32::MAX).saturating_sub(1);
+        if !score.is_nan() && floor > self.floor && self.k > 0 {
+            (self.floor, self.floor_score) = (floor, score);
+        }
+    }
+
     /// How many rows are wanted.
     pub fn k(&self) -> usize {
         self.k
-    }
-
-    /// Offers one row. NaN is never taken.
-    pub fn offer(&mut self, ordinal: u32, score: f32) {
-        if score >= self.floor_score {
-            self.admit(key(score, ordinal));
-        }
     }
 
     /// Offers up to [`BLOCK`] rows with consecutive ordinals; bit `i` of
@@ -68,19 +102,9 @@ impl TopK {
     /// When there are more scores than a block has lanes.
     pub fn offer_block(&mut self, isa: Isa, first: u32, scores: &[f32], alive: u64) {
         assert!(scores.len() <= BLOCK, "{} scores in a block", scores.len());
-        let floor = self.floor_score;
-        if !coding::any_reaches(isa, scores, floor) {
-            return;
-        }
-        // Which rows take part, and which scores suffice, is hard to predict:
-        // no branch may depend on a single row that does not.
-        let suffices = |bits, (i, &s): (usize, &f32)| bits | u64::from(s >= floor) << i;
-        let mut left = alive & scores.iter().enumerate().fold(0, suffices);
-        while left != 0 {
-            let i = left.trailing_zeros();
-            self.offer(first + i, scores[i as usize]);
-            left &= left - 1;
-        }
+        let mut words = [0];
+        coding::reaching(isa, scores, self.floor_score, &mut words);
+        self.offer_words(first, scores, &[words[0] & alive]);
     }
 
     /// Offers everything another collector kept.
@@ -108,6 +132,14 @@ impl TopK {
         out.extend(self.kept.iter().map(|&key| scored(key)));
     }
 
+    /// Appends the best rows in no order, at most twice as many as wanted; the score down to which
+    /// they are all that were offered.
+    pub fn unsorted_into(&mut self, out: &mut Vec<Scored>) -> f32 {
+        let rows = self.kept.iter().map(|&key| scored(key));
+        out.extend(rows.filter(|row| row.score >= self.floor_score));
+        if self.floor == 0 { f32::NEG_INFINITY } else { self.floor_score }
+    }
+
     /// The best rows, best first.
     pub fn sorted(&mut self) -> Vec<Scored> {
         let mut out = Vec::with_capacity(self.k.min(self.kept.len()));
@@ -120,7 +152,7 @@ impl TopK {
             return;
         }
         self.kept.push(key);
-        if self.kept.len() >= self.k.saturating_mul(2).max(BLOCK) {
+        if self.kept.len() >= self.room {
             self.select();
         }
     }
@@ -133,8 +165,70 @@ impl TopK {
         }
         if self.kept.len() == self.k && self.k > 0 {
             let worst = *self.kept.iter().min().expect("k > 0");
-            self.floor = worst;
-            self.floor_score = scored(worst).score;
+            if worst > self.floor {
+                self.floor = worst;
+                self.floor_score = scored(worst).score;
+            }
+        }
+    }
+}
+
+impl Collect for TopK {
+    fn floor(&self) -> f32 {
+        self.floor_score
+    }
+
+    fn offer(&mut self, ordinal: u32, score: f32) {
+        if score >= self.floor_score {
+            self.admit(key(score, ordinal));
+        }
+    }
+}
+
+/// The rows whose scores are within a margin of the k-th best. While that becomes better, some
+/// are taken that are not: [`Near::finish_into`] leaves them out.
+#[derive(Debug)]
+pub struct Near<'a, F> {
+    best: &'a mut TopK,
+    list: &'a mut TopK,
+    floor: F,
+}
+
+impl<'a, F: Fn(Scored) -> f32> Near<'a, F> {
+    /// Collects in `list`, at most twice as many as it is for; `best` is for the k best. `floor`
+    /// says how low scores may be if a row is the k-th best.
+    pub fn new(best: &'a mut TopK, list: &'a mut TopK, floor: F) -> Self {
+        // It is asked often, so the k-th best is to be known well.
+        best.room = best.k + (best.k / 4).max(8);
+        Self { best, list, floor }
+    }
+
+    /// Appends the rows that are within the margin of what was the k-th best at last, in no order;
+    /// the score down to which they are all that were offered.
+    pub fn finish_into(&mut self, out: &mut Vec<Scored>) -> f32 {
+        self.best.select();
+        self.raise();
+        self.list.unsorted_into(out)
+    }
+
+    fn raise(&mut self) {
+        if self.best.floor > 0 {
+            self.list.raise((self.floor)(scored(self.best.floor)));
+        }
+    }
+}
+
+impl<F: Fn(Scored) -> f32> Collect for Near<'_, F> {
+    fn floor(&self) -> f32 {
+        self.list.floor_score
+    }
+
+    fn offer(&mut self, ordinal: u32, score: f32) {
+        self.list.offer(ordinal, score);
+        let before = self.best.floor;
+        self.best.offer(ordinal, score);
+        if self.best.floor != before {
+            self.raise();
         }
     }
 }
@@ -221,6 +315,48 @@ mod tests {
             left.merge(&right);
             prop_assert_eq!(pairs(&mut left), best(rows, k));
         }
+    }
+
+    proptest! {
+        #[test]
+        fn near_rows_are_those_within_the_margin(
+            scores in scores(), k in 1usize..20, margin in 0f32..30.0, alive: u64,
+        ) {
+            let (mut best, mut list) = (TopK::new(k), TopK::new(1000));
+            let mut near = Near::new(&mut best, &mut list, |kth| kth.score - margin);
+            for (b, block) in scores.chunks(BLOCK).enumerate() {
+                let mut words = [0];
+                coding::reaching(Isa::detect(), block, near.floor(), &mut words);
+                near.offer_words((b * BLOCK) as u32, block, &[words[0] & alive]);
+            }
+            let mut found = Vec::new();
+            let floor = near.finish_into(&mut found);
+            let rows = scores.iter().enumerate().filter(|(i, _)| alive >> (i % BLOCK) & 1 == 1);
+            let mut expected = best_of_all(rows.map(|(i, &s)| (i as u32, s)).collect());
+            if let Some((_, kth)) = expected.get(k - 1).copied() {
+                expected.retain(|(_, s)| *s >= kth - margin);
+            }
+            prop_assert!(expected.iter().all(|(_, s)| *s >= floor));
+            let found = found.iter().map(|s| (s.ordinal, s.score)).collect();
+            prop_assert_eq!(best_of_all(found), expected);
+        }
+    }
+
+    fn best_of_all(rows: Vec<(u32, f32)>) -> Vec<(u32, f32)> {
+        best(rows, usize::MAX)
+    }
+
+    #[test]
+    fn what_is_below_a_raised_floor_is_not_taken() {
+        let mut top = TopK::new(2);
+        top.raise(2.0);
+        for (i, score) in [1.0, 2.0, 1.5, -1.0, 3.0, 2.0].into_iter().enumerate() {
+            top.offer(i as u32, score);
+        }
+        assert_eq!(pairs(&mut top), [(4, 3.0), (1, 2.0)]);
+        top.raise(-5.0);
+        top.offer(9, 0.0);
+        assert_eq!(top.sorted().len(), 2);
     }
 
     #[test]

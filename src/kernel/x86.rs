@@ -188,6 +188,11 @@ macro_rules! methods {
                 unsafe { $isa::row::<L2>(precision, query, row) }
             }
 
+            pub(super) fn reaching(self, scores: &[[f32; BLOCK]], floor: f32, words: &mut [u64]) {
+                // SAFETY: 1, by the token.
+                unsafe { $isa::reaching(scores, floor, words) }
+            }
+
             pub(super) fn norm_squared(self, precision: Precision, row: &[u8]) -> f64 {
                 // SAFETY: 1, by the token.
                 unsafe { $isa::norm(precision, row) }

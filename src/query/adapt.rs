@@ -17,10 +17,11 @@
 use std::slice;
 use std::time::Instant;
 
-use super::exec::{self, Answer, Few, Run, Scratch, locate, scan};
+use super::exec::{self, Answer, Few, Run, Scratch, locate};
 use super::explain::{ExpectedRecall, Explain, StageName, StageReport};
 use super::funnel::Calibrated;
 use super::graph::Walked;
+use super::scan::{scan_above, scan_near};
 use super::score::{Found, Scorer};
 use crate::calibration::{Noise, sine};
 use crate::error::Result;
@@ -30,7 +31,7 @@ use crate::schema::Metric;
 
 /// Rows compared first, beside those wanted.
 const FIRST: usize = 8;
-/// Where a shortlist was too short, another scan keeps so many times the rows.
+/// Where a shortlist was too short, another scan keeps at most so many times the rows.
 const MORE: usize = 8;
 /// Of many best scores so many stand for all.
 const SCORES: usize = 64;
@@ -47,11 +48,11 @@ pub(super) fn adapt(runs: &[Run], plan: &Calibrated, scratch: &mut Scratch) -> R
     if walks {
         return runs.iter().map(|run| run.adapt_walks(plan, scratch)).collect();
     }
-    let explains = scan(runs, &plan.entry, plan.keep, scratch);
+    let explains = scan_near(runs, plan, scratch);
     let mut answers = Few::new();
     for (n, (run, explain)) in runs.iter().zip(explains).enumerate() {
         let mut list = std::mem::take(&mut scratch.lists[n]);
-        let answer = run.adapt(plan, plan.keep, &mut list, explain, scratch);
+        let answer = run.adapt(plan, scratch.floors[n], &mut list, explain, scratch);
         scratch.lists[n] = list;
         answers.push(answer?);
     }
@@ -62,9 +63,8 @@ impl Run<'_> {
     /// Parts with graphs are walked, the others scanned. Half of what may be lost may be lost
     /// by walks, half by estimates.
     fn adapt_walks(&self, plan: &Calibrated, scratch: &mut Scratch) -> Result<Answer> {
-        // Parts that are scanned have one scan, so it keeps more.
-        let keep = plan.keep.saturating_mul(MORE);
-        let mut explain = scan(slice::from_ref(self), &plan.entry, keep, scratch).remove(0);
+        let scanned = plan.behind_walks(None);
+        let mut explain = scan_near(slice::from_ref(self), &scanned, scratch).remove(0);
         std::mem::swap(&mut scratch.shortlist, &mut scratch.lists[0]);
         let walked = self.walk(&plan.entry, scratch);
         let mut list = std::mem::take(&mut scratch.shortlist);
@@ -101,19 +101,19 @@ impl Run<'_> {
         explain: Explain,
         scratch: &mut Scratch,
     ) -> Result<Answer> {
-        list.sort_unstable_by(|a, b| b.score.total_cmp(&a.score));
         let graphs = self.view.parts.iter().filter_map(|part| part.walkable());
         let least = graphs.map(Graph::code).min_by_key(|code| code.dims);
         let plan = plan.behind_walks(least.filter(|_| only_walks));
-        self.adapt(&plan, usize::MAX, list, explain, scratch)
+        self.adapt(&plan, f32::NEG_INFINITY, list, explain, scratch)
     }
 
-    /// Compares rows of the shortlist as far down as the plan needs. One of `keep` rows
-    /// that is too short is made again; the first list of `scratch` is used for that.
+    /// Compares rows of the shortlist as far down as the plan needs. One that is too short, being
+    /// whole down to the estimate `floor` only, is made again; the first list of `scratch` is used
+    /// for that.
     pub(super) fn adapt(
         &self,
         plan: &Calibrated,
-        mut keep: usize,
+        mut floor: f32,
         list: &mut Vec<Scored>,
         mut explain: Explain,
         scratch: &mut Scratch,
@@ -126,18 +126,21 @@ impl Run<'_> {
         let mut next = self.limit.saturating_add(FIRST);
         loop {
             next = next.min(list.len());
+            best_first(&mut list[done..], next - done);
             self.compare_some(&mut list[done..next], &scorer, &mut scored)?;
             done = next;
             let cut = self.cut(plan, &mut scored);
-            let reached = |list: &[Scored]| list.iter().take_while(|c| c.score >= cut).count();
+            let reached = |list: &[Scored]| list.iter().filter(|c| c.score >= cut).count();
             let mut more = reached(&list[done..]);
-            if done + more == list.len() && list.len() == keep {
-                keep = keep.saturating_mul(MORE);
-                let again = scan(slice::from_ref(self), &plan.entry, keep, scratch);
-                explain.stages[0].add(&again[0].stages[0]);
-                again.into_iter().for_each(|a| scratch.recycle(Vec::new(), a.stages));
+            if done + more == list.len() && cut < floor {
+                let keep = list.len().max(plan.keep).saturating_mul(MORE);
+                let (whole, again) = scan_above(self, &plan.entry, (cut, keep), scratch);
+                explain.stages[0].add(&again.stages[0]);
+                scratch.recycle(Vec::new(), again.stages);
+                floor = whole;
                 std::mem::swap(list, &mut scratch.lists[0]);
                 // The same order again, of which the first rows are compared.
+                best_first(list, done);
                 more = reached(&list[done..]);
             }
             if more == 0 {
@@ -171,12 +174,10 @@ impl Run<'_> {
         scored: &mut Vec<Scored>,
     ) -> Result<()> {
         self.request(rows);
-        for at in 0..rows.len() {
-            self.prefetch(rows, at);
-            let Scored { ordinal, .. } = rows[at];
-            scored.push(Scored { ordinal, score: self.score_of(ordinal, scorer)? });
-        }
-        Ok(())
+        self.each_score(rows, scorer, |row, score| {
+            scored.push(Scored { score, ..*row });
+            Ok(())
+        })
     }
 
     /// The estimate down to which rows are compared. Puts the best scores first.
@@ -220,6 +221,16 @@ impl Run<'_> {
             best.offer(row.score, row.ordinal, || part.rows.id(at))?;
         }
         Ok(best.into_sorted())
+    }
+}
+
+/// Puts the best `count` rows first, in no order.
+fn best_first(list: &mut [Scored], count: usize) {
+    if (1..list.len()).contains(&count) {
+        let order = |a: &Scored, b: &Scored| {
+            b.score.total_cmp(&a.score).then_with(|| a.ordinal.cmp(&b.ordinal))
+        };
+        list.select_nth_unstable_by(count - 1, order);
     }
 }
 

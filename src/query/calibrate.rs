@@ -12,8 +12,9 @@
 use roaring::RoaringBitmap;
 
 use super::adapt::adapt;
-use super::exec::{self, Run, Scratch, Wanted, scan};
-use super::funnel::{Calibrated, Candidates, Entry, Funnel};
+use super::exec::{self, Run, Scratch, Wanted};
+use super::funnel::{Calibrated, Candidates, Entry, Funnel, MOST};
+use super::scan::scan;
 use super::select::Selection;
 use crate::calibration::{ASKED, Calibration, Check, Noise, SHARES, names};
 use crate::error::{Error, Result};
@@ -169,7 +170,7 @@ impl Measure<'_> {
         let held_out: Vec<_> = known.iter().skip(1).step_by(2).collect();
         loop {
             for (at, asked) in ASKED.into_iter().enumerate() {
-                let plan = Calibrated { entry, share: asked, noise, keep: 1024, table: 0 };
+                let plan = Calibrated { entry, share: asked, noise, keep: MOST, table: 0 };
                 noise.checks[at] = self.check(&plan, &held_out, dims, &mut scratch)?;
             }
             if Check::all_found(&noise.checks) || noise.scale >= WIDEST {

@@ -21,9 +21,10 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::exec::{Answer, Few, Run, Scratch, scan};
+use super::exec::{Answer, Few, Run, Scratch};
 use super::explain::{Explain, StageName, StageReport};
 use super::funnel::{Entry, WANTED};
+use super::scan::scan;
 use super::score::{Best, Rank};
 use super::select::Selection;
 use crate::encoding::{BoundQuery, ScanScratch, StageCode, StageView};
@@ -128,11 +129,9 @@ fn first_floors(
     let mut floors = Few::new();
     for (n, run) in runs.iter().enumerate() {
         let mut rank = run.rank(run.dims, scratch.found());
-        let list = &scratch.lists[n];
-        for (at, row) in list.iter().enumerate() {
-            run.prefetch(list, at);
-            run.offer(row.ordinal, &mut rank)?;
-        }
+        let Rank { scorer, best } = &mut rank;
+        let offer = |row: &mut Scored, score| run.offer(row.ordinal, score, best);
+        run.each_score(&mut scratch.lists[n], scorer, offer)?;
         floors.push(rank.best.floor());
         scratch.recycle(rank.best.into_sorted(), Vec::new());
     }
@@ -236,14 +235,16 @@ impl Run<'_> {
         kept.retain(|row| row.score >= floor);
         self.request(kept);
         kept.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.ordinal.cmp(&b.ordinal)));
-        for (at, row) in kept.iter().enumerate() {
-            self.prefetch(kept, at);
-            if row.score < rank.best.floor() {
-                break;
+        let Rank { scorer, best } = rank;
+        self.each_vector(kept, scorer, |row, vector| {
+            if row.score < best.floor() {
+                return Ok(false);
             }
-            self.offer(row.ordinal, rank)?;
+            let (vector, norm) = vector?;
             tally.scored += 1;
-        }
+            self.offer(row.ordinal, scorer.score(vector, norm), best)?;
+            Ok(true)
+        })?;
         kept.clear();
         tally.scoring += start.elapsed();
         Ok(())
@@ -279,14 +280,13 @@ fn living_rows(living: u64, rows: usize) -> u32 {
 
 /// Adds the living rows of a block whose upper bound reaches the floor.
 fn keep(kept: &mut Vec<Scored>, first: u32, upper: &[f32], living: u64, floor: f32) {
-    // Nearly no block has such a row.
-    if !coding::any_reaches(Isa::detect(), upper, floor) {
-        return;
-    }
-    for (lane, &score) in upper.iter().enumerate() {
-        if living >> lane & 1 == 1 && score >= floor {
-            kept.push(Scored { ordinal: first + lane as u32, score });
-        }
+    let mut reached = [0];
+    coding::reaching(Isa::detect(), upper, floor, &mut reached);
+    let mut left = reached[0] & living;
+    while left != 0 {
+        let lane = left.trailing_zeros();
+        kept.push(Scored { ordinal: first + lane, score: upper[lane as usize] });
+        left &= left - 1;
     }
 }
 

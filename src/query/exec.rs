@@ -10,13 +10,14 @@ use super::explain::{Explain, StageName, StageReport};
 use super::funnel::{Entry, FunnelStage, Plan};
 use super::graph::Walked;
 use super::group::{Groups, Labels};
+use super::scan::scan;
 use super::score::{Best, Found, Rank, Scorer};
 use super::select::Selection;
-use crate::encoding::{BoundQuery, Precision, Scan, ScanScratch, Scoring, StageQuery};
+use crate::encoding::{BoundQuery, Precision, ScanScratch, StageQuery};
 use crate::error::Result;
-use crate::graph::Walk;
+use crate::graph::{RowQuery, Walk};
 use crate::kernel::topk::{Scored, TopK};
-use crate::kernel::{BLOCK, Isa, gather, row};
+use crate::kernel::{BLOCK, row};
 use crate::schema::Metric;
 use crate::types::Ordinal;
 use crate::view::{Part, View};
@@ -28,16 +29,21 @@ pub(super) type Few<T> = SmallVec<[T; 1]>;
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) scan: ScanScratch,
-    tops: Vec<TopK>,
+    pub(super) tops: Vec<TopK>,
+    /// The k best of each scan, beside all that is kept.
+    pub(super) best: Vec<TopK>,
     /// A query for each scan, and its norm.
-    queries: Vec<(StageQuery, f32)>,
+    pub(super) queries: Vec<(StageQuery, f32)>,
     pub(super) bounds: Vec<BoundQuery>,
     /// A shortlist for each query.
     pub(super) lists: Vec<Vec<Scored>>,
+    /// The estimate down to which each is whole.
+    pub(super) floors: Vec<f32>,
     /// The one of the query at hand.
     pub(super) shortlist: Vec<Scored>,
     pub(super) scored: Vec<Scored>,
     pub(super) walk: Walk,
+    pub(super) row_query: RowQuery,
     /// Of answers that were handed on.
     found: Vec<Vec<Found>>,
     stages: Vec<Vec<StageReport>>,
@@ -172,9 +178,6 @@ pub(super) fn locate<'v>(view: &'v View, bases: &[u32], position: u32) -> (&'v P
 /// of more, the first would be forgotten again before they are read.
 const REQUESTED: u64 = 1 << 16;
 
-/// Rows of a list whose vectors are on their way while one is scored.
-const AHEAD: usize = 2;
-
 /// One query over a view. Queries of a group differ in nothing else.
 pub(super) struct Run<'a> {
     pub(super) view: &'a View,
@@ -267,46 +270,6 @@ fn request(runs: &[Run], lists: &mut [Vec<Scored>]) -> Duration {
     start.elapsed() / runs.len() as u32
 }
 
-/// Stage 0: estimates the score of every row that may be found from its code. The first list for
-/// each query becomes its shortlist.
-pub(super) fn scan(runs: &[Run], plan: &Entry, keep: usize, scratch: &mut Scratch) -> Few<Explain> {
-    let start = Instant::now();
-    let mut explains: Few<Explain> = runs.iter().map(|_| scratch.explain(false)).collect();
-    let Scratch { scan, tops, queries, lists, .. } = scratch;
-    for (n, run) in runs.iter().enumerate() {
-        match queries.get_mut(n) {
-            Some((query, _)) => query.set(plan.code, run.query, plan.dims),
-            None => queries.push((StageQuery::new(plan.code, run.query, plan.dims), 0.0)),
-        }
-        queries[n].1 = run.reference_norm();
-    }
-    let queries = &queries[..runs.len()];
-    let all = tops.len().max(runs.len());
-    tops.resize_with(all, || TopK::new(keep));
-    lists.resize_with(all, Vec::new);
-    tops[..runs.len()].iter_mut().for_each(|top| top.reset(keep));
-    let mut rows = 0;
-    if let Some(first) = runs.first() {
-        for at in 0..first.view.parts.len() {
-            rows += first.scan_part(at, plan, queries, scan, &mut tops[..runs.len()]);
-        }
-    }
-    for (((run, top), list), explain) in runs.iter().zip(tops).zip(lists).zip(&mut explains) {
-        list.clear();
-        top.sorted_into(list);
-        let stage = StageReport {
-            name: run.scan_name(plan),
-            dims: plan.dims,
-            rows_in: rows,
-            rows_out: list.len() as u64,
-            bytes: rows * plan.code.scanned_bytes_per_row(plan.dims) as u64,
-            time: start.elapsed() / runs.len() as u32,
-        };
-        explain.stages.push(stage);
-    }
-    explains
-}
-
 impl<'a> Run<'a> {
     pub(super) fn new(
         view: &'a View,
@@ -331,54 +294,6 @@ impl<'a> Run<'a> {
         Rank { scorer: self.scorer(dims), best }
     }
 
-    /// Scans a part for all queries, if it is to be scanned; how many rows.
-    fn scan_part(
-        &self,
-        at: usize,
-        plan: &Entry,
-        queries: &[(StageQuery, f32)],
-        scratch: &mut ScanScratch,
-        tops: &mut [TopK],
-    ) -> u64 {
-        let part = &self.view.parts[at];
-        if self.beam(plan, at).is_some() {
-            return 0;
-        }
-        let mask = self.selection.map(|some| some.mask(at, part.rows.len()));
-        let norms = part.rows.norms();
-        let alive = mask.or_else(|| part.alive());
-        let scans = queries.iter().map(|(query, norm)| {
-            let query_norm = *norm;
-            let scoring = match self.view.schema.metric() {
-                Metric::Cosine => Scoring::Cosine,
-                Metric::Dot => Scoring::Dot { norms, query_norm },
-                Metric::L2 => Scoring::L2 { norms, query_norm },
-            };
-            let view = part.rows.code(plan.stage);
-            Scan { view, query, scoring, alive, base: self.bases[at] }
-        });
-        let scans: Few<Scan> = scans.collect();
-        Scan::run_all(&scans, Isa::detect(), scratch, tops);
-        u64::from(part.rows.len())
-    }
-
-    /// Norm to estimate dot products and distances with.
-    ///
-    /// Row norms are those of full vectors. Over a prefix both sides shrink; we
-    /// take the rows to shrink as the query does (or, if only its prefix is
-    /// known, as the number of dimensions), and since `|x|^2 s^2 - 2 |x| s |q| c`
-    /// ranks as `|x|^2 - 2 |x| (|q| / s) c`, it is the query that is stretched.
-    pub(super) fn reference_norm(&self) -> f32 {
-        let square = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-        let prefix = square(&self.query[..self.dims]);
-        let all = self.view.schema.dims();
-        let share = match square(self.query) {
-            whole if self.query.len() == all && whole > 0.0 => prefix / whole,
-            _ => self.dims as f64 / all as f64,
-        };
-        (prefix / share.max(f64::MIN_POSITIVE)).sqrt() as f32
-    }
-
     /// A middle stage: ranks the shortlist by a longer prefix.
     fn rerank(
         &self,
@@ -389,11 +304,10 @@ impl<'a> Run<'a> {
         let start = Instant::now();
         let scorer = self.scorer(stage.dims);
         let rows_in = shortlist.len() as u64;
-        for at in 0..shortlist.len() {
-            self.prefetch(shortlist, at);
-            let (part, row) = locate(self.view, self.bases, shortlist[at].ordinal);
-            shortlist[at].score = scorer.score(part.rows.vector(row)?, None);
-        }
+        self.each_score(shortlist, &scorer, |row, score| {
+            row.score = score;
+            Ok(())
+        })?;
         shortlist
             .sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.ordinal.cmp(&b.ordinal)));
         shortlist.truncate(stage.keep);
@@ -424,12 +338,13 @@ impl<'a> Run<'a> {
         // rows of full groups are passed over, none can be cut.
         let cut = whole && self.wanted.labels.is_none();
         if cut && self.view.schema.stored() == Precision::F32 {
-            self.quick_pass(shortlist)?;
+            self.quick_pass(shortlist, &rank.scorer)?;
         }
-        for at in 0..shortlist.len() {
-            self.prefetch(shortlist, at);
-            shortlist[at].score = self.offer(shortlist[at].ordinal, &mut rank)?;
-        }
+        let Rank { scorer, best } = &mut rank;
+        self.each_score(shortlist, scorer, |row, score| {
+            row.score = score;
+            self.offer(row.ordinal, score, best)
+        })?;
         let floor = rank.best.floor();
         let depth = shortlist.iter().filter(|row| row.score >= floor).count();
         let bytes = rows_in * rank.scorer.row_bytes() as u64;
@@ -445,27 +360,17 @@ impl<'a> Run<'a> {
         Ok(Answer { found, explain, listed: shortlist.len(), depth })
     }
 
-    /// Offers the row at a position of the view; its score by the definition.
-    pub(super) fn offer(&self, position: u32, rank: &mut Rank) -> Result<f32> {
-        let score = self.score_of(position, &rank.scorer)?;
-        rank.best.offer(score, position, || {
+    /// Offers the row at a position of the view, which has this score.
+    pub(super) fn offer(&self, position: u32, score: f32, best: &mut Best) -> Result<()> {
+        best.offer(score, position, || {
             let (part, row) = locate(self.view, self.bases, position);
             part.rows.id(row)
-        })?;
-        Ok(score)
-    }
-
-    /// The score by the definition of the row at a position of the view.
-    pub(super) fn score_of(&self, position: u32, scorer: &Scorer) -> Result<f32> {
-        let (part, row) = locate(self.view, self.bases, position);
-        let whole = self.dims == self.view.schema.dims();
-        let norm = whole.then(|| part.rows.norms()[row.index()]);
-        Ok(scorer.score(part.rows.vector(row)?, norm))
+        })
     }
 
     /// Cuts the shortlist to twice the hits wanted, and some, by simsimd's dot
     /// products. Their error is far below the gap that this margin spans.
-    fn quick_pass(&self, shortlist: &mut Vec<Scored>) -> Result<()> {
+    fn quick_pass(&self, shortlist: &mut Vec<Scored>, scorer: &Scorer) -> Result<()> {
         let keep = self.limit.saturating_mul(2).saturating_add(16);
         if shortlist.len() <= keep {
             return Ok(());
@@ -473,12 +378,10 @@ impl<'a> Run<'a> {
         let schema = &self.view.schema;
         let query = row::RerankQuery::new(schema.stored(), self.query);
         let query2 = self.query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-        for at in 0..shortlist.len() {
-            self.prefetch(shortlist, at);
-            let candidate = &mut shortlist[at];
-            let (part, row) = locate(self.view, self.bases, candidate.ordinal);
-            let dot = row::rerank_dot(&query, part.rows.vector(row)?);
-            let norm = f64::from(part.rows.norms()[row.index()]);
+        self.each_vector(shortlist, scorer, |candidate, vector| {
+            let (vector, norm) = vector?;
+            let dot = row::rerank_dot(&query, vector);
+            let norm = f64::from(norm.expect("all of a vector is compared"));
             let score = match schema.metric() {
                 Metric::Cosine if norm == 0.0 => 0.0,
                 Metric::Cosine => dot / norm,
@@ -486,35 +389,11 @@ impl<'a> Run<'a> {
                 Metric::L2 => 2.0 * dot - norm * norm - query2,
             };
             candidate.score = score as f32;
-        }
+            Ok(true)
+        })?;
         shortlist.select_nth_unstable_by(keep, |a, b| b.score.total_cmp(&a.score));
         shortlist.truncate(keep);
         Ok(())
-    }
-
-    /// Asks for all rows of a shortlist before the first is touched, in the
-    /// order they lie on disk.
-    pub(super) fn request(&self, shortlist: &mut [Scored]) {
-        shortlist.sort_unstable_by_key(|c| c.ordinal);
-        for candidate in shortlist {
-            let (part, row) = locate(self.view, self.bases, candidate.ordinal);
-            part.rows.will_need(row);
-        }
-    }
-
-    /// While row `at` of a list is scored, its vector having been asked for, those of the next are
-    /// on their way from memory: else each row is waited for, which takes several times as long as
-    /// scoring it.
-    pub(super) fn prefetch(&self, list: &[Scored], at: usize) {
-        let next = if at == 0 { 0..AHEAD + 1 } else { at + AHEAD..at + AHEAD + 1 };
-        for next in list.get(next.start..next.end.min(list.len())).unwrap_or_default() {
-            let (part, row) = locate(self.view, self.bases, next.ordinal);
-            // What is damaged is noticed when it is scored.
-            if let Ok(vector) = part.rows.vector(row) {
-                let bytes = self.dims * self.view.schema.stored().bytes();
-                gather::prefetch(&vector[..bytes.min(vector.len())]);
-            }
-        }
     }
 
     /// Offers all rows of a part that may be found to all queries; how many.

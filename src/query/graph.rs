@@ -11,7 +11,7 @@ use super::funnel::Entry;
 use crate::calibration::{Reach, TABLE};
 use crate::encoding::Bits;
 use crate::error::Result;
-use crate::graph::{Beam, Graph, RowQuery};
+use crate::graph::{Beam, Graph};
 use crate::kernel::topk::Scored;
 use crate::schema::Metric;
 
@@ -159,12 +159,12 @@ impl Run<'_> {
         scratch: &mut Scratch,
     ) -> Result<u64> {
         let part = &self.view.parts[at];
-        let query = RowQuery::new(graph.code(), self.query, self.dims);
+        scratch.row_query.set(graph.code(), self.query, self.dims);
         let mask = self.selection.as_ref().map(|some| some.mask(at, part.rows.len()));
         let mask = mask.or_else(|| part.alive());
         let base = self.bases[at];
         let without = without.and_then(|position| position.checked_sub(base));
-        let walked = graph.search(&mut scratch.walk, &query, beam, mask, without);
+        let walked = graph.search(&mut scratch.walk, &scratch.row_query, beam, mask, without);
         walked.inspect_err(|damage| {
             part.graph.iter().for_each(|graph| graph.give_up(damage));
         })?;

@@ -7,11 +7,13 @@
 //!   adapt.rs    a calibrated plan: how far down the shortlist to compare vectors
 //!   calibrate.rs measures how wrong the estimates are
 //!   graph.rs    which parts are walked, how far
+//!   scan.rs     estimates from a stage code, of all rows
 //!   exec.rs     plan -> scan of a stage code -> shortlist -> full vectors -> hits
 //!   exact.rs    the true nearest rows by bounds, where a code has them
 //!   group.rs    at most so many hits for each value of a field
 //!   batch.rs    many queries at once, on several threads
 //!   prepared.rs one query after another, with nothing allocated between
+//!   vectors.rs  full vectors of a shortlist, read ahead
 //!   score.rs    what a score is; the best hits, ties broken by id
 //!   explain.rs  rows, bytes and time of each stage
 //! ```
@@ -28,8 +30,10 @@ mod group;
 mod mask;
 mod prepared;
 mod reach;
+mod scan;
 mod score;
 mod select;
+mod vectors;
 
 use std::sync::Arc;
 

@@ -29,6 +29,11 @@ impl<'a> Scorer<'a> {
         Self { isa, metric, stored, query, query_norm }
     }
 
+    /// Dimensions compared.
+    pub(super) fn dims(&self) -> usize {
+        self.query.len()
+    }
+
     /// Bytes of a row that are read.
     pub(super) fn row_bytes(&self) -> usize {
         self.query.len() * self.stored.bytes()

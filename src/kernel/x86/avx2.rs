@@ -300,6 +300,23 @@ fn floats(v: &[f32; LANES]) -> Floats {
     unsafe { [_mm256_loadu_ps(v.as_ptr()), _mm256_loadu_ps(v.as_ptr().add(8))] }
 }
 
+/// See [`crate::kernel::coding::reaching`].
+#[target_feature(enable = "avx2")]
+pub(super) fn reaching(scores: &[[f32; BLOCK]], floor: f32, words: &mut [u64]) {
+    let floor = _mm256_set1_ps(floor);
+    let mask = |half: __m256| {
+        let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(half, floor);
+        u64::from(_mm256_movemask_ps(reached).cast_unsigned())
+    };
+    for (word, scores) in words.iter_mut().zip(scores) {
+        *word = 0;
+        for (i, some) in scores.as_chunks::<LANES>().0.iter().enumerate() {
+            let [low, high] = floats(some);
+            *word |= (mask(low) | mask(high) << 8) << (LANES * i);
+        }
+    }
+}
+
 #[inline]
 #[target_feature(enable = "avx2")]
 fn f32s(bytes: &[u8; 64]) -> Floats {

@@ -207,6 +207,19 @@ fn floats(v: &[f32; LANES]) -> __m512 {
     unsafe { _mm512_loadu_ps(v.as_ptr()) }
 }
 
+/// See [`crate::kernel::coding::reaching`].
+#[target_feature(enable = "avx512f")]
+pub(super) fn reaching(scores: &[[f32; BLOCK]], floor: f32, words: &mut [u64]) {
+    let floor = _mm512_set1_ps(floor);
+    for (word, scores) in words.iter_mut().zip(scores) {
+        *word = 0;
+        for (i, some) in scores.as_chunks::<16>().0.iter().enumerate() {
+            let reached = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(floats(some), floor);
+            *word |= u64::from(reached) << (16 * i);
+        }
+    }
+}
+
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn f32s(bytes: &[u8; 64]) -> __m512 {

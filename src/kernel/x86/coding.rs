@@ -37,6 +37,5 @@ compiled! {
     round(unit: &[f32], per_step: f32, codes: &mut [i8]) -> (f64, f64);
     distance(vector: &[f32], norm: f64, scale: f32, codes: &[i8]) -> f64;
     estimate(dots: &[i32], factors: &[f32], scale: f32, out: &mut [f32]) -> ();
-    any_reaches(scores: &[f32], floor: f32) -> bool;
     signed_dot(vector: &[f32], codes: &[i8]) -> f64;
 }

@@ -1,0 +1,185 @@
+//! The first stage of most searches: estimates of the scores of all rows, by a stage code.
+//!
+//! What is kept of them is either so many rows ([`scan`]), or those within a margin of the
+//! k-th best estimate ([`scan_near`]): calibration knows how far below it a true near row can be
+//! estimated, so the list is short where the nearest rows stand out and long in a crowd.
+
+use std::time::Instant;
+
+use super::exec::{Few, Run, Scratch};
+use super::explain::{Explain, StageReport};
+use super::funnel::{Calibrated, Entry};
+use crate::encoding::{Scan, ScanScratch, Scoring, StageQuery};
+use crate::kernel::Isa;
+use crate::kernel::topk::{Collect, Near, Scored, TopK};
+use crate::schema::Metric;
+
+/// Estimates the score of every row that may be found, and keeps the best `keep`, best first. The
+/// first list for each query becomes its shortlist.
+pub(super) fn scan(runs: &[Run], plan: &Entry, keep: usize, scratch: &mut Scratch) -> Few<Explain> {
+    let start = Instant::now();
+    let count = runs.len();
+    prepare(runs, plan, scratch);
+    let Scratch { scan, tops, queries, lists, .. } = &mut *scratch;
+    tops[..count].iter_mut().for_each(|top| top.reset(keep));
+    let rows = scan_parts(runs, plan, &queries[..count], scan, &mut tops[..count]);
+    for (list, top) in lists.iter_mut().zip(&mut tops[..count]) {
+        list.clear();
+        top.sorted_into(list);
+    }
+    report(runs, plan, rows, start, scratch)
+}
+
+/// As [`scan`], but keeps, in no order, the rows within the plan's margin of the k-th best
+/// estimate, and for each query the estimate down to which its list is whole.
+pub(super) fn scan_near(runs: &[Run], plan: &Calibrated, scratch: &mut Scratch) -> Few<Explain> {
+    let start = Instant::now();
+    let count = runs.len();
+    prepare(runs, &plan.entry, scratch);
+    let Scratch { scan, tops, best, queries, lists, floors, .. } = &mut *scratch;
+    tops[..count].iter_mut().for_each(|top| top.reset(plan.keep));
+    let margin = plan.margin();
+    let pairs = runs.iter().zip(best).zip(tops);
+    let mut nears: Few<_> = pairs
+        .map(|((run, best), top)| {
+            best.reset(run.limit);
+            let floor = move |kth: Scored| kth.score - margin * run.unit(kth.ordinal, kth.score);
+            Near::new(best, top, floor)
+        })
+        .collect();
+    let rows = scan_parts(runs, &plan.entry, &queries[..count], scan, &mut nears);
+    for (near, (list, floor)) in nears.iter_mut().zip(lists.iter_mut().zip(floors)) {
+        list.clear();
+        *floor = near.finish_into(list);
+    }
+    drop(nears);
+    report(runs, &plan.entry, rows, start, scratch)
+}
+
+/// Rows whose estimate is `floor` or above, in no order: the first list of `scratch`. At most
+/// `keep` of them; the estimate down to which it is whole.
+pub(super) fn scan_above(
+    run: &Run,
+    plan: &Entry,
+    (floor, keep): (f32, usize),
+    scratch: &mut Scratch,
+) -> (f32, Explain) {
+    let start = Instant::now();
+    let runs = std::slice::from_ref(run);
+    prepare(runs, plan, scratch);
+    let Scratch { scan, tops, queries, lists, .. } = &mut *scratch;
+    let top = &mut tops[..1];
+    top[0].reset(keep);
+    top[0].raise(floor);
+    let rows = scan_parts(runs, plan, &queries[..1], scan, top);
+    lists[0].clear();
+    let floor = top[0].unsorted_into(&mut lists[0]);
+    (floor, report(runs, plan, rows, start, scratch).remove(0))
+}
+
+/// Makes buffers for so many queries, and the queries themselves.
+fn prepare(runs: &[Run], plan: &Entry, scratch: &mut Scratch) {
+    let Scratch { tops, best, queries, lists, floors, .. } = scratch;
+    for (n, run) in runs.iter().enumerate() {
+        match queries.get_mut(n) {
+            Some((query, _)) => query.set(plan.code, run.query, plan.dims),
+            None => queries.push((StageQuery::new(plan.code, run.query, plan.dims), 0.0)),
+        }
+        if run.view.schema.metric() != Metric::Cosine {
+            queries[n].1 = run.reference_norm();
+        }
+    }
+    let all = tops.len().max(runs.len());
+    tops.resize_with(all, || TopK::new(0));
+    best.resize_with(all, || TopK::new(0));
+    lists.resize_with(all, Vec::new);
+    floors.resize(all, f32::NEG_INFINITY);
+}
+
+/// Offers the rows of all parts that are to be scanned; how many.
+fn scan_parts(
+    runs: &[Run],
+    plan: &Entry,
+    queries: &[(StageQuery, f32)],
+    scratch: &mut ScanScratch,
+    tops: &mut [impl Collect],
+) -> u64 {
+    let Some(first) = runs.first() else { return 0 };
+    let parts = 0..first.view.parts.len();
+    parts.map(|at| first.scan_part(at, plan, queries, scratch, tops)).sum()
+}
+
+/// What was read and kept, for each query.
+fn report(
+    runs: &[Run],
+    plan: &Entry,
+    rows: u64,
+    start: Instant,
+    scratch: &mut Scratch,
+) -> Few<Explain> {
+    let time = start.elapsed() / runs.len().max(1) as u32;
+    let explain = |(n, run): (usize, &Run)| {
+        let stage = StageReport {
+            name: run.scan_name(plan),
+            dims: plan.dims,
+            rows_in: rows,
+            rows_out: scratch.lists[n].len() as u64,
+            bytes: rows * plan.code.scanned_bytes_per_row(plan.dims) as u64,
+            time,
+        };
+        let mut explain = scratch.explain(false);
+        explain.stages.push(stage);
+        explain
+    };
+    runs.iter().enumerate().map(explain).collect()
+}
+
+impl Run<'_> {
+    /// Scans a part for all queries, if it is to be scanned; how many rows.
+    fn scan_part(
+        &self,
+        at: usize,
+        plan: &Entry,
+        queries: &[(StageQuery, f32)],
+        scratch: &mut ScanScratch,
+        tops: &mut [impl Collect],
+    ) -> u64 {
+        let part = &self.view.parts[at];
+        if self.beam(plan, at).is_some() {
+            return 0;
+        }
+        let mask = self.selection.map(|some| some.mask(at, part.rows.len()));
+        let norms = part.rows.norms();
+        let alive = mask.or_else(|| part.alive());
+        let scans = queries.iter().map(|(query, norm)| {
+            let query_norm = *norm;
+            let scoring = match self.view.schema.metric() {
+                Metric::Cosine => Scoring::Cosine,
+                Metric::Dot => Scoring::Dot { norms, query_norm },
+                Metric::L2 => Scoring::L2 { norms, query_norm },
+            };
+            let view = part.rows.code(plan.stage);
+            Scan { view, query, scoring, alive, base: self.bases[at] }
+        });
+        let scans: Few<Scan> = scans.collect();
+        Scan::run_all(&scans, Isa::detect(), scratch, tops);
+        u64::from(part.rows.len())
+    }
+
+    /// Norm to estimate dot products and distances with.
+    ///
+    /// Row norms are those of full vectors. Over a prefix both sides shrink; we
+    /// take the rows to shrink as the query does (or, if only its prefix is
+    /// known, as the number of dimensions), and since `|x|^2 s^2 - 2 |x| s |q| c`
+    /// ranks as `|x|^2 - 2 |x| (|q| / s) c`, it is the query that is stretched.
+    pub(super) fn reference_norm(&self) -> f32 {
+        let square = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+        let prefix = square(&self.query[..self.dims]);
+        let all = self.view.schema.dims();
+        let share = match square(self.query) {
+            whole if self.query.len() == all && whole > 0.0 => prefix / whole,
+            _ => self.dims as f64 / all as f64,
+        };
+        (prefix / share.max(f64::MIN_POSITIVE)).sqrt() as f32
+    }
+}
