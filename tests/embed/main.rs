@@ -9,6 +9,7 @@
 mod choices;
 mod families;
 mod hostile;
+mod hub;
 mod library;
 mod parity;
 mod reembed;
