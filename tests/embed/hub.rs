@@ -47,7 +47,8 @@ impl Cached {
             }
             *count += 1;
             // Files kept by Git LFS have a SHA-256, the others a SHA-1.
-            let name = if *count % 2 == 0 { format!("{count:064x}") } else { format!("{count:040x}") };
+            let name =
+                if *count % 2 == 0 { format!("{count:064x}") } else { format!("{count:040x}") };
             fs::copy(entry.path(), self.model().join("blobs").join(&name)).unwrap();
             symlink(format!("{}blobs/{name}", "../".repeat(depth)), place).unwrap();
         }

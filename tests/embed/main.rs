@@ -7,6 +7,7 @@
 #![cfg(feature = "embed")]
 
 mod choices;
+mod cuda;
 mod families;
 mod hostile;
 mod hub;
