@@ -58,6 +58,8 @@ def write_pictures(folder: Path) -> list[str]:
     scene(300, 40).save(folder / "strip.webp", lossless=True)
     tall.resize((9, 16)).save(folder / "small.png")
     tall.save(folder / "really-a-png.jpg", format="PNG")
+    # As cameras write them: colours at half the resolution.
+    scene(320, 240).save(folder / "photo.jpg", quality=85, subsampling="4:2:0")
     return sorted(p.name for p in folder.iterdir())
 
 
