@@ -1,6 +1,6 @@
 """Tiny image models in the layouts people publish, and what Python makes of some pictures with them.
 
-    pip install torch transformers onnx onnxscript pillow numpy tokenizers
+    pip install -r models/parity/requirements.txt
     python models/parity/make_images.py
 
 rewrites tests/fixtures/images: pictures/, hostile/, one directory per model, and in each the processor's output for every
