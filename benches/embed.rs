@@ -1,27 +1,38 @@
 //! Tokens per second of an `Embedder` against Python's onnxruntime and against
-//! sentence-transformers, on the same model and the same texts, in one run.
+//! sentence-transformers, and pictures per second of an `ImageEmbedder` against
+//! Python's image processor with onnxruntime: on the same models, texts and pictures,
+//! in one run.
 //!
-//! `models/parity/bench_model.py DIR` makes the model (BERT-like, 6 layers of 384,
-//! random weights: speed does not depend on what they are). This bench then starts
-//! `models/parity/bench_peer.py`, which holds both Python sides ready and runs one
-//! when told, so that all three take turns and meet the same machine. Vectors are
-//! compared before anything is timed. Texts are the paragraphs of this repository's
+//! `models/parity/bench_model.py DIR` makes the models (BERT-like and `ViT`, 6 layers of
+//! 384, random weights: speed does not depend on what they are) and the pictures. This
+//! bench then starts `models/parity/bench_peer.py`, which holds the Python sides ready
+//! and runs one when told, so that all take turns and meet the same machine. Vectors
+//! are compared before anything is timed. Texts are the paragraphs of this repository's
 //! documents; only their own tokens are counted, padding is not.
 //!
 //! `MATRYO_EMBED_MODEL` is DIR, `MATRYO_PYTHON` a Python with the packages of
-//! `models/parity/requirements.txt`. `MATRYO_THREADS` (default: all) is for all three;
+//! `models/parity/requirements.txt`. `MATRYO_THREADS` (default: all) is for every side;
 //! `MATRYO_TEXTS` and `MATRYO_RUNS` make it shorter on a slow machine.
 
 mod support;
 
+use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use matryo::embed::Embedder;
+use matryo::embed::{Embedder, ImageEmbedder};
+use support::Timing;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// The Python sides that embed texts, as `bench_peer.py` calls them, and what they are.
+const TEXT_SIDES: [(&str, &str); 3] = [
+    ("ort", "Python onnxruntime, 32 texts"),
+    ("fill", "the same, batches like ours"),
+    ("st", "sentence-transformers"),
+];
 
 fn main() -> Outcome<()> {
     let Ok(model) = std::env::var("MATRYO_EMBED_MODEL") else {
@@ -33,41 +44,79 @@ fn main() -> Outcome<()> {
         Err(_) => std::thread::available_parallelism()?,
     };
     let number = |name, usual| std::env::var(name).map_or(Ok(usual), |n| n.parse::<usize>());
-    // Each side's texts are embedded this often, in turns.
+    // How often each side embeds everything, in turns.
     let runs = number("MATRYO_RUNS", 10)?;
     let mut texts = paragraphs()?;
     texts.truncate(number("MATRYO_TEXTS", usize::MAX)?);
-    let embedder = Embedder::builder(&model).threads(threads).open()?;
+    let peer = RefCell::new(Peer::start(&model, &texts, threads)?);
+    time_texts(&model, &texts, &peer, threads, runs)?;
+    time_pictures(&Path::new(&model).join("image"), &peer, threads, runs)
+}
+
+fn time_texts(
+    model: &str,
+    texts: &[String],
+    peer: &RefCell<Peer>,
+    threads: NonZeroUsize,
+    runs: usize,
+) -> Outcome<()> {
+    let embedder = Embedder::builder(model).threads(threads).open()?;
     println!("{}", embedder.describe());
-    let mut peer = Peer::start(&model, &texts, threads)?;
-    let ours = embedder.embed_documents(&texts)?;
-    for side in ["ort", "st"] {
-        let theirs = peer.vectors(side)?;
-        println!("least cosine with {side}: {:.6}", least_cosine(&ours, &theirs));
-        assert!(least_cosine(&ours, &theirs) > 0.9999, "{side} computes something else");
+    let ours = embedder.embed_documents(texts)?;
+    for (side, name) in TEXT_SIDES {
+        peer.borrow_mut().check(side, name, &ours)?;
     }
-    let tokens = peer.tokens as f64;
+    let tokens = peer.borrow().tokens as f64;
     println!("{} texts, {tokens} tokens, {threads} threads, {runs} runs in turns", texts.len());
-    let peer = std::cell::RefCell::new(peer);
     let run = |side: &str| peer.borrow_mut().run(side).expect("the peer answers");
     let timings = support::time_in_turns(
         runs,
         [
-            &mut || drop(embedder.embed_documents(&texts).expect("texts")),
-            &mut || run("ort"),
-            &mut || run("st"),
+            &mut || drop(embedder.embed_documents(texts).expect("texts")),
+            &mut || run(TEXT_SIDES[0].0),
+            &mut || run(TEXT_SIDES[1].0),
+            &mut || run(TEXT_SIDES[2].0),
         ],
     );
-    let names = ["matryo", "Python onnxruntime", "sentence-transformers"];
-    for (name, timing) in names.iter().zip(&timings) {
+    let names = TEXT_SIDES.map(|(_, name)| name);
+    print_speeds(&timings, &names, tokens, "tokens");
+    Ok(())
+}
+
+fn time_pictures(
+    model: &Path,
+    peer: &RefCell<Peer>,
+    threads: NonZeroUsize,
+    runs: usize,
+) -> Outcome<()> {
+    let embedder = ImageEmbedder::builder(model).threads(threads).open()?;
+    println!("\n{}", embedder.describe());
+    let entries = std::fs::read_dir(model.join("pictures"))?;
+    let mut paths = entries.map(|e| Ok(e?.path())).collect::<std::io::Result<Vec<PathBuf>>>()?;
+    paths.sort();
+    let name = "Python onnxruntime";
+    peer.borrow_mut().check("image", name, &embedder.embed_images(&paths)?)?;
+    println!("{} pictures, {threads} threads, {runs} runs in turns", paths.len());
+    let timings = support::time_in_turns(
+        runs,
+        [&mut || drop(embedder.embed_images(&paths).expect("pictures")), &mut || {
+            peer.borrow_mut().run("image").expect("the peer answers")
+        }],
+    );
+    print_speeds(&timings, &[name], paths.len() as f64, "pictures");
+    Ok(())
+}
+
+/// A line for each side, matryo's first.
+fn print_speeds(timings: &[Timing], others: &[&str], count: f64, what: &str) {
+    for (name, timing) in ["matryo"].iter().chain(others).zip(timings) {
         println!(
-            "{name:<22} {:>8.0} tokens/s  (A/A {:.1} %)  matryo runs at {:.2} x",
-            tokens / timing.seconds,
+            "{name:<28} {:>8.0} {what}/s  (A/A {:.1} %)  matryo runs at {:.2} x",
+            count / timing.seconds,
             100.0 * timing.noise,
             timing.seconds / timings[0].seconds
         );
     }
-    Ok(())
 }
 
 /// Paragraphs of the documents at the root: real sentences, of very mixed length.
@@ -134,6 +183,16 @@ impl Peer {
         self.to.flush()?;
         let answer = self.line()?;
         if answer == "done" { Ok(()) } else { Err(answer.into()) }
+    }
+
+    /// That a side computes what we do.
+    fn check(&mut self, side: &str, name: &str, ours: &[Vec<f32>]) -> Outcome<()> {
+        let least = least_cosine(ours, &self.vectors(side)?);
+        println!("least cosine with {name}: {least:.6}");
+        // Two decoders of JPEG differ by more than two runs of a graph.
+        let asked = if side == "image" { 0.999 } else { 0.9999 };
+        assert!(least > asked, "{name} computes something else");
+        Ok(())
     }
 
     /// What that gives.

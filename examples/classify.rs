@@ -44,6 +44,7 @@ fn main() -> Result<()> {
     let model = Embedder::builder(model_folder(project)?).runtime(runtime::locate_or_install()?);
     let model = model.open()?;
     let examples = largest_classes(read(project)?);
+    eprintln!("embedding {} passages ...", examples.len());
     let folder = tempfile::tempdir()?;
     let collection = create(&folder.path().join("docs.matryo"), &model)?;
     let [mut held_out, mut test] = [0, 1].map(|_| Labelled::new(model.dims()));
@@ -153,6 +154,7 @@ fn report(collection: &Collection, held_out: &Labelled, test: &Labelled) -> Resu
     let nearest = Neighbours::new(rows.clone(), "crate", 1)?;
     let ten = Neighbours::new(rows.clone(), "crate", 10)?;
     let means = ClassMeans::fit(&train)?;
+    eprintln!("training the linear heads ...");
     let heads = LinearHeads::trainer().fit(&train, &dims)?;
     let shared = LinearHeads::trainer().shared(true).fit(&train, &dims)?;
     println!("Accuracy by the first dimensions (mAP@10: of the stored rows as hits)\n");

@@ -68,7 +68,7 @@ fn a_second_run_embeds_only_what_changed() {
     assert!(files_line(&first).starts_with("0 unchanged, 3 new, 0 changed, 0 gone; 1"), "{first}");
     assert!(first.contains("skipped: 1 not UTF-8 text, 1 symbolic links"), "{first}");
     assert!(first.contains("map.rs:1  map"), "{first}");
-    assert!(first.contains("found 3 of the brute-force top 3"), "{first}");
+    assert!(first.contains("found 3 of the true top 3"), "{first}");
 
     let second = run(&dir, &out, &ask).unwrap();
     assert!(files_line(&second).starts_with("3 unchanged, 0 new, 0 changed, 0 gone"), "{second}");

@@ -90,6 +90,9 @@ pub(crate) fn run(
         out,
         "{embedded} pictures embedded, {unchanged} unchanged, {gone} gone; {seconds:.1} s"
     )?;
+    if let Some(took) = support::calibrate(&collection)? {
+        writeln!(out, "calibrated by its own rows: {:.1} s", took.as_secs_f64())?;
+    }
     let rows = collection.len();
     if rows == 0 {
         return Err("there is no picture to search".into());

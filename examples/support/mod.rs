@@ -7,9 +7,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use matryo::embed::Embedder;
-use matryo::{IdKind, Metric, Precision, Schema};
+use matryo::{Collection, IdKind, Metric, Precision, Schema};
 
 /// What a collection of vectors by this model is made with: half floats, ids that are text.
 pub(crate) fn schema(embedder: &Embedder) -> matryo::Result<Schema> {
@@ -20,6 +21,21 @@ pub(crate) fn schema(embedder: &Embedder) -> matryo::Result<Schema> {
         .ids(IdKind::Str)
         .embedder(embedder)
         .build()
+}
+
+/// Fewer rows are searched nearly whole by any plan.
+const WORTH_CALIBRATING: u64 = 1000;
+
+/// Measures what recall searches of this collection find, if that is not known yet. A
+/// program that stays need not: the collection does it in the background from 20 000
+/// rows on.
+pub(crate) fn calibrate(collection: &Collection) -> matryo::Result<Option<Duration>> {
+    if collection.calibration().is_some() || collection.len() < WORTH_CALIBRATING {
+        return Ok(None);
+    }
+    let start = Instant::now();
+    collection.calibrate()?;
+    Ok(Some(start.elapsed()))
 }
 
 /// Options of a command line, one after another: `--name VALUE` or `--name=VALUE`.

@@ -9,7 +9,7 @@ use matryo::{Collection, Hit, Payload, RowId, SearchResult};
 
 use super::corpus::name_and_version;
 
-/// Depth at which answers are compared with brute force.
+/// Depth at which answers are compared with exact ones.
 const TOP: usize = 10;
 
 /// Rows of the table of granularities.
@@ -105,7 +105,7 @@ fn print_funnel(
     let all: &[_] = &truth.hits;
     writeln!(
         out,
-        "  found {} of the brute-force top {}, which took {} bytes and {} us",
+        "  found {} of the true top {}; an exact search reads {} bytes, in {} us",
         common(found, truth),
         all.len().min(TOP),
         truth.explain.bytes(),

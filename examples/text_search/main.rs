@@ -88,6 +88,9 @@ pub(crate) fn run(
         info.ram_bytes as f64 / 1e6,
         start.elapsed().as_secs_f64()
     )?;
+    if let Some(took) = support::calibrate(&collection)? {
+        writeln!(out, "calibrated by its own rows: {:.1} s", took.as_secs_f64())?;
+    }
     let Args { limit, recall, .. } = args;
     let asking = Asking { collection: &collection, embedder: &embedder, limit, recall };
     let built_in = args.queries.is_empty() && args.dir.is_none();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -87,9 +88,9 @@ def augment(pixels: np.ndarray, rng: random.Random) -> np.ndarray:
 class Pictures:
     """Gives scenes the drawings of their things: a random training set's, or one set's."""
 
-    def __init__(self, concepts: Sequence[Concept], sets: Sequence[str], seed: int) -> None:
+    def __init__(self, concepts: Sequence[Concept], sets: Sequence[str], rng: random.Random) -> None:
         by_name = {concept.name: concept for concept in concepts}
-        self.rng = random.Random(seed)
+        self.rng = rng
         self.choices = {}
         for kind, name in scenes.THINGS.items():
             drawings = by_name[name].drawings
@@ -100,17 +101,24 @@ class Pictures:
 
 
 class Batches(IterableDataset):
-    """Endless batches: pixels uint8 [n, 64, 64, 3], ids, mask, fits [n, n], labels [n] (-1 for scenes)."""
+    """Endless batches: pixels uint8 [n, 64, 64, 3], ids, mask, fits [n, n], labels [n] (-1 for scenes).
 
-    def __init__(self, concepts: Sequence[Concept], tokenizer_json: str, emoji: int, scene: int, seed: int) -> None:
-        self.concepts, self.tokenizer_json, self.emoji, self.scene, self.seed = concepts, tokenizer_json, emoji, scene, seed
+    A batch depends on ``seed`` and its number only, so that training can go on from any ``first``.
+    """
+
+    def __init__(
+        self, concepts: Sequence[Concept], tokenizer_json: str, emoji: int, scene: int, seed: int, first: int = 0
+    ) -> None:
+        self.concepts, self.tokenizer_json, self.emoji, self.scene = concepts, tokenizer_json, emoji, scene
+        self.seed, self.first = seed, first
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
-        rng = random.Random(self.seed)
+        rng = random.Random()
         tokenizer = Tokenizer.from_str(self.tokenizer_json)
         drawings = training_drawings(self.concepts)
-        pictures = Pictures(self.concepts, TRAIN_SETS, self.seed + 1)
-        while True:
+        pictures = Pictures(self.concepts, TRAIN_SETS, rng)
+        for number in itertools.count(self.first):
+            rng.seed(f"{self.seed}/{number}")
             pixels, texts, claims, facts, labels = [], [], [], [], []
             for choices in rng.sample(drawings, self.emoji):
                 drawing = rng.choice(choices)

@@ -74,7 +74,7 @@ def on_white(pixels: np.ndarray) -> Image.Image:
 def scene_task(encoder: Encoder, concepts: Sequence[Concept], held_out: bool, seed: int) -> Task:
     """Captions to scenes; every scene of which a caption is true counts as right."""
     rng = random.Random(seed)
-    pictures = Pictures(concepts, (TEST_SET,), seed)
+    pictures = Pictures(concepts, (TEST_SET,), random.Random(seed))
     made = [scenes.draw_scene(rng, held_out=held_out) for _ in range(SCENES)]
     said = [scenes.caption(scene, rng) for scene in made]
     images = [Image.fromarray(scenes.paint(scene, rng, pictures)) for scene in made]

@@ -16,6 +16,7 @@ import evaluate
 import export
 import losses
 import scenes
+import train
 import wordpiece
 from towers import TextTower, VisionTower
 
@@ -59,6 +60,43 @@ class Losses(unittest.TestCase):
         cut = torch.cat([x[:, :2], torch.zeros(4, 4)], dim=1)
         self.assertTrue(torch.allclose(small, heads.layers[0](cut), atol=1e-6))
         self.assertEqual(len(losses.Heads((2, 6), 5, tied=False).layers), 2)
+
+
+class Training(unittest.TestCase):
+    def test_the_rate_is_steady_and_then_falls_to_nothing(self) -> None:
+        rates = [train.schedule(step, 1000) for step in range(1000)]
+        self.assertAlmostEqual(rates[0], 1 / train.WARM_UP)
+        self.assertEqual(set(rates[train.WARM_UP : 750]), {1.0})
+        self.assertAlmostEqual(rates[875], 0.5)
+        self.assertLess(rates[999], 0.005)
+        # Until it falls, the length of the run does not matter: any can be resumed as another.
+        self.assertEqual(rates[:750], [train.schedule(step, 4000) for step in range(750)])
+
+    def test_a_resumed_run_is_the_same(self) -> None:
+        def made():
+            torch.manual_seed(8)
+            layer = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5))
+            return layer, torch.optim.AdamW(layer.parameters(), lr=0.1)
+
+        def steps(layer, optimizer, count: int) -> torch.Tensor:
+            for _ in range(count):
+                optimizer.zero_grad()
+                layer(torch.ones(2, 4)).square().sum().backward()
+                optimizer.step()
+            return layer[0].weight.detach().clone()
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "name.state.pt"
+            layer, optimizer = made()
+            steps(layer, optimizer, 3)
+            train.State(path, layer=layer, optimizer=optimizer).keep(3)
+            through = steps(layer, optimizer, 3)
+            layer, optimizer = made()
+            state = train.State(path, layer=layer, optimizer=optimizer)
+            self.assertEqual(state.load(4), 3)
+            self.assertTrue(torch.equal(steps(layer, optimizer, 3), through))
+            with self.assertRaises(SystemExit):
+                state.load(3)  # Such a run would have slowed down by step 3.
 
 
 class Tokens(unittest.TestCase):

@@ -1,6 +1,6 @@
 """Tiny image models in the layouts people publish, and what Python makes of some pictures with them.
 
-    pip install torch transformers onnx onnxscript pillow numpy tokenizers
+    pip install -r models/parity/requirements.txt
     python models/parity/make_images.py
 
 rewrites tests/fixtures/images: pictures/, hostile/, one directory per model, and in each the processor's output for every
@@ -58,6 +58,8 @@ def write_pictures(folder: Path) -> list[str]:
     scene(300, 40).save(folder / "strip.webp", lossless=True)
     tall.resize((9, 16)).save(folder / "small.png")
     tall.save(folder / "really-a-png.jpg", format="PNG")
+    # As cameras write them: colours at half the resolution.
+    scene(320, 240).save(folder / "photo.jpg", quality=85, subsampling="4:2:0")
     return sorted(p.name for p in folder.iterdir())
 
 

@@ -106,16 +106,30 @@ impl Embedder {
             one_at_a_time: graph.is_some_and(|g| g.alone),
             provider: self.provider,
             threads: self.threads.get(),
-            runtime: graph.map(|g| Library {
-                path: g.loaded.found.path.clone(),
-                version: runtime::version_text(&g.loaded.found.path),
-                source: g.loaded.found.source,
-                build: g.loaded.build,
-            }),
+            runtime: graph.map(|g| Library::of(g.loaded)),
             fingerprint: self.fingerprint.to_string(),
             #[cfg(feature = "image")]
             images: self.images().map(super::ImageEmbedder::describe),
         }
+    }
+}
+
+impl Library {
+    pub(super) fn of(loaded: &'static runtime::Loaded) -> Self {
+        Self {
+            path: loaded.found.path.clone(),
+            version: runtime::version_text(&loaded.found.path),
+            source: loaded.found.source,
+            build: loaded.build,
+        }
+    }
+}
+
+/// What a graph runs on, for people.
+pub(super) fn ran_on(provider: Provider, threads: usize) -> String {
+    match provider {
+        Provider::Cpu => format!("CPU, {threads} threads"),
+        Provider::Cuda { device } => format!("CUDA device {device}"),
     }
 }
 
@@ -136,10 +150,6 @@ impl fmt::Display for Description {
             modes => format!("{} over tokens", modes.join(", ")),
         };
         let limit = self.max_tokens.map_or("no limit".into(), |n| n.to_string());
-        let provider = match self.provider {
-            Provider::Cpu => format!("CPU, {} threads", self.threads),
-            Provider::Cuda { device } => format!("CUDA device {device}"),
-        };
         let alone = if self.one_at_a_time { ", one text at a time" } else { "" };
         let side = if self.pad_left { ", padding before them" } else { "" };
         let prompt = |prompt: &str, task: &Option<String>| match task {
@@ -153,7 +163,8 @@ impl fmt::Display for Description {
         }
         writeln!(f, "pooling       {pooling}")?;
         writeln!(f, "layers after  {} dense, {} norm", self.dense_layers, self.layer_norms)?;
-        writeln!(f, "unit length   {}", yes(self.normalize))?;
+        let unit = if self.normalize { "yes" } else { "not after the graph" };
+        writeln!(f, "unit length   {unit}")?;
         writeln!(f, "dimensions    {} (granularities {:?})", self.dims, self.granularities)?;
         writeln!(f, "max tokens    {limit} (special: {}{side})", yes(self.special_tokens))?;
         writeln!(
@@ -163,14 +174,14 @@ impl fmt::Display for Description {
         )?;
         writeln!(f, "              query {}", prompt(&self.query_prompt, &self.query_task))?;
         writeln!(f, "batches       up to {} tokens{alone}", self.batch_tokens)?;
-        writeln!(f, "provider      {provider}")?;
+        writeln!(f, "provider      {}", ran_on(self.provider, self.threads))?;
         match &self.runtime {
             Some(library) => writeln!(f, "runtime       {library}")?,
             None => writeln!(f, "runtime       none needed")?,
         }
         #[cfg(feature = "image")]
         if let Some(images) = &self.images {
-            writeln!(f, "{images}")?;
+            images.graph_lines(f)?;
         }
         write!(f, "fingerprint   {}", self.fingerprint)
     }

@@ -2,9 +2,14 @@
 //!
 //! A model directory may come from anywhere, so a file is read only if it is a
 //! regular file with a plain name, below the directory, no larger than a cap;
-//! no symbolic link is followed. That is what keeps promise P29: no path outside
-//! the model directory is read. The directory itself may be reached by a link,
+//! no symbolic link is followed but one kind. That is what keeps promise P29: no path
+//! outside the model directory is read. The directory itself may be reached by a link,
 //! since that name comes from the caller.
+//!
+//! The one kind: in the cache of the Hugging Face hub a model is a folder
+//! `models--OWNER--NAME`; its `blobs` holds the files, named by their hashes, and
+//! `snapshots/REVISION` is links to them. A link of exactly that form, to a regular file
+//! of that model's own `blobs`, is taken for the file.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
@@ -126,19 +131,48 @@ pub(super) fn read_file(path: &Path, cap: u64) -> Result<Vec<u8>> {
 
 /// Opens a regular file for reading and says how long it is.
 pub(super) fn open(path: &Path) -> Result<(impl Read + use<>, u64)> {
-    refuse_link(path)?;
+    let blob = blob(path);
+    let real = blob.as_deref().unwrap_or(path);
+    refuse_link(real)?;
     // NONBLOCK: a FIFO put in place of the file must not hang the open.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(flags.bits().cast_signed())
-        .open(path)
+        .open(real)
         .map_err(|e| Error::io("open", path, e))?;
     let meta = file.metadata().map_err(|e| Error::io("read", path, e))?;
     if !meta.is_file() {
         return Err(model(path, "is not a regular file"));
     }
     Ok((file, meta.len()))
+}
+
+/// Where the hub's cache keeps a file of a snapshot; `None` if this is no such link.
+fn blob(path: &Path) -> Option<PathBuf> {
+    let target = fs::read_link(path).ok()?;
+    let mut parts = target.components().peekable();
+    let mut up = 0;
+    while parts.next_if_eq(&Component::ParentDir).is_some() {
+        up += 1;
+    }
+    let (Some(Component::Normal(folder)), Some(Component::Normal(name)), None) =
+        (parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let hash = name.to_str()?;
+    let is_hash = matches!(hash.len(), 40 | 64) && hash.bytes().all(|b| b.is_ascii_hexdigit());
+    // Where it lies must be as deep in the model's folder as the link says, for what
+    // the link leads to is taken from there and not from the system.
+    let place = path.parent()?.canonicalize().ok()?;
+    let whole = place.ancestors().nth(up)?;
+    let mut below = place.strip_prefix(whole).ok()?.components();
+    let in_snapshot = up >= 2 && below.next()?.as_os_str() == "snapshots";
+    let of_model = whole.file_name()?.to_str()?.starts_with("models--");
+    let blobs = whole.join("blobs");
+    let expected = is_hash && in_snapshot && of_model && folder == "blobs";
+    (expected && refuse_link(&blobs).is_ok()).then(|| blobs.join(hash))
 }
 
 fn refuse_link(path: &Path) -> Result<()> {

@@ -41,7 +41,7 @@ pub(super) struct Model {
 }
 
 /// What a run needs to itself.
-struct Ready {
+pub(super) struct Ready {
     options: RunOptions<HasSelectedOutputs>,
     /// On a GPU only.
     #[cfg(feature = "cuda")]
@@ -53,7 +53,7 @@ impl Ready {
         not(feature = "cuda"),
         expect(unused_variables, reason = "only a GPU's memory is bound")
     )]
-    fn new(session: &Session, output: &str, provider: Provider) -> ort::Result<Self> {
+    pub(super) fn new(session: &Session, output: &str, provider: Provider) -> ort::Result<Self> {
         let options = RunOptions::new()?;
         let options = options.with_outputs(OutputSelector::no_default().with(output));
         Ok(Self {
@@ -66,7 +66,7 @@ impl Ready {
         })
     }
 
-    fn run<'a>(
+    pub(super) fn run<'a>(
         &'a mut self,
         session: &'a mut Session,
         inputs: Vec<(&str, DynValue)>,

@@ -7,8 +7,10 @@
 #![cfg(feature = "embed")]
 
 mod choices;
+mod cuda;
 mod families;
 mod hostile;
+mod hub;
 mod library;
 mod parity;
 mod reembed;

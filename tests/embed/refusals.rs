@@ -3,7 +3,7 @@
 use std::fs;
 
 use matryo::Error;
-use matryo::embed::{Embedder, Pooling, Provider};
+use matryo::embed::{Embedder, Pooling};
 
 use crate::support::{Copy, fixtures, ready, with_dense};
 
@@ -241,22 +241,4 @@ fn a_text_over_the_limit_is_refused_and_names_itself() {
     let longer = long + "a";
     let refused = embedder.embed_documents(&["short", &longer]).unwrap_err().to_string();
     assert!(refused.contains("text 1 has 1048577 bytes"), "{refused}");
-}
-
-#[test]
-fn cuda_is_never_quietly_replaced() {
-    if !ready() {
-        return;
-    }
-    // Loads the library first, so that the error comes from asking it.
-    Embedder::open(fixtures().join("static")).unwrap();
-    let asked = Embedder::builder(fixtures().join("static")).provider(Provider::Cuda { device: 0 });
-    match asked.open() {
-        Ok(embedder) => assert_eq!(embedder.describe().provider, Provider::Cuda { device: 0 }),
-        Err(Error::Runtime { why, cure }) => {
-            assert!(why.contains("CUDA device 0 was asked for"), "{why}");
-            assert!(cure.contains("Provider::Cpu"), "{cure}");
-        }
-        Err(other) => panic!("{other:?}"),
-    }
 }

@@ -45,7 +45,8 @@ fn pixels_are_pythons() {
             let off: f32 = off.map(|(at, (a, b))| (a - b).abs() * std[at / plane]).sum();
             let mean = off / ours.len() as f32;
             println!("{model} {name}: {:.3} / 255", mean * 255.0);
-            let lossless = !["tall.jpg", "turned.jpg", "cmyk.jpg"].contains(&name.as_str());
+            let lossless =
+                !["tall.jpg", "turned.jpg", "cmyk.jpg", "photo.jpg"].contains(&name.as_str());
             let most = if lossless { EXACT_TOLERANCE } else { PIXEL_TOLERANCE };
             assert!(mean < most, "{model} {name}: {} / 255", mean * 255.0);
         }

@@ -20,11 +20,13 @@ mod vision;
 
 pub use picture::{Image, ImageSource, MAX_EDGE, MAX_PIXEL_BYTES};
 
+use super::describe::{Library, ran_on};
 use super::files::{ModelDir, model};
 use super::fingerprint::{Fingerprint, Hasher};
 use super::graph::Graph;
 use super::object::Object;
 use super::pool::normalize;
+use super::runtime::Loaded;
 use super::session::Shared;
 use super::{Pooling, Provider, builder, runtime};
 use crate::error::{Error, Result};
@@ -53,6 +55,8 @@ pub struct ImageEmbedder {
     dims: usize,
     granularities: Vec<usize>,
     fingerprint: Fingerprint,
+    provider: Provider,
+    loaded: &'static Loaded,
     threads: NonZeroUsize,
     batch: usize,
     /// Scale what is kept of a vector to unit length.
@@ -75,16 +79,31 @@ pub struct ImageDescription {
     pub dims: usize,
     /// Images in a batch.
     pub batch_images: usize,
+    /// Where the graph runs.
+    pub provider: Provider,
+    /// Threads used.
+    pub threads: usize,
+    /// The ONNX Runtime library.
+    pub runtime: Library,
 }
 
 impl fmt::Display for ImageDescription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.graph_lines(f)?;
+        writeln!(f, "provider      {}", ran_on(self.provider, self.threads))?;
+        write!(f, "runtime       {}", self.runtime)
+    }
+}
+
+impl ImageDescription {
+    /// Without what a text tower beside it tells too.
+    pub(super) fn graph_lines(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "image graph   {}", self.graph.display())?;
         writeln!(f, "output        {}", self.output)?;
         writeln!(f, "pooling       {}", self.pooling)?;
         writeln!(f, "pictures      {}", self.processing)?;
         writeln!(f, "dimensions    {}", self.dims)?;
-        write!(f, "batches       up to {} images", self.batch_images)
+        writeln!(f, "batches       up to {} images", self.batch_images)
     }
 }
 
@@ -130,7 +149,7 @@ impl ImageEmbedder {
         &self.fingerprint
     }
 
-    /// What was chosen: graph, output, pooling, preparation of pictures.
+    /// What was chosen: graph, output, pooling, preparation of pictures, and what runs it.
     pub fn describe(&self) -> ImageDescription {
         ImageDescription {
             graph: self.graph.clone(),
@@ -139,6 +158,9 @@ impl ImageEmbedder {
             processing: self.processor.to_string(),
             dims: self.dims,
             batch_images: self.batch,
+            provider: self.provider,
+            threads: self.threads.get(),
+            runtime: Library::of(self.loaded),
         }
     }
 
@@ -375,6 +397,8 @@ impl ImageEmbedderBuilder {
             dims,
             granularities,
             fingerprint: Fingerprint::of_vision(hasher.finish()),
+            provider: self.provider,
+            loaded,
             threads,
             unit: false,
         })

@@ -8,15 +8,14 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use half::f16;
-use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, SessionInputValue};
-use ort::value::{Outlet, Tensor, TensorElementType, ValueType};
+use ort::value::{DynValue, Outlet, Tensor, TensorElementType, ValueType};
 use parking_lot::Mutex;
 
 use super::super::files::model;
 use super::super::graph::Graph;
 use super::super::pool::Pooling;
 use super::super::runtime::Loaded;
-use super::super::session::{Shared, failed, floats, run_failed, start};
+use super::super::session::{Ready, Shared, failed, floats, run_failed, start};
 use super::super::{Provider, builder};
 use super::pixels::Planes;
 use crate::error::Result;
@@ -57,7 +56,7 @@ enum Shape {
 /// A session ready to run.
 pub(super) struct Vision {
     session: Shared,
-    options: Mutex<RunOptions<HasSelectedOutputs>>,
+    ready: Mutex<Ready>,
     half: bool,
     others: Vec<Other>,
     pub(super) output: String,
@@ -98,12 +97,11 @@ impl Vision {
         let others = session.inputs().iter().filter(|i| i.name() != PIXELS);
         let others = others.map(Other::of).collect::<Result<Vec<_>, _>>().map_err(wrong)?;
         let (output, shape) = choose_output(session.outputs(), wanted).map_err(wrong)?;
-        let options = RunOptions::new().map_err(|e| run_failed(&e))?;
-        let options = options.with_outputs(OutputSelector::no_default().with(&output));
+        let ready = Ready::new(&session, &output, provider).map_err(|e| run_failed(&e))?;
         let [batch, _, height, width] = sizes;
         drop(session);
-        let (session, options, size) = (started, Mutex::new(options), (height, width));
-        Ok(Self { session, options, half, others, output, shape, batch, size })
+        let (session, ready, size) = (started, Mutex::new(ready), (height, width));
+        Ok(Self { session, ready, half, others, output, shape, batch, size })
     }
 
     /// What the output is and how it becomes one vector, for people and for the
@@ -145,8 +143,8 @@ impl Vision {
             let value = other.value().map_err(|e| run_failed(&e))?;
             inputs.push((other.name.as_str(), value));
         }
-        let (options, mut session) = (self.options.lock(), self.session.lock());
-        let outputs = session.run_with_options(inputs, &*options).map_err(|e| run_failed(&e))?;
+        let (mut ready, mut session) = (self.ready.lock(), self.session.lock());
+        let outputs = ready.run(&mut session, inputs).map_err(|e| run_failed(&e))?;
         let value = outputs
             .get(&self.output)
             .ok_or_else(|| failed(format!("the graph gave no {}", self.output)))?;
@@ -160,16 +158,12 @@ impl Vision {
         rows.map(|row| self.vector(row, &found[1..]).ok_or_else(wrong)).collect()
     }
 
-    fn pixels(
-        &self,
-        shape: [usize; 4],
-        values: Vec<f32>,
-    ) -> ort::Result<SessionInputValue<'static>> {
+    fn pixels(&self, shape: [usize; 4], values: Vec<f32>) -> ort::Result<DynValue> {
         if self.half {
             let values: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
-            Ok(Tensor::from_array((shape, values))?.into())
+            Ok(Tensor::from_array((shape, values))?.into_dyn())
         } else {
-            Ok(Tensor::from_array((shape, values))?.into())
+            Ok(Tensor::from_array((shape, values))?.into_dyn())
         }
     }
 
@@ -215,15 +209,15 @@ impl Other {
 
     /// One short text of zeros, or its mask. None at all would do, but CLIP's graphs
     /// cannot reshape an empty tensor.
-    fn value(&self) -> ort::Result<SessionInputValue<'static>> {
+    fn value(&self) -> ort::Result<DynValue> {
         let shape: Vec<usize> = std::iter::once(1).chain(self.rest.iter().copied()).collect();
         let value = i32::from(self.name == "attention_mask");
         let values = vec![value; shape.iter().product()];
         if self.kind == TensorElementType::Int32 {
-            return Ok(Tensor::from_array((shape, values))?.into());
+            return Ok(Tensor::from_array((shape, values))?.into_dyn());
         }
         let values: Vec<i64> = values.into_iter().map(i64::from).collect();
-        Ok(Tensor::from_array((shape, values))?.into())
+        Ok(Tensor::from_array((shape, values))?.into_dyn())
     }
 }
 
