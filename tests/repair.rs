@@ -339,16 +339,25 @@ fn without_a_manifest(good: &Files, logs: usize) {
     }
 }
 
+/// The folder with a file cut to a length, or without it.
+fn with_cut(good: &Files, name: &str, len: Option<usize>) -> Folder {
+    let folder = folder_of(good);
+    match len {
+        None => folder.remove(name),
+        Some(len) => {
+            let bytes = folder.read(name).expect("there");
+            folder.write(name, bytes[..len].to_vec());
+        }
+    }
+    folder
+}
+
 #[test]
 fn a_missing_or_cut_segment_is_lost_and_the_rest_is_not() {
     let good = make();
     let (name, bytes) = segment(&good);
     for cut in [None, Some(bytes.len() - 1), Some(5000), Some(0)] {
-        let folder = folder_of(&good);
-        match cut {
-            None => folder.remove(name),
-            Some(len) => folder.write(name, bytes[..len].to_vec()),
-        }
+        let folder = with_cut(&good, name, cut);
         let report = repair(&folder);
         assert_eq!((report.lost, report.rows), (189, 129), "{cut:?}");
         assert_eq!(healthy(&folder).len(), 129);
@@ -366,22 +375,14 @@ fn a_lost_segment_or_kept_log_costs_what_only_it_had() {
     let all = rows(&folder_of(&good).open(read_only()).expect("open"));
     let (name, bytes) = segment(&good);
     for cut in [None, Some(bytes.len() - 1), Some(5000), Some(0)] {
-        let folder = folder_of(&good);
-        match cut {
-            None => folder.remove(name),
-            Some(len) => folder.write(name, bytes[..len].to_vec()),
-        }
+        let folder = with_cut(&good, name, cut);
         let report = repair(&folder);
         assert_eq!((report.rebuilt, report.lost, report.rows), (1, 0, 318), "{cut:?}");
         assert_eq!(healthy(&folder), all);
     }
     let (log, bytes) = logs(&good).next().expect("there");
     for (cut, lost) in [(None, 189), (Some(bytes.len() - 1), 0), (Some(bytes.len() / 2), 90)] {
-        let folder = folder_of(&good);
-        match cut {
-            None => folder.remove(log),
-            Some(len) => folder.write(log, bytes[..len].to_vec()),
-        }
+        let folder = with_cut(&good, log, cut);
         let report = repair(&folder);
         assert_eq!(report.lost, lost, "{cut:?}");
         assert_eq!(healthy(&folder).len() as u64, 318 - report.lost, "{cut:?}");
