@@ -23,6 +23,8 @@ pub(crate) use entries::{graph_entry, log_entry, segment_entry};
 pub(crate) const NAME: &str = "MANIFEST";
 /// Longest manifest that is read, or written.
 pub(crate) const MAX_LEN: u64 = 16 << 20;
+/// Longest log that is read, or kept. Flushing keeps them far below.
+pub(crate) const MAX_LOG: u64 = 8 << 30;
 /// Most rows of a collection, dead ones included: a row's position is a `u32`.
 pub(crate) const MAX_ROWS: u64 = u32::MAX as u64;
 

@@ -373,7 +373,7 @@ pub mod format {
         ("BLOCK", crate::kernel::BLOCK as u64),
         ("FRAME_ALIGN", crate::wal::format::ALIGN as u64),
         ("MAX_FRAME_BODY", crate::wal::format::MAX_BODY as u64),
-        ("MAX_LOG", crate::collection::open::MAX_LOG),
+        ("MAX_LOG", crate::manifest::MAX_LOG),
         ("MAX_MANIFEST", crate::manifest::MAX_LEN),
         ("MAX_ROWS", crate::manifest::MAX_ROWS),
         ("MAX_DIMS", crate::MAX_DIMS as u64),

@@ -102,11 +102,11 @@ class Collection:
         data = load(self.folder, "%s-%010d" % (prefix, number))
         header(data, kind, number, self.name)
         return data
-
     def segment(self, number, length, rows, table_crc, *rest):  # (9)
         dead_number, dead_count, dead_crc, log, log_len, log_crc, reserved = rest
         data = self.file("seg", b"SEGM", number)
         need(len(data) == length and rows > dead_count and reserved == 0, "segment entry")
+        need(log_len <= 1 << 33 and (log or (log_len, log_crc) == (0, 0)), "a kept log")
         table_at, size, count, checksums, *same, crc = read(data, length - 64, "QQIIIIQQIII")
         need((size, *same) == (length, rows, table_crc, log, log_len, log_crc, 0), "footer")
         need(crc == zlib.crc32(data[-64:-8]) and data[-4:] == b"MTRY", "footer")

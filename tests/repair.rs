@@ -2,7 +2,7 @@
 
 mod support;
 
-use matryo::testing::{Folder, Recorder};
+use matryo::testing::{Folder, Recorder, begin_flush, finish_flush};
 use matryo::{Collection, Error, IdKind, Options, RepairOptions, Repaired, RowId, Schema, json};
 use support::{DIMS, files, folder_of, read_only, schema, vector};
 
@@ -404,6 +404,59 @@ fn without_a_manifest_and_a_segment_its_log_is_enough() {
         assert!(all.iter().all(|row| there.contains(row)), "{which}: {report:?}");
         assert!(there.len() <= all.len() + 1, "{which}: at most the one that was deleted");
     }
+}
+
+/// Rows that died while a flush went on in the background are in the segment, dead; the log
+/// has as many.
+#[test]
+fn the_log_of_a_flush_in_the_background_has_the_rows_of_its_segment() {
+    let folder = Folder::default();
+    let collection = folder.create(schema(), Options::new()).expect("create");
+    let put = |ids: std::ops::Range<u64>, seed: u64| {
+        let mut batch = collection.batch();
+        for id in ids {
+            batch.upsert(id, &vector(seed + id, DIMS), ()).expect("fits");
+        }
+        batch.commit().expect("commit");
+    };
+    put(0..40, 0);
+    assert!(begin_flush(&collection).expect("freeze"));
+    put(10..20, 900);
+    collection.delete(30).expect("delete");
+    finish_flush(&collection, &|| ()).expect("flush");
+    let all = rows(&collection);
+    drop(collection);
+    let good = files(&folder);
+    assert_eq!((logs(&good).count(), all.len()), (2, 39), "one that is kept, one that is open");
+    for cut in [None, Some(5000)] {
+        let folder = with_cut(&good, &segment(&good).0, cut);
+        let report = repair(&folder);
+        assert_eq!((report.rebuilt, report.lost), (1, 0), "{cut:?}: {report:?}");
+        assert_eq!(healthy(&folder), all);
+    }
+}
+
+/// What is found of a lost segment in its log is older than what later segments have.
+#[test]
+fn without_a_manifest_older_rows_of_a_log_do_not_replace_newer_ones() {
+    let folder = Folder::default();
+    let collection = folder.create(schema(), Options::new()).expect("create");
+    for seed in [0, 900] {
+        let mut batch = collection.batch();
+        for id in 0..30 {
+            batch.upsert(id + seed / 90, &vector(seed + id, DIMS), ()).expect("fits");
+        }
+        batch.commit().expect("commit");
+        collection.flush().expect("flush");
+    }
+    let all = rows(&collection);
+    drop(collection);
+    let good = files(&folder);
+    assert_eq!(logs(&good).count(), 2, "both are kept");
+    let folder = with_cut(&good, &segment(&good).0, None);
+    folder.remove("MANIFEST");
+    let report = folder.repair(&RepairOptions::new().schema(schema())).expect("repairs");
+    assert_eq!((report.lost, healthy(&folder)), (0, all), "{report:?}");
 }
 
 #[test]

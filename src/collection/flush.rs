@@ -10,8 +10,6 @@
 //! one set of runs is frozen at a time: when the memtable is full again before
 //! that, commits wait, so RAM in use stays below twice its size.
 
-use std::sync::Arc;
-
 #[cfg(feature = "testing")]
 use super::Collection;
 use super::compact::{died_meanwhile, replaced};
@@ -21,7 +19,7 @@ use crate::codec::header::FileKind;
 use crate::error::Result;
 use crate::sown::{Bug, sown};
 use crate::sync::thread::{self, JoinHandle};
-use crate::view::{Part, View};
+use crate::view::View;
 
 impl Handle {
     /// Has the background write the runs that were just frozen.
@@ -93,15 +91,10 @@ impl Drop for Done<'_> {
 /// the next flush writes them.
 pub(super) fn write_frozen(shared: &Shared, watch: &dyn Fn(u64) -> Result<()>) -> Result<()> {
     let vfs = &*shared.vfs;
-    let (group, logs, number, owner) = {
+    let ((group, logs), (number, owner)) = {
         let mut writer = shared.lock_writer()?;
-        if !writer.is_frozen() {
-            return Ok(());
-        }
-        let parts = &shared.view().parts;
-        let group: Vec<Arc<Part>> = parts.iter().filter(|part| part.frozen).cloned().collect();
-        let (number, owner) = writer.reserve();
-        (group, writer.frozen_logs(), number, owner)
+        let Some(frozen) = writer.frozen_runs() else { return Ok(()) };
+        (frozen, writer.reserve())
     };
     let living = group.iter().any(|part| part.live_rows() > 0);
     let write = || write_segment(vfs, owner, &shared.schema, number, &group, &logs, watch);

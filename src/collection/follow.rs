@@ -22,12 +22,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::open::{MAX_LOG, apply_commits, read_commits, read_log, read_tombstones, strays};
+use super::open::{apply_commits, read_commits, read_log, read_tombstones, strays};
 use super::{Collection, Shared, graph};
 use crate::codec::header::{FileHeader, FileKind};
 use crate::error::{Error, Result};
 use crate::graph::Attached;
-use crate::manifest::{self, GraphEntry, LogEntry, Manifest, SegmentEntry};
+use crate::manifest::{self, GraphEntry, LogEntry, MAX_LOG, Manifest, SegmentEntry};
 use crate::rows::Rows;
 use crate::segment::reader::Segment;
 use crate::sown::{Bug, sown};

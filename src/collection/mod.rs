@@ -256,7 +256,7 @@ impl Collection {
     /// [`Error::Invalid`] for an id of the wrong kind, [`Error::Corrupt`] if the
     /// row is damaged.
     pub fn get(&self, id: impl Into<RowId>) -> Result<Option<Row>> {
-        self.snapshot().get(id)
+        Snapshot::new(self.view(), self.shared.residency.dims).get(id)
     }
 
     /// Begins a search over the rows as they are now.
@@ -329,7 +329,9 @@ impl Collection {
     fn searched(&self) -> Arc<View> {
         if !self.shared.searched.load(Ordering::Relaxed) {
             self.shared.searched.store(true, Ordering::Relaxed);
-            self.shared.wake();
+            if calibrate::has_work(&self.shared) {
+                self.shared.wake();
+            }
         }
         self.view()
     }
@@ -390,25 +392,31 @@ impl Shared {
     /// Starts the background thread if there is something to merge and it is
     /// not running.
     fn wake(self: &Arc<Self>) {
-        if !self.options.background || self.writer.is_none() {
+        if !self.options.background || self.writer.is_none() || self.is_forked() {
             return;
         }
         let mut merges = self.merges.lock();
         let running = merges.as_ref().is_some_and(|thread| !thread.is_finished());
         if running
             || !(compact::has_work(&self.view())
-                || graph::has_work(self)
-                || calibrate::has_work(self))
+                || calibrate::has_work(self)
+                || graph::has_work(self))
         {
             return;
         }
         let shared = self.clone();
         let work = move || {
-            let done = compact::run_policy(&shared)
-                .and_then(|()| graph::run_policy(&shared))
-                .and_then(|()| calibrate::run_policy(&shared));
-            let error = done.err().map(|e| e.to_string());
-            *shared.background_error.lock() = error;
+            loop {
+                let searched = shared.searched.load(Ordering::Relaxed);
+                let done = compact::run_policy(&shared)
+                    .and_then(|()| graph::run_policy(&shared))
+                    .and_then(|()| calibrate::run_policy(&shared));
+                *shared.background_error.lock() = done.err().map(|e| e.to_string());
+                // Who searched first meanwhile has found this thread running.
+                if searched || !shared.searched.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
         };
         // Without a thread segments pile up, which is slow and nothing worse.
         *merges = thread::Builder::new().name("matryo".into()).spawn(work).ok();

@@ -16,7 +16,7 @@ use super::writer::Writer;
 use super::{Collection, Handle, Shared};
 use crate::codec::header::{FileHeader, FileKind, check_writable};
 use crate::error::{Error, Result};
-use crate::manifest::{self, LogEntry, Manifest, SegmentEntry};
+use crate::manifest::{self, LogEntry, MAX_LOG, Manifest, SegmentEntry};
 use crate::schema::Schema;
 use crate::segment::reader::Segment;
 use crate::sown::{Bug, sown};
@@ -30,9 +30,6 @@ use crate::wal::format::Frame;
 use crate::wal::ops::{self, Operation};
 use crate::wal::reader::{Commit, commits};
 use crate::wal::writer::LogWriter;
-
-/// Longest log that is read. Flushing keeps them far below.
-pub(crate) const MAX_LOG: u64 = 8 << 30;
 
 pub(super) fn create_on_disk(path: &Path, schema: Schema, options: Options) -> Result<Collection> {
     check_writing(&options)?;

@@ -144,8 +144,8 @@ fn len(vfs: &dyn Vfs, name: &str) -> Result<u64> {
 /// depend on the number of threads, but for its order in time.
 ///
 /// All threads work on one file after another: who finds no more to do in one
-/// opens the next and does not wait for the others, so at most one file more is
-/// open than there are threads.
+/// opens the next and does not wait for the others, so at most one file more (with the log
+/// that it keeps) is open than there are threads.
 pub(super) fn check_files(
     vfs: &dyn Vfs,
     manifest: &Manifest,

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::Options;
-use super::open::MAX_LOG;
 use super::reserve::Reserve;
 use crate::codec::crc32;
 use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::error::{Error, Result};
-use crate::manifest::{self, LogEntry, MAX_ROWS, Manifest, SegmentEntry, TombstonesEntry};
+use crate::manifest::{self, LogEntry, MAX_LOG, MAX_ROWS, Manifest, SegmentEntry, TombstonesEntry};
 use crate::schema::Schema;
 use crate::segment::{reader::Segment, writer as segment_writer};
 use crate::sown::{Bug, sown};
@@ -35,9 +34,10 @@ pub(super) struct Writer {
     pub(super) reserve: Reserve,
 }
 
-/// What becomes durable with the frozen runs of the view.
-#[derive(Debug, Clone, Copy)]
+/// Runs that are set apart to be written.
 struct Frozen {
+    /// With the rows that were dead then: the segment has all others, as the log does.
+    runs: Vec<Arc<Part>>,
     /// The last commit of theirs.
     lsn: Lsn,
     /// The last log that holds such commits.
@@ -156,10 +156,11 @@ impl Writer {
         self.start_log(vfs)?;
         let logs = self.manifest.logs.iter().rev();
         let log = logs.map(|log| log.number).nth(1).unwrap_or(FileNumber(0));
-        self.frozen = Some(Frozen { lsn: view.lsn, log });
         let freeze =
             |part: &Arc<Part>| if part.is_run() { Arc::new(part.freeze()) } else { part.clone() };
-        let parts = view.parts.iter().map(freeze).collect();
+        let parts: Vec<_> = view.parts.iter().map(freeze).collect();
+        let runs = parts.iter().filter(|part| part.frozen).cloned().collect();
+        self.frozen = Some(Frozen { runs, lsn: view.lsn, log });
         Ok(View {
             schema: view.schema.clone(),
             lsn: view.lsn,
@@ -178,14 +179,14 @@ impl Writer {
         segment: Option<SegmentEntry>,
         died: &RoaringBitmap,
     ) -> Result<()> {
-        let Some(frozen) = self.frozen else { return Ok(()) };
+        let Some(Frozen { lsn, log, .. }) = self.frozen else { return Ok(()) };
         // The tombstones know of commits that are in the log only.
         if !sown(Bug::FlushBeforeLogSync) {
             self.sync_log()?;
         }
         let mut next = self.manifest.clone();
-        next.lsn = if sown(Bug::FlushTakesLaterLsn) { view.lsn } else { frozen.lsn };
-        next.logs.retain(|log| log.number > frozen.log && !sown(Bug::FlushDropsOpenLog));
+        next.lsn = if sown(Bug::FlushTakesLaterLsn) { view.lsn } else { lsn };
+        next.logs.retain(|entry| entry.number > log && !sown(Bug::FlushDropsOpenLog));
         let written = enter_frozen(vfs, view, &mut next, segment, died);
         // Numbers are spent even if writing fails: names are never reused.
         self.manifest.next_file = next.next_file;
@@ -213,9 +214,10 @@ impl Writer {
         if !sown(Bug::FlushKeepsLsn) {
             next.lsn = view.lsn;
         }
-        let logs = self.sealed_logs()?;
+        let logs = self.sealed_logs();
         next.logs.clear();
         let written = write_files(vfs, view, &mut next, &logs);
+        let written = written.and_then(|parts| self.sync_kept(&next).map(|()| parts));
         // Numbers are spent even if writing fails: names are never reused.
         self.manifest.next_file = next.next_file;
         // On a full disk, what was written of the files must not stay in the way.
@@ -271,22 +273,27 @@ impl Writer {
         }
     }
 
-    /// All logs, durable, as if each had been closed.
-    fn sealed_logs(&mut self) -> Result<Vec<LogEntry>> {
-        if self.log.as_ref().is_some_and(|log| !log.is_synced()) && !sown(Bug::KeptLogNotSynced) {
-            self.sync_log()?;
-        }
+    /// All logs, as if each had been closed.
+    fn sealed_logs(&self) -> Vec<LogEntry> {
         let mut logs = self.manifest.logs.clone();
         if let (Some(open), Some(last)) = (&self.log, logs.last_mut()) {
             *last = open.entry(true);
         }
-        Ok(logs)
+        logs
     }
 
-    /// The logs of the frozen runs.
-    pub(super) fn frozen_logs(&self) -> Vec<LogEntry> {
-        let last = self.frozen.map_or(FileNumber(0), |frozen| frozen.log);
-        self.manifest.logs.iter().filter(|log| log.number <= last).copied().collect()
+    /// Makes the open log durable if a segment of `next` keeps it.
+    fn sync_kept(&mut self, next: &Manifest) -> Result<()> {
+        let open = self.log.as_ref().filter(|log| !log.is_synced()).map(|log| log.entry(true));
+        let kept = open.is_some() && next.segments.iter().any(|segment| segment.log == open);
+        if kept && !sown(Bug::KeptLogNotSynced) { self.sync_log() } else { Ok(()) }
+    }
+
+    /// The frozen runs as they were frozen, and the logs that have them.
+    pub(super) fn frozen_runs(&self) -> Option<(Vec<Arc<Part>>, Vec<LogEntry>)> {
+        let frozen = self.frozen.as_ref()?;
+        let logs = self.manifest.logs.iter().filter(|log| log.number <= frozen.log);
+        Some((frozen.runs.clone(), logs.copied().collect()))
     }
 
     /// Makes all commits so far durable.
@@ -391,8 +398,8 @@ fn flush_runs(
 }
 
 /// Writes the living rows of some parts, at least one, as one segment, which may keep
-/// one of `logs`: these are sealed and durable, and no manifest will name them else. `watch`
-/// is told of the first row and every thousandth; its error ends the writing.
+/// one of `logs`: nothing is written to these any more, and they are durable before a
+/// manifest names the segment. `watch` is told of the first row and every thousandth; its error ends the writing.
 pub(super) fn write_parts(
     vfs: &dyn Vfs,
     owner: Owner,

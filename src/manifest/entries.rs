@@ -6,6 +6,8 @@ use crate::codec::header::FileHeader;
 use crate::codec::{Fields, FormatError, Reader, layout, put};
 use crate::types::FileNumber;
 
+use super::MAX_LOG;
+
 layout!(
     /// FORMAT.md, section "Segment entry".
     segment_entry, 64, {
@@ -152,7 +154,7 @@ impl LogEntry {
     pub(crate) fn kept(number: u64, len: u64, crc: u32) -> Result<Option<Self>, &'static str> {
         match number {
             0 if len == 0 && crc == 0 => Ok(None),
-            1.. if len >= FileHeader::LEN as u64 => {
+            1.. if (FileHeader::LEN as u64..=MAX_LOG).contains(&len) => {
                 Ok(Some(Self { number: FileNumber(number), len, crc, sealed: true }))
             }
             _ => Err("number, length and checksum of a kept log contradict each other"),

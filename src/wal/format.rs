@@ -66,7 +66,9 @@ impl Frame {
 
     /// A frame without a body yet, with room for one of `len` bytes.
     pub(crate) fn for_body(len: usize) -> Self {
-        let mut bytes = Vec::with_capacity(Self::BODY + len + ALIGN);
+        let mut bytes = Vec::new();
+        // Where there is no room for so many there may be for those that come.
+        let _ = bytes.try_reserve_exact(Self::BODY + len + ALIGN);
         bytes.resize(Self::BODY, 0);
         Self { bytes, body_len: 0, body_crc: crc32fast::Hasher::new(), logged: None }
     }

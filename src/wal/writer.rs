@@ -70,7 +70,7 @@ impl LogWriter {
         Ok(())
     }
 
-    /// What a manifest says of the log as it is now; it must be synced for that.
+    /// What a manifest says of the log as it is now; it must be synced before one does.
     pub(crate) fn entry(&self, sealed: bool) -> LogEntry {
         let crc = self.crc.clone().finalize();
         LogEntry { number: self.name.number, len: self.len, crc, sealed }

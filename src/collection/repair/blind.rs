@@ -1,15 +1,15 @@
 //! A folder without its manifest: what its files say of themselves.
 
+use crate::codec::crc32;
 use crate::codec::header::{FileHeader, FileKind};
-use crate::codec::{Fields, crc32};
 use crate::error::{Corruption, Error, Result};
-use crate::manifest::{LogEntry, Manifest, SegmentEntry};
+use crate::manifest::{LogEntry, MAX_LOG, Manifest, SegmentEntry};
 use crate::schema::Schema;
 use crate::segment::format::Footer;
 use crate::types::FileNumber;
 use crate::vfs::{ReadFile, Vfs, read_all};
 
-use super::super::open::MAX_LOG;
+use super::logged;
 
 /// The error that says what is there beside a lost manifest.
 pub(super) fn manifest_lost(vfs: &dyn Vfs, mut damage: Corruption) -> Error {
@@ -34,8 +34,7 @@ pub(super) fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifes
         vfs.list()?.iter().filter_map(|name| FileKind::parse(name)).collect();
     files.sort_by_key(|(_, number)| *number);
     let mut made = Manifest::new([0; 16], schema.clone());
-    let mut known = false;
-    let kept = kept_logs(vfs, &files)?;
+    let (mut known, mut logs) = (false, Vec::new());
     for (kind, number) in files {
         made.next_file = made.next_file.max(FileNumber(number.0 + 1));
         let Some(file) = vfs.open(&kind.name(number))? else { continue };
@@ -52,25 +51,40 @@ pub(super) fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifes
         }
         match kind {
             FileKind::Segment => made.segments.extend(entry_of(&*file, number)?),
-            // What a segment keeps is not replayed.
-            FileKind::Wal if kept.contains(&number) => {}
-            FileKind::Wal => made.logs.push(log_of(&*file, number)?),
+            FileKind::Wal => logs.push(log_of(&*file, number)?),
             // Only the manifest knew of which segment a graph is; it is built again.
             FileKind::Tombstones | FileKind::Graph | FileKind::Manifest => {}
         }
     }
+    sort_logs(vfs, &mut made, logs)?;
     Ok(made)
 }
 
-/// The logs that segments keep, by the word of these.
-fn kept_logs(vfs: &dyn Vfs, files: &[(FileKind, FileNumber)]) -> Result<Vec<FileNumber>> {
-    let mut kept = Vec::new();
-    for (_, number) in files.iter().filter(|(kind, _)| *kind == FileKind::Segment) {
-        let Some(file) = vfs.open(&FileKind::Segment.name(*number))? else { continue };
-        let log = entry_of(&*file, *number)?.and_then(|entry| entry.log);
-        kept.extend(log.map(|log| log.number));
+/// Tells logs that segments keep from those that are replayed.
+///
+/// Logs are flushed in the order of their numbers, so one before the last that is kept was
+/// flushed too: the segment that kept it is lost, but the log has its rows.
+fn sort_logs(vfs: &dyn Vfs, made: &mut Manifest, logs: Vec<Log>) -> Result<()> {
+    let mut claimed = Vec::new();
+    made.segments.retain(|entry| {
+        let Some(log) = entry.log else { return true };
+        let first = !claimed.contains(&(log.number, log.len));
+        claimed.push((log.number, log.len));
+        first
+    });
+    let is_kept = |log: &Log| claimed.contains(&(log.whole.number, log.whole.len));
+    let last = logs.iter().filter(|log| is_kept(log)).map(|log| log.whole.number).max();
+    for Log { whole, header } in logs.into_iter().filter(|log| !is_kept(log)) {
+        if last.is_none_or(|last| whole.number > last) {
+            made.logs.push(header);
+        } else if let Some(rows) = logged::rows(vfs, made, whole)? {
+            let (rows, log) = (rows.live_rows() as u32, Some(whole));
+            let lost = SegmentEntry { rows, log, ..SegmentEntry::planned(whole.number) };
+            made.segments.extend((rows > 0).then_some(lost));
+        }
     }
-    Ok(kept)
+    made.segments.sort_by_key(|entry| entry.number);
+    Ok(())
 }
 
 /// The entry of a segment, by its own word.
@@ -82,9 +96,19 @@ fn entry_of(file: &dyn ReadFile, number: FileNumber) -> Result<Option<SegmentEnt
     Ok(footer.map(|footer| SegmentEntry { len: file.len(), ..footer.entry(number) }))
 }
 
-/// The entry of a log, of which only the header is vouched for.
-fn log_of(file: &dyn ReadFile, number: FileNumber) -> Result<LogEntry> {
+/// A log: as one that is kept, and as one that is replayed, of which only the header is
+/// vouched for.
+struct Log {
+    whole: LogEntry,
+    header: LogEntry,
+}
+
+fn log_of(file: &dyn ReadFile, number: FileNumber) -> Result<Log> {
     let bytes = read_all(file, MAX_LOG)?;
-    let header = bytes.field(0..FileHeader::LEN.min(bytes.len()));
-    Ok(LogEntry { number, len: header.len() as u64, crc: crc32(header), sealed: false })
+    let entry = |bytes: &[u8], sealed| {
+        let (len, crc) = (bytes.len() as u64, crc32(bytes));
+        LogEntry { number, len, crc, sealed }
+    };
+    let header = bytes.get(..FileHeader::LEN).unwrap_or(&bytes);
+    Ok(Log { whole: entry(&bytes, true), header: entry(header, false) })
 }

@@ -4,29 +4,33 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use super::super::open::read_log;
 use super::frames::Frames;
 use crate::codec::crc32;
+use crate::codec::header::FileKind;
 use crate::error::Result;
-use crate::manifest::{Manifest, SegmentEntry};
+use crate::manifest::{LogEntry, MAX_LOG, Manifest};
 use crate::memtable::{Run, RunBuilder};
 use crate::types::Ordinal;
-use crate::vfs::Vfs;
+use crate::vfs::{Vfs, read_all};
 use crate::view::{Part, View};
 
-/// The rows of the log that a segment keeps, as the segment has them; `None` if there is no
-/// such log, it is damaged, or its rows are others.
-pub(super) fn rows(vfs: &dyn Vfs, manifest: &Manifest, entry: &SegmentEntry) -> Option<View> {
-    let log = entry.log?;
-    let bytes = read_log(vfs, log).ok()?;
-    if bytes.len() as u64 != log.len || crc32(&bytes) != log.crc {
-        return None;
+/// The rows of a log that a segment keeps, in the order that the segment has them; `None`
+/// where the log is not there, or damaged.
+///
+/// # Errors
+/// [`crate::Error::Io`] where it cannot be read.
+pub(super) fn rows(vfs: &dyn Vfs, manifest: &Manifest, log: LogEntry) -> Result<Option<View>> {
+    let Some(file) = vfs.open(&FileKind::Wal.name(log.number))? else { return Ok(None) };
+    if file.len() != log.len {
+        return Ok(None);
+    }
+    let bytes = read_all(&*file, MAX_LOG)?;
+    if crc32(&bytes) != log.crc {
+        return Ok(None);
     }
     let frames = Frames::new(manifest, log.number, &bytes);
-    let lsn = frames.before();
-    let schema = Arc::new(manifest.schema.clone());
-    let empty = View { schema, lsn, parts: Vec::new(), calibration: None };
-    frames.apply(empty).ok().filter(|view| view.live_rows() == u64::from(entry.rows))
+    let (schema, lsn) = (Arc::new(manifest.schema.clone()), frames.before());
+    frames.apply(View { schema, lsn, parts: Vec::new(), calibration: None }).map(Some)
 }
 
 /// Those of the rows that are not `dead`; none if there are none.

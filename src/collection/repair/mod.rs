@@ -20,12 +20,12 @@ use std::time::Duration;
 use roaring::RoaringBitmap;
 
 use super::Collection;
-use super::open::{MAX_LOG, open_segments, read_tombstones, replay, strays};
+use super::open::{open_segments, read_tombstones, replay, strays};
 use super::verify::{Sealed, check_files};
 use super::writer::{remove_unnamed, write_files, write_parts};
 use crate::codec::header::{FileHeader, FileKind, check_writable};
 use crate::error::{Corruption, Error, Result};
-use crate::manifest::{self, Manifest, SegmentEntry};
+use crate::manifest::{self, LogEntry, MAX_LOG, Manifest, SegmentEntry};
 use crate::memtable::{Run, RunBuilder};
 use crate::schema::Schema;
 use crate::segment::reader::Segment;
@@ -173,8 +173,8 @@ struct Source {
 /// What can be done with a segment.
 enum State {
     Intact,
-    /// The log it keeps is intact, and has these rows.
-    Logged(View),
+    /// The log it keeps is intact, and has its rows.
+    Logged(LogEntry),
     Damaged(Box<Salvage>),
     Lost,
 }
@@ -237,7 +237,7 @@ impl<'a> Repair<'a> {
             let state = match checked {
                 Ok(()) => State::Intact,
                 Err(e) => {
-                    let state = self.what_is_left(&name, &entry);
+                    let state = self.what_is_left(&name, &entry)?;
                     self.note(name, e)?;
                     // Whichever of the two is damaged, neither is named any more.
                     self.damaged.extend(entry.log.map(|log| FileKind::Wal.name(log.number)));
@@ -278,18 +278,21 @@ impl<'a> Repair<'a> {
         Ok(())
     }
 
-    fn what_is_left(&self, name: &str, entry: &SegmentEntry) -> State {
-        if let Some(rows) = logged::rows(self.vfs, &self.found, entry) {
-            return State::Logged(rows);
+    fn what_is_left(&self, name: &str, entry: &SegmentEntry) -> Result<State> {
+        if let Some(log) = entry.log
+            && let Some(rows) = logged::rows(self.vfs, &self.found, log)?
+            && rows.live_rows() == u64::from(entry.rows)
+        {
+            return Ok(State::Logged(log));
         }
-        let salvage = self.salvage(name, entry);
-        salvage.map_or(State::Lost, |left| State::Damaged(Box::new(left)))
-    }
-
-    fn salvage(&self, name: &str, entry: &SegmentEntry) -> Option<Salvage> {
-        let file = self.vfs.open(name).ok()??;
-        let log = entry.log.and_then(|log| self.vfs.open(&FileKind::Wal.name(log.number)).ok()?);
-        Salvage::open(&*file, log.as_deref(), &self.found.schema, entry).ok()
+        let Some(file) = self.vfs.open(name)? else { return Ok(State::Lost) };
+        let log = entry.log.map(|log| self.vfs.open(&FileKind::Wal.name(log.number)));
+        let log = log.transpose()?.flatten();
+        match Salvage::open(&*file, log.as_deref(), &self.found.schema, entry) {
+            Ok(left) => Ok(State::Damaged(Box::new(left))),
+            Err(Error::Corrupt(_)) => Ok(State::Lost),
+            Err(e) => Err(e),
+        }
     }
 
     /// Reads all logs; keeps the commits before the first damage.
@@ -389,9 +392,10 @@ impl<'a> Repair<'a> {
                 self.report.lost += u64::from(entry.rows) - dead.len();
                 Ok(Vec::new())
             }
-            State::Logged(view) => {
+            State::Logged(log) => {
                 self.report.rebuilt += 1;
-                let run = logged::living(&view, &dead)?;
+                let rows = logged::rows(self.vfs, &self.found, log)?;
+                let run = rows.map(|rows| logged::living(&rows, &dead)).transpose()?.flatten();
                 run.into_iter().map(|run| self.write_run(run, next)).collect()
             }
             State::Damaged(salvage) => {
