@@ -100,7 +100,7 @@ fn time_pictures(
     let timings = support::time_in_turns(
         runs,
         [&mut || drop(embedder.embed_images(&paths).expect("pictures")), &mut || {
-            peer.borrow_mut().run("image").expect("the peer answers")
+            peer.borrow_mut().run("image").expect("the peer answers");
         }],
     );
     print_speeds(&timings, &[name], paths.len() as f64, "pictures");

@@ -69,30 +69,7 @@ pub(crate) fn run(
         return Err(format!("{} has no vision tower", model.display()).into());
     }
     writeln!(out, "{}", embedder.describe())?;
-    let db = args.db.clone().unwrap_or_else(|| default_collection(args.dir.as_deref()));
-    let set = match &args.dir {
-        Some(dir) => dir.canonicalize()?.display().to_string(),
-        None => "the built-in pictures".to_owned(),
-    };
-    writeln!(out, "collection: {}", db.display())?;
-    let (collection, other_model) = index::open_or_create(&db, &embedder, &set)?;
-    if let Some(why) = other_model {
-        writeln!(out, "  {why}\n  so everything is embedded again")?;
-    }
-    let start = Instant::now();
-    let report = index::update(&collection, &embedder, (&set, &pictures))?;
-    for why in &report.skipped {
-        writeln!(out, "skipped: {why}")?;
-    }
-    let index::Report { embedded, unchanged, gone, .. } = report;
-    let seconds = start.elapsed().as_secs_f64();
-    writeln!(
-        out,
-        "{embedded} pictures embedded, {unchanged} unchanged, {gone} gone; {seconds:.1} s"
-    )?;
-    if let Some(took) = support::calibrate(&collection)? {
-        writeln!(out, "calibrated by its own rows: {:.1} s", took.as_secs_f64())?;
-    }
+    let collection = fill(&args, &embedder, &pictures, out)?;
     let rows = collection.len();
     if rows == 0 {
         return Err("there is no picture to search".into());
@@ -115,6 +92,40 @@ pub(crate) fn run(
     fs::write(&path, page.html())?;
     writeln!(out, "\nthe page: {}", path.display())?;
     Ok(())
+}
+
+/// The collection, up to date with the pictures.
+fn fill(
+    args: &Args,
+    embedder: &Embedder,
+    pictures: &[Picture],
+    out: &mut dyn Write,
+) -> Result<Collection, Box<dyn Error>> {
+    let db = args.db.clone().unwrap_or_else(|| default_collection(args.dir.as_deref()));
+    let set = match &args.dir {
+        Some(dir) => dir.canonicalize()?.display().to_string(),
+        None => "the built-in pictures".to_owned(),
+    };
+    writeln!(out, "collection: {}", db.display())?;
+    let (collection, other_model) = index::open_or_create(&db, embedder, &set)?;
+    if let Some(why) = other_model {
+        writeln!(out, "  {why}\n  so everything is embedded again")?;
+    }
+    let start = Instant::now();
+    let report = index::update(&collection, embedder, (&set, pictures))?;
+    for why in &report.skipped {
+        writeln!(out, "skipped: {why}")?;
+    }
+    let index::Report { embedded, unchanged, gone, .. } = report;
+    let seconds = start.elapsed().as_secs_f64();
+    writeln!(
+        out,
+        "{embedded} pictures embedded, {unchanged} unchanged, {gone} gone; {seconds:.1} s"
+    )?;
+    if let Some(took) = support::calibrate(&collection)? {
+        writeln!(out, "calibrated by its own rows: {:.1} s", took.as_secs_f64())?;
+    }
+    Ok(collection)
 }
 
 fn model_name(dir: &Path) -> String {

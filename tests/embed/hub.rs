@@ -15,6 +15,9 @@ fn family() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/mxbai")
 }
 
+/// Changes a cached model, and says where its tokenizer's link is to lead.
+type Target<'a> = &'a dyn Fn(&Cached) -> PathBuf;
+
 /// A model as `huggingface_hub` caches it.
 struct Cached {
     folder: TempDir,
@@ -47,8 +50,11 @@ impl Cached {
             }
             *count += 1;
             // Files kept by Git LFS have a SHA-256, the others a SHA-1.
-            let name =
-                if *count % 2 == 0 { format!("{count:064x}") } else { format!("{count:040x}") };
+            let name = if count.is_multiple_of(2) {
+                format!("{count:064x}")
+            } else {
+                format!("{count:040x}")
+            };
             fs::copy(entry.path(), self.model().join("blobs").join(&name)).unwrap();
             symlink(format!("{}blobs/{name}", "../".repeat(depth)), place).unwrap();
         }
@@ -86,7 +92,7 @@ fn a_snapshot_is_the_model() {
 fn other_links_are_refused() {
     let tokenizer = family().join("tokenizer.json");
     let name = "a".repeat(64);
-    let cases: [(&str, &dyn Fn(&Cached) -> PathBuf); 7] = [
+    let cases: [(&str, Target<'_>); 7] = [
         ("out of the model's folder", &|cached| {
             fs::create_dir(cached.folder.path().join("blobs")).unwrap();
             fs::copy(&tokenizer, cached.folder.path().join("blobs").join(&name)).unwrap();
