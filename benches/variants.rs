@@ -8,7 +8,7 @@
 
 mod support;
 
-use matryo::testing::kernel::TopK;
+use matryo::testing::kernel::{Collect, TopK};
 use simsimd::SpatialSimilarity;
 use support::{Array, Noise};
 

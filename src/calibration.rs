@@ -374,6 +374,18 @@ mod tests {
         Noise { stage, dims, scale: 1.0, quantiles, checks: [check; ASKED.len()] }
     }
 
+    #[test]
+    fn errors_and_their_shares_turn_each_other_back() {
+        let noise = noise(0, 64, 0.01).wider(1.3);
+        for share in [1e-5, 0.0003, 0.0005, 0.001, 0.0123, 0.05, 0.2, 0.49, 0.5, 0.9, 0.979] {
+            let back = noise.share_below(noise.error_at(share));
+            assert!((back / share - 1.0).abs() < 1e-3, "{share}: {back}");
+        }
+        assert!(noise.error_at(0.99) <= noise.error_at(1.0));
+        assert!(noise.error_at(0.0).is_finite());
+        assert!((noise.deviation() - 0.1 * 1.3 / 2.05).abs() < 1e-6);
+    }
+
     fn sample(schema: &Schema) -> Calibration {
         let noises = vec![noise(0, 64, 0.01), noise(1, 256, 0.02), noise(1, 1024, 0.03)];
         Calibration {

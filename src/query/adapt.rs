@@ -146,7 +146,7 @@ impl Run<'_> {
             if more == 0 {
                 break;
             }
-            next = done + more.min(done);
+            next = done + more.min(done.max(FIRST));
         }
         if let [stage] = &mut explain.stages[..] {
             stage.rows_out = list.len() as u64;

@@ -167,7 +167,9 @@ impl Calibrated {
     /// estimated too high. On text vectors one query in a hundred wants more and is scanned again;
     /// with a deviation less it is one in fourteen, with one more lists are three times as long.
     pub(super) fn margin(&self) -> f32 {
-        SPARE * self.noise.deviation() - self.noise.error_at(1.0 - self.share)
+        let margin = SPARE * self.noise.deviation() - self.noise.error_at(1.0 - self.share);
+        // Where estimates are too high on the whole, the k best are kept all the same.
+        margin.max(0.0)
     }
 
     /// What is left to lose behind walks, which may lose half of it. Where all estimates are of

@@ -10,7 +10,7 @@ use crate::codec::{Fields, crc32};
 use crate::error::{Error, Result};
 use crate::index::Source;
 use crate::sown::{Bug, sown};
-use crate::vfs::map::{Bytes, in_large_pages};
+use crate::vfs::map::Bytes;
 
 /// Blocks that are asked for at once when a region is read as a whole.
 const AHEAD: usize = 64;
@@ -124,7 +124,6 @@ impl Region {
         let mut copy = Vec::new();
         let no_room = |e: TryReserveError| Error::io("allocate for", &self.file, e.into());
         copy.try_reserve_exact(self.len).map_err(no_room)?;
-        in_large_pages(&mut copy);
         for (block, bytes) in self.raw().chunks(self.block_len).enumerate() {
             if block.is_multiple_of(AHEAD) {
                 let (at, len) = (block * self.block_len, AHEAD * self.block_len);

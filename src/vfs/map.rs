@@ -1,6 +1,5 @@
-//! The only place that maps files: read-only, sealed files, through memmap2. And where memory
-//! that is scanned again and again is asked for in large pages.
-#![expect(unsafe_code, reason = "mapping a file is unsafe: see `Bytes::map`; and so is advice")]
+//! The only place that maps files: read-only, sealed files, through memmap2.
+#![expect(unsafe_code, reason = "mapping a file is unsafe: see `Bytes::map`")]
 #![expect(clippy::disallowed_types, reason = "part of the module the ban points to")]
 
 use std::fs::File;
@@ -57,30 +56,6 @@ impl Bytes {
             let _ = map.advise(memmap2::Advice::Random);
         }
     }
-}
-
-/// The large pages of x86-64, and of `aarch64` with pages of 4 KiB.
-#[cfg(target_os = "linux")]
-const LARGE: usize = 2 << 20;
-
-/// Asks for large pages where `buffer`, which is still to be filled, has room for whole ones.
-/// Tens of megabytes have more small pages than the processor remembers, and a scan waits for
-/// each.
-pub(crate) fn in_large_pages(buffer: &mut Vec<u8>) {
-    #[cfg(target_os = "linux")]
-    {
-        let room = buffer.spare_capacity_mut();
-        let skipped = room.as_ptr().align_offset(LARGE);
-        let len = room.len().saturating_sub(skipped) / LARGE * LARGE;
-        if len > 0 {
-            let at = room[skipped..].as_mut_ptr();
-            // SAFETY: the range lies inside memory that the buffer owns, and the advice changes no
-            // byte of it. Where the system refuses, pages stay small.
-            unsafe { libc::madvise(at.cast(), len, libc::MADV_HUGEPAGE) };
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = buffer;
 }
 
 impl Deref for Bytes {
