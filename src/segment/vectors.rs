@@ -42,6 +42,8 @@ impl Vectors {
     ) -> Result<Self> {
         let bytes = log.map()?;
         bytes.random_access();
+        // Few bytes, without which none of the log can be asked for ahead.
+        places.will_need(0, places.len());
         let seen = (0..rows.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let logged = Logged { places, file: log.path().to_owned(), bytes, seen };
         Ok(Self { width, source: Source::Log(logged) })
