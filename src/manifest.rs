@@ -392,4 +392,76 @@ mod tests {
         assert!(wrong(|m| kept(m, |log| log.number = FileNumber(8))), "a kept log to be replayed");
         assert!(wrong(|m| m.segments[1].log = m.segments[0].log), "a log kept twice");
     }
+
+    #[test]
+    fn an_entry_that_contradicts_itself_is_refused_even_with_right_checksums() {
+        use super::entries::{graph_entry, log_entry, segment_entry};
+        let m = sample();
+        let first = FileHeader::LEN + manifest_body::LEN + m.schema.encode().len();
+        let second = first + segment_entry::LEN;
+        let log = second + segment_entry::LEN;
+        let graph = log + 2 * log_entry::LEN;
+        let is_read = |at: usize, value: u8| {
+            let mut bytes = m.encode();
+            bytes[at] = value;
+            let header = FileHeader::new(FileKind::Manifest, FileNumber(0), m.owner());
+            let header = header.over(&bytes[FileHeader::LEN..]).encode();
+            bytes[..FileHeader::LEN].copy_from_slice(&header);
+            let vfs = Mem::default();
+            vfs.set(NAME, bytes);
+            Manifest::load(&vfs).is_ok()
+        };
+        assert!(is_read(first + segment_entry::TABLE_CRC.start, 9), "any checksum");
+        assert!(is_read(second + segment_entry::DEAD.start, 9), "all but one row dead");
+        assert!(!is_read(second + segment_entry::DEAD.start, 10), "all of them");
+        assert!(!is_read(second + segment_entry::DEAD.start, 0), "none, in a file of them");
+        assert!(!is_read(second + segment_entry::TOMBSTONES.start, 0), "dead rows in no file");
+        assert!(!is_read(first + segment_entry::DEAD.start, 1), "the same");
+        assert!(!is_read(first + segment_entry::TOMBSTONES_CRC.start, 1), "checksum of no file");
+        assert!(!is_read(first + segment_entry::RESERVED.start, 1), "reserved");
+        assert!(!is_read(log + log_entry::SEALED.start, 2), "neither sealed nor not");
+        assert!(!is_read(log + log_entry::SEALED.start, 0), "unsealed before the last");
+        assert!(!is_read(graph + graph_entry::RESERVED.start, 1), "reserved");
+    }
+
+    #[test]
+    fn a_manifest_longer_than_any_is_not_written() {
+        let (vfs, mut m) = (Mem::default(), sample());
+        m.install(&vfs).expect("install");
+        let installed = m.clone();
+        let more = MAX_LEN / entries::segment_entry::LEN as u64;
+        let one = SegmentEntry { log: None, ..m.segments[0] };
+        let numbers = (100..100 + more).map(FileNumber);
+        m.segments.extend(numbers.map(|number| SegmentEntry { number, ..one }));
+        let refused = m.install(&vfs);
+        assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
+        assert_eq!(Manifest::load(&vfs).expect("load"), Some(installed));
+        assert_eq!(vfs.list().expect("list"), [NAME]);
+    }
+
+    #[test]
+    fn a_folder_without_a_manifest_is_told_by_what_is_in_it() {
+        let vfs = Mem::default();
+        let says = |what: &str| {
+            let error = load_installed(&vfs).expect_err("no manifest");
+            assert!(error.to_string().contains(what), "{error}");
+            matches!(error, Error::Corrupt(_))
+        };
+        assert!(!says("the folder is empty"));
+        vfs.set("notes.txt", Vec::new());
+        assert!(!says("it has no MANIFEST, but 1 other files or folders"));
+        vfs.set(&FileKind::Segment.name(FileNumber(3)), Vec::new());
+        assert!(says("is missing, but other files are there"));
+    }
+
+    #[test]
+    fn a_graph_goes_with_its_segment() {
+        let (vfs, mut m) = (Mem::default(), sample());
+        assert_eq!(m.graph_of(FileNumber(4)), Some(m.graphs[0]));
+        assert_eq!(m.graph_of(FileNumber(3)), None);
+        m.segments.remove(1);
+        m.install(&vfs).expect("install");
+        assert!(m.graphs.is_empty());
+        assert_eq!(Manifest::load(&vfs).expect("load"), Some(m));
+    }
 }

@@ -280,4 +280,55 @@ mod tests {
             assert!(FileHeader::decode(&bad, FileKind::Segment, Path::new("s")).is_err());
         }
     }
+
+    #[test]
+    fn a_file_in_the_place_of_another_is_refused_by_what_it_is() {
+        let header = FileHeader::new(FileKind::Wal, FileNumber(1), OWNER);
+        let bytes = header.encode();
+        let path = Path::new("w");
+        let decode = |bytes: &[u8]| FileHeader::decode(bytes, FileKind::Wal, path);
+        let says = |result: Result<()>, what: &str| {
+            let refused = result.expect_err(what).to_string();
+            assert!(refused.contains(what), "{refused}");
+        };
+        assert_eq!(decode(&[&bytes[..], b"body"].concat()).expect("whole"), header);
+        says(decode(&bytes[..63]).map(drop), "ends inside the 64-byte file header");
+        says(decode(&[0; 64]).map(drop), "does not begin with MTRY");
+        let segment = FileHeader { kind: FileKind::Segment, ..header }.encode();
+        says(decode(&segment).map(drop), "of another kind");
+        header.expect(FileNumber(1), &[7; 16], path).expect("its own name");
+        says(header.expect(FileNumber(2), &[7; 16], path), "is file number 1, expected 2");
+        says(header.expect(FileNumber(1), &[8; 16], path), "belongs to another collection");
+        header.no_body(path).expect("says nothing of a body");
+        says(header.over(b"body").no_body(path), "unused field of the header is not zero");
+        let over = header.over(b"body");
+        let with_body = [over.encode().as_slice(), b"body"].concat();
+        assert_eq!(over.body(&with_body, path).expect("its own"), b"body");
+        says(over.body(&with_body[..67], path).map(drop), "checksum of the body");
+    }
+
+    #[test]
+    fn flags_that_are_not_known_forbid_what_they_say() {
+        let with = |field: std::ops::Range<usize>| {
+            let mut bytes = FileHeader::new(FileKind::Wal, FileNumber(1), OWNER).encode();
+            put(&mut bytes, field, &1u32.to_le_bytes());
+            let crc = crc32(&bytes[..60]);
+            put(&mut bytes, file_header::HEADER_CRC, &crc.to_le_bytes());
+            FileHeader::decode(&bytes, FileKind::Wal, Path::new("w"))
+        };
+        let writable = |header: &FileHeader| check_writable(header.read_only, Path::new("w"));
+        let compatible = with(file_header::COMPATIBLE).expect("can be ignored");
+        writable(&compatible).expect("can be written, too");
+        let read_only = with(file_header::READ_ONLY).expect("can be read");
+        assert!(matches!(writable(&read_only), Err(Error::UnsupportedFormat { .. })));
+        let got = with(file_header::INCOMPATIBLE);
+        assert!(matches!(got, Err(Error::UnsupportedFormat { .. })), "{got:?}");
+    }
+
+    #[test]
+    fn numbers_up_to_the_highest_are_names() {
+        let highest = FileKind::Graph.name(FileNumber(MAX_COUNTER));
+        assert_eq!(FileKind::parse(&highest), Some((FileKind::Graph, FileNumber(MAX_COUNTER))));
+        assert_eq!(FileKind::parse(&FileKind::Graph.name(FileNumber(MAX_COUNTER + 1))), None);
+    }
 }

@@ -215,4 +215,34 @@ mod tests {
         let mut r = Reader::new(&[255, 255, 255, 255, 1, 2]);
         assert!(r.count(2).is_err());
     }
+
+    #[test]
+    fn a_count_is_taken_if_the_bytes_can_just_hold_it() {
+        let counted = |count: u8, each, bytes: usize| {
+            let mut all = vec![count, 0, 0, 0];
+            all.resize(4 + bytes, 0);
+            let mut r = Reader::new(&all);
+            let got = r.count(each);
+            assert_eq!(r.remaining(), bytes);
+            got
+        };
+        assert_eq!(counted(3, 2, 6), Ok(3));
+        assert_eq!(counted(3, 2, 5), Err(FormatError::mismatch(0, "count too large", 2, 3)));
+        assert_eq!(counted(0, 2, 0), Ok(0));
+        assert_eq!(counted(6, 0, 6), Ok(6), "things of no length are taken to have one");
+    }
+
+    #[test]
+    fn bytes_that_are_left_are_damage_and_errors_say_where() {
+        let mut r = Reader::new(&[1, 2, 3]);
+        r.u8().expect("there");
+        let left = r.finish().expect_err("two are left");
+        assert_eq!(left, FormatError::mismatch(1, "trailing bytes", 0, 2));
+        assert_eq!(left.to_string(), "trailing bytes: expected 0, got 2");
+        assert_eq!(FormatError::new(0, "is odd").to_string(), "is odd");
+        let crate::Error::Corrupt(damage) = left.in_file(std::path::Path::new("f"), 64) else {
+            panic!("damage")
+        };
+        assert_eq!((damage.file.as_path(), damage.offset), (std::path::Path::new("f"), 65));
+    }
 }

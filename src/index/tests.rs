@@ -124,6 +124,32 @@ fn rows_without_values_have_an_index_too() {
     }
 }
 
+/// A value of each row that has one.
+fn one_value_each(bytes: &Bytes, kind: FieldKind, rows: usize) -> Result<Vec<Option<Key>>> {
+    let field = field(kind);
+    let index = Index::new(bytes, &field, rows as u32)?;
+    let value = |number| match number {
+        NO_VALUE => Ok(None),
+        number => index.key(number).map(Some),
+    };
+    index.numbers()?.into_iter().map(value).collect()
+}
+
+#[test]
+fn the_number_of_a_row_stands_for_one_of_its_values() {
+    for (kind, distinct) in FieldKind::ALL.into_iter().flat_map(|kind| [5, 2000].map(|n| (kind, n)))
+    {
+        let rows = rows(kind, distinct);
+        let found = one_value_each(&built(kind, &rows), kind, rows.len()).expect("intact");
+        assert_eq!(found.len(), rows.len());
+        for (row, found) in rows.iter().zip(found) {
+            let keys: Vec<_> = row.iter().map(|v| Key::of(kind, v).expect("fits")).collect();
+            assert_eq!(found.is_none(), keys.is_empty());
+            assert!(found.is_none_or(|key| keys.contains(&key)), "{kind}: {row:?}");
+        }
+    }
+}
+
 /// No checksum stands in front of these bytes: they are what a forged file holds.
 #[test]
 fn any_bytes_are_answered_or_refused() {
@@ -150,6 +176,9 @@ fn any_bytes_are_answered_or_refused() {
                         assert!(found.iter().all(|row| (*row as usize) < rows.len()));
                     }
                     *outcomes.entry(found.is_ok()).or_insert(0) += 1;
+                }
+                if let Ok(values) = one_value_each(&bad, kind, rows.len()) {
+                    assert_eq!(values.len(), rows.len());
                 }
             }
         }

@@ -324,3 +324,125 @@ pub(crate) fn decode_table(
     r.finish()?;
     Ok((regions, checksums))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LATER: RegionKind = RegionKind::Later { number: IGNORABLE | 7, block_len: SMALL_BLOCK };
+
+    fn region(kind: RegionKind, offset: u64, len: u64, first_checksum: u32) -> RegionEntry {
+        RegionEntry { kind, stage: 0, offset, len, first_checksum }
+    }
+
+    /// Five regions of which two are longer than a block, one is empty and one of a later version.
+    fn table() -> (Vec<RegionEntry>, Vec<u32>, Footer) {
+        let regions = vec![
+            region(RegionKind::Vectors, 4096, 8193, 0),
+            region(RegionKind::Ids, 16_384, 8, 3),
+            region(RegionKind::Norms, 20_480, 65_537, 4),
+            region(RegionKind::Payload, 90_112, 0, 6),
+            region(LATER, 90_112, 4096, 6),
+        ];
+        let footer = Footer {
+            table_at: 94_208,
+            file_len: 94_208 + 5 * 32 + 7 * 4 + 64,
+            regions: 5,
+            checksums: 7,
+            rows: 1,
+            table_crc: 2,
+            log: None,
+        };
+        (regions, (0..7).collect(), footer)
+    }
+
+    #[test]
+    fn a_table_comes_back_and_any_other_is_refused() {
+        let (regions, checksums, footer) = table();
+        let good = encode_table(&regions, &checksums);
+        assert_eq!(footer.table_len(), Some(good.len() as u64));
+        assert_eq!(decode_table(&good, &footer), Ok((regions.clone(), checksums.clone())));
+        type Change = fn(&mut Vec<RegionEntry>, &mut Vec<u32>, &mut Footer);
+        let changes: [(&str, Change); 12] = [
+            ("a gap", |r, _, _| r[1].offset += 4096),
+            ("an overlap", |r, _, _| r[1].offset -= 4096),
+            ("a checksum left out", |r, _, _| r[1].first_checksum = 4),
+            ("one block less", |r, _, _| r[0].len = 8192),
+            ("beyond the table", |r, _, _| r[4].len = 4097),
+            ("beyond all", |r, _, _| r[4].len = u64::MAX),
+            ("ends before the table", |_, _, f| f.table_at += 4096),
+            ("a region less", |_, _, f| f.regions = 4),
+            ("a region more", |_, _, f| f.regions = 6),
+            ("a checksum less", |_, _, f| f.checksums = 6),
+            ("a checksum more", |_, _, f| f.checksums = 8),
+            ("bytes behind", |_, c, _| c.push(0)),
+        ];
+        for (what, change) in changes {
+            let (mut regions, mut checksums, mut footer) = table();
+            change(&mut regions, &mut checksums, &mut footer);
+            let bytes = encode_table(&regions, &checksums);
+            assert!(decode_table(&bytes, &footer).is_err(), "{what}");
+        }
+        for len in 0..good.len() {
+            assert!(decode_table(&good[..len], &footer).is_err(), "cut at {len}");
+        }
+    }
+
+    #[test]
+    fn a_region_says_nothing_that_contradicts_its_kind() {
+        let entry = |change: &dyn Fn(&mut [u8])| {
+            let mut bytes = region(RegionKind::Norms, 4096, 5, 9).encode();
+            change(&mut bytes);
+            RegionEntry::decode(&mut Reader::new(&bytes))
+        };
+        assert_eq!(entry(&|_| {}), Ok(region(RegionKind::Norms, 4096, 5, 9)));
+        let block =
+            |len: u32| move |b: &mut [u8]| put(b, region_entry::BLOCK_LEN, &len.to_le_bytes());
+        let kind = |kind: u16| move |b: &mut [u8]| put(b, region_entry::KIND, &kind.to_le_bytes());
+        assert!(entry(&block(SMALL_BLOCK)).is_err(), "norms have large blocks");
+        assert!(entry(&kind(1)).is_err(), "ids have small ones");
+        assert!(entry(&|b| b[region_entry::RESERVED.start] = 1).is_err());
+        // Of kinds that are not known, only whether one can do without is.
+        let later = |number| {
+            let decoded = entry(&kind(number)).expect("any kind");
+            assert_eq!(decoded.kind, RegionKind::Later { number, block_len: LARGE_BLOCK });
+            assert_eq!((decoded.kind.number(), decoded.blocks()), (number, 1));
+            decoded.kind.is_readable()
+        };
+        assert!(!later(0) && !later(15) && !later(0x7fff) && later(0x8000) && later(0x800f));
+        let odd = |b: &mut [u8]| {
+            kind(0x8000)(b);
+            block(1000)(b);
+        };
+        assert!(entry(&odd).is_err(), "blocks of a length there is none of");
+        for (known, number) in RegionKind::KNOWN.into_iter().zip(1..) {
+            assert_eq!(known.number(), number);
+            assert!(known.is_readable());
+        }
+    }
+
+    #[test]
+    fn a_footer_that_was_changed_is_refused() {
+        let log = LogEntry { number: FileNumber(3), len: 64, crc: 4, sealed: true };
+        let footer = Footer { log: Some(log), ..table().2 };
+        let good = footer.encode();
+        assert_eq!(Footer::decode(&good), Ok(footer));
+        for bit in 0..good.len() * 8 {
+            let mut bad = good;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(Footer::decode(&bad).is_err(), "bit {bit}");
+        }
+        // What contradicts itself, whatever its checksum says.
+        let sealed = |change: fn(&mut [u8])| {
+            let mut bytes = good;
+            change(&mut bytes);
+            let crc = crc32(&bytes[..segment_footer::FOOTER_CRC.start]);
+            put(&mut bytes, segment_footer::FOOTER_CRC, &crc.to_le_bytes());
+            Footer::decode(&bytes).is_ok()
+        };
+        assert!(sealed(|_| {}));
+        assert!(!sealed(|b| b[segment_footer::RESERVED.start] = 1), "reserved");
+        assert!(!sealed(|b| b[segment_footer::LOG_LEN.start] = 63), "a log without a header");
+        assert!(!sealed(|b| b[segment_footer::LOG.start] = 0), "the length of no log");
+    }
+}

@@ -373,7 +373,7 @@ impl Vfs for Disk {
 }
 
 /// Gives a file its blocks, without writing where the system can do without.
-fn allocate(mut file: &File, len: u64) -> io::Result<()> {
+fn allocate(file: &File, len: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     loop {
         match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
@@ -382,6 +382,11 @@ fn allocate(mut file: &File, len: u64) -> io::Result<()> {
             done => return Ok(done?),
         }
     }
+    fill(file, len)
+}
+
+/// Writes zeros: a file that was made longer only has no blocks.
+fn fill(mut file: &File, len: u64) -> io::Result<()> {
     let zeros = [0; 1 << 12];
     let mut left = len;
     file.seek(SeekFrom::Start(0))?;
@@ -558,6 +563,20 @@ mod tests {
         }
         assert!(disk.release("R").expect("release"));
         assert!(!disk.release("R").expect("there is none"));
+    }
+
+    /// What is done where the system allocates nothing.
+    #[test]
+    fn a_file_that_is_filled_has_its_blocks() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("R");
+        for len in [0, 1, 4096, 10_000] {
+            let file = File::create(&path).expect("create");
+            file.set_len(len).expect("longer");
+            fill(&file, len).expect("there is room");
+            assert!(fs::read(&path).expect("read") == vec![0; len as usize]);
+            assert!(file.metadata().expect("inspect").blocks() * 512 >= len);
+        }
     }
 
     #[test]

@@ -224,4 +224,56 @@ mod tests {
         assert_eq!(&frame.bytes()[Frame::BODY..], b"one two two");
         assert_eq!(frame.body_crc().clone().finalize(), crc32(b"one two two"));
     }
+
+    const NAME: LogName = LogName { collection: [7; 16], number: FileNumber(3) };
+    const HEAD: FrameHead =
+        FrameHead { lsn: Lsn(5), synced: 64, operations: 2, body_len: 0, body_crc: 0 };
+
+    #[test]
+    fn a_head_that_contradicts_itself_is_none_whatever_its_checksum_says() {
+        use wal_frame as f;
+        let good = NAME.encode(64, HEAD);
+        let read = |head: &[u8]| NAME.head(&[&[0; 64][..], head].concat(), 64);
+        assert_eq!(read(&good), Some(HEAD));
+        let sealed = |change: &dyn Fn(&mut [u8])| {
+            let mut head = good;
+            change(&mut head);
+            let crc = NAME.crc(64, &head);
+            put(&mut head, f::HEAD_CRC, &crc.to_le_bytes());
+            read(&head).is_some()
+        };
+        let len = |len: u32| move |head: &mut [u8]| put(head, f::BODY_LEN, &len.to_le_bytes());
+        assert!(sealed(&|_| {}) && sealed(&len(MAX_BODY as u32)));
+        assert!(!sealed(&len(MAX_BODY as u32 + 1)), "a body longer than any");
+        assert!(!sealed(&|head| head[f::SYNCED.start] = 65), "synced beyond itself");
+        assert!(!sealed(&|head| head[f::RESERVED.start] = 1), "reserved");
+        assert!(!sealed(&|head| head[0] = 0), "magic");
+        for (log, at) in [(LogName { number: FileNumber(4), ..NAME }, 64), (NAME, 72)] {
+            let bytes = [vec![0; at], good.to_vec()].concat();
+            assert_eq!(log.head(&bytes, at), None, "of another log or place");
+        }
+        let other = LogName { collection: [8; 16], ..NAME };
+        assert_eq!(other.head(&[&[0; 64][..], &good].concat(), 64), None);
+    }
+
+    /// Read from any place on, as somebody does who reads beside the writer.
+    #[test]
+    fn a_frame_counts_with_all_of_its_padding() {
+        let mut frame = Frame::of(b"elf bytes..");
+        let head = FrameHead { body_len: 11, body_crc: crc32(b"elf bytes.."), ..HEAD };
+        frame.seal(&NAME, 64, head);
+        for start in [0, 8, 64] {
+            let log = [&vec![0; 64 - start][..], frame.bytes()].concat();
+            assert_eq!(NAME.frame_behind(start, &log, 64), Some((head, &b"elf bytes.."[..], 120)));
+            for len in 0..log.len() {
+                assert_eq!(NAME.frame_behind(start, &log[..len], 64), None, "cut at {len}");
+            }
+            for bit in (log.len() - 5) * 8..log.len() * 8 {
+                let mut bad = log.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(NAME.frame_behind(start, &bad, 64), None, "padding, bit {bit}");
+            }
+        }
+        assert_eq!(NAME.frame_behind(72, frame.bytes(), 64), None, "before what is at hand");
+    }
 }

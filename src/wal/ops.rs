@@ -147,4 +147,32 @@ mod tests {
             assert!(parse(&body[..len], 1, IdKind::U64, 8).is_err(), "cut at {len}");
         }
     }
+
+    #[test]
+    fn what_no_batch_would_have_written_is_refused() {
+        let longest = "x".repeat(MAX_ID_BYTES);
+        let body = |id: &str, payload: &[u8]| {
+            let mut body = vec![UPSERT];
+            put_id(&mut body, &RowId::from(id));
+            body.extend([1, 2]);
+            body.extend((payload.len() as u32).to_le_bytes());
+            body.extend(payload);
+            body
+        };
+        let is_read = |body: &[u8]| parse(body, 1, IdKind::Str, 2).is_ok();
+        assert!(is_read(&body(&longest, b"{}")) && is_read(&body("a", b"")));
+        assert!(!is_read(&body("", b"{}")), "an id of no length");
+        assert!(!is_read(&body(&format!("{longest}x"), b"{}")), "a longer id");
+        assert!(!is_read(&body("a", b"\xff")), "a payload that is no text");
+        let mut odd = body("a", b"");
+        odd[3] = 0xff;
+        assert!(!is_read(&odd), "an id that is no text");
+        for kind in [0, 3, 0xff] {
+            odd = body("a", b"");
+            odd[0] = kind;
+            let refused = parse(&odd, 1, IdKind::Str, 2);
+            let why = FormatError::mismatch(0, "kind of operation", 1, u64::from(kind));
+            assert_eq!(refused, Err(why));
+        }
+    }
 }

@@ -257,4 +257,43 @@ mod tests {
         }
         assert_eq!(read(&bytes, entry).expect("a torn end"), Vec::<Vec<u8>>::new());
     }
+
+    #[test]
+    fn commits_that_do_not_follow_each_other_are_refused() {
+        let vfs = Mem::default();
+        let mut log = LogWriter::create(&vfs, FileNumber(3), OWNER).expect("create");
+        for lsn in [1, 3] {
+            log.append(Lsn(lsn), 1, &mut Frame::of(b"body")).expect("append");
+            log.sync().expect("sync");
+        }
+        let bytes = vfs.bytes("wal-0000000003").expect("written");
+        let refused = read(&bytes, entry(&bytes, true)).expect_err("commit 2 is missing");
+        assert!(refused.to_string().contains("commit 3 follows commit 1"), "{refused}");
+        let first = commits(&bytes, Path::new("wal"), &[5; 16], entry(&bytes, true), Lsn(2));
+        assert!(first.is_err(), "the first is not the one after the last that is known");
+    }
+
+    /// Whoever reads beside the writer begins where it stopped, with those bytes only.
+    #[test]
+    fn a_log_is_read_on_from_every_frame() {
+        let (bytes, starts) = log();
+        let known = entry(&bytes[..FileHeader::LEN], false);
+        let ends = [starts[1], starts[2], bytes.len()];
+        for (done, at) in starts.iter().chain([&bytes.len()]).enumerate() {
+            let before = Read { at: *at as u64, lsn: Lsn(done as u64) };
+            for len in *at..=bytes.len() {
+                let got = following(&bytes[*at..len], Path::new("wal"), &[5; 16], known, before);
+                let (commits, after) = got.expect("whole, or torn");
+                let whole = ends.iter().filter(|end| **end <= len && **end > *at).count();
+                assert_eq!(commits.len(), whole, "from {at} to {len}");
+                let end = commits.last().map_or(before.at, Commit::end);
+                assert_eq!(after, Read { at: end, lsn: Lsn((done + whole) as u64) });
+            }
+        }
+        let mut bad = bytes[starts[0]..].to_vec();
+        bad[wal_frame::LEN] ^= 1;
+        let before = Read { at: starts[0] as u64, lsn: Lsn(0) };
+        let got = following(&bad, Path::new("wal"), &[5; 16], known, before);
+        assert!(got.is_err(), "a later frame says that this one was durable");
+    }
 }
