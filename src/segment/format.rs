@@ -356,13 +356,14 @@ mod tests {
         (regions, (0..7).collect(), footer)
     }
 
+    type Change = fn(&mut Vec<RegionEntry>, &mut Vec<u32>, &mut Footer);
+
     #[test]
     fn a_table_comes_back_and_any_other_is_refused() {
         let (regions, checksums, footer) = table();
         let good = encode_table(&regions, &checksums);
         assert_eq!(footer.table_len(), Some(good.len() as u64));
         assert_eq!(decode_table(&good, &footer), Ok((regions.clone(), checksums.clone())));
-        type Change = fn(&mut Vec<RegionEntry>, &mut Vec<u32>, &mut Footer);
         let changes: [(&str, Change); 12] = [
             ("a gap", |r, _, _| r[1].offset += 4096),
             ("an overlap", |r, _, _| r[1].offset -= 4096),
