@@ -45,7 +45,7 @@ def main() -> None:
     measured = {name: json.loads((args.work / f"{name}.json").read_text()) for name in args.names}
     text = [
         "# The loss, by prefix length", "",
-        f"{args.steps} steps each, a tenth of what the shipped model had, with the same data, order and start; one seed. "
+        f"{args.steps} steps each, a sixteenth of what the shipped model had, with the same data, order and start; one seed. "
         "So short a training tells large differences only; those of a hundredth or two may be chance. Measured as in "
         "`matryo-image-en/EVALUATION.md`; 8 dimensions were trained for by none.", "",
         *(f"* {VARIANTS[name][0]}: `{' '.join(['train.py --steps', str(args.steps), '--name', name, *VARIANTS[name][1:]]).strip()}`"
