@@ -99,11 +99,15 @@ impl Manifest {
         let segments = self.segments.iter().map(|s| FileKind::Segment.name(s.number));
         let tombstones = self.segments.iter().filter_map(|s| s.tombstones);
         let tombstones = tombstones.map(|t| FileKind::Tombstones.name(t.number));
-        let kept =
-            self.segments.iter().filter_map(|s| s.log).filter(|_| !sown(Bug::KeptLogUnnamed));
-        let logs = self.logs.iter().copied().chain(kept).map(|l| FileKind::Wal.name(l.number));
+        let logs = self.all_logs().map(|log| FileKind::Wal.name(log.number));
         let graphs = self.graphs.iter().map(|g| FileKind::Graph.name(g.number));
         segments.chain(tombstones).chain(logs).chain(graphs).collect()
+    }
+
+    /// The logs that are replayed, and those that segments keep.
+    fn all_logs(&self) -> impl Iterator<Item = LogEntry> {
+        let kept = self.segments.iter().filter_map(|segment| segment.log);
+        self.logs.iter().copied().chain(kept.filter(|_| !sown(Bug::KeptLogUnnamed)))
     }
 
     /// How many files these are with the manifest itself, and their bytes.
@@ -241,8 +245,7 @@ fn check(m: &Manifest) -> Result<(), FormatError> {
     }
     let tombstones = m.segments.iter().filter_map(|s| s.tombstones.map(|t| t.number));
     let segments = m.segments.iter().map(|s| s.number);
-    let kept = m.segments.iter().filter_map(|s| s.log);
-    let logs = m.logs.iter().copied().chain(kept).map(|l| l.number);
+    let logs = m.all_logs().map(|log| log.number);
     let mut all: Vec<_> = segments.chain(tombstones).chain(logs).collect();
     all.extend(m.graphs.iter().map(|g| g.number));
     let count = all.len();

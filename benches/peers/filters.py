@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 
-from search import at, load, measure
+from search import asked, at, load, measure
 from systems import K, PREFIX, FaissFlat, FaissHnsw, FaissHnswPrefix, Lance, Qdrant, Zvec
 
 ONE_IN = [100, 10]
@@ -182,13 +182,8 @@ def main():
     print(f"| system | {head} | best recall |\n|---|---:|---:|---:|---:|---|")
     print(line("**matryo**", run_matryo(args.bench, args.data)), flush=True)
     for name in names:
-        command = [sys.executable, __file__, str(args.data), "--system", name]
-        out = subprocess.run(command, capture_output=True, text=True)
-        if out.returncode:
-            print(f"| {name} | failed: {out.stderr.strip().splitlines()[-1][:100]} |", flush=True)
-            continue
-        result = json.loads(out.stdout.strip().splitlines()[-1])
-        print(line(name, {one_in: result[str(one_in)] for one_in in ONE_IN}), flush=True)
+        if result := asked(__file__, name, str(args.data)):
+            print(line(name, {one_in: result[str(one_in)] for one_in in ONE_IN}), flush=True)
     print(line("**matryo again** (A/A)", run_matryo(args.bench, args.data)))
 
 

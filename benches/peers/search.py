@@ -125,6 +125,16 @@ def line(name, result):
     return f"| {name} | " + " | ".join(cells) + f" | {result['build']:.0f} | {result['memory']:,} |"
 
 
+def asked(script, name, *arguments):
+    """What a script says of a system, in a process of its own; nothing but a line where it failed."""
+    command = [sys.executable, script, *arguments, "--system", name]
+    out = subprocess.run(command, capture_output=True, text=True)
+    if out.returncode:
+        print(f"| {name} | failed: {out.stderr.strip().splitlines()[-1][:100]} |", flush=True)
+        return None
+    return json.loads(out.stdout.strip().splitlines()[-1])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=pathlib.Path)
@@ -144,13 +154,9 @@ def main():
         first = run_matryo(args.matryo, args.data, scratch, [], args.queries)
     print(line("**matryo**", first), flush=True)
     for name in names:
-        command = [sys.executable, __file__, str(args.data), "--system", name]
-        command += ["--queries", str(args.queries)] if args.queries else []
-        out = subprocess.run(command, capture_output=True, text=True)
-        if out.returncode:
-            print(f"| {name} | failed: {out.stderr.strip().splitlines()[-1][:100]} |", flush=True)
-            continue
-        print(line(name, json.loads(out.stdout.strip().splitlines()[-1])), flush=True)
+        few = ["--queries", str(args.queries)] if args.queries else []
+        if result := asked(__file__, name, str(args.data), *few):
+            print(line(name, result), flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         again = run_matryo(args.matryo, args.data, scratch, [], args.queries)
     print(line("**matryo again** (A/A)", again))

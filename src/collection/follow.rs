@@ -188,10 +188,7 @@ impl Follower {
 
     /// Reads what was appended to a log; `None` if what was read is no more in it.
     fn read_on(&self, vfs: &dyn Vfs, entry: LogEntry, read: Read) -> Result<Option<Self>> {
-        let name = FileKind::Wal.name(entry.number);
-        let Some(file) = vfs.open(&name)? else {
-            return Err(Error::corrupt(vfs.path(&name), 0, "is missing"));
-        };
+        let file = vfs::open_named(vfs, &FileKind::Wal.name(entry.number))?;
         if file.len() < read.at || (entry.sealed && entry.len < read.at) {
             return Ok(None);
         }

@@ -24,7 +24,7 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize};
 use crate::sync::{Condvar, Mutex, RwLock};
 use crate::types::{FileNumber, Lsn};
 use crate::vfs::disk::{self, Disk, TEMP_PREFIX};
-use crate::vfs::{Vfs, read_all};
+use crate::vfs::{Vfs, open_named, read_all};
 use crate::view::{Part, View};
 use crate::wal::format::Frame;
 use crate::wal::ops::{self, Operation};
@@ -179,10 +179,7 @@ pub(super) fn read_tombstones(
     entry: &SegmentEntry,
 ) -> Result<RoaringBitmap> {
     let Some(tombstones) = entry.tombstones else { return Ok(RoaringBitmap::new()) };
-    let name = FileKind::Tombstones.name(tombstones.number);
-    let Some(file) = vfs.open(&name)? else {
-        return Err(Error::corrupt(vfs.path(&name), 0, "is missing"));
-    };
+    let file = open_named(vfs, &FileKind::Tombstones.name(tombstones.number))?;
     let bytes = read_all(&*file, max_tombstones(entry.rows))?;
     let header = FileHeader::decode(&bytes, FileKind::Tombstones, file.path())?;
     header.expect(tombstones.number, &manifest.collection, file.path())?;
@@ -282,11 +279,7 @@ pub(super) fn replay(
 }
 
 pub(super) fn read_log(vfs: &dyn Vfs, entry: LogEntry) -> Result<Vec<u8>> {
-    let name = FileKind::Wal.name(entry.number);
-    match vfs.open(&name)? {
-        Some(file) => read_all(&*file, MAX_LOG),
-        None => Err(Error::corrupt(vfs.path(&name), 0, "is missing")),
-    }
+    read_all(&*open_named(vfs, &FileKind::Wal.name(entry.number))?, MAX_LOG)
 }
 
 /// Reads all logs and checks every frame, without applying any.

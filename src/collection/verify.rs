@@ -12,7 +12,7 @@ use crate::segment::check::{Check, SPAN, Span};
 use crate::segment::graph;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, helper, thread};
-use crate::vfs::Vfs;
+use crate::vfs::{Vfs, open_named};
 
 /// Most threads that sum blocks: more would wait for the disk.
 const THREADS: usize = 4;
@@ -111,13 +111,9 @@ impl Sealed {
             let (file, dims) = (graph::file(vfs, graph)?, manifest.schema.dims());
             return Check::of_graph(file, &manifest.collection, dims, &self.entry);
         }
-        let open = |name: String| {
-            let missing = || Error::corrupt(vfs.path(&name), 0, "is missing");
-            vfs.open(&name)?.ok_or_else(missing)
-        };
-        let file = open(FileKind::Segment.name(self.entry.number))?;
-        let log = self.entry.log.map(|log| open(FileKind::Wal.name(log.number))).transpose()?;
-        Check::new(file, log, &manifest.collection, &manifest.schema, &self.entry)
+        let file = open_named(vfs, &FileKind::Segment.name(self.entry.number))?;
+        let log = self.entry.log.map(|log| open_named(vfs, &FileKind::Wal.name(log.number)));
+        Check::new(file, log.transpose()?, &manifest.collection, &manifest.schema, &self.entry)
     }
 
     /// Its bytes, with those of the log that it keeps.

@@ -399,7 +399,8 @@ fn flush_runs(
 
 /// Writes the living rows of some parts, at least one, as one segment, which may keep
 /// one of `logs`: nothing is written to these any more, and they are durable before a
-/// manifest names the segment. `watch` is told of the first row and every thousandth; its error ends the writing.
+/// manifest names the segment. `watch` is told of the first row and every thousandth; its
+/// error ends the writing.
 pub(super) fn write_parts(
     vfs: &dyn Vfs,
     owner: Owner,

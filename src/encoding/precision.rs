@@ -32,33 +32,18 @@ impl Precision {
     pub fn encode(self, vector: &[f32], out: &mut Vec<u8>) -> Result<(), usize> {
         let start = out.len();
         out.reserve(vector.len() * self.bytes());
-        for (r, run) in vector.chunks(RUN).enumerate() {
-            let infinite = match self {
-                Self::F32 => {
-                    put(out, vector, f32::to_le_bytes);
-                    return Ok(());
-                }
-                Self::F16 => {
-                    let mut halves = [f16::ZERO; RUN];
-                    let halves = &mut halves[..run.len()];
-                    halves.convert_from_f32_slice(run);
-                    put(out, halves.reinterpret_cast(), u16::to_le_bytes);
-                    halves.iter().zip(run).position(|(h, v)| h.is_infinite() && v.is_finite())
-                }
-                Self::BF16 => {
-                    let mut halves = [bf16::ZERO; RUN];
-                    let halves = &mut halves[..run.len()];
-                    halves.convert_from_f32_slice(run);
-                    put(out, halves.reinterpret_cast(), u16::to_le_bytes);
-                    halves.iter().zip(run).position(|(h, v)| h.is_infinite() && v.is_finite())
-                }
-            };
-            if let Some(i) = infinite {
-                out.truncate(start);
-                return Err(r * RUN + i);
+        let infinite = match self {
+            Self::F32 => {
+                put(out, vector, f32::to_le_bytes);
+                None
             }
-        }
-        Ok(())
+            Self::F16 => put_halves(out, vector, f16::ZERO, f16::is_infinite),
+            Self::BF16 => put_halves(out, vector, bf16::ZERO, bf16::is_infinite),
+        };
+        infinite.map_or(Ok(()), |at| {
+            out.truncate(start);
+            Err(at)
+        })
     }
 
     /// Widens stored components into `out`, as many as it has room for.
@@ -93,6 +78,30 @@ impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// Appends components rounded to halves of a kind, up to those among which is the first that is
+/// finite and becomes infinite, and says which that is.
+fn put_halves<H: Copy>(
+    out: &mut Vec<u8>,
+    vector: &[f32],
+    zero: H,
+    is_infinite: fn(H) -> bool,
+) -> Option<usize>
+where
+    [H]: HalfFloatSliceExt,
+{
+    for (r, run) in vector.chunks(RUN).enumerate() {
+        let mut halves = [zero; RUN];
+        let halves = &mut halves[..run.len()];
+        halves.convert_from_f32_slice(run);
+        put(out, halves.reinterpret_cast(), u16::to_le_bytes);
+        let infinite = halves.iter().zip(run).position(|(h, v)| is_infinite(*h) && v.is_finite());
+        if let Some(i) = infinite {
+            return Some(r * RUN + i);
+        }
+    }
+    None
 }
 
 /// Appends values as little-endian bytes: where the machine is, a plain copy.

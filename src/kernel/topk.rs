@@ -13,6 +13,8 @@
 //! [`Near`] keeps what lies within a margin of the k-th best: how many rows that is, the query
 //! decides.
 
+use std::cmp::Ordering;
+
 use super::{BLOCK, Isa, coding};
 
 /// A row and its score; higher is better.
@@ -22,6 +24,13 @@ pub struct Scored {
     pub ordinal: u32,
     /// Its score.
     pub score: f32,
+}
+
+impl Scored {
+    /// The order of rows from the best down; of equal scores the first row is better.
+    pub fn best_first(&self, other: &Self) -> Ordering {
+        other.score.total_cmp(&self.score).then(self.ordinal.cmp(&other.ordinal))
+    }
 }
 
 /// Takes the rows that a scan offers.

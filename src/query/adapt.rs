@@ -227,10 +227,7 @@ impl Run<'_> {
 /// Puts the best `count` rows first, in no order.
 fn best_first(list: &mut [Scored], count: usize) {
     if (1..list.len()).contains(&count) {
-        let order = |a: &Scored, b: &Scored| {
-            b.score.total_cmp(&a.score).then_with(|| a.ordinal.cmp(&b.ordinal))
-        };
-        list.select_nth_unstable_by(count - 1, order);
+        list.select_nth_unstable_by(count - 1, Scored::best_first);
     }
 }
 

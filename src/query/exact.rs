@@ -234,7 +234,7 @@ impl Run<'_> {
         let floor = rank.best.floor().max(proof.floor);
         kept.retain(|row| row.score >= floor);
         self.request(kept);
-        kept.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.ordinal.cmp(&b.ordinal)));
+        kept.sort_unstable_by(Scored::best_first);
         let Rank { scorer, best } = rank;
         self.each_vector(kept, scorer, |row, vector| {
             if row.score < best.floor() {

@@ -308,8 +308,7 @@ impl<'a> Run<'a> {
             row.score = score;
             Ok(())
         })?;
-        shortlist
-            .sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.ordinal.cmp(&b.ordinal)));
+        shortlist.sort_unstable_by(Scored::best_first);
         shortlist.truncate(stage.keep);
         Ok(StageReport {
             name: StageName::new(format_args!("re-rank by prefix")),

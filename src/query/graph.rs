@@ -32,14 +32,6 @@ pub(super) enum Walks {
 const LEAST: usize = 10;
 /// Most rows a walk keeps, for each row it must be able to find.
 const WIDTH: usize = 4000;
-/// What came of walking.
-pub(super) enum Walked {
-    /// The stage, if anything was walked.
-    Found(Option<StageReport>),
-    /// Rows that may not be found have filled a walk's frontier.
-    Overflowed,
-}
-
 /// A walk that was measured to find less than is asked for by more than this is not made.
 const SHORT: f64 = 0.005;
 /// Nanoseconds to score a row on a walk, and to read a byte in a scan. Only their ratio counts.
@@ -60,6 +52,14 @@ pub(super) fn beam(reach: &Reach, share: f64, k: usize, selected: f64) -> (Beam,
     let width = (WIDTH.max(k.saturating_mul(4)) as f64 / selected) as usize;
     let scored = reach.scored(share).max(TABLE.scored(share));
     (Beam { k, margin: reach.margin(share), width }, scored * more)
+}
+
+/// What came of walking.
+pub(super) enum Walked {
+    /// The stage, if anything was walked.
+    Found(Option<StageReport>),
+    /// Rows that may not be found have filled a walk's frontier.
+    Overflowed,
 }
 
 impl Run<'_> {

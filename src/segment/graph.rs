@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Built, Graph, Meta};
 use crate::manifest::{GraphEntry, SegmentEntry};
 use crate::types::FileNumber;
-use crate::vfs::{ReadFile, Vfs};
+use crate::vfs::{ReadFile, Vfs, open_named};
 
 /// The regions of the file, in their order.
 const REGIONS: [K; 4] = [K::GraphMeta, K::GraphFactors, K::GraphCodes, K::GraphLinks];
@@ -61,8 +61,7 @@ pub(crate) fn open(
 
 /// The file of a graph.
 pub(crate) fn file(vfs: &dyn Vfs, entry: &GraphEntry) -> Result<Arc<dyn ReadFile>> {
-    let name = FileKind::Graph.name(entry.number);
-    vfs.open(&name)?.ok_or_else(|| Error::corrupt(vfs.path(&name), 0, "is missing"))
+    open_named(vfs, &FileKind::Graph.name(entry.number))
 }
 
 /// The region table, checked, and where it begins.

@@ -19,7 +19,7 @@ use crate::rows::{Budget, Column, Mapped, Rows};
 use crate::schema::{Field, Schema};
 use crate::types::{FileNumber, IdKind, Ordinal, RowId};
 use crate::vfs::map::Bytes;
-use crate::vfs::{ReadFile, Vfs};
+use crate::vfs::{ReadFile, Vfs, open_named};
 
 /// An open segment. All of it is mapped and paged from disk as it is touched;
 /// norms and stage codes are taken into RAM where [`Rows::hold`] finds room.
@@ -55,10 +55,7 @@ impl Segment {
         schema: &Schema,
         entry: &SegmentEntry,
     ) -> Result<Self> {
-        let name = FileKind::Segment.name(entry.number);
-        let Some(file) = vfs.open(&name)? else {
-            return Err(Error::corrupt(vfs.path(&name), 0, "is missing"));
-        };
+        let file = open_named(vfs, &FileKind::Segment.name(entry.number))?;
         check_header(&*file, FileKind::Segment, collection, entry.number, entry.len)?;
         let footer = read_footer(&*file, entry)?;
         let parts = Parts::open(file, &footer)?;

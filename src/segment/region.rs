@@ -25,6 +25,24 @@ pub(crate) enum Checksums {
     Kept(Arc<[u32]>),
 }
 
+/// What was compared with its checksum in this open: one bit for each of several things. Two
+/// threads may compare the same one; both find the same, so no order between them is needed.
+pub(super) struct Seen(Box<[AtomicU64]>);
+
+impl Seen {
+    pub(super) fn none_of(count: usize) -> Self {
+        Self((0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    pub(super) fn has(&self, at: usize) -> bool {
+        self.0[at / 64].load(Ordering::Relaxed) & (1 << (at % 64)) != 0
+    }
+
+    pub(super) fn note(&self, at: usize) {
+        self.0[at / 64].fetch_or(1 << (at % 64), Ordering::Relaxed);
+    }
+}
+
 /// Part of a mapped file with one checksum per block. A block is compared with
 /// its checksum when it is first touched in this open, and then trusted.
 pub(crate) struct Region {
@@ -35,9 +53,8 @@ pub(crate) struct Region {
     block_len: usize,
     checksums: Checksums,
     first_checksum: usize,
-    /// One bit per block that was compared. Two threads may compare the same
-    /// block; both find the same, so no order between them is needed.
-    seen: Box<[AtomicU64]>,
+    /// Blocks that were compared.
+    seen: Seen,
 }
 
 impl Region {
@@ -48,7 +65,7 @@ impl Region {
         checksums: Checksums,
         entry: &RegionEntry,
     ) -> Self {
-        let words = usize::try_from(entry.blocks().div_ceil(64)).expect("fits the file");
+        let blocks = usize::try_from(entry.blocks()).expect("fits the file");
         Self {
             file: file.to_owned(),
             bytes,
@@ -57,7 +74,7 @@ impl Region {
             block_len: entry.kind.block_len() as usize,
             checksums,
             first_checksum: entry.first_checksum as usize,
-            seen: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            seen: Seen::none_of(blocks),
         }
     }
 
@@ -89,11 +106,11 @@ impl Region {
     }
 
     fn check(&self, block: usize) -> Result<()> {
-        if !self.seen(block) {
+        if !self.seen.has(block) {
             let start = block * self.block_len;
             let bytes = self.raw();
             self.compare(block, &bytes[start..bytes.len().min(start + self.block_len)])?;
-            self.seen[block / 64].fetch_or(1 << (block % 64), Ordering::Relaxed);
+            self.seen.note(block);
         }
         Ok(())
     }
@@ -116,7 +133,7 @@ impl Region {
 
     /// Whether all bytes were compared.
     pub(crate) fn is_checked(&self) -> bool {
-        (0..self.len.div_ceil(self.block_len)).all(|block| self.seen(block))
+        (0..self.len.div_ceil(self.block_len)).all(|block| self.seen.has(block))
     }
 
     /// A copy in RAM, each block compared after it was copied.
@@ -152,14 +169,10 @@ impl Region {
     /// there costs as much as scoring it.
     pub(crate) fn will_need(&self, at: usize, len: usize) {
         let inside = len > 0 && at.checked_add(len).is_some_and(|end| end <= self.len);
-        if inside && !(self.seen(at / self.block_len) && self.seen((at + len - 1) / self.block_len))
-        {
+        let seen = |at: usize| self.seen.has(at / self.block_len);
+        if inside && !(seen(at) && seen(at + len - 1)) {
             self.bytes.will_need(self.offset + at, len);
         }
-    }
-
-    fn seen(&self, block: usize) -> bool {
-        self.seen[block / 64].load(Ordering::Relaxed) & (1 << (block % 64)) != 0
     }
 }
 

@@ -3,11 +3,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::format::PlaceEntry;
 use super::reader::check_header;
-use super::region::Region;
+use super::region::{Region, Seen};
 use crate::codec::crc32;
 use crate::codec::header::{CollectionId, FileKind};
 use crate::error::{Error, Result};
@@ -15,7 +14,7 @@ use crate::manifest::LogEntry;
 use crate::sown::{Bug, sown};
 use crate::types::Ordinal;
 use crate::vfs::map::Bytes;
-use crate::vfs::{ReadFile, Vfs};
+use crate::vfs::{ReadFile, Vfs, open_named};
 
 /// Vectors of `width` bytes, as stored.
 pub(super) struct Vectors {
@@ -44,7 +43,7 @@ impl Vectors {
         bytes.random_access();
         // Few bytes, without which none of the log can be asked for ahead.
         places.will_need(0, places.len());
-        let seen = (0..rows.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let seen = Seen::none_of(rows as usize);
         let logged = Logged { places, file: log.path().to_owned(), bytes, seen };
         Ok(Self { width, source: Source::Log(logged) })
     }
@@ -80,8 +79,8 @@ struct Logged {
     /// The log's path, for messages.
     file: PathBuf,
     bytes: Bytes,
-    /// One bit per row whose vector was compared; as of the blocks of a region.
-    seen: Box<[AtomicU64]>,
+    /// Rows whose vectors were compared.
+    seen: Seen,
 }
 
 impl Logged {
@@ -97,17 +96,17 @@ impl Logged {
         let start = usize::try_from(place.offset).unwrap_or(usize::MAX);
         let bytes = start.checked_add(width).and_then(|end| self.bytes.get(start..end));
         let bytes = bytes.ok_or_else(|| wrong("lies outside the log"))?;
-        if !self.seen(row) {
+        if !self.seen.has(row) {
             if crc32(bytes) != place.crc && !sown(Bug::LoggedNotChecked) {
                 return Err(wrong("does not match its checksum"));
             }
-            self.seen[row / 64].fetch_or(1 << (row % 64), Ordering::Relaxed);
+            self.seen.note(row);
         }
         Ok(bytes)
     }
 
     fn will_need(&self, row: usize, width: usize) {
-        if self.seen(row) {
+        if self.seen.has(row) {
             return;
         }
         let Ok(place) = self.place(row) else { return };
@@ -115,10 +114,6 @@ impl Logged {
         if start.checked_add(width).is_some_and(|end| end <= self.bytes.len()) {
             self.bytes.will_need(start, width);
         }
-    }
-
-    fn seen(&self, row: usize) -> bool {
-        self.seen[row / 64].load(Ordering::Relaxed) & (1 << (row % 64)) != 0
     }
 }
 
@@ -131,9 +126,7 @@ pub(super) fn open_log(
     collection: &CollectionId,
     entry: &LogEntry,
 ) -> Result<Arc<dyn ReadFile>> {
-    let name = FileKind::Wal.name(entry.number);
-    let missing = || Error::corrupt(vfs.path(&name), 0, "is missing");
-    let log = vfs.open(&name)?.ok_or_else(missing)?;
+    let log = open_named(vfs, &FileKind::Wal.name(entry.number))?;
     check_header(&*log, FileKind::Wal, collection, entry.number, entry.len)?;
     Ok(log)
 }

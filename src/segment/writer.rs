@@ -19,8 +19,8 @@ use crate::vfs::{Vfs, WriteFile};
 ///
 /// Vectors come first: they are most of the file, and the medium is busy with them
 /// while the rows are coded. They are not written where one of `logs`, to which
-/// nothing is written any more, has them: see [`places`]. Codes are held in RAM until then, and the values of
-/// declared fields; vectors and payloads go from their source to the file a row at a
+/// nothing is written any more, has them: see [`places`]. Codes are held in RAM until
+/// then, and the values of declared fields; vectors and payloads go from their source to the file a row at a
 /// time. `watch` is told of the first row and every thousandth; its error ends the
 /// writing.
 pub(crate) fn write(

@@ -109,6 +109,14 @@ pub(crate) trait TempFile: WriteFile {
     fn persist(self: Box<Self>, name: &str) -> Result<()>;
 }
 
+/// Opens a file that a manifest names.
+///
+/// # Errors
+/// [`Error::Corrupt`] where it is not there.
+pub(crate) fn open_named(vfs: &dyn Vfs, name: &str) -> Result<Arc<dyn ReadFile>> {
+    vfs.open(name)?.ok_or_else(|| Error::corrupt(vfs.path(name), 0, "is missing"))
+}
+
 /// Reads all of a file of at most `limit` bytes.
 pub(crate) fn read_all(file: &dyn ReadFile, limit: u64) -> Result<Vec<u8>> {
     let len = file.len();

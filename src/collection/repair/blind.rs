@@ -51,12 +51,12 @@ pub(super) fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifes
         }
         match kind {
             FileKind::Segment => made.segments.extend(entry_of(&*file, number)?),
-            FileKind::Wal => logs.push(log_of(&*file, number)?),
+            FileKind::Wal => logs.push(log_of(&*file, number, &header)),
             // Only the manifest knew of which segment a graph is; it is built again.
             FileKind::Tombstones | FileKind::Graph | FileKind::Manifest => {}
         }
     }
-    sort_logs(vfs, &mut made, logs)?;
+    sort_logs(vfs, &mut made, &logs)?;
     Ok(made)
 }
 
@@ -64,7 +64,7 @@ pub(super) fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifes
 ///
 /// Logs are flushed in the order of their numbers, so one before the last that is kept was
 /// flushed too: the segment that kept it is lost, but the log has its rows.
-fn sort_logs(vfs: &dyn Vfs, made: &mut Manifest, logs: Vec<Log>) -> Result<()> {
+fn sort_logs(vfs: &dyn Vfs, made: &mut Manifest, logs: &[Log]) -> Result<()> {
     let mut claimed = Vec::new();
     made.segments.retain(|entry| {
         let Some(log) = entry.log else { return true };
@@ -72,19 +72,32 @@ fn sort_logs(vfs: &dyn Vfs, made: &mut Manifest, logs: Vec<Log>) -> Result<()> {
         claimed.push((log.number, log.len));
         first
     });
-    let is_kept = |log: &Log| claimed.contains(&(log.whole.number, log.whole.len));
-    let last = logs.iter().filter(|log| is_kept(log)).map(|log| log.whole.number).max();
-    for Log { whole, header } in logs.into_iter().filter(|log| !is_kept(log)) {
-        if last.is_none_or(|last| whole.number > last) {
-            made.logs.push(header);
-        } else if let Some(rows) = logged::rows(vfs, made, whole)? {
-            let (rows, log) = (rows.live_rows() as u32, Some(whole));
-            let lost = SegmentEntry { rows, log, ..SegmentEntry::planned(whole.number) };
-            made.segments.extend((rows > 0).then_some(lost));
+    let is_kept = |log: &&Log| claimed.contains(&(log.header.number, log.len));
+    let last = logs.iter().filter(is_kept).map(|log| log.header.number).max();
+    for Log { header, .. } in logs.iter().filter(|log| !is_kept(log)) {
+        if last.is_none_or(|last| header.number > last) {
+            made.logs.push(*header);
+        } else {
+            made.segments.extend(lost_segment(vfs, made, header.number)?);
         }
     }
     made.segments.sort_by_key(|entry| entry.number);
     Ok(())
+}
+
+/// An entry of the segment that kept a log and is lost: it has the log's number, for nobody
+/// knows its own.
+fn lost_segment(
+    vfs: &dyn Vfs,
+    made: &Manifest,
+    number: FileNumber,
+) -> Result<Option<SegmentEntry>> {
+    let Some(file) = vfs.open(&FileKind::Wal.name(number))? else { return Ok(None) };
+    let bytes = read_all(&*file, MAX_LOG)?;
+    let Some(part) = logged::rows_of(made, number, &bytes)? else { return Ok(None) };
+    let log = LogEntry { number, len: bytes.len() as u64, crc: crc32(&bytes), sealed: true };
+    let (rows, log) = (part.rows.len(), Some(log));
+    Ok(Some(SegmentEntry { rows, log, ..SegmentEntry::planned(number) }))
 }
 
 /// The entry of a segment, by its own word.
@@ -96,19 +109,14 @@ fn entry_of(file: &dyn ReadFile, number: FileNumber) -> Result<Option<SegmentEnt
     Ok(footer.map(|footer| SegmentEntry { len: file.len(), ..footer.entry(number) }))
 }
 
-/// A log: as one that is kept, and as one that is replayed, of which only the header is
-/// vouched for.
+/// A log as one that is replayed, of which only the header is vouched for; and its length.
 struct Log {
-    whole: LogEntry,
     header: LogEntry,
+    len: u64,
 }
 
-fn log_of(file: &dyn ReadFile, number: FileNumber) -> Result<Log> {
-    let bytes = read_all(file, MAX_LOG)?;
-    let entry = |bytes: &[u8], sealed| {
-        let (len, crc) = (bytes.len() as u64, crc32(bytes));
-        LogEntry { number, len, crc, sealed }
-    };
-    let header = bytes.get(..FileHeader::LEN).unwrap_or(&bytes);
-    Ok(Log { whole: entry(&bytes, true), header: entry(header, false) })
+fn log_of(file: &dyn ReadFile, number: FileNumber, header: &[u8]) -> Log {
+    let header = &header[..header.len().min(file.len() as usize)];
+    let (len, crc) = (header.len() as u64, crc32(header));
+    Log { header: LogEntry { number, len, crc, sealed: false }, len: file.len() }
 }

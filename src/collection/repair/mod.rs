@@ -26,7 +26,7 @@ use super::writer::{remove_unnamed, write_files, write_parts};
 use crate::codec::header::{FileHeader, FileKind, check_writable};
 use crate::error::{Corruption, Error, Result};
 use crate::manifest::{self, LogEntry, MAX_LOG, Manifest, SegmentEntry};
-use crate::memtable::{Run, RunBuilder};
+use crate::memtable::RunBuilder;
 use crate::schema::Schema;
 use crate::segment::reader::Segment;
 use crate::segment::salvage::Salvage;
@@ -281,7 +281,7 @@ impl<'a> Repair<'a> {
     fn what_is_left(&self, name: &str, entry: &SegmentEntry) -> Result<State> {
         if let Some(log) = entry.log
             && let Some(rows) = logged::rows(self.vfs, &self.found, log)?
-            && rows.live_rows() == u64::from(entry.rows)
+            && rows.rows.len() == entry.rows
         {
             return Ok(State::Logged(log));
         }
@@ -395,8 +395,8 @@ impl<'a> Repair<'a> {
             State::Logged(log) => {
                 self.report.rebuilt += 1;
                 let rows = logged::rows(self.vfs, &self.found, log)?;
-                let run = rows.map(|rows| logged::living(&rows, &dead)).transpose()?.flatten();
-                run.into_iter().map(|run| self.write_run(run, next)).collect()
+                let part = rows.map(|rows| Arc::new(rows.with_dead(dead)));
+                part.into_iter().map(|part| self.write_part(part, next)).collect()
             }
             State::Damaged(salvage) => {
                 self.report.rebuilt += 1;
@@ -429,11 +429,11 @@ impl<'a> Repair<'a> {
             if bytes >= RUN_BYTES {
                 bytes = 0;
                 let full = std::mem::replace(&mut run, RunBuilder::new(&schema));
-                parts.push(self.write_run(full.finish(), next)?);
+                parts.push(self.write_run(full, next)?);
             }
         }
         if run.len() > 0 {
-            parts.push(self.write_run(run.finish(), next)?);
+            parts.push(self.write_run(run, next)?);
         }
         Ok(parts)
     }
@@ -462,10 +462,15 @@ impl<'a> Repair<'a> {
         }
     }
 
-    fn write_run(&self, run: Run, next: &mut Manifest) -> Result<Arc<Part>> {
+    fn write_run(&self, run: RunBuilder, next: &mut Manifest) -> Result<Arc<Part>> {
+        let part = Part::new(Arc::new(run.finish()), Arc::default(), None);
+        self.write_part(Arc::new(part), next)
+    }
+
+    /// Writes the living rows of a part as a new segment.
+    fn write_part(&self, part: Arc<Part>, next: &mut Manifest) -> Result<Arc<Part>> {
         let number = next.take_number();
         next.segments.push(SegmentEntry::planned(number));
-        let part = Arc::new(Part::new(Arc::new(run), Arc::default(), None));
         let (owner, schema) = (next.owner(), &self.found.schema);
         let entry = write_parts(self.vfs, owner, schema, number, &[part], &[], &|_| Ok(()))?;
         *next.segments.last_mut().expect("pushed") = entry;
