@@ -176,7 +176,7 @@ impl Error {
     /// Whether the system had too little of something: it did what it could, and
     /// can do the rest once there is room. Any other failure leaves in doubt what
     /// reached the disk.
-    pub(crate) fn is_exhaustion(&self) -> bool {
+    pub fn is_exhaustion(&self) -> bool {
         use io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull};
         let Self::Io { source, .. } = self else { return false };
         let few_files = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);

@@ -6,6 +6,9 @@
 
 mod entries;
 
+#[cfg(test)]
+use std::sync::Arc;
+
 use crate::calibration::Calibration;
 use crate::codec::header::{CollectionId, FileHeader, FileKind, MAX_COUNTER, Owner};
 use crate::codec::{Fields, FormatError, Reader, layout, put};
@@ -16,6 +19,7 @@ use crate::types::{FileNumber, Lsn};
 use crate::vfs::{self, Staged, Vfs};
 
 pub(crate) use entries::{GraphEntry, LogEntry, SegmentEntry, TombstonesEntry};
+pub(crate) use entries::{decode_kept, encode_kept};
 #[cfg(feature = "testing")]
 pub(crate) use entries::{graph_entry, log_entry, segment_entry};
 
@@ -25,6 +29,8 @@ pub(crate) const NAME: &str = "MANIFEST";
 pub(crate) const MAX_LEN: u64 = 16 << 20;
 /// Longest log that is read, or kept. Flushing keeps them far below.
 pub(crate) const MAX_LOG: u64 = 8 << 30;
+/// Most logs that one segment keeps.
+pub(crate) const MAX_KEPT: u32 = 256;
 /// Most rows of a collection, dead ones included: a row's position is a `u32`.
 pub(crate) const MAX_ROWS: u64 = u32::MAX as u64;
 
@@ -106,7 +112,7 @@ impl Manifest {
 
     /// The logs that are replayed, and those that segments keep.
     fn all_logs(&self) -> impl Iterator<Item = LogEntry> {
-        let kept = self.segments.iter().filter_map(|segment| segment.log);
+        let kept = self.segments.iter().flat_map(|segment| segment.kept.iter().copied());
         self.logs.iter().copied().chain(kept.filter(|_| !sown(Bug::KeptLogUnnamed)))
     }
 
@@ -303,11 +309,12 @@ mod tests {
             rows: 10,
             table_crc: 5,
             tombstones: None,
-            log: None,
+            kept: Arc::default(),
         };
         let dead = TombstonesEntry { number: FileNumber(7), dead: 2, crc: 6 };
         let log = LogEntry { number: FileNumber(2), len: 900, crc: 1, sealed: true };
-        let logged = SegmentEntry { log: Some(log), ..clean };
+        let other = LogEntry { number: FileNumber(1), len: 64, ..log };
+        let logged = SegmentEntry { kept: [log, other].into(), ..clean.clone() };
         m.segments =
             vec![logged, SegmentEntry { number: FileNumber(4), tombstones: Some(dead), ..clean }];
         m.logs = vec![
@@ -361,7 +368,14 @@ mod tests {
     }
 
     fn kept(m: &mut Manifest, change: fn(&mut LogEntry)) {
-        m.segments[0].log.iter_mut().for_each(change);
+        change(&mut Arc::make_mut(&mut m.segments[0].kept)[1]);
+    }
+
+    fn keeps(m: &mut Manifest, logs: u32) {
+        m.next_file = FileNumber(1000);
+        let one = m.segments[0].kept[0];
+        let log = |n| LogEntry { number: FileNumber(100 + u64::from(n)), ..one };
+        m.segments[0].kept = (0..logs).map(log).collect();
     }
 
     #[test]
@@ -391,9 +405,14 @@ mod tests {
         assert!(wrong(|m| m.generation = u64::MAX), "no next generation");
         assert!(wrong(|m| m.logs[1].len = 63), "shorter than a header");
         assert!(wrong(|m| kept(m, |log| log.len = 63)), "kept log shorter than a header");
-        assert!(wrong(|m| kept(m, |log| log.number = FileNumber(0))), "length of no log");
+        assert!(wrong(|m| kept(m, |log| log.len = MAX_LOG + 1)), "longer than any");
+        assert!(wrong(|m| kept(m, |log| log.sealed = false)), "a kept log that may grow");
+        assert!(wrong(|m| kept(m, |log| log.number = FileNumber(0))), "the number of no log");
         assert!(wrong(|m| kept(m, |log| log.number = FileNumber(8))), "a kept log to be replayed");
-        assert!(wrong(|m| m.segments[1].log = m.segments[0].log), "a log kept twice");
+        assert!(wrong(|m| kept(m, |log| log.number = FileNumber(2))), "a log kept twice");
+        assert!(wrong(|m| m.segments[1].kept = m.segments[0].kept.clone()), "and by another");
+        assert!(!wrong(|m| keeps(m, MAX_KEPT)), "as many logs as may be");
+        assert!(wrong(|m| keeps(m, MAX_KEPT + 1)), "one more");
     }
 
     #[test]
@@ -401,7 +420,7 @@ mod tests {
         use super::entries::{graph_entry, log_entry, segment_entry};
         let m = sample();
         let first = FileHeader::LEN + manifest_body::LEN + m.schema.encode().len();
-        let second = first + segment_entry::LEN;
+        let second = first + segment_entry::LEN + 2 * log_entry::LEN;
         let log = second + segment_entry::LEN;
         let graph = log + 2 * log_entry::LEN;
         let is_read = |at: usize, value: u8| {
@@ -433,9 +452,9 @@ mod tests {
         m.install(&vfs).expect("install");
         let installed = m.clone();
         let more = MAX_LEN / entries::segment_entry::LEN as u64;
-        let one = SegmentEntry { log: None, ..m.segments[0] };
+        let one = SegmentEntry { kept: Arc::default(), ..m.segments[0].clone() };
         let numbers = (100..100 + more).map(FileNumber);
-        m.segments.extend(numbers.map(|number| SegmentEntry { number, ..one }));
+        m.segments.extend(numbers.map(|number| SegmentEntry { number, ..one.clone() }));
         let refused = m.install(&vfs);
         assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
         assert_eq!(Manifest::load(&vfs).expect("load"), Some(installed));

@@ -1,8 +1,8 @@
 //! Committed rows that are not in a segment yet, as immutable runs.
 //!
 //! A commit becomes a [`Run`]; nobody ever changes one, so a snapshot is a list
-//! of references. Small runs are merged into larger ones as they come (each row
-//! is copied O(log n) times before its flush), so a search meets few of them.
+//! of references. Small runs are merged into larger ones as they come (ids and places
+//! O(log n) times before a flush, vectors never), so a search meets few of them.
 //! A run is what a segment is made from: same columns, in RAM.
 
 use std::cmp::Ordering;
@@ -133,6 +133,8 @@ pub(crate) struct Run {
     ids: IdColumn,
     order: Vec<u32>,
     held: Vec<Arc<Held>>,
+    /// Of all of them: asked for by every commit.
+    held_bytes: usize,
     /// Of each row: which of `held`, and where in it.
     places: Vec<(u32, Place)>,
     /// Made by the first search that asks for them: most runs are merged or
@@ -212,6 +214,7 @@ impl RunBuilder {
         self.held[0] = Arc::new(Held { bytes: self.copied, logged: None });
         Run {
             order: self.ids.order(),
+            held_bytes: self.held.iter().map(|held| held.bytes.len()).sum(),
             ids: self.ids,
             held: self.held,
             places: self.places,
@@ -346,13 +349,12 @@ impl Rows for Run {
         // Searches do not ask a run for codes that are mapped in a segment.
         let pinned = self.schema.stages().iter().enumerate().filter(|(n, _)| self.schema.pins(*n));
         let codes = pinned.map(|(_, code)| code.bytes_per_row()).sum::<usize>() * self.ids.len();
-        let bytes: usize = self.held.iter().map(|held| held.bytes.len()).sum();
         let ids = match &self.ids {
             IdColumn::U64(ids) => ids.len() * 8,
             IdColumn::Str { ends, text } => ends.len() * 8 + text.len(),
         };
         let columns = size_of::<(u32, Place)>() + size_of::<u32>();
-        bytes + codes + ids + self.order.len() * columns
+        self.held_bytes + codes + ids + self.order.len() * columns
     }
 }
 

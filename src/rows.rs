@@ -86,7 +86,7 @@ pub(crate) struct Held {
 }
 
 /// A place in a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct LogPlace {
     pub(crate) log: FileNumber,
     /// Offset in its file.
@@ -101,11 +101,10 @@ pub(crate) struct Lent<'a> {
 }
 
 /// The files that rows are in. They can be read even after they were removed.
-#[derive(Clone, Copy)]
 pub(crate) struct Mapped<'a> {
     pub(crate) file: &'a Bytes,
-    /// The log that has the vectors, if the file does not.
-    pub(crate) log: Option<&'a Bytes>,
+    /// The logs that have the vectors, if the file does not.
+    pub(crate) logs: Vec<&'a Bytes>,
 }
 
 /// Vector and payload of a row, by their offsets.
@@ -114,14 +113,6 @@ pub(crate) struct Place {
     pub(crate) vector: u64,
     pub(crate) payload: u64,
     pub(crate) payload_len: u32,
-}
-
-impl Place {
-    /// The same place where `len` bytes stand before all others.
-    pub(crate) fn behind(self, len: usize) -> Self {
-        let len = len as u64;
-        Self { vector: self.vector + len, payload: self.payload + len, ..self }
-    }
 }
 
 /// An immutable set of rows. Which of them are dead is kept beside it.
@@ -185,7 +176,7 @@ pub(crate) trait Rows: Send + Sync {
         None
     }
 
-    /// Where a log has the vector of a row in RAM, if it does.
+    /// Where a log has the vector of a row, if it does.
     fn logged(&self, _: Ordinal) -> Option<LogPlace> {
         None
     }

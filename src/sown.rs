@@ -20,6 +20,10 @@ pub enum Bug {
     ManifestNotSynced,
     /// Names of new files are not made durable before the manifest names them.
     FolderNotSyncedBeforeInstall,
+    /// Strays are removed though the name of the manifest may not be durable.
+    ManifestTrusted,
+    /// The folder is synced again after a sync that failed, and that is believed.
+    NamesSyncedAgain,
     /// The new manifest is relied on before its name is durable.
     FolderNotSyncedAfterInstall,
     /// Files are removed before the manifest that names them is replaced.

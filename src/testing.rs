@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::collection::reembed::{Embed, Work, reembed};
 use crate::vfs::Vfs;
 use crate::{
-    Collection, Copied, CopyOptions, Options, Progress, ReembedOptions, Reembedded, RepairOptions,
-    Repaired, Result, Schema,
+    Collection, Compacted, Copied, CopyOptions, Options, Progress, ReembedOptions, Reembedded,
+    RepairOptions, Repaired, Result, Schema,
 };
 
 /// A collection's folder that lives in RAM and can be tampered with. Nothing runs
@@ -154,6 +154,15 @@ pub fn begin_flush(collection: &Collection) -> Result<bool> {
 /// As [`Collection::flush`].
 pub fn finish_flush(collection: &Collection, watch: &dyn Fn()) -> Result<()> {
     collection.finish_flush(watch)
+}
+
+/// Merges all segments as the background would, which leaves vectors in the logs that these
+/// keep. `watch` is called while the new one is written.
+///
+/// # Errors
+/// As [`Collection::compact`].
+pub fn merge_all(collection: &Collection, watch: &dyn Fn()) -> Result<Compacted> {
+    collection.merge_all(watch)
 }
 
 pub use crate::sown::{Bug, sow};

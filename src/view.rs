@@ -124,6 +124,11 @@ pub(crate) struct View {
 }
 
 impl View {
+    /// Other parts as of another commit.
+    pub(crate) fn with(&self, lsn: Lsn, parts: Vec<Arc<Part>>) -> Self {
+        Self { schema: self.schema.clone(), lsn, parts, calibration: self.calibration.clone() }
+    }
+
     pub(crate) fn live_rows(&self) -> u64 {
         self.parts.iter().map(|p| p.live_rows()).sum()
     }

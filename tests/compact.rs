@@ -3,13 +3,16 @@
 use std::cell::Cell;
 use std::path::Path;
 
+use matryo::testing::{Folder, merge_all};
 use matryo::{Collection, Error, Options, Schema, json};
 
 type Done = Result<(), Box<dyn std::error::Error>>;
 
-fn vector(id: u64) -> [f32; 8] {
-    let mut v = [1.0; 8];
-    v[id as usize % 8] += id as f32;
+const DIMS: usize = 32;
+
+fn vector(id: u64) -> [f32; DIMS] {
+    let mut v = [1.0; DIMS];
+    v[id as usize % DIMS] += id as f32;
     v
 }
 
@@ -18,7 +21,7 @@ fn open(path: &Path, background: bool) -> matryo::Result<Collection> {
     if path.exists() {
         return Collection::open_with(path, options);
     }
-    Collection::create_with(path, Schema::builder(8).build()?, options)
+    Collection::create_with(path, Schema::builder(DIMS).build()?, options)
 }
 
 fn put(collection: &Collection, ids: std::ops::Range<u64>) -> matryo::Result<()> {
@@ -42,7 +45,7 @@ fn check(collection: &Collection, ids: std::ops::Range<u64>, living: impl Fn(u64
     }
     let expected = ids.filter(|id| living(*id)).count();
     assert_eq!(collection.len(), expected as u64);
-    assert_eq!(collection.search(&[1.0; 8]).limit(usize::MAX).run()?.hits.len(), expected);
+    assert_eq!(collection.search(&[1.0; DIMS]).limit(usize::MAX).run()?.hits.len(), expected);
     collection.verify()?;
     Ok(())
 }
@@ -145,6 +148,129 @@ fn an_ended_compaction_changes_nothing() -> Done {
     check(&open(&path, false)?, 0..3000, |_| true)
 }
 
+/// Bytes of the vectors of rows, as they lie in the files of a folder: how often each.
+fn copies(folder: &Folder, id: u64) -> usize {
+    let bytes: Vec<u8> = vector(id).iter().flat_map(|v| v.to_le_bytes()).collect();
+    let files = folder.names();
+    let there = |name: &String| {
+        let file = folder.read(name).expect("was listed");
+        file.windows(bytes.len()).filter(|window| *window == bytes).count()
+    };
+    files.iter().map(there).sum()
+}
+
+/// A merge in the background writes no vectors: they are where their commits put them.
+#[test]
+fn a_merge_leaves_vectors_in_the_logs_of_its_sources() -> Done {
+    let folder = Folder::default();
+    let collection = folder.create(Schema::builder(DIMS).build()?, Options::new())?;
+    for start in (0..400).step_by(100) {
+        let mut batch = collection.batch();
+        for id in start..start + 100 {
+            batch.upsert(id, &vector(id), ())?;
+        }
+        // A row of the segment before, too, once as new and once as gone.
+        if start > 0 {
+            batch.upsert(start - 1, &vector(start - 1), json!({"n": start - 1}))?;
+            batch.delete(start - 2)?;
+        }
+        batch.commit()?;
+        collection.flush()?;
+    }
+    let living = |id| id % 100 != 98 || id == 398;
+    let rows = |collection: &Collection| {
+        let ids =
+            collection.snapshot().iter().map(|row| Ok((row?.id, 0))).collect::<Result<_, Error>>();
+        let found: std::collections::BTreeMap<_, u8> = ids.expect("readable");
+        assert_eq!(found.len(), (0..400).filter(|id| living(*id)).count());
+        for id in 0..400 {
+            let row = collection.get(id).expect("readable");
+            assert_eq!(row.map(|row| row.vector), living(id).then(|| vector(id).to_vec()), "{id}");
+        }
+        collection.verify().expect("undamaged");
+    };
+    let logs = |folder: &Folder| folder.names().iter().filter(|n| n.starts_with("wal-")).count();
+    for turn in 0..2 {
+        // The second time it is a merge of what was merged.
+        let merged = merge_all(&collection, &|| ())?;
+        assert_eq!(merged.segments, if turn == 0 { 4 } else { 2 });
+        assert_eq!((collection.info()?.segments, logs(&folder)), (1, 4 + turn), "each log is kept");
+        assert_eq!((copies(&folder, 7), copies(&folder, 99)), (1, 2), "one for each commit");
+        rows(&collection);
+        rows(&folder.fork().open(Options::new())?);
+        if turn == 0 {
+            let mut batch = collection.batch();
+            (50..60).try_for_each(|id| batch.upsert(id, &vector(id), ()).map(drop))?;
+            batch.commit()?;
+            collection.flush()?;
+        }
+    }
+    let backup = Folder::default();
+    let copied = collection.snapshot().len();
+    backup.back_up(&collection, &|_| true)?;
+    assert_eq!((backup.open(Options::new())?.len(), logs(&backup)), (copied, 5));
+    rows(&backup.open(Options::new())?);
+    assert_eq!(copies(&folder, 98), 1, "a deleted row is in its log");
+    collection.compact()?;
+    assert_eq!((logs(&folder), copies(&folder, 98), copies(&folder, 99)), (0, 0, 1));
+    rows(&collection);
+    Ok(())
+}
+
+/// Where most of the logs of the sources are dead rows, vectors are written anew.
+#[test]
+fn a_merge_drops_logs_that_hold_little() -> Done {
+    let folder = Folder::default();
+    let collection = folder.create(Schema::builder(DIMS).build()?, Options::new())?;
+    for _ in 0..2 {
+        let mut batch = collection.batch();
+        (0..100).try_for_each(|id| batch.upsert(id, &vector(id), ()).map(drop))?;
+        batch.commit()?;
+        (0..60).try_for_each(|id| collection.delete(id))?;
+        (60..70).try_for_each(|id| collection.upsert(id, &vector(id), ()))?;
+        collection.flush()?;
+    }
+    merge_all(&collection, &|| ())?;
+    assert!(folder.names().iter().all(|name| !name.starts_with("wal-")), "{:?}", folder.names());
+    assert_eq!((collection.len(), copies(&folder, 65)), (40, 1));
+    collection.verify()?;
+    Ok(())
+}
+
+/// A segment whose rows all die while it is merged goes, and with it the log that it kept: the
+/// merged segment must not need it.
+#[test]
+fn a_source_may_go_while_it_is_merged() -> Done {
+    for living in [false, true] {
+        let folder = Folder::default();
+        let collection = folder.create(Schema::builder(DIMS).build()?, Options::new())?;
+        for start in [0, 100] {
+            let mut batch = collection.batch();
+            (start..start + 100).try_for_each(|id| batch.upsert(id, &vector(id), ()).map(drop))?;
+            batch.commit()?;
+            collection.flush()?;
+        }
+        let once = Cell::new(true);
+        merge_all(&collection, &|| {
+            if once.replace(false) {
+                (0..100).for_each(|id| collection.delete(id).expect("commit"));
+                if living {
+                    collection.upsert(3, &vector(3), ()).expect("commit");
+                }
+                collection.flush().expect("flush");
+            }
+        })?;
+        let ids = |id| id >= 100 || (living && id == 3);
+        for collection in [&collection, &folder.fork().open(Options::new())?] {
+            assert_eq!(collection.len(), (0..200).filter(|id| ids(*id)).count() as u64);
+            (0..200)
+                .for_each(|id| assert_eq!(collection.get(id).expect("read").is_some(), ids(id)));
+            collection.verify()?;
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn the_background_keeps_segments_few_and_the_lock_is_free_after_the_last_drop() -> Done {
     let dir = tempfile::tempdir()?;
@@ -175,7 +301,8 @@ fn searches_go_on_while_rows_are_written_and_merged() -> Done {
     std::thread::scope(|scope| {
         let searcher = || {
             for _ in 0..200 {
-                let result = collection.search(&[1.0; 8]).limit(usize::MAX).run().expect("search");
+                let result =
+                    collection.search(&[1.0; DIMS]).limit(usize::MAX).run().expect("search");
                 let mut ids: Vec<_> = result.hits.iter().map(|h| h.id.clone()).collect();
                 ids.sort();
                 ids.dedup();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use matryo::testing::{Failure, Folder, Recorder};
 use matryo::{Collection, Error, Options, Result, json};
-use support::fails::{FAILURES, sweep};
+use support::fails::{FAILURES, reopened, sweep};
 use support::full::{
     deletes_go_on, nothing_goes_on_without_a_reserve, reserve_comes_and_goes, with_disk,
 };
@@ -31,6 +31,12 @@ fn an_operation_that_fails_loses_nothing_that_was_acknowledged() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     println!("{workloads} workloads, {} cases", cases.into_inner());
+}
+
+#[test]
+fn what_is_reopened_after_a_failed_sync_trusts_no_name() {
+    let cases = reopened(None).unwrap_or_else(|e| panic!("{e}"));
+    assert!(cases > 100, "{cases}");
 }
 
 #[test]

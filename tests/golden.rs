@@ -481,7 +481,7 @@ fn regions_of_a_later_version_that_can_be_done_without_change_no_answer() {
 
 #[test]
 fn regions_of_a_later_version_that_are_needed_are_refused_and_left_alone() {
-    for kind in [0, 15, 0x7fff] {
+    for kind in [0, 16, 0x7fff] {
         let folder = with_later_regions(kind);
         let before = files(&folder);
         for options in [Options::new(), support::read_only()] {

@@ -136,15 +136,20 @@ fn forge_sizes(good: &[(String, Vec<u8>)]) {
                 let (table, regions) = (get("TABLE_AT") as usize, get("REGIONS") as usize);
                 let entries = (0..regions).map(|n| table + n * size_of("region_entry"));
                 let of = |entry, name| number(bytes, shift(field("region_entry", name), entry));
-                let indexes = entries.clone().filter(|entry| [9, 14].contains(&of(*entry, "KIND")));
+                let indexes =
+                    entries.clone().filter(|entry| [9, 14, 15].contains(&of(*entry, "KIND")));
                 let indexes = indexes.map(|entry| of(entry, "OFFSET") as usize);
                 let starts = [footer].into_iter().chain(entries.clone()).chain(indexes).collect();
-                (&["segment_footer", "region_entry", "field_index", "place_entry"], starts)
+                (
+                    &["segment_footer", "region_entry", "field_index", "place_entry", "log_entry"],
+                    starts,
+                )
             }
             Some("wal") => (&["wal_frame"], vec![64]),
             Some("MANIFEST") => (
                 &["manifest_body", "segment_entry", "log_entry"],
-                (0..4).map(|n| bytes.len() - 24 - n * 64).chain([64]).collect(),
+                // The log to be replayed, segments without logs, and one with one.
+                [0, 1, 2, 3].map(|n| bytes.len() - 24 - n * 48).into_iter().chain([64]).collect(),
             ),
             _ => (&["file_header"], vec![0]),
         };

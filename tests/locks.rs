@@ -228,7 +228,32 @@ fn forks(path: &Path) {
     db.upsert(5, &vector(5, DIMS), json!({"seed": 5})).expect("the parent goes on");
     assert_eq!(db.len(), 3);
     db.verify().expect("intact");
+    drop(db);
+    forks_within_a_load(path);
     println!("parent is done");
+}
+
+/// A load that was begun before the fork: its files are the parent's.
+fn forks_within_a_load(path: &Path) {
+    let options = Options::new().background(false).memtable_bytes(4000);
+    let db = Collection::open_with(path, options).expect("open");
+    let is_segment = |path: &Path| path.to_string_lossy().contains("seg-");
+    let segments = || files(path).iter().filter(|(path, _)| is_segment(path)).count();
+    let mut bulk = db.bulk().expect("bulk");
+    for id in 100..400 {
+        bulk.upsert(id, &vector(id, DIMS), ()).expect("a row");
+    }
+    let before = files(path);
+    assert!(segments() > 1, "some are written");
+    let mut load = Some(bulk);
+    assert!(in_a_fork(|| drop(load.take())));
+    assert_eq!(files(path), before, "the child has removed nothing");
+    load.expect("the parent's").finish().expect("finish");
+    assert!(segments() > 1 && db.len() == 303);
+    drop(db);
+    let db = open(path);
+    db.verify().expect("intact");
+    (100..400).for_each(|id| db.delete(id).expect("delete"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ All checksums and padding are checked; damage is exit code 1. Strays (13.2) are 
 import json, math, pathlib, struct, sys, zlib
 
 PAGE, SMALL, LARGE = 4096, 4096, 65536  # numbers in parentheses: sections of FORMAT.md
-IDS, ORDER, NORMS, CODES, FACTORS, VECTORS, PAYLOAD, INDEX, FIELD, *_, PLACES = range(1, 15)
+IDS, ORDER, NORMS, CODES, FACTORS, VECTORS, PAYLOAD, INDEX, FIELD, *_, PLACES, LOGS = range(1, 16)
 class Damage(Exception): ...
 def need(condition, what):
     if not condition:
@@ -83,41 +83,44 @@ class Collection:
         next_file, self.lsn, length, segments, logs, linked = read(data, 64, "QQIIII")
         self.schema = Schema(cut(data, 96, length))
         at = 96 + length
-        entries = [read(data, at + 64 * n, "QQIIQIIQQII") for n in range(segments)]
-        at += 64 * segments
+        entries, kept = [], []
+        for _ in range(segments):  # each with the logs that it keeps behind it
+            entries.append(read(data, at, "QQIIQIIII"))
+            kept.append([read(data, at + 48 + 24 * n, "QQII") for n in range(entries[-1][7])])
+            at += 48 + 24 * len(kept[-1])
         last = [read(data, at + 24 * n, "QQII") for n in range(logs)]
         graphs = [read(data, at + 24 * logs + 32 * n, "QQQII") for n in range(linked)]  # (11a) unread
         at += 24 * logs + 32 * linked  # then, or not, a calibration (7)
         need(len(data) == at + (len(data) > at and 32 + 156 * one(data, at + 24, "I")), "manifest")
         need(all(g[4] == 0 and g[2] in (e[0] for e in entries) for g in graphs), "graph entry")
-        numbers = [e[0] for e in entries + last + graphs] + [n for e in entries for n in e[4:8:3] if n]
+        numbers = [e[0] for e in sum(kept, entries + last + graphs)] + [e[4] for e in entries if e[4]]
         need(len({0, *numbers}) > len(numbers) and max([0, *numbers]) < next_file, "file numbers")
-        for entry in entries:
-            self.segment(*entry)
+        for entry, logs_of_it in zip(entries, kept):
+            self.segment(logs_of_it, *entry)
         for n, entry in enumerate(last):
             need(entry[3] == 1 or (entry[3] == 0 and n == logs - 1), "an unsealed log")
             self.log(*entry)
-
     def file(self, prefix, kind, number):
         data = load(self.folder, "%s-%010d" % (prefix, number))
         header(data, kind, number, self.name)
         return data
-    def segment(self, number, length, rows, table_crc, *rest):  # (9)
-        dead_number, dead_count, dead_crc, log, log_len, log_crc, reserved = rest
+    def segment(self, logs, number, length, rows, table_crc, *rest):  # (9)
+        dead_number, dead_count, dead_crc, kept, reserved = rest
         data = self.file("seg", b"SEGM", number)
-        need(len(data) == length and rows > dead_count and reserved == 0, "segment entry")
-        need(log_len <= 1 << 33 and (log or (log_len, log_crc) == (0, 0)), "a kept log")
-        table_at, size, count, checksums, *same, crc = read(data, length - 64, "QQIIIIQQIII")
-        need((size, *same) == (length, rows, table_crc, log, log_len, log_crc, 0), "footer")
+        need(len(data) == length and rows > dead_count and kept <= 256 and reserved == 0, "segment entry")
+        table_at, size, count, checksums, *same, crc = read(data, length - 64, "QQIIIII20xI")
+        need((size, *same) == (length, rows, table_crc, kept), "footer")
+        zeros(data, length - 28, length - 8)
         need(crc == zlib.crc32(data[-64:-8]) and data[-4:] == b"MTRY", "footer")
         need(zlib.crc32(cut(data, table_at, length - 64 - table_at)) == table_crc, "region table")
         sums = read(data, table_at + 32 * count, "%dI" % checksums)
         codes = [(kind, n) for n in range(len(self.schema.stages)) for kind in (CODES, FACTORS)]
-        wanted = [(PLACES if log else VECTORS, 0), (IDS, 0), (ORDER, 0), (NORMS, 0)] + codes
+        wanted = [(LOGS, 0), (PLACES, 0)] if logs else [(VECTORS, 0)]
+        wanted += [(IDS, 0), (ORDER, 0), (NORMS, 0)] + codes
         regions, end, used = {}, 64, 0
         for n in range(count):
             kind, stage, block, at, size, first, reserved = read(data, table_at + 32 * n, "HHIQQII")
-            known, large = 1 <= kind <= FIELD or kind == PLACES, kind in (NORMS, CODES, FACTORS)
+            known, large = 1 <= kind <= FIELD or kind in (PLACES, LOGS), kind in (NORMS, CODES, FACTORS)
             fits = block in (([LARGE] if large else [SMALL]) if known else [SMALL, LARGE])
             name = (kind, stage) if known else (-n, 0)  # (9) unknown ones are checked and left out
             need(fits and (known or kind >= 32768) and name not in regions, "region entry")
@@ -133,18 +136,23 @@ class Collection:
         need([name for name in regions if name[0] > 0] == wanted, "regions")
         need(used == checksums and table_at == -(-end // PAGE) * PAGE, "region table")
         zeros(data, end, table_at)
-        if log:
-            regions[VECTORS, 0] = self.kept(log, log_len, log_crc, regions[PLACES, 0], rows)
+        if logs:
+            named = b"".join(struct.pack("<QQII", *log) for log in logs)
+            need(regions[LOGS, 0] == named and len(regions[PLACES, 0]) == 16 * rows, "kept logs")
+            data = [self.kept(*log) for log in logs]
+            vectors = [self.placed(data, regions[PLACES, 0], 16 * row) for row in range(rows)]
+            regions[VECTORS, 0] = b"".join(vectors)
         self.take(rows, regions, self.dead(dead_number, dead_count, dead_crc, rows))
-
-    def kept(self, number, length, crc, places, rows):  # (9) vectors in a log
+    def kept(self, number, length, crc, sealed):  # (9) vectors in a log
         data = self.file("wal", b"WLOG", number)
-        need((len(data), zlib.crc32(data), len(places)) == (length, crc, 12 * rows), "a kept log")
-        entries = [read(places, 12 * row, "QI") for row in range(rows)]
-        vectors = [cut(data, at, self.schema.vector_bytes) for at, _ in entries]
-        need([crc for _, crc in entries] == list(map(zlib.crc32, vectors)), "a vector in a log")
-        return b"".join(vectors)
-
+        need((len(data), zlib.crc32(data), sealed) == (length, crc, 1), "a kept log")
+        return data
+    def placed(self, logs, places, at):
+        offset, log, crc = read(places, at, "QII")
+        need(log < len(logs), "place of a vector")
+        vector = cut(logs[log], offset, self.schema.vector_bytes)
+        need(zlib.crc32(vector) == crc, "a vector in a log")
+        return vector
     def take(self, rows, regions, dead):
         vectors, size = regions[VECTORS, 0], self.schema.vector_bytes
         need(len(vectors) == rows * size, "vectors")
@@ -159,21 +167,18 @@ class Collection:
             if row not in dead:
                 need(ids[row] not in self.rows, "two rows with one id")
                 self.put(ids[row], vectors[row * size : row * size + size], texts[row])
-
     def key(self, row_id):
         return row_id.encode() if self.schema.text_ids else row_id
     def put(self, row_id, vector, text):
         vector = self.schema.vector(vector)
         need(all(map(math.isfinite, vector)), "a vector is not finite")
         self.rows[row_id] = (vector, json.loads(text) if text else {})
-
     def ids(self, rows, region):
         if not self.schema.text_ids:
             return read(region, 0, "%dQ" % rows)
         ends, text = (0,) + read(region, 0, "%dQ" % rows), region[8 * rows :]
         need(len(text) == ends[-1], "ids")
         return [cut(text, a, b - a).decode() for a, b in zip(ends, ends[1:])]
-
     def payloads(self, rows, region, index):  # (12)
         need(len(index) % 16 == 0 and index, "payload index")
         entries = [read(index, at, "IIQ") for at in range(0, len(index), 16)]
@@ -188,7 +193,6 @@ class Collection:
             texts += [self.text(block, length - 8 + place + 8 * k) for k in range(count)]
         need(end == len(region), "payload index")
         return texts
-
     def text(self, block, at):
         raw = cut(block, at, 8)
         if raw[0] & 0xC0 != 0x80:
@@ -196,7 +200,6 @@ class Collection:
         value, place = read(block, at, "Ii")
         length = (value & 0x3F) | (value >> 8 << 6)
         return cut(block, at + place, length).decode()
-
     def dead(self, number, count, crc, rows):  # (9) tombstones: a Roaring bitmap
         if number == 0:
             return set()
@@ -244,7 +247,6 @@ class Collection:
             vouched = any(frame and frame[2] > at for frame in later)
             need(not sealed and at >= length and not vouched, "a commit that was durable")
         need(zlib.crc32(data[:length]) == crc, "bytes of a log")
-
     def head(self, data, at):
         if at + 40 > len(data) or data[at : at + 4] != b"FRAM":
             return None
@@ -253,7 +255,6 @@ class Collection:
         right = crc == zlib.crc32(seed + data[at : at + 36]) and reserved == 0
         right = right and size <= 1 << 26 and synced <= at
         return (size, lsn, synced, operations, body_crc) if right else None
-
     def apply(self, body, operations):
         at = 0
         for _ in range(operations):
@@ -272,7 +273,6 @@ class Collection:
             self.put(row_id, vector, cut(body, at + 4, size).decode())
             at += 4 + size
         need(at == len(body), "operations")
-
     def nearest(self, query, limit):
         def score(vector):
             if self.schema.metric == "l2":

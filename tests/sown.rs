@@ -19,6 +19,7 @@ use support::{
 enum By {
     PowerLoss(Durability),
     FailingOperations,
+    Reopening,
     Damage,
     /// A manifest made by hand that begins at another commit.
     ForgedManifest,
@@ -30,7 +31,7 @@ enum By {
 
 const POWER: By = By::PowerLoss(Durability::Full);
 
-const BUGS: [(Wrong, By); 50] = [
+const BUGS: [(Wrong, By); 52] = [
     (Wrong::Folder(Flaw::NoDirSync), POWER),
     (Wrong::Folder(Flaw::NoDirSyncAfterRename), POWER),
     (Wrong::Folder(Flaw::NoDirSyncAfterCreate), POWER),
@@ -69,6 +70,8 @@ const BUGS: [(Wrong, By); 50] = [
     (Wrong::Engine(Bug::BulkRemovesInstalled), By::FailingOperations),
     (Wrong::Engine(Bug::BulkLeavesFiles), By::CountingFiles),
     (Wrong::Engine(Bug::FailedFramesStay), By::FailingOperations),
+    (Wrong::Engine(Bug::NamesSyncedAgain), By::Reopening),
+    (Wrong::Engine(Bug::ManifestTrusted), By::Reopening),
     (Wrong::Engine(Bug::FullForGood), By::FailingOperations),
     (Wrong::Engine(Bug::ReserveForAll), By::FullDisk),
     (Wrong::Engine(Bug::ReserveNotTakenAgain), By::FullDisk),
@@ -95,6 +98,7 @@ fn noticed(wrong: Wrong, by: By) -> Option<String> {
                 println!("{} cases passed", cases.sum::<usize>());
                 None
             }
+            By::Reopening => fails::reopened(bug).err(),
             By::Damage => damage().err(),
             By::ForgedManifest => forged_manifest().err(),
             By::CountingFiles => counting_files().err(),

@@ -22,16 +22,17 @@ pub(super) fn commit(view: &View, lsn: Lsn, operations: u32, frame: Frame) -> Re
     let body = &held.bytes[Frame::BODY..end];
     let operations = ops::parse(body, operations, schema.ids(), schema.vector_bytes())
         .map_err(|e: FormatError| Error::invalid("batch", e))?;
+    let operations: Vec<_> = operations.into_iter().map(|one| one.behind(Frame::BODY)).collect();
     apply(view, lsn, &operations, Some(&held))
 }
 
 /// The view after operations that end at `lsn`; of several on one id the last
-/// counts. Rows are copied, or stay in the frame that has the operations.
+/// counts. Rows are copied, or stay in the bytes where the operations say they are.
 pub(super) fn apply(
     view: &View,
     lsn: Lsn,
     operations: &[Operation],
-    frame: Option<&Arc<Held>>,
+    held: Option<&Arc<Held>>,
 ) -> Result<View> {
     let mut last: HashMap<&RowId, usize> = HashMap::with_capacity(operations.len());
     for (at, operation) in operations.iter().enumerate() {
@@ -49,9 +50,9 @@ pub(super) fn apply(
             dead.entry(part).or_insert_with(|| (**before).clone()).insert(row.0);
         }
         if let Operation::Upsert { id, vector, payload, place } = operation {
-            match frame {
+            match held {
                 None => new.push(id, vector, payload),
-                Some(held) => new.lend(id, Lent { held, place: place.behind(Frame::BODY) }),
+                Some(held) => new.lend(id, Lent { held, place: *place }),
             }
         }
     }
@@ -63,7 +64,7 @@ pub(super) fn apply(
         parts.push(run(new));
     }
     merge_runs(view, &mut parts)?;
-    Ok(View { schema: view.schema.clone(), lsn, parts, calibration: view.calibration.clone() })
+    Ok(view.with(lsn, parts))
 }
 
 fn id_of<'a>(operation: &'a Operation) -> &'a RowId {

@@ -10,16 +10,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::verify::Sealed;
 use super::writer::{plan_tombstones, write_parts, write_tombstones};
-use super::{Collection, Progress};
+use super::{Collection, Progress, open};
 use crate::codec::header::{FileKind, check_writable};
 use crate::error::{Error, Result};
 use crate::manifest::{self, GraphEntry, Manifest, SegmentEntry};
-use crate::rows::Mapped;
-use crate::segment::check::Check;
-use crate::segment::format::Footer;
+use crate::segment::salvage::own_entry;
 use crate::types::FileNumber;
-use crate::vfs::disk::Disk;
 use crate::vfs::map::Bytes;
 use crate::vfs::{ReadFile, Vfs};
 use crate::view::{Part, View};
@@ -67,7 +65,7 @@ impl Collection {
         path: impl AsRef<Path>,
         progress: impl Fn(Progress) -> bool,
     ) -> Result<Copied> {
-        self.back_up(&Disk::create(path.as_ref())?, &progress)
+        self.back_up(&open::new_folder(path.as_ref(), &self.shared.options)?, &progress)
     }
 
     /// Backs up into a folder without a collection.
@@ -85,8 +83,9 @@ impl Collection {
         check_writable(installed.read_only, &self.shared.vfs.path(manifest::NAME))?;
         let mut next = Manifest { segments: Vec::new(), logs: Vec::new(), ..installed };
         next.lsn = view.lsn;
-        // Beside a reader's handle the folder may have been shortened.
+        // Beside a reader's handle the folder may have been shortened, or embedded again.
         next.schema = (*view.schema).clone();
+        next.calibration = view.calibration.as_deref().cloned();
         let done = Backup { from: &*self.shared.vfs, to, progress, total: mapped_bytes(&view) };
         let written = done.write(&view, &mut next).and_then(|()| finish(to, &mut next));
         written.inspect_err(|_| remove_all(to, &next))?;
@@ -112,10 +111,10 @@ pub(super) fn finish(to: &dyn Vfs, next: &mut Manifest) -> Result<()> {
     next.install(to)
 }
 
-/// Removes the files of a copy that could not be finished. What cannot be
-/// removed stands without a manifest and does not open.
+/// Removes the files of a copy that could not be finished, the manifest first, if it was
+/// installed: what cannot be removed then does not open.
 pub(super) fn remove_all(to: &dyn Vfs, planned: &Manifest) {
-    for name in planned.files() {
+    for name in [manifest::NAME.to_owned()].into_iter().chain(planned.files()) {
         let _ = to.remove(&name);
     }
 }
@@ -129,7 +128,8 @@ pub(super) fn measured(to: &dyn Vfs, manifest: &Manifest, mut copied: Copied) ->
 fn mapped_bytes(view: &View) -> u64 {
     let living = view.parts.iter().filter(|part| part.live_rows() > 0);
     let files = living.filter_map(|part| part.rows.mapped());
-    files.flat_map(|mapped| [Some(mapped.file), mapped.log]).flatten().map(|b| b.len() as u64).sum()
+    let files = files.flat_map(|mapped| [mapped.file].into_iter().chain(mapped.logs));
+    files.map(|bytes| bytes.len() as u64).sum()
 }
 
 struct Backup<'a> {
@@ -147,10 +147,13 @@ impl Backup<'_> {
         let living = || view.parts.iter().filter(|part| part.live_rows() > 0);
         for part in living() {
             let (Some(number), Some(mapped)) = (part.segment, part.rows.mapped()) else { continue };
-            let entry = entry_of(number, mapped.file)
+            let entry = own_entry(number, &self.path(number), mapped.file)
                 .ok_or_else(|| Error::corrupt(self.path(number), 0, "its footer is damaged"))?;
-            next.segments.push(entry);
-            self.copy(next, &entry, mapped, &mut done)?;
+            next.segments.push(entry.clone());
+            let maps = [mapped.file].into_iter().chain(mapped.logs);
+            for (file, map) in Sealed::of_segment(&entry).iter().zip(maps) {
+                self.copy(next, file, map, &mut done)?;
+            }
             self.write_dead(next, part)?;
             self.copy_graph(next, &entry, &graphs)?;
         }
@@ -166,36 +169,21 @@ impl Backup<'_> {
         Ok(())
     }
 
-    /// Copies a segment, with the log that it keeps.
-    fn copy(
-        &self,
-        next: &Manifest,
-        entry: &SegmentEntry,
-        mapped: Mapped,
-        done: &mut u64,
-    ) -> Result<()> {
-        let name = FileKind::Segment.name(entry.number);
-        let file = self.file(&name, mapped.file)?;
-        let log_name = entry.log.map(|log| FileKind::Wal.name(log.number));
-        let log = log_name.as_ref().zip(mapped.log).map(|(name, map)| self.file(name, map));
-        let check = Check::new(file, log.transpose()?, &next.collection, &next.schema, entry)?;
+    /// Copies a file; where it was removed meanwhile, from the map that the view holds.
+    fn copy(&self, next: &Manifest, file: &Sealed, map: &Bytes, done: &mut u64) -> Result<()> {
+        let name = file.name();
+        let unlinked = || Arc::new(Unlinked { path: self.from.path(&name), map: map.clone() });
+        let from = self.from.open(&name)?.unwrap_or_else(|| unlinked() as Arc<dyn ReadFile>);
+        let check = file.check(from, &next.collection, &next.schema)?;
         let mut out = self.to.create(&name)?;
-        let mut log_out = log_name.map(|name| self.to.create(&name)).transpose()?;
         let mut buffer = Vec::new();
         for span in check.spans() {
-            let out = log_out.as_mut().filter(|_| span.logged).unwrap_or(&mut out);
-            out.write(check.read(span, &mut buffer)?)?;
-            *done += span.len as u64;
+            let bytes = check.read(span, &mut buffer)?;
+            out.write(bytes)?;
+            *done += bytes.len() as u64;
             self.tell(*done)?;
         }
-        log_out.map_or(Ok(()), |mut log| log.sync())?;
         out.sync()
-    }
-
-    /// A file or, where that was removed meanwhile, the map that the view holds.
-    fn file(&self, name: &str, map: &Bytes) -> Result<Arc<dyn ReadFile>> {
-        let unlinked = || Arc::new(Unlinked { path: self.from.path(name), map: map.clone() });
-        Ok(self.from.open(name)?.unwrap_or_else(|| unlinked() as Arc<dyn ReadFile>))
     }
 
     /// Copies the graph of a segment, if it has one, it is intact and still there: one that was
@@ -209,10 +197,10 @@ impl Backup<'_> {
         let Some(entry) = graphs.iter().find(|graph| graph.segment == segment.number) else {
             return Ok(());
         };
-        let name = FileKind::Graph.name(entry.number);
+        let graph = Sealed::Graph(*entry, segment.rows);
+        let name = graph.name();
         let Some(Some(file)) = readable(self.from.open(&name))? else { return Ok(()) };
-        let (dims, as_segment) = (next.schema.dims(), entry.as_segment(segment.rows));
-        let check = Check::of_graph(file, &next.collection, dims, &as_segment);
+        let check = graph.check(file, &next.collection, &next.schema);
         let Some(check) = readable(check)? else { return Ok(()) };
         next.graphs.push(*entry);
         let mut out = self.to.create(&name)?;
@@ -248,12 +236,6 @@ impl Backup<'_> {
     fn path(&self, number: FileNumber) -> PathBuf {
         self.from.path(&FileKind::Segment.name(number))
     }
-}
-
-/// The entry of a segment that was compared with a manifest when it was opened.
-fn entry_of(number: FileNumber, file: &[u8]) -> Option<SegmentEntry> {
-    let footer = Footer::decode(file.last_chunk::<{ Footer::LEN }>()?).ok()?;
-    Some(SegmentEntry { len: file.len() as u64, ..footer.entry(number) })
 }
 
 /// What was read of a graph; `None` if the file is to blame that it cannot be: damaged, of

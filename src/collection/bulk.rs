@@ -154,12 +154,7 @@ impl Bulk<'_> {
         // A segment whose rows all came again later in this load is not needed.
         let named = |n: &FileNumber| writer.manifest.segments.iter().any(|s| s.number == *n);
         numbers.into_iter().filter(|n| !named(n)).for_each(|n| self.remove(n));
-        let view = View {
-            schema: view.schema.clone(),
-            lsn: view.lsn.next(),
-            parts,
-            calibration: view.calibration.clone(),
-        };
+        let view = view.with(view.lsn.next(), parts);
         let living = view.parts.iter().filter(|part| part.live_rows() > 0).cloned().collect();
         shared.publish(View { parts: living, ..view });
         drop(writer);
@@ -181,7 +176,7 @@ impl Bulk<'_> {
 
     fn write_run(&mut self) -> Result<()> {
         let shared = Arc::clone(&self.collection.shared);
-        let (number, owner) = shared.lock_writer()?.reserve();
+        let (number, owner) = shared.lock_writer()?.reserve_number(&*shared.vfs)?;
         let run = std::mem::replace(&mut self.run, RunBuilder::new(&shared.schema)).finish();
         self.run_bytes = 0;
         let replaced = replaced_within(&run)?;
@@ -234,14 +229,14 @@ impl Bulk<'_> {
     fn enter(&self, next: &mut Manifest, parts: &[Arc<Part>]) -> Result<()> {
         let vfs = &*self.collection.shared.vfs;
         let entries = std::mem::take(&mut next.segments);
-        let all: HashMap<FileNumber, SegmentEntry> = entries
+        let mut all: HashMap<FileNumber, SegmentEntry> = entries
             .into_iter()
-            .chain(self.written.iter().map(|(entry, _)| *entry))
+            .chain(self.written.iter().map(|(entry, _)| entry.clone()))
             .map(|entry| (entry.number, entry))
             .collect();
         for part in parts.iter().filter(|part| part.live_rows() > 0) {
             let number = part.segment.expect("all rows were flushed");
-            let entry = all[&number];
+            let entry = all.remove(&number).expect("entered, or written by this load");
             if entry.tombstones.map_or(0, |t| t.dead) == part.dead.len() as u32 {
                 next.segments.push(entry);
                 continue;
@@ -259,6 +254,11 @@ impl Bulk<'_> {
 
 impl Drop for Bulk<'_> {
     fn drop(&mut self) {
+        // The files are the parent's, and so is the thread.
+        if self.collection.shared.is_forked() {
+            std::mem::forget(self.writing.take());
+            return;
+        }
         if let Some(Ok(written)) = self.writing.take().map(JoinHandle::join) {
             let _ = self.keep(written);
         }

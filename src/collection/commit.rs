@@ -15,11 +15,15 @@ use std::sync::Arc;
 use super::writer::{Writer, check_room};
 use super::{Durability, Handle, apply};
 use crate::error::{Error, Result};
+use crate::manifest::MAX_LOG;
 use crate::sown::{Bug, sown};
 use crate::sync::Mutex;
 use crate::types::Lsn;
 use crate::view::View;
 use crate::wal::format::Frame;
+
+/// Most bytes of batches that are logged at once: a log that is not full has room for them.
+const GROUP_BYTES: u64 = MAX_LOG / 4;
 
 /// A batch that waits to be committed.
 struct Waiting {
@@ -45,8 +49,17 @@ impl Queue {
         outcome
     }
 
+    /// The first that wait: one, and as many more as together have no more than [`GROUP_BYTES`].
     fn take(&self) -> Vec<Waiting> {
-        std::mem::take(&mut *self.0.lock())
+        let mut waiting = self.0.lock();
+        let mut bytes = 0;
+        let fits = |batch: &&Waiting| {
+            bytes += batch.frame.body_len() as u64;
+            bytes <= GROUP_BYTES
+        };
+        let count = waiting.iter().take_while(fits).count().max(1);
+        let count = count.min(waiting.len());
+        waiting.drain(..count).collect()
     }
 }
 
@@ -54,18 +67,18 @@ impl Queue {
 pub(super) fn commit(handle: &Handle, operations: u32, adds: bool, frame: Frame) -> Result<()> {
     let writer = handle.writer()?;
     let outcome = handle.queue.push(operations, adds, frame);
-    let early = sown(Bug::GroupTakenBeforeLock).then(|| handle.queue.take());
+    let mut early = sown(Bug::GroupTakenBeforeLock).then(|| handle.queue.take());
     let mut writer = writer.lock();
-    // The memtable is full again while what filled it before is being written.
-    while outcome.lock().is_none()
-        && writer.flushing
-        && writer.wants_flush(&handle.view(), &handle.options)
-        && !sown(Bug::CommitDoesNotWait)
-    {
-        handle.flushed.wait(&mut writer);
-    }
-    if outcome.lock().is_none() {
-        let group = early.unwrap_or_else(|| handle.queue.take());
+    while outcome.lock().is_none() {
+        // The memtable is full again while what filled it before is being written.
+        if writer.flushing
+            && writer.wants_flush(&handle.view(), &handle.options)
+            && !sown(Bug::CommitDoesNotWait)
+        {
+            handle.flushed.wait(&mut writer);
+            continue;
+        }
+        let group = early.take().unwrap_or_else(|| handle.queue.take());
         commit_group(handle, &mut writer, group);
     }
     let result = outcome.lock().take();
@@ -209,7 +222,10 @@ impl Error {
     fn again(&self) -> Self {
         match self {
             Self::Io { action, path, source } => {
-                let source = std::io::Error::new(source.kind(), source.to_string());
+                // The system's number, if there is one, tells what can be done about it.
+                let said = || std::io::Error::new(source.kind(), source.to_string());
+                let number = source.raw_os_error();
+                let source = number.map_or_else(said, std::io::Error::from_raw_os_error);
                 Self::Io { action, path: path.clone(), source }
             }
             Self::Corrupt(corruption) => Self::Corrupt(corruption.clone()),

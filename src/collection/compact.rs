@@ -11,9 +11,9 @@ use roaring::RoaringBitmap;
 use super::graph;
 use super::writer::{Writer, enter_with_dead, remove_unnamed, write_segment};
 use super::{Collection, Shared};
-use crate::codec::header::{FileKind, Owner};
+use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, SegmentEntry};
+use crate::manifest::{LogEntry, Manifest, SegmentEntry};
 use crate::segment::reader::Segment;
 use crate::sown::{Bug, sown};
 use crate::sync::atomic::Ordering;
@@ -58,7 +58,8 @@ impl Collection {
     }
 
     /// As [`Self::compact`], telling how far it is. When `progress` returns
-    /// false the compaction ends early and changes nothing.
+    /// false the compaction ends early and changes nothing. It may read and write the collection,
+    /// but not merge it or build or drop graphs: those would wait for each other.
     ///
     /// # Errors
     /// As [`Self::compact`]; [`Error::Invalid`] if `progress` ended it.
@@ -69,16 +70,30 @@ impl Collection {
         let group = segments(&shared.view());
         // In a log there may be rows that died before their segment was written.
         let clean = |part: &Arc<Part>| {
-            part.dead.is_empty() && part.rows.mapped().is_none_or(|mapped| mapped.log.is_none())
+            part.dead.is_empty() && part.rows.mapped().is_none_or(|mapped| mapped.logs.is_empty())
         };
         let clean = group.iter().all(clean);
         let compacted = if group.len() < 2 && clean {
             Compacted::default()
         } else {
-            merge(shared, &group, &progress)?
+            merge(shared, &group, Vectors::Written, &progress)?
         };
         graph::build_wanted(shared, shared.options.graph_min_rows, &progress)?;
         Ok(compacted)
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Collection {
+    /// Merges all segments as the background would.
+    pub(crate) fn merge_all(&self, watch: &dyn Fn()) -> Result<Compacted> {
+        let shared = &*self.shared.shared;
+        let _alone = shared.compacting.lock();
+        let progress = |_: Progress| {
+            watch();
+            true
+        };
+        merge(shared, &segments(&shared.view()), Vectors::Kept, &progress)
     }
 }
 
@@ -88,7 +103,9 @@ pub(super) fn run_policy(shared: &Shared) -> Result<()> {
     while !shared.closing.load(Ordering::Relaxed) {
         let _alone = shared.compacting.lock();
         let Some(group) = choose(&segments(&shared.view())) else { return Ok(()) };
-        merge(shared, &group, &|_| !shared.closing.load(Ordering::Relaxed))?;
+        // One alone is rewritten for the room that its dead rows take.
+        let vectors = if group.len() > 1 { Vectors::Kept } else { Vectors::Written };
+        merge(shared, &group, vectors, &|_| !shared.closing.load(Ordering::Relaxed))?;
     }
     Ok(())
 }
@@ -122,15 +139,29 @@ fn part_rows(part: &Part) -> u64 {
     u64::from(part.rows.len())
 }
 
+/// What becomes of the vectors of merged segments.
+#[derive(Clone, Copy, PartialEq)]
+enum Vectors {
+    /// They stay in the logs that the sources keep, where that is worth it.
+    Kept,
+    /// They go to the new segment, and nothing of dead rows is left.
+    Written,
+}
+
 /// Merges; where there is no room for the new segment, with the reserve.
 fn merge(
     shared: &Shared,
     group: &[Arc<Part>],
+    vectors: Vectors,
     progress: &dyn Fn(Progress) -> bool,
 ) -> Result<Compacted> {
-    let done = match merge_once(shared, group, progress) {
+    let done = match merge_once(shared, group, vectors, progress) {
+        // All rows of a source have died meanwhile, and with it went the logs it kept.
+        Err(_) if vectors == Vectors::Kept && !shared.lock_writer()?.names_all(group) => {
+            merge_once(shared, group, Vectors::Written, progress)
+        }
         Err(e) if e.is_full() && shared.lock_writer()?.reserve.spend(&*shared.vfs) => {
-            merge_once(shared, group, progress)
+            merge_once(shared, group, vectors, progress)
         }
         done => done,
     };
@@ -144,16 +175,22 @@ fn merge(
 fn merge_once(
     shared: &Shared,
     group: &[Arc<Part>],
+    vectors: Vectors,
     progress: &dyn Fn(Progress) -> bool,
 ) -> Result<Compacted> {
     let vfs = &*shared.vfs;
-    let (number, owner) = shared.lock_writer()?.reserve();
+    let ((number, owner), logs) = {
+        let mut writer = shared.lock_writer()?;
+        let logs = writer.kept_by(group);
+        let logs = if vectors == Vectors::Kept { logs } else { Vec::new() };
+        (writer.reserve_number(vfs)?, logs)
+    };
     let total = group.iter().map(|part| part.live_rows()).sum();
     let watch = |done| {
         let ended = || Error::invalid("compaction", "it was ended before it was done");
         if progress(Progress { done, total }) { Ok(()) } else { Err(ended()) }
     };
-    let write = || write_segment(vfs, owner, &shared.schema, number, group, &[], &watch);
+    let write = || write_segment(vfs, owner, &shared.schema, number, group, &logs, &watch);
     let merged = if total == 0 { None } else { Some(write()?) };
     // Now, while nobody waits for us.
     merged.iter().for_each(|(_, segment)| shared.residency.welcome(segment));
@@ -169,8 +206,8 @@ fn merge_once(
         // All rows have died meanwhile: nobody will name the new file.
         let _ = vfs.remove(&FileKind::Segment.name(number));
     }
-    let entry = merged.as_ref().map(|(entry, _)| *entry);
-    writer.replace(vfs, &numbers(group), entry, &died)?;
+    let entry = merged.as_ref().map(|(entry, _)| entry.clone());
+    writer.replace(vfs, group, entry, &died)?;
     shared.publish(replaced(&view, group, merged, died));
     Ok(Compacted {
         segments: group.len(),
@@ -223,25 +260,28 @@ pub(super) fn replaced(
         let at = parts.iter().position(|p| p.segment.is_none()).unwrap_or(parts.len());
         parts.insert(at, Arc::new(Part::new(Arc::new(merged), Arc::new(died), Some(entry.number))));
     }
-    View {
-        schema: view.schema.clone(),
-        lsn: view.lsn,
-        parts,
-        calibration: view.calibration.clone(),
-    }
+    view.with(view.lsn, parts)
 }
 
 impl Writer {
-    /// A number for a file, and what its header records.
-    pub(super) fn reserve(&mut self) -> (FileNumber, Owner) {
-        (self.manifest.take_number(), self.manifest.owner())
+    /// Whether the manifest still names all of these segments.
+    fn names_all(&self, group: &[Arc<Part>]) -> bool {
+        let named = |number| self.manifest.segments.iter().any(|entry| entry.number == number);
+        numbers(group).into_iter().all(named)
     }
 
-    /// Installs a manifest with `merged` in the place of segments `sources`.
+    /// The logs that these segments keep.
+    fn kept_by(&self, group: &[Arc<Part>]) -> Vec<LogEntry> {
+        let sources = numbers(group);
+        let named = self.manifest.segments.iter().filter(|entry| sources.contains(&entry.number));
+        named.flat_map(|entry| entry.kept.iter().copied()).collect()
+    }
+
+    /// Installs a manifest with `merged` in the place of the segments of `group`.
     fn replace(
         &mut self,
         vfs: &dyn Vfs,
-        sources: &[FileNumber],
+        group: &[Arc<Part>],
         merged: Option<SegmentEntry>,
         died: &RoaringBitmap,
     ) -> Result<()> {
@@ -251,8 +291,13 @@ impl Writer {
             self.sync_log()?;
         }
         let mut next = self.manifest.clone();
+        let (sources, there) = (numbers(group), self.kept_by(group));
         next.segments.retain(|entry| !sources.contains(&entry.number));
         if let Some(entry) = merged {
+            if !entry.kept.iter().all(|log| there.contains(log)) {
+                let _ = vfs.remove(&FileKind::Segment.name(entry.number));
+                return Err(Error::invalid("compaction", "a log is gone that it was to keep"));
+            }
             let entered = enter(vfs, &mut next, entry, died);
             // Numbers are spent even if writing fails: names are never reused.
             self.manifest.next_file = next.next_file;

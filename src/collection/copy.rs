@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::backup::{Copied, claim, finish, measured, remove_all};
 use super::open;
-use super::writer::write_parts;
+use super::writer::{remove_unnamed, write_parts};
 use super::{Collection, Options, Progress};
 use crate::encoding::{Precision, StageCode};
 use crate::error::{Error, Result, VectorError};
@@ -18,7 +18,6 @@ use crate::memtable::RunBuilder;
 use crate::schema::Schema;
 use crate::types::{Ordinal, RowId};
 use crate::vfs::Vfs;
-use crate::vfs::disk::Disk;
 use crate::view::{Part, View};
 
 /// What a copy keeps; see [`Collection::copy_to`].
@@ -28,12 +27,14 @@ pub struct CopyOptions {
     stored: Option<Precision>,
     skip_unfit: bool,
     memory: usize,
+    open: Options,
 }
 
 impl CopyOptions {
     /// All dimensions in the precision they have.
     pub fn new() -> Self {
-        Self { dims: None, stored: None, skip_unfit: false, memory: Options::MEMTABLE_BYTES }
+        let (memory, open) = (Options::MEMTABLE_BYTES, Options::new());
+        Self { dims: None, stored: None, skip_unfit: false, memory, open }
     }
 
     /// Keeps the first `dims` dimensions of every vector: any number from 1 to
@@ -65,6 +66,14 @@ impl CopyOptions {
     #[must_use]
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = bytes;
+        self
+    }
+
+    /// How [`Collection::drop_tier_with`] opens the collection: how long to wait for the lock,
+    /// permission bits, unsafe file systems. A copy takes these from the handle that is copied.
+    #[must_use]
+    pub fn open(mut self, options: Options) -> Self {
+        self.open = options;
         self
     }
 
@@ -143,7 +152,8 @@ impl Collection {
         progress: impl Fn(Progress) -> bool,
     ) -> Result<Copied> {
         let schema = options.schema(self.schema())?;
-        self.copy_into(&Disk::create(path.as_ref())?, schema, options, &progress)
+        let to = open::new_folder(path.as_ref(), &self.shared.options)?;
+        self.copy_into(&to, schema, options, &progress)
     }
 
     /// Copies into a folder without a collection.
@@ -188,8 +198,7 @@ impl Collection {
         options: &CopyOptions,
         progress: impl Fn(Progress) -> bool,
     ) -> Result<Copied> {
-        let open_options = Options::new().background(false);
-        let collection = open::open_on_disk(path.as_ref(), open_options)?;
+        let collection = open::open_on_disk(path.as_ref(), options.open.clone().background(false))?;
         collection.shorten(options, &progress)
     }
 
@@ -207,14 +216,12 @@ impl Collection {
         let mut next = writer.manifest.clone();
         next.schema = schema;
         next.segments.clear();
-        // Else they would be removed where writing fails.
-        next.graphs.clear();
         next.calibration = None;
         let written = rewrite(&self.view(), vfs, &mut next, options, progress)
             .and_then(|done| vfs.sync_dir().map(|()| done));
         // Numbers are spent even if writing fails: names are never reused.
         writer.manifest.next_file = next.next_file;
-        let done = written.inspect_err(|_| remove_all(vfs, &next))?;
+        let done = written.inspect_err(|_| remove_unnamed(vfs, &next, &writer.manifest))?;
         writer.install(vfs, next)?;
         measured(vfs, &writer.manifest, done)
     }

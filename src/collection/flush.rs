@@ -38,7 +38,7 @@ impl Handle {
             sown();
             let done = Done(&shared);
             let error = write_frozen(&shared, &|_| Ok(())).err().map(|e| e.to_string());
-            *shared.background_error.lock() = error;
+            shared.background_errors.lock().flush = error;
             drop(done);
             shared.wake();
         };
@@ -94,7 +94,7 @@ pub(super) fn write_frozen(shared: &Shared, watch: &dyn Fn(u64) -> Result<()>) -
     let ((group, logs), (number, owner)) = {
         let mut writer = shared.lock_writer()?;
         let Some(frozen) = writer.frozen_runs() else { return Ok(()) };
-        (frozen, writer.reserve())
+        (frozen, writer.reserve_number(vfs)?)
     };
     let living = group.iter().any(|part| part.live_rows() > 0);
     let write = || write_segment(vfs, owner, &shared.schema, number, &group, &logs, watch);
@@ -110,7 +110,7 @@ pub(super) fn write_frozen(shared: &Shared, watch: &dyn Fn(u64) -> Result<()>) -
         // All rows have died meanwhile: nobody will name the new file.
         let _ = vfs.remove(&FileKind::Segment.name(number));
     }
-    let entry = written.as_ref().map(|(entry, _)| *entry);
+    let entry = written.as_ref().map(|(entry, _)| entry.clone());
     writer.install_frozen(vfs, &view, entry, &died)?;
     let view = replaced(&view, &group, written, died);
     let living = view.parts.iter().filter(|part| part.segment.is_none() || part.live_rows() > 0);

@@ -70,7 +70,7 @@ impl Opened {
         }
         let segment = Segment::open(vfs, &manifest.collection, &manifest.schema, entry)?;
         let rows: Arc<dyn Rows> = Arc::new(segment);
-        self.segments.insert(entry.number, (*entry, rows.clone()));
+        self.segments.insert(entry.number, (entry.clone(), rows.clone()));
         Ok(rows)
     }
 
@@ -158,7 +158,7 @@ impl Follower {
             let read = Read { at: FileHeader::LEN as u64, lsn: self.view.lsn };
             let last = commits.last().map(|last| Read { at: last.end(), lsn: last.lsn });
             self.read = Some(last.unwrap_or(read));
-            self.view = Arc::new(apply_commits(vfs, *entry, &commits, &self.view)?);
+            self.view = Arc::new(apply_commits(vfs, *entry, &commits, &self.view, None)?);
         }
         Ok(self)
     }
@@ -207,7 +207,7 @@ impl Follower {
         let (commits, read) = following(&bytes, file.path(), collection, entry, read)?;
         let mut next = Self { read: Some(read), ..self.clone() };
         if !commits.is_empty() {
-            next.view = Arc::new(apply_commits(vfs, entry, &commits, &self.view)?);
+            next.view = Arc::new(apply_commits(vfs, entry, &commits, &self.view, None)?);
         }
         Ok(Some(next))
     }

@@ -22,7 +22,7 @@ use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 use crate::types::Ordinal;
 use crate::vfs::Vfs;
-use crate::view::{Part, View};
+use crate::view::Part;
 
 /// Most threads that build a graph.
 const THREADS: usize = 4;
@@ -93,12 +93,7 @@ impl Collection {
             dropped.rows += u64::from(part.rows.len());
             *part = Arc::new(part.with_graph(None));
         }
-        shared.publish(View {
-            schema: view.schema.clone(),
-            lsn: view.lsn,
-            parts,
-            calibration: view.calibration.clone(),
-        });
+        shared.publish(view.with(view.lsn, parts));
         Ok(dropped)
     }
 }
@@ -194,7 +189,7 @@ fn build_one(shared: &Shared, part: &Part, progress: &dyn Fn(Progress) -> bool) 
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let source = Source { part, schema: &shared.schema };
     let built = graph::build(&source, cores.min(THREADS), &watch)?;
-    let (number, owner) = shared.lock_writer()?.reserve();
+    let (number, owner) = shared.lock_writer()?.reserve_number(vfs)?;
     let write = || {
         let entry = file::write(vfs, owner, number, segment, &built)?;
         sync_names(vfs)?;
@@ -227,12 +222,7 @@ fn install(shared: &Shared, entry: GraphEntry, graph: Graph) -> Result<()> {
     for part in parts.iter_mut().filter(|part| part.segment == Some(entry.segment)) {
         *part = Arc::new(part.with_graph(Some(graph.clone())));
     }
-    shared.publish(View {
-        schema: view.schema.clone(),
-        lsn: view.lsn,
-        parts,
-        calibration: view.calibration.clone(),
-    });
+    shared.publish(view.with(view.lsn, parts));
     Ok(())
 }
 

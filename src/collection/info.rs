@@ -43,7 +43,8 @@ pub struct Info {
     /// at open, and those that a search came upon. Their rows are scanned until
     /// [`Collection::build_graphs`] makes new ones.
     pub graph_errors: Vec<String>,
-    /// Why merging segments in the background last failed, if it did.
+    /// Why a flush in the background last failed, or else merging, building graphs or calibrating,
+    /// if one did.
     pub background_error: Option<String>,
 }
 
@@ -55,6 +56,9 @@ impl Collection {
     pub fn info(&self) -> Result<Info> {
         let vfs = &*self.shared.vfs;
         let view = self.view();
+        let errors = self.shared.background_errors.lock();
+        let background_error = errors.flush.clone().or_else(|| errors.merge.clone());
+        drop(errors);
         let mut info = Info {
             schema: (*view.schema).clone(),
             rows: view.live_rows(),
@@ -74,7 +78,7 @@ impl Collection {
                 .iter()
                 .filter_map(|p| p.graph_damage().map(String::from))
                 .collect(),
-            background_error: self.shared.background_error.lock().clone(),
+            background_error,
         };
         for part in &view.parts {
             let bytes = part.rows.ram_bytes() as u64;

@@ -134,14 +134,14 @@ struct Shared {
     /// background keeps from going on.
     flushed: Condvar,
     /// The thread that merges segments.
-    merges: Mutex<Option<JoinHandle<()>>>,
+    merges: Mutex<Merges>,
     /// Bytes of the last batch that was committed.
     batch_bytes: AtomicUsize,
     closing: AtomicBool,
     /// Whether somebody has searched since the last calibration in the background.
     searched: AtomicBool,
     /// Why a background thread last gave up.
-    background_error: Mutex<Option<String>>,
+    background_errors: Mutex<BackgroundErrors>,
     /// Of a handle that writes; released when the last clone is dropped.
     _lock: Option<Box<dyn Send + Sync>>,
 }
@@ -389,38 +389,59 @@ impl Shared {
         Ok(writer)
     }
 
-    /// Starts the background thread if there is something to merge and it is
-    /// not running.
+    /// Starts the background thread if there is something for it to do; one that runs looks
+    /// again before it ends.
     fn wake(self: &Arc<Self>) {
         if !self.options.background || self.writer.is_none() || self.is_forked() {
             return;
         }
         let mut merges = self.merges.lock();
-        let running = merges.as_ref().is_some_and(|thread| !thread.is_finished());
-        if running
-            || !(compact::has_work(&self.view())
-                || calibrate::has_work(self)
-                || graph::has_work(self))
+        let running = merges.thread.as_ref().is_some_and(|thread| !thread.is_finished());
+        if running && !merges.ends {
+            merges.again = true;
+            return;
+        }
+        if !(compact::has_work(&self.view()) || calibrate::has_work(self) || graph::has_work(self))
         {
             return;
         }
         let shared = self.clone();
         let work = move || {
             loop {
-                let searched = shared.searched.load(Ordering::Relaxed);
                 let done = compact::run_policy(&shared)
                     .and_then(|()| graph::run_policy(&shared))
                     .and_then(|()| calibrate::run_policy(&shared));
-                *shared.background_error.lock() = done.err().map(|e| e.to_string());
-                // Who searched first meanwhile has found this thread running.
-                if searched || !shared.searched.load(Ordering::Relaxed) {
+                shared.background_errors.lock().merge = done.err().map(|e| e.to_string());
+                let mut merges = shared.merges.lock();
+                if !std::mem::take(&mut merges.again) {
+                    merges.ends = true;
                     return;
                 }
             }
         };
+        // Forgotten, it would hold the folder's lock behind the last handle's back.
+        drop(merges.thread.take().map(JoinHandle::join));
         // Without a thread segments pile up, which is slow and nothing worse.
-        *merges = thread::Builder::new().name("matryo".into()).spawn(work).ok();
+        let thread = thread::Builder::new().name("matryo".into()).spawn(work).ok();
+        *merges = Merges { thread, ..Merges::default() };
     }
+}
+
+/// The background thread that merges, builds graphs and calibrates.
+#[derive(Default)]
+struct Merges {
+    thread: Option<JoinHandle<()>>,
+    /// Somebody has found work since it looked.
+    again: bool,
+    /// It will not look again.
+    ends: bool,
+}
+
+/// Why the last work of each background thread failed, if it did.
+#[derive(Default)]
+struct BackgroundErrors {
+    flush: Option<String>,
+    merge: Option<String>,
 }
 
 impl Deref for Handle {
@@ -441,7 +462,7 @@ impl Drop for Handle {
         // what they installed stands, the rest is strays.
         let flush = self.flush.get_mut().take();
         drop(flush.map(JoinHandle::join));
-        let merges = self.merges.lock().take();
+        let merges = self.merges.lock().thread.take();
         drop(merges.map(JoinHandle::join));
     }
 }

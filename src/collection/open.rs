@@ -17,14 +17,15 @@ use super::{Collection, Handle, Shared};
 use crate::codec::header::{FileHeader, FileKind, check_writable};
 use crate::error::{Error, Result};
 use crate::manifest::{self, LogEntry, MAX_LOG, Manifest, SegmentEntry};
+use crate::rows::{Held, LogPlace};
 use crate::schema::Schema;
 use crate::segment::reader::Segment;
 use crate::sown::{Bug, sown};
 use crate::sync::atomic::{AtomicBool, AtomicUsize};
 use crate::sync::{Condvar, Mutex, RwLock};
 use crate::types::{FileNumber, Lsn};
-use crate::vfs::disk::{self, Disk, TEMP_PREFIX};
-use crate::vfs::{Vfs, open_named, read_all};
+use crate::vfs::disk::{Disk, TEMP_PREFIX};
+use crate::vfs::{Vfs, file_system, open_named, read_all};
 use crate::view::{Part, View};
 use crate::wal::format::Frame;
 use crate::wal::ops::{self, Operation};
@@ -33,12 +34,16 @@ use crate::wal::writer::LogWriter;
 
 pub(super) fn create_on_disk(path: &Path, schema: Schema, options: Options) -> Result<Collection> {
     check_writing(&options)?;
+    create(Arc::new(new_folder(path, &options)?), schema, options)
+}
+
+/// A new folder, or one that exists and is empty, for a collection.
+pub(super) fn new_folder(path: &Path, options: &Options) -> Result<Disk> {
     let allowed = |folder: BorrowedFd, dir: &Path| {
-        if options.allow_unsafe_fs { Ok(()) } else { disk::check_file_system(folder, dir) }
+        if options.allow_unsafe_fs { Ok(()) } else { file_system::check_file_system(folder, dir) }
     };
-    let disk = Disk::create_with(path, options.file_mode, &allowed)?;
-    let disk = disk.with(options.file_mode, options.mapped)?;
-    create(Arc::new(disk), schema, options)
+    let disk = Disk::create(path, options.file_mode, &allowed)?;
+    disk.with(options.file_mode, options.mapped)
 }
 
 pub(super) fn open_on_disk(path: &Path, options: Options) -> Result<Collection> {
@@ -75,7 +80,8 @@ pub(crate) fn create(vfs: Arc<dyn Vfs>, schema: Schema, options: Options) -> Res
     manifest.install(&*vfs)?;
     let schema = Arc::new(manifest.schema.clone());
     let view = Arc::new(View { schema, lsn: Lsn(0), parts: Vec::new(), calibration: None });
-    let writer = Writer::new(manifest, None, Reserve::new(options.reserve));
+    let reserve = Reserve::new(options.reserve);
+    let writer = Writer::new(manifest, true, None, vfs.names(), reserve);
     Ok(handle(vfs, options, view, residency, Access::Write(writer, lock)))
 }
 
@@ -102,16 +108,33 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, options: Options) -> Result<Collection> {
     manifest.next_file = spent.map(FileNumber).fold(manifest.next_file, Ord::max);
     let old = manifest.files();
     let mut reserve = Reserve::new(options.reserve);
+    let clean = tail.is_none() && strays.is_empty();
+    let vouched = !clean && reinstall(&*vfs, &mut manifest, &mut reserve)?;
     let log = tail.map(|tail| tail.renew(&*vfs, &mut manifest, &mut reserve)).transpose()?;
+    let vouched = vouched || log.is_some();
     let needed = manifest.files();
     for name in strays.iter().chain(old.iter().filter(|name| !needed.contains(name))) {
         // What cannot be removed now is a stray again at the next open.
-        if !sown(Bug::StraysStay) {
+        if vouched && !sown(Bug::StraysStay) {
             let _ = vfs.remove(name);
         }
     }
-    let access = Access::Write(Writer::new(manifest, log, reserve), lock);
+    let access = Access::Write(Writer::new(manifest, vouched, log, vfs.names(), reserve), lock);
     Ok(handle(vfs, options, Arc::new(view), residency, access))
+}
+
+/// Makes the manifest durable that was found: where the sync of its name failed, the one on the
+/// medium is an older one, which names what are strays to this one ([`Writer::vouch`]). Whether
+/// there was room for it.
+fn reinstall(vfs: &dyn Vfs, manifest: &mut Manifest, reserve: &mut Reserve) -> Result<bool> {
+    if sown(Bug::ManifestTrusted) {
+        return Ok(true);
+    }
+    match reserve.lend(vfs, || manifest.stage(vfs)) {
+        Ok(staged) => staged.replace(vfs, manifest::NAME).map(|()| true),
+        Err(e) if e.is_exhaustion() => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// What a handle may do: one that only reads follows whoever writes.
@@ -148,7 +171,7 @@ fn handle(
         batch_bytes: AtomicUsize::new(0),
         closing: AtomicBool::new(false),
         searched: AtomicBool::new(false),
-        background_error: Mutex::new(None),
+        background_errors: Mutex::default(),
         _lock: lock,
     };
     let handle = Handle { shared: Arc::new(shared), flush: Mutex::default() };
@@ -216,7 +239,7 @@ fn max_tombstones(rows: u32) -> u64 {
 /// The log that was being written when the collection stopped uncleanly.
 pub(super) struct Tail {
     entry: LogEntry,
-    bytes: Vec<u8>,
+    held: Arc<Held>,
     before: Lsn,
 }
 
@@ -250,7 +273,7 @@ impl Tail {
 
     fn copy(&self, vfs: &dyn Vfs, manifest: &Manifest, number: FileNumber) -> Result<LogWriter> {
         let mut log = LogWriter::create(vfs, number, manifest.owner())?;
-        for commit in read_commits(vfs, manifest, &self.bytes, self.entry, self.before)? {
+        for commit in read_commits(vfs, manifest, &self.held.bytes, self.entry, self.before)? {
             log.append(commit.lsn, commit.operations, &mut Frame::of(commit.body))?;
         }
         if !sown(Bug::RecoveredLogNotSynced) {
@@ -268,11 +291,13 @@ pub(super) fn replay(
 ) -> Result<(View, Option<Tail>)> {
     let mut tail = None;
     for entry in &manifest.logs {
-        let bytes = read_log(vfs, *entry)?;
+        // One that is sealed stays where it is, so a segment may keep it.
+        let logged = entry.sealed.then_some(LogPlace { log: entry.number, at: 0 });
+        let held = Arc::new(Held { bytes: read_log(vfs, *entry)?, logged });
         let before = view.lsn;
-        view = replay_log(vfs, manifest, &bytes, *entry, &view)?;
+        view = replay_log(vfs, manifest, &held, *entry, &view)?;
         if !entry.sealed {
-            tail = Some(Tail { entry: *entry, bytes, before });
+            tail = Some(Tail { entry: *entry, held, before });
         }
     }
     Ok((view, tail))
@@ -311,52 +336,50 @@ pub(super) fn read_commits<'a>(
 fn replay_log(
     vfs: &dyn Vfs,
     manifest: &Manifest,
-    bytes: &[u8],
+    log: &Arc<Held>,
     entry: LogEntry,
     view: &View,
 ) -> Result<View> {
-    let commits = read_commits(vfs, manifest, bytes, entry, view.lsn)?;
-    apply_commits(vfs, entry, &commits, view)
+    let commits = read_commits(vfs, manifest, &log.bytes, entry, view.lsn)?;
+    apply_commits(vfs, entry, &commits, view, Some(log))
 }
 
-/// The view after commits that were read from a log.
+/// The view after commits that were read from a log. Their rows stay in `log`, if that is all
+/// of it, or are copied.
 pub(super) fn apply_commits(
     vfs: &dyn Vfs,
     entry: LogEntry,
     commits: &[Commit],
     view: &View,
+    log: Option<&Arc<Held>>,
 ) -> Result<View> {
     let schema = view.schema.clone();
     let mut operations = Vec::new();
     let mut lsn = view.lsn;
+    let mut wide = vec![0.0; schema.dims()];
     for commit in commits {
         let parsed =
             ops::parse(commit.body, commit.operations, schema.ids(), schema.vector_bytes());
         let path = vfs.path(&FileKind::Wal.name(entry.number));
         let parsed = parsed.map_err(|e| e.in_file(&path, commit.at))?;
-        if !parsed.iter().all(|operation| is_finite(operation, &schema)) {
+        if !parsed.iter().all(|operation| is_finite(operation, &schema, &mut wide)) {
             return Err(Error::corrupt(path, commit.at, "holds a vector that is not finite"));
         }
-        operations.extend(parsed);
+        operations.extend(parsed.into_iter().map(|one| one.behind(commit.at as usize)));
         lsn = commit.lsn;
     }
     if operations.is_empty() {
-        return Ok(View {
-            schema,
-            lsn,
-            parts: view.parts.clone(),
-            calibration: view.calibration.clone(),
-        });
+        return Ok(view.with(lsn, view.parts.clone()));
     }
-    apply::apply(view, lsn, &operations, None)
+    apply::apply(view, lsn, &operations, log)
 }
 
-/// What a batch refuses; only a log that was made by hand can hold it.
-pub(super) fn is_finite(operation: &Operation, schema: &Schema) -> bool {
+/// What a batch refuses; only a log that was made by hand can hold it. `wide` is a buffer for a
+/// vector.
+pub(super) fn is_finite(operation: &Operation, schema: &Schema, wide: &mut [f32]) -> bool {
     let Operation::Upsert { vector, .. } = operation else { return true };
-    let mut wide = vec![0.0; schema.dims()];
-    schema.stored().decode(vector, &mut wide);
-    wide.iter().all(|v: &f32| v.is_finite())
+    schema.stored().decode(vector, wide);
+    wide.iter().all(|v| v.is_finite())
 }
 
 /// Files of ours that the manifest does not name: an interrupted flush leaves

@@ -286,7 +286,7 @@ fn shadow_folder(path: &Path, options: &Options) -> Result<Disk> {
             return Err(Error::invalid("reembed", why));
         }
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            Disk::create_with(path, options.file_mode, &|_, _| Ok(()))?;
+            Disk::create(path, options.file_mode, &|_, _| Ok(()))?;
         }
         Err(e) => return Err(Error::io("inspect", path, e)),
     }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use super::Collection;
 use super::open::{check_logs, read_tombstones};
-use crate::codec::header::FileKind;
+use crate::codec::header::{CollectionId, FileKind};
 use crate::error::{Error, Result};
-use crate::manifest::{self, GraphEntry, Manifest, SegmentEntry};
-use crate::segment::check::{Check, SPAN, Span};
-use crate::segment::graph;
+use crate::manifest::{self, GraphEntry, LogEntry, Manifest, SegmentEntry};
+use crate::schema::Schema;
+use crate::segment::check::{Check, LogCheck, RegionsCheck, SPAN, Span};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, helper, thread};
-use crate::vfs::{Vfs, open_named};
+use crate::vfs::{ReadFile, Vfs, open_named};
 
 /// Most threads that sum blocks: more would wait for the disk.
 const THREADS: usize = 4;
@@ -31,8 +31,8 @@ pub struct Verified {
 
 impl Collection {
     /// Reads every file of the collection from disk and compares every byte that
-    /// can change an answer with its checksum. Commits and searches go on
-    /// meanwhile; segments that are merged away meanwhile are passed over.
+    /// can change an answer with its checksum. Searches go on meanwhile, and commits but for
+    /// the moment in which logs are read; segments that are merged away meanwhile are passed over.
     ///
     /// # Errors
     /// [`Error::Corrupt`] for the first damage found.
@@ -42,15 +42,10 @@ impl Collection {
         let manifest = self.verify_logs(&mut verified)?;
         let files = sealed_files(&manifest);
         for (file, checked) in files.iter().zip(check_files(vfs, &manifest, &files, THREADS)) {
-            let read = checked.and_then(|()| {
-                let Some(tombstones) = file.tombstones() else { return Ok(None) };
-                read_tombstones(vfs, &manifest, &file.entry)?;
-                len(vfs, &tombstones).map(Some)
-            });
+            let read = checked.and_then(|()| file.read_tombstones(vfs, &manifest));
             match read {
                 Ok(tombstones) => {
-                    let beside = [tombstones.is_some(), file.entry.log.is_some()];
-                    verified.files += 1 + beside.into_iter().filter(|there| *there).count();
+                    verified.files += 1 + usize::from(tombstones.is_some());
                     verified.bytes += file.len() + tombstones.unwrap_or(0);
                 }
                 // A flush or a merge may have replaced the files meanwhile.
@@ -65,7 +60,8 @@ impl Collection {
     fn verify_logs(&self, verified: &mut Verified) -> Result<Manifest> {
         let vfs = &*self.shared.vfs;
         let writer = self.shared.writer.as_ref().map(|writer| writer.lock());
-        let open = writer.as_ref().and_then(|w| w.open_log());
+        // Behind a write that failed there may be half a frame, as after a crash.
+        let open = writer.as_ref().filter(|w| w.healthy().is_ok()).and_then(|w| w.open_log());
         let (manifest, bytes) = self.shared.settled(|manifest| {
             if writer.as_ref().is_some_and(|w| w.healthy().is_ok() && !w.installed(manifest)) {
                 let what = "is not the one this handle installed";
@@ -83,51 +79,76 @@ impl Collection {
     }
 }
 
-/// A file that is never written to again: a segment, or the graph of one.
+/// A file that is never written to again.
 #[derive(PartialEq)]
-pub(super) struct Sealed {
-    /// Of the file, as of a segment.
-    entry: SegmentEntry,
-    graph: Option<GraphEntry>,
+pub(super) enum Sealed {
+    Segment(SegmentEntry),
+    /// One that a segment keeps.
+    Log(LogEntry),
+    /// That of a segment with so many rows.
+    Graph(GraphEntry, u32),
 }
 
 impl Sealed {
-    pub(super) fn segment(entry: &SegmentEntry) -> Self {
-        Self { entry: *entry, graph: None }
+    /// A segment, and the logs that it keeps.
+    pub(super) fn of_segment(entry: &SegmentEntry) -> Vec<Self> {
+        let logs = entry.kept.iter().map(|log| Self::Log(*log));
+        [Self::Segment(entry.clone())].into_iter().chain(logs).collect()
     }
 
-    pub(super) fn graph(graph: GraphEntry, segment: &SegmentEntry) -> Self {
-        Self { entry: graph.as_segment(segment.rows), graph: Some(graph) }
-    }
-
-    /// The name of the list of a segment's dead rows.
-    fn tombstones(&self) -> Option<String> {
-        let tombstones = self.entry.tombstones.filter(|_| self.graph.is_none())?;
-        Some(FileKind::Tombstones.name(tombstones.number))
-    }
-
-    fn open(&self, vfs: &dyn Vfs, manifest: &Manifest) -> Result<Check> {
-        if let Some(graph) = &self.graph {
-            let (file, dims) = (graph::file(vfs, graph)?, manifest.schema.dims());
-            return Check::of_graph(file, &manifest.collection, dims, &self.entry);
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Segment(entry) => FileKind::Segment.name(entry.number),
+            Self::Log(entry) => FileKind::Wal.name(entry.number),
+            Self::Graph(entry, _) => FileKind::Graph.name(entry.number),
         }
-        let file = open_named(vfs, &FileKind::Segment.name(self.entry.number))?;
-        let log = self.entry.log.map(|log| open_named(vfs, &FileKind::Wal.name(log.number)));
-        Check::new(file, log.transpose()?, &manifest.collection, &manifest.schema, &self.entry)
     }
 
-    /// Its bytes, with those of the log that it keeps.
+    fn open(&self, vfs: &dyn Vfs, manifest: &Manifest) -> Result<Box<dyn Check>> {
+        let (file, collection) = (open_named(vfs, &self.name())?, &manifest.collection);
+        self.check(file, collection, &manifest.schema)
+    }
+
+    /// What compares `file`, which is this one.
+    pub(super) fn check(
+        &self,
+        file: Arc<dyn ReadFile>,
+        collection: &CollectionId,
+        schema: &Schema,
+    ) -> Result<Box<dyn Check>> {
+        Ok(match self {
+            Self::Segment(entry) => Box::new(RegionsCheck::new(file, collection, schema, entry)?),
+            Self::Log(entry) => Box::new(LogCheck::new(file, collection, *entry)?),
+            Self::Graph(entry, rows) => {
+                let entry = entry.as_segment(*rows);
+                Box::new(RegionsCheck::of_graph(file, collection, schema.dims(), &entry)?)
+            }
+        })
+    }
+
     fn len(&self) -> u64 {
-        self.entry.len + self.entry.log.map_or(0, |log| log.len)
+        match self {
+            Self::Segment(entry) => entry.len,
+            Self::Log(entry) => entry.len,
+            Self::Graph(entry, _) => entry.len,
+        }
+    }
+
+    /// Checks the list of a segment's dead rows; its bytes, if there is one.
+    fn read_tombstones(&self, vfs: &dyn Vfs, manifest: &Manifest) -> Result<Option<u64>> {
+        let Self::Segment(entry) = self else { return Ok(None) };
+        let Some(tombstones) = entry.tombstones else { return Ok(None) };
+        read_tombstones(vfs, manifest, entry)?;
+        len(vfs, &FileKind::Tombstones.name(tombstones.number)).map(Some)
     }
 }
 
-/// The segments and graphs that a manifest names.
+/// The segments that a manifest names, with the logs they keep, and graphs.
 fn sealed_files(manifest: &Manifest) -> Vec<Sealed> {
     let files = manifest.segments.iter().flat_map(|segment| {
         let graph = manifest.graph_of(segment.number);
-        let graph = graph.map(|graph| Sealed::graph(graph, segment));
-        [Some(Sealed::segment(segment)), graph].into_iter().flatten()
+        let graph = graph.map(|graph| Sealed::Graph(graph, segment.rows));
+        Sealed::of_segment(segment).into_iter().chain(graph)
     });
     files.collect()
 }
@@ -140,8 +161,8 @@ fn len(vfs: &dyn Vfs, name: &str) -> Result<u64> {
 /// depend on the number of threads, but for its order in time.
 ///
 /// All threads work on one file after another: who finds no more to do in one
-/// opens the next and does not wait for the others, so at most one file more (with the log
-/// that it keeps) is open than there are threads.
+/// opens the next and does not wait for the others, so at most one file more is open than there
+/// are threads.
 pub(super) fn check_files(
     vfs: &dyn Vfs,
     manifest: &Manifest,
@@ -171,7 +192,7 @@ pub(super) fn check_files(
 
 /// What threads take their work from.
 struct Feed<'a> {
-    open: &'a (dyn Fn(&Sealed) -> Result<Check> + Sync),
+    open: &'a (dyn Fn(&Sealed) -> Result<Box<dyn Check>> + Sync),
     files: &'a [Sealed],
     /// How many files were opened, and the last of them.
     at: Mutex<(usize, Option<Arc<Opened>>)>,
@@ -182,7 +203,7 @@ struct Feed<'a> {
 /// A file that is being compared.
 struct Opened {
     file: usize,
-    check: Check,
+    check: Box<dyn Check>,
     spans: Vec<Span>,
     next: AtomicUsize,
 }

@@ -14,7 +14,7 @@ use crate::schema::Schema;
 use crate::segment::{reader::Segment, writer as segment_writer};
 use crate::sown::{Bug, sown};
 use crate::types::{FileNumber, Lsn};
-use crate::vfs::Vfs;
+use crate::vfs::{NamesSync, Vfs};
 use crate::view::{Part, View};
 use crate::wal::format::Frame;
 use crate::wal::writer::LogWriter;
@@ -25,12 +25,15 @@ const MAX_LOGS: usize = 8;
 /// What is installed, and the log that is open.
 pub(super) struct Writer {
     pub(super) manifest: Manifest,
+    /// Whether the manifest is known to be the one on the medium: see [`Self::vouch`].
+    vouched: bool,
     /// Opened with the first commit: a handle that only reads writes nothing.
     log: Option<LogWriter>,
     frozen: Option<Frozen>,
     /// Whether the background thread is writing the frozen runs.
     pub(super) flushing: bool,
     poisoned: Option<String>,
+    names: Arc<NamesSync>,
     pub(super) reserve: Reserve,
 }
 
@@ -45,8 +48,36 @@ struct Frozen {
 }
 
 impl Writer {
-    pub(super) fn new(manifest: Manifest, log: Option<LogWriter>, reserve: Reserve) -> Self {
-        Self { manifest, log, frozen: None, flushing: false, poisoned: None, reserve }
+    /// `names` are the syncs of the folder; `vouched` says that the manifest was installed by
+    /// this handle.
+    pub(super) fn new(
+        manifest: Manifest,
+        vouched: bool,
+        log: Option<LogWriter>,
+        names: Arc<NamesSync>,
+        reserve: Reserve,
+    ) -> Self {
+        let (frozen, flushing, poisoned) = (None, false, None);
+        Self { manifest, vouched, log, frozen, flushing, poisoned, names, reserve }
+    }
+
+    /// Installs the manifest that was found, before the first file is created under it. Where the
+    /// sync of its name failed before this handle was there, the one on the medium is an older
+    /// one, to which files of this one would be newer than itself.
+    pub(super) fn vouch(&mut self, vfs: &dyn Vfs) -> Result<()> {
+        if self.vouched || sown(Bug::ManifestTrusted) {
+            return Ok(());
+        }
+        let staged = self.manifest.stage(vfs).inspect_err(|e| self.poison_unless_exhausted(e))?;
+        staged.replace(vfs, manifest::NAME).inspect_err(|e| self.poison(e))?;
+        self.vouched = true;
+        Ok(())
+    }
+
+    /// A number for a file, and what its header records.
+    pub(super) fn reserve_number(&mut self, vfs: &dyn Vfs) -> Result<(FileNumber, Owner)> {
+        self.vouch(vfs)?;
+        Ok((self.manifest.take_number(), self.manifest.owner()))
     }
 
     /// Does what frees room: where there is none for it, with the reserve.
@@ -68,7 +99,7 @@ impl Writer {
     /// Fails if an earlier write did.
     pub(super) fn healthy(&self) -> Result<()> {
         match &self.poisoned {
-            None => Ok(()),
+            None => self.names.healthy(),
             Some(cause) => Err(Error::Poisoned { cause: cause.clone() }),
         }
     }
@@ -100,6 +131,7 @@ impl Writer {
         vfs: &dyn Vfs,
         commits: impl Iterator<Item = (Lsn, (u32, &'a mut Frame))>,
     ) -> Result<()> {
+        self.reserve.keep(vfs);
         if self.needs_log() {
             self.start_log(vfs)?;
         }
@@ -123,7 +155,7 @@ impl Writer {
     /// Creates a log and installs a manifest that names it, and says how long the
     /// one before is.
     fn start_log(&mut self, vfs: &dyn Vfs) -> Result<()> {
-        self.reserve.keep(vfs);
+        self.vouch(vfs)?;
         let number = self.manifest.take_number();
         let created = LogWriter::create(vfs, number, self.manifest.owner());
         let log = created.inspect_err(|e| {
@@ -161,12 +193,7 @@ impl Writer {
         let parts: Vec<_> = view.parts.iter().map(freeze).collect();
         let runs = parts.iter().filter(|part| part.frozen).cloned().collect();
         self.frozen = Some(Frozen { runs, lsn: view.lsn, log });
-        Ok(View {
-            schema: view.schema.clone(),
-            lsn: view.lsn,
-            parts,
-            calibration: view.calibration.clone(),
-        })
+        Ok(view.with(view.lsn, parts))
     }
 
     /// Installs the segment that was made of the frozen runs, with those of its
@@ -210,6 +237,9 @@ impl Writer {
     /// A failure before the manifest is installed leaves everything as it was,
     /// but for files that no manifest names; the next open removes those.
     pub(super) fn flush(&mut self, vfs: &dyn Vfs, view: &View) -> Result<View> {
+        if view.parts.iter().any(|part| part.segment.is_none()) {
+            self.vouch(vfs)?;
+        }
         let mut next = self.manifest.clone();
         if !sown(Bug::FlushKeepsLsn) {
             next.lsn = view.lsn;
@@ -223,21 +253,11 @@ impl Writer {
         // On a full disk, what was written of the files must not stay in the way.
         let parts = written.inspect_err(|_| remove_unnamed(vfs, &next, &self.manifest))?;
         if next == self.manifest {
-            return Ok(View {
-                schema: view.schema.clone(),
-                lsn: view.lsn,
-                parts,
-                calibration: view.calibration.clone(),
-            });
+            return Ok(view.with(view.lsn, parts));
         }
         self.install(vfs, next)?;
         (self.log, self.frozen) = (None, None);
-        Ok(View {
-            schema: view.schema.clone(),
-            lsn: view.lsn,
-            parts,
-            calibration: view.calibration.clone(),
-        })
+        Ok(view.with(view.lsn, parts))
     }
 
     /// Installs a manifest whose files are durable, and removes those that only
@@ -285,7 +305,8 @@ impl Writer {
     /// Makes the open log durable if a segment of `next` keeps it.
     fn sync_kept(&mut self, next: &Manifest) -> Result<()> {
         let open = self.log.as_ref().filter(|log| !log.is_synced()).map(|log| log.entry(true));
-        let kept = open.is_some() && next.segments.iter().any(|segment| segment.log == open);
+        let named = |log| next.segments.iter().any(|segment| segment.kept.contains(&log));
+        let kept = open.is_some_and(named);
         if kept && !sown(Bug::KeptLogNotSynced) { self.sync_log() } else { Ok(()) }
     }
 
@@ -305,7 +326,8 @@ impl Writer {
     /// Records the log's length, so that damage to its end can be told from a
     /// torn write.
     pub(super) fn close(&mut self, vfs: &dyn Vfs) -> Result<()> {
-        let (None, Some(mut log)) = (&self.poisoned, self.log.take()) else { return Ok(()) };
+        self.healthy()?;
+        let Some(mut log) = self.log.take() else { return Ok(()) };
         log.sync()?;
         if sown(Bug::CloseDoesNotSeal) {
             return Ok(());
@@ -393,12 +415,12 @@ fn flush_runs(
     let owner = next.owner();
     let entry = write_parts(vfs, owner, &view.schema, number, &runs, logs, &|_| Ok(()))?;
     next.segments.pop();
-    next.segments.push(entry);
+    next.segments.push(entry.clone());
     Ok(Some(entry))
 }
 
 /// Writes the living rows of some parts, at least one, as one segment, which may keep
-/// one of `logs`: nothing is written to these any more, and they are durable before a
+/// some of `logs`: nothing is written to these any more, and they are durable before a
 /// manifest names the segment. `watch` is told of the first row and every thousandth; its
 /// error ends the writing.
 pub(super) fn write_parts(
@@ -465,7 +487,8 @@ pub(super) fn write_segment(
     let write = || {
         let entry = write_parts(vfs, owner, schema, number, parts, logs, watch)?;
         sync_names(vfs)?;
-        Ok((entry, Segment::open(vfs, &owner.collection, schema, &entry)?))
+        let segment = Segment::open(vfs, &owner.collection, schema, &entry)?;
+        Ok((entry, segment))
     };
     write().inspect_err(|_: &Error| drop(vfs.remove(&FileKind::Segment.name(number))))
 }

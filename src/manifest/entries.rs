@@ -2,15 +2,17 @@
 //! "Graph entry".
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
+use std::sync::Arc;
+
 use crate::codec::header::FileHeader;
 use crate::codec::{Fields, FormatError, Reader, layout, put};
 use crate::types::FileNumber;
 
-use super::MAX_LOG;
+use super::{MAX_KEPT, MAX_LOG};
 
 layout!(
     /// FORMAT.md, section "Segment entry".
-    segment_entry, 64, {
+    segment_entry, 48, {
     FILE: 0, 8;
     FILE_LEN: 8, 8;
     ROWS: 16, 4;
@@ -18,10 +20,8 @@ layout!(
     TOMBSTONES: 24, 8;
     DEAD: 32, 4;
     TOMBSTONES_CRC: 36, 4;
-    LOG: 40, 8;
-    LOG_LEN: 48, 8;
-    LOG_CRC: 56, 4;
-    RESERVED: 60, 4;
+    KEPT: 40, 4;
+    RESERVED: 44, 4;
 });
 
 layout!(
@@ -44,7 +44,7 @@ layout!(
 });
 
 /// A segment, and which of its rows are dead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SegmentEntry {
     pub(crate) number: FileNumber,
     pub(crate) len: u64,
@@ -53,8 +53,8 @@ pub(crate) struct SegmentEntry {
     /// to these very bytes.
     pub(crate) table_crc: u32,
     pub(crate) tombstones: Option<TombstonesEntry>,
-    /// The log that has its vectors, if its own file does not.
-    pub(crate) log: Option<LogEntry>,
+    /// The logs that have its vectors; none if its own file does.
+    pub(crate) kept: Arc<[LogEntry]>,
 }
 
 /// The file that says which rows of a segment are dead.
@@ -94,10 +94,11 @@ impl SegmentEntry {
     /// The entry of a file that is about to be written: it names the file, so
     /// that it can be removed if writing fails.
     pub(crate) fn planned(number: FileNumber) -> Self {
-        Self { number, len: 0, rows: 0, table_crc: 0, tombstones: None, log: None }
+        Self { number, len: 0, rows: 0, table_crc: 0, tombstones: None, kept: Arc::default() }
     }
 
-    pub(super) fn encode(&self) -> [u8; segment_entry::LEN] {
+    /// With the logs that it keeps behind it.
+    pub(super) fn encode(&self) -> Vec<u8> {
         use segment_entry as f;
         let mut out = [0; f::LEN];
         let none = TombstonesEntry { number: FileNumber(0), dead: 0, crc: 0 };
@@ -109,12 +110,8 @@ impl SegmentEntry {
         put(&mut out, f::TOMBSTONES, &tombstones.number.0.to_le_bytes());
         put(&mut out, f::DEAD, &tombstones.dead.to_le_bytes());
         put(&mut out, f::TOMBSTONES_CRC, &tombstones.crc.to_le_bytes());
-        let none = LogEntry { number: FileNumber(0), len: 0, crc: 0, sealed: true };
-        let log = self.log.unwrap_or(none);
-        put(&mut out, f::LOG, &log.number.0.to_le_bytes());
-        put(&mut out, f::LOG_LEN, &log.len.to_le_bytes());
-        put(&mut out, f::LOG_CRC, &log.crc.to_le_bytes());
-        out
+        put(&mut out, f::KEPT, &(self.kept.len() as u32).to_le_bytes());
+        out.into_iter().chain(encode_kept(&self.kept)).collect()
     }
 
     pub(super) fn decode(r: &mut Reader) -> Result<Self, FormatError> {
@@ -133,34 +130,39 @@ impl SegmentEntry {
         if !consistent {
             return Err(FormatError::new(at, "segment entry contradicts itself"));
         }
-        let log = LogEntry::kept(b.u64(f::LOG), b.u64(f::LOG_LEN), b.u32(f::LOG_CRC));
-        let log = log.map_err(|what| FormatError::new(at + f::LOG.start, what))?;
+        let kept = decode_kept(r, b.u32(f::KEPT))?;
         Ok(Self {
             number: FileNumber(b.u64(f::FILE)),
             len: b.u64(f::FILE_LEN),
             rows: b.u32(f::ROWS),
             table_crc: b.u32(f::TABLE_CRC),
             tombstones: some.then_some(tombstones),
-            log,
+            kept,
         })
     }
 }
 
-impl LogEntry {
-    /// The log that a segment keeps; number 0 stands for none.
-    ///
-    /// # Errors
-    /// What is wrong where the numbers contradict each other.
-    pub(crate) fn kept(number: u64, len: u64, crc: u32) -> Result<Option<Self>, &'static str> {
-        match number {
-            0 if len == 0 && crc == 0 => Ok(None),
-            1.. if (FileHeader::LEN as u64..=MAX_LOG).contains(&len) => {
-                Ok(Some(Self { number: FileNumber(number), len, crc, sealed: true }))
-            }
-            _ => Err("number, length and checksum of a kept log contradict each other"),
-        }
-    }
+/// The logs that a segment keeps, one after another.
+pub(crate) fn encode_kept(logs: &[LogEntry]) -> impl Iterator<Item = u8> {
+    logs.iter().flat_map(LogEntry::encode)
+}
 
+/// Reads `count` of them.
+pub(crate) fn decode_kept(r: &mut Reader, count: u32) -> Result<Arc<[LogEntry]>, FormatError> {
+    if count > MAX_KEPT {
+        let (most, count) = (u64::from(MAX_KEPT), u64::from(count));
+        return Err(FormatError::mismatch(r.at(), "logs that a segment keeps", most, count));
+    }
+    let one = |_| {
+        let at = r.at();
+        let log = LogEntry::decode(r)?;
+        let whole = log.sealed && log.number.0 > 0 && log.len <= MAX_LOG;
+        whole.then_some(log).ok_or_else(|| FormatError::new(at, "is no entry of a kept log"))
+    };
+    (0..count).map(one).collect()
+}
+
+impl LogEntry {
     pub(super) fn encode(&self) -> [u8; log_entry::LEN] {
         use log_entry as f;
         let mut out = [0; f::LEN];
@@ -188,7 +190,7 @@ impl GraphEntry {
     /// The file as one of a segment's form, which it has.
     pub(crate) fn as_segment(&self, rows: u32) -> SegmentEntry {
         let Self { number, len, table_crc, .. } = *self;
-        SegmentEntry { number, len, rows, table_crc, tombstones: None, log: None }
+        SegmentEntry { len, rows, table_crc, ..SegmentEntry::planned(number) }
     }
 
     pub(super) fn encode(&self) -> [u8; graph_entry::LEN] {

@@ -1,4 +1,5 @@
-//! Compares every byte of a segment file with what vouches for it.
+//! Compares every byte of a sealed file with what vouches for it: of a segment or a graph,
+//! which have the same form, or of a log that a segment keeps ([`LogCheck`]).
 //!
 //! The file is cut into spans that lie one after another and cover all of it:
 //! whole checksum blocks with the padding behind them, the header's page, the
@@ -14,7 +15,7 @@ use super::reader::{Parts, check_header, read_footer};
 use crate::codec::crc32;
 use crate::codec::header::{CollectionId, FileHeader, FileKind};
 use crate::error::{Error, Result};
-use crate::manifest::SegmentEntry;
+use crate::manifest::{LogEntry, SegmentEntry};
 use crate::schema::Schema;
 use crate::sync::Mutex;
 use crate::types::IdKind;
@@ -24,32 +25,35 @@ use crate::vfs::ReadFile;
 /// being read and being summed.
 pub(crate) const SPAN: usize = 256 << 10;
 
+/// A file to be compared.
+pub(crate) trait Check: Send + Sync {
+    /// Its spans, front to back.
+    fn spans(&self) -> Vec<Span>;
+
+    /// Reads a span into `buffer` and compares it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for the first byte or block that differs; [`Error::Io`] where there
+    /// is no RAM for the buffer.
+    fn read<'b>(&self, span: Span, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]>;
+}
+
 /// A segment file whose header, footer and region table are right, and agree
 /// with each other, the schema and the manifest.
-pub(crate) struct Check {
+pub(crate) struct RegionsCheck {
     parts: Parts,
     collection: CollectionId,
     entry: SegmentEntry,
     kind: FileKind,
     table_at: u64,
-    log: Option<LogCheck>,
 }
 
-/// The log that a segment keeps, which has one checksum.
-struct LogCheck {
-    file: Arc<dyn ReadFile>,
-    /// Of its spans, and how many were not read yet.
-    sums: Mutex<(Vec<Option<crc32fast::Hasher>>, usize)>,
-}
-
-/// A piece of the file, or of the log it keeps.
+/// A piece of a file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
-    /// Of the log.
-    pub(crate) logged: bool,
     /// Where it begins.
-    pub(crate) at: u64,
-    pub(crate) len: usize,
+    at: u64,
+    len: usize,
     /// Bytes at its beginning that are no padding.
     content: usize,
     /// Bytes a checksum covers; 0 where none does.
@@ -58,14 +62,11 @@ pub(crate) struct Span {
     first: usize,
 }
 
-impl Check {
-    /// `log` is the file of the log that the entry names.
-    ///
+impl RegionsCheck {
     /// # Errors
     /// [`Error::Corrupt`] where that is not so.
     pub(crate) fn new(
         file: Arc<dyn ReadFile>,
-        log: Option<Arc<dyn ReadFile>>,
         collection: &CollectionId,
         schema: &Schema,
         entry: &SegmentEntry,
@@ -73,17 +74,10 @@ impl Check {
         check_header(&*file, FileKind::Segment, collection, entry.number, entry.len)?;
         let footer = read_footer(&*file, entry)?;
         let parts = Parts::open(file, &footer)?;
-        parts.check_regions(schema, log.is_some())?;
+        parts.check_regions(schema, entry)?;
         check_lengths(&parts, schema, entry)?;
-        if let (Some(log), Some(named)) = (&log, entry.log) {
-            check_header(&**log, FileKind::Wal, collection, named.number, named.len)?;
-        }
-        let log = log.map(|file| {
-            let spans = file.len().div_ceil(SPAN as u64) as usize;
-            LogCheck { file, sums: Mutex::new((vec![None; spans], spans)) }
-        });
         let (kind, table_at) = (FileKind::Segment, footer.table_at);
-        Ok(Self { parts, collection: *collection, entry: *entry, kind, table_at, log })
+        Ok(Self { parts, collection: *collection, entry: entry.clone(), kind, table_at })
     }
 
     /// The same of a graph file, for rows of `dims` dimensions.
@@ -99,90 +93,7 @@ impl Check {
         let (parts, table_at) = graph::parts(file, collection, entry)?;
         graph::meta(&parts, entry.rows, dims)?;
         let kind = FileKind::Graph;
-        Ok(Self { parts, collection: *collection, entry: *entry, kind, table_at, log: None })
-    }
-
-    /// The spans of the file, front to back; then those of the log.
-    pub(crate) fn spans(&self) -> Vec<Span> {
-        let header = FileHeader::LEN;
-        let span =
-            Span { logged: false, at: 0, len: PAGE, content: header, block_len: 0, first: 0 };
-        let mut spans = vec![span];
-        for region in &self.parts.entries {
-            let block_len = region.kind.block_len() as usize;
-            let mut first = region.first_checksum as usize;
-            let mut done = 0;
-            while done < region.len {
-                let content = (region.len - done).min(SPAN as u64);
-                let (at, last) = (region.offset + done, done + content == region.len);
-                let padded = if last { content.next_multiple_of(PAGE as u64) } else { content };
-                let (len, content) = (padded as usize, content as usize);
-                spans.push(Span { at, len, content, block_len, first, ..span });
-                first += SPAN / block_len;
-                done += content as u64;
-            }
-        }
-        let len = (self.entry.len - self.table_at) as usize;
-        spans.push(Span { at: self.table_at, len, content: len, ..span });
-        let log_len = self.log.as_ref().map_or(0, |log| log.file.len());
-        for (first, at) in (0..log_len).step_by(SPAN).enumerate() {
-            let len = (log_len - at).min(SPAN as u64) as usize;
-            spans.push(Span { logged: true, at, len, content: len, first, ..span });
-        }
-        spans
-    }
-
-    /// Reads a span into `buffer` and compares it.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] for the first byte or block that differs; [`Error::Io`] where there
-    /// is no RAM for the buffer.
-    pub(crate) fn read<'b>(&self, span: Span, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
-        let more = span.len.saturating_sub(buffer.len());
-        let no_room = |e: TryReserveError| Error::io("allocate for", self.path(), e.into());
-        buffer.try_reserve_exact(more).map_err(no_room)?;
-        buffer.resize(buffer.len() + more, 0);
-        let bytes = &mut buffer[..span.len];
-        if let Some(log) = self.log.as_ref().filter(|_| span.logged) {
-            log.file.read_at(bytes, span.at)?;
-            self.check_log(log, span, bytes)?;
-            return Ok(&buffer[..span.len]);
-        }
-        self.parts.file.read_at(bytes, span.at)?;
-        let (content, padding) = bytes.split_at(span.content);
-        match span.block_len {
-            0 if span.at == 0 => {
-                let header = FileHeader::decode(content, self.kind, self.path())?;
-                header.expect(self.entry.number, &self.collection, self.path())?;
-                header.no_body(self.path())?;
-            }
-            0 => self.check_end(content)?,
-            block_len => self.check_blocks(span, content, block_len)?,
-        }
-        match padding.iter().position(|b| *b != 0) {
-            None => Ok(&buffer[..span.len]),
-            Some(at) => {
-                Err(self.corrupt(span.at + (span.content + at) as u64, "padding is not zero"))
-            }
-        }
-    }
-
-    /// Sums a span of the log; with the last of them, compares the sum of all.
-    fn check_log(&self, log: &LogCheck, span: Span, bytes: &[u8]) -> Result<()> {
-        let mut sum = crc32fast::Hasher::new();
-        sum.update(bytes);
-        let mut sums = log.sums.lock();
-        let (sums, left) = &mut *sums;
-        *left -= usize::from(sums[span.first].replace(sum).is_none());
-        if *left > 0 {
-            return Ok(());
-        }
-        let mut whole = crc32fast::Hasher::new();
-        sums.iter().flatten().for_each(|sum| whole.combine(sum));
-        if self.entry.log.is_some_and(|named| named.crc == whole.finalize()) {
-            return Ok(());
-        }
-        Err(Error::corrupt(log.file.path(), 0, "checksum of the log does not match"))
+        Ok(Self { parts, collection: *collection, entry: entry.clone(), kind, table_at })
     }
 
     fn check_blocks(&self, span: Span, content: &[u8], block_len: usize) -> Result<()> {
@@ -219,6 +130,113 @@ impl Check {
     }
 }
 
+impl Check for RegionsCheck {
+    fn spans(&self) -> Vec<Span> {
+        let span = Span { at: 0, len: PAGE, content: FileHeader::LEN, block_len: 0, first: 0 };
+        let mut spans = vec![span];
+        for region in &self.parts.entries {
+            let block_len = region.kind.block_len() as usize;
+            let mut first = region.first_checksum as usize;
+            let mut done = 0;
+            while done < region.len {
+                let content = (region.len - done).min(SPAN as u64);
+                let (at, last) = (region.offset + done, done + content == region.len);
+                let padded = if last { content.next_multiple_of(PAGE as u64) } else { content };
+                let (len, content) = (padded as usize, content as usize);
+                spans.push(Span { at, len, content, block_len, first });
+                first += SPAN / block_len;
+                done += content as u64;
+            }
+        }
+        let len = (self.entry.len - self.table_at) as usize;
+        spans.push(Span { at: self.table_at, len, content: len, ..span });
+        spans
+    }
+
+    fn read<'b>(&self, span: Span, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
+        let bytes = span.read(&*self.parts.file, buffer)?;
+        let (content, padding) = bytes.split_at(span.content);
+        match span.block_len {
+            0 if span.at == 0 => {
+                let header = FileHeader::decode(content, self.kind, self.path())?;
+                header.expect(self.entry.number, &self.collection, self.path())?;
+                header.no_body(self.path())?;
+            }
+            0 => self.check_end(content)?,
+            block_len => self.check_blocks(span, content, block_len)?,
+        }
+        match padding.iter().position(|b| *b != 0) {
+            None => Ok(bytes),
+            Some(at) => {
+                Err(self.corrupt(span.at + (span.content + at) as u64, "padding is not zero"))
+            }
+        }
+    }
+}
+
+impl Span {
+    /// Its bytes.
+    fn read<'b>(&self, file: &dyn ReadFile, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
+        let more = self.len.saturating_sub(buffer.len());
+        let no_room = |e: TryReserveError| Error::io("allocate for", file.path(), e.into());
+        buffer.try_reserve_exact(more).map_err(no_room)?;
+        buffer.resize(buffer.len() + more, 0);
+        file.read_at(&mut buffer[..self.len], self.at)?;
+        Ok(&buffer[..self.len])
+    }
+}
+
+/// A log that a segment keeps, which has one checksum.
+pub(crate) struct LogCheck {
+    file: Arc<dyn ReadFile>,
+    entry: LogEntry,
+    /// Of its spans, and how many were not read yet.
+    sums: Mutex<(Vec<Option<crc32fast::Hasher>>, usize)>,
+}
+
+impl LogCheck {
+    /// # Errors
+    /// [`Error::Corrupt`] where length or header are not those of the entry.
+    pub(crate) fn new(
+        file: Arc<dyn ReadFile>,
+        collection: &CollectionId,
+        entry: LogEntry,
+    ) -> Result<Self> {
+        check_header(&*file, FileKind::Wal, collection, entry.number, entry.len)?;
+        let spans = file.len().div_ceil(SPAN as u64) as usize;
+        Ok(Self { file, entry, sums: Mutex::new((vec![None; spans], spans)) })
+    }
+}
+
+impl Check for LogCheck {
+    fn spans(&self) -> Vec<Span> {
+        let span = |(first, at): (usize, u64)| {
+            let len = (self.entry.len - at).min(SPAN as u64) as usize;
+            Span { at, len, content: len, block_len: 0, first }
+        };
+        (0..self.entry.len).step_by(SPAN).enumerate().map(span).collect()
+    }
+
+    /// Sums the span; with the last of them, compares the sum of all.
+    fn read<'b>(&self, span: Span, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
+        let bytes = span.read(&*self.file, buffer)?;
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(bytes);
+        let mut sums = self.sums.lock();
+        let (sums, left) = &mut *sums;
+        *left -= usize::from(sums[span.first].replace(sum).is_none());
+        if *left > 0 {
+            return Ok(bytes);
+        }
+        let mut whole = crc32fast::Hasher::new();
+        sums.iter().flatten().for_each(|sum| whole.combine(sum));
+        if whole.finalize() == self.entry.crc {
+            return Ok(bytes);
+        }
+        Err(Error::corrupt(self.file.path(), 0, "checksum of the log does not match"))
+    }
+}
+
 /// Regions have the lengths that the schema and the number of rows give them.
 fn check_lengths(parts: &Parts, schema: &Schema, entry: &SegmentEntry) -> Result<()> {
     use RegionKind as K;
@@ -234,9 +252,9 @@ fn check_lengths(parts: &Parts, schema: &Schema, entry: &SegmentEntry) -> Result
     for field in 0..schema.fields().len() {
         parts.required(K::FieldIndex, field as u16, None)?;
     }
-    match entry.log {
-        None => parts.required(K::Vectors, 0, Some(count * schema.vector_bytes()))?,
-        Some(_) => parts.required(K::Places, 0, Some(count * PlaceEntry::LEN))?,
+    match entry.kept.len() {
+        0 => parts.required(K::Vectors, 0, Some(count * schema.vector_bytes()))?,
+        _ => parts.required(K::Places, 0, Some(count * PlaceEntry::LEN))?,
     };
     parts.payload(entry.rows).map(drop)
 }

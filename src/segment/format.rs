@@ -2,8 +2,6 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
 use crate::codec::{Fields, FormatError, Reader, crc32, layout, put};
-use crate::manifest::{LogEntry, SegmentEntry};
-use crate::types::FileNumber;
 
 /// Regions begin at multiples of this: a page.
 pub(crate) const PAGE: usize = 4096;
@@ -26,9 +24,10 @@ layout!(
 
 layout!(
     /// FORMAT.md, section "Places".
-    place_entry, 12, {
+    place_entry, 16, {
     OFFSET: 0, 8;
-    VECTOR_CRC: 8, 4;
+    LOG: 8, 4;
+    VECTOR_CRC: 12, 4;
 });
 
 layout!(
@@ -40,10 +39,8 @@ layout!(
     CHECKSUMS: 20, 4;
     ROWS: 24, 4;
     TABLE_CRC: 28, 4;
-    LOG: 32, 8;
-    LOG_LEN: 40, 8;
-    LOG_CRC: 48, 4;
-    RESERVED: 52, 4;
+    KEPT: 32, 4;
+    RESERVED: 36, 20;
     FOOTER_CRC: 56, 4;
     MAGIC: 60, 4;
 });
@@ -71,6 +68,7 @@ pub(crate) enum RegionKind {
     GraphFactors,
     GraphLinks,
     Places,
+    Logs,
     /// A kind that only later versions know.
     Later {
         /// Its number on disk.
@@ -82,7 +80,7 @@ pub(crate) enum RegionKind {
 
 impl RegionKind {
     /// In the order of their numbers, from 1.
-    const KNOWN: [Self; 14] = [
+    const KNOWN: [Self; 15] = [
         Self::Ids,
         Self::IdOrder,
         Self::Norms,
@@ -97,6 +95,7 @@ impl RegionKind {
         Self::GraphFactors,
         Self::GraphLinks,
         Self::Places,
+        Self::Logs,
     ];
 
     /// What it holds, in the words of `info`.
@@ -104,7 +103,7 @@ impl RegionKind {
         match self {
             Self::Ids | Self::IdOrder => "ids",
             Self::Norms | Self::Codes | Self::Factors => "stage codes",
-            Self::Vectors | Self::Places => "full vectors",
+            Self::Vectors | Self::Places | Self::Logs => "full vectors",
             Self::Payload | Self::PayloadIndex => "payloads",
             Self::FieldIndex => "field indexes",
             Self::GraphMeta | Self::GraphCodes | Self::GraphFactors | Self::GraphLinks => "graphs",
@@ -200,14 +199,16 @@ pub(crate) struct Footer {
     pub(crate) checksums: u32,
     pub(crate) rows: u32,
     pub(crate) table_crc: u32,
-    /// The log that has the vectors, if they are not in a region.
-    pub(crate) log: Option<LogEntry>,
+    /// How many logs have the vectors, if they are not in a region.
+    pub(crate) kept: u32,
 }
 
 /// Where a log has the vector of a row, and the vector's checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PlaceEntry {
     pub(crate) offset: u64,
+    /// Which of the logs that the segment keeps.
+    pub(crate) log: u32,
     pub(crate) crc: u32,
 }
 
@@ -217,14 +218,15 @@ impl PlaceEntry {
     pub(crate) fn encode(self) -> [u8; Self::LEN] {
         let mut out = [0; Self::LEN];
         put(&mut out, place_entry::OFFSET, &self.offset.to_le_bytes());
+        put(&mut out, place_entry::LOG, &self.log.to_le_bytes());
         put(&mut out, place_entry::VECTOR_CRC, &self.crc.to_le_bytes());
         out
     }
 
     /// Of [`Self::LEN`] bytes.
     pub(crate) fn decode(bytes: &[u8]) -> Self {
-        let (offset, crc) = (bytes.u64(place_entry::OFFSET), bytes.u32(place_entry::VECTOR_CRC));
-        Self { offset, crc }
+        let (offset, log) = (bytes.u64(place_entry::OFFSET), bytes.u32(place_entry::LOG));
+        Self { offset, log, crc: bytes.u32(place_entry::VECTOR_CRC) }
     }
 }
 
@@ -240,11 +242,7 @@ impl Footer {
         put(&mut out, f::CHECKSUMS, &self.checksums.to_le_bytes());
         put(&mut out, f::ROWS, &self.rows.to_le_bytes());
         put(&mut out, f::TABLE_CRC, &self.table_crc.to_le_bytes());
-        if let Some(log) = self.log {
-            put(&mut out, f::LOG, &log.number.0.to_le_bytes());
-            put(&mut out, f::LOG_LEN, &log.len.to_le_bytes());
-            put(&mut out, f::LOG_CRC, &log.crc.to_le_bytes());
-        }
+        put(&mut out, f::KEPT, &self.kept.to_le_bytes());
         let crc = crc32(out.field(0..f::FOOTER_CRC.start));
         put(&mut out, f::FOOTER_CRC, &crc.to_le_bytes());
         put(&mut out, f::MAGIC, MAGIC);
@@ -264,8 +262,6 @@ impl Footer {
         if bytes.field(f::RESERVED).iter().any(|b| *b != 0) {
             return fail(f::RESERVED, "reserved bytes are not zero");
         }
-        let log = LogEntry::kept(bytes.u64(f::LOG), bytes.u64(f::LOG_LEN), bytes.u32(f::LOG_CRC));
-        let log = log.map_err(|what| FormatError::new(f::LOG.start, what))?;
         Ok(Self {
             table_at: bytes.u64(f::TABLE_AT),
             file_len: bytes.u64(f::FILE_LEN),
@@ -273,14 +269,8 @@ impl Footer {
             checksums: bytes.u32(f::CHECKSUMS),
             rows: bytes.u32(f::ROWS),
             table_crc: bytes.u32(f::TABLE_CRC),
-            log,
+            kept: bytes.u32(f::KEPT),
         })
-    }
-
-    /// The manifest's entry of a segment without dead rows that ends so.
-    pub(crate) fn entry(&self, number: FileNumber) -> SegmentEntry {
-        let Self { file_len: len, rows, table_crc, log, .. } = *self;
-        SegmentEntry { number, len, rows, table_crc, tombstones: None, log }
     }
 
     /// Bytes of region table and checksums together; `None` if it overflows.
@@ -351,7 +341,7 @@ mod tests {
             checksums: 7,
             rows: 1,
             table_crc: 2,
-            log: None,
+            kept: 3,
         };
         (regions, (0..7).collect(), footer)
     }
@@ -410,7 +400,7 @@ mod tests {
             assert_eq!((decoded.kind.number(), decoded.blocks()), (number, 1));
             decoded.kind.is_readable()
         };
-        assert!(!later(0) && !later(15) && !later(0x7fff) && later(0x8000) && later(0x800f));
+        assert!(!later(0) && !later(16) && !later(0x7fff) && later(0x8000) && later(0x800f));
         let odd = |b: &mut [u8]| {
             kind(0x8000)(b);
             block(1000)(b);
@@ -424,8 +414,7 @@ mod tests {
 
     #[test]
     fn a_footer_that_was_changed_is_refused() {
-        let log = LogEntry { number: FileNumber(3), len: 64, crc: 4, sealed: true };
-        let footer = Footer { log: Some(log), ..table().2 };
+        let footer = table().2;
         let good = footer.encode();
         assert_eq!(Footer::decode(&good), Ok(footer));
         for bit in 0..good.len() * 8 {
@@ -443,7 +432,5 @@ mod tests {
         };
         assert!(sealed(|_| {}));
         assert!(!sealed(|b| b[segment_footer::RESERVED.start] = 1), "reserved");
-        assert!(!sealed(|b| b[segment_footer::LOG_LEN.start] = 63), "a log without a header");
-        assert!(!sealed(|b| b[segment_footer::LOG.start] = 0), "the length of no log");
     }
 }

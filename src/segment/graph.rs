@@ -35,7 +35,7 @@ pub(crate) fn write(
     out.region(K::GraphFactors, 0, &f32_bytes(&built.factors))?;
     out.region(K::GraphCodes, 0, &built.codes)?;
     out.region(K::GraphLinks, 0, &links)?;
-    let (len, table_crc) = out.finish(built.factors.len() as u32, None)?;
+    let (len, table_crc) = out.finish(built.factors.len() as u32, 0)?;
     Ok(GraphEntry { number, len, segment, table_crc })
 }
 

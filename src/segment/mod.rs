@@ -1,7 +1,7 @@
 //! Segments: immutable files of rows. FORMAT.md, section "Segment".
 //!
 //! ```text
-//!   header | vectors, or their places in a log | ids | id order | norms
+//!   header | vectors, or logs and places in them | ids | id order | norms
 //!          | codes, factors (each stage) | payload | payload index | index of each field
 //!          | region table | checksums | footer
 //! ```

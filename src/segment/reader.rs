@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use super::format::{Footer, PAGE, PlaceEntry, RegionEntry, RegionKind, decode_table};
 use super::ids;
-use super::region::{Checksums, Region};
+use super::region::{Checksums, Region, Seen};
 use super::resident::{Codes, Norms, ResidentColumn};
-use super::vectors::{self, Vectors};
+use super::vectors::{KeptLog, Vectors};
 use crate::codec::header::{CollectionId, FORMAT_MAJOR, FORMAT_MINOR, FileHeader, FileKind};
 use crate::codec::{FormatError, Reader, crc32};
 use crate::encoding::{StageCode, StageView};
 use crate::error::{Error, Result};
 use crate::index::Index;
-use crate::manifest::SegmentEntry;
+use crate::manifest::{SegmentEntry, encode_kept};
 use crate::payload::block::{self, BlockEntry};
-use crate::rows::{Budget, Column, Mapped, Rows};
+use crate::rows::{Budget, Column, LogPlace, Mapped, Rows};
 use crate::schema::{Field, Schema};
 use crate::types::{FileNumber, IdKind, Ordinal, RowId};
 use crate::vfs::map::Bytes;
@@ -44,6 +44,8 @@ pub(super) struct PayloadRegion {
     blocks: Region,
     index: Vec<BlockEntry>,
     rows: u32,
+    /// Blocks that were found to be valid archives.
+    valid: Seen,
 }
 
 impl Segment {
@@ -59,8 +61,10 @@ impl Segment {
         check_header(&*file, FileKind::Segment, collection, entry.number, entry.len)?;
         let footer = read_footer(&*file, entry)?;
         let parts = Parts::open(file, &footer)?;
-        let log = entry.log.map(|log| vectors::open_log(vfs, collection, &log)).transpose()?;
-        parts.build(schema, entry.rows, log.as_deref())
+        parts.check_regions(schema, entry)?;
+        let logs = entry.kept.iter().map(|log| KeptLog::open(vfs, collection, log));
+        let logs = logs.collect::<Result<_>>()?;
+        parts.build(schema, entry.rows, logs)
     }
 
     fn resident(&self, column: Column) -> &dyn ResidentColumn {
@@ -70,6 +74,9 @@ impl Segment {
         }
     }
 }
+
+/// The first regions of a segment whose vectors are in logs.
+const LOGGED: [RegionKind; 2] = [RegionKind::Logs, RegionKind::Places];
 
 /// Length and header of a file.
 pub(super) fn check_header(
@@ -101,7 +108,8 @@ pub(super) fn read_footer(file: &dyn ReadFile, entry: &SegmentEntry) -> Result<F
     let agrees = footer.file_len == file.len()
         && table_end == Some(at)
         && footer.table_at >= PAGE as u64
-        && (footer.rows, footer.table_crc, footer.log) == (entry.rows, entry.table_crc, entry.log);
+        && (footer.rows, footer.table_crc) == (entry.rows, entry.table_crc)
+        && footer.kept as usize == entry.kept.len();
     if !agrees {
         return Err(Error::corrupt(file.path(), at, "footer and manifest contradict each other"));
     }
@@ -148,8 +156,8 @@ impl Parts {
         Ok(Self { file, bytes, entries, checksums, checksums_at })
     }
 
-    fn build(self, schema: &Schema, rows: u32, log: Option<&dyn ReadFile>) -> Result<Segment> {
-        self.check_regions(schema, log.is_some())?;
+    /// The segment of regions that were checked.
+    fn build(self, schema: &Schema, rows: u32, logs: Vec<KeptLog>) -> Result<Segment> {
         let count = rows as usize;
         let expect = |kind, len: usize| self.mapped(kind, Some(len));
         let ids = match schema.ids() {
@@ -161,7 +169,7 @@ impl Parts {
         Ok(Segment {
             ids,
             id_order: expect(RegionKind::IdOrder, count * 4)?,
-            vectors: self.vectors(schema, rows, log)?,
+            vectors: self.vectors(schema, rows, logs)?,
             payload: self.payload(rows)?,
             indexes: self.indexes(schema)?,
             fields: schema.shared_fields(),
@@ -176,8 +184,9 @@ impl Parts {
     }
 
     /// The regions are those of the schema, each once, in their order, but for
-    /// those of later versions that can be done without.
-    pub(super) fn check_regions(&self, schema: &Schema, logged: bool) -> Result<()> {
+    /// those of later versions that can be done without; and the logs that the segment
+    /// keeps are those of its entry.
+    pub(super) fn check_regions(&self, schema: &Schema, entry: &SegmentEntry) -> Result<()> {
         use RegionKind as K;
         if let Some(unknown) = self.entries.iter().find(|e| !e.kind.is_readable()) {
             return Err(Error::UnsupportedFormat {
@@ -188,9 +197,9 @@ impl Parts {
         }
         let of_stage = |stage: u16| [(K::Codes, stage), (K::Factors, stage)];
         let stages = (0..schema.stages().len() as u16).flat_map(of_stage);
-        let vectors = if logged { K::Places } else { K::Vectors };
-        let before = [(vectors, 0), (K::Ids, 0), (K::IdOrder, 0), (K::Norms, 0)];
-        let must: Vec<_> = before.into_iter().chain(stages).collect();
+        let vectors: &[_] = if entry.kept.is_empty() { &[K::Vectors] } else { &LOGGED };
+        let before = vectors.iter().chain(&[K::Ids, K::IdOrder, K::Norms]);
+        let must: Vec<_> = before.map(|kind| (*kind, 0)).chain(stages).collect();
         let may = [(K::Payload, 0), (K::PayloadIndex, 0)];
         let fields = (0..schema.fields().len() as u16).map(|field| (K::FieldIndex, field));
         let fields: Vec<_> = fields.collect();
@@ -198,7 +207,7 @@ impl Parts {
         let found: Vec<_> = known.map(|e| (e.kind, e.stage)).collect();
         let rest = found.strip_prefix(must.as_slice());
         match rest.map(|rest| rest.strip_prefix(&may).unwrap_or(rest)) {
-            Some(rest) if rest == fields => Ok(()),
+            Some(rest) if rest == fields => self.check_logs(entry),
             _ => {
                 let what = format!("regions are {found:?}, expected {must:?}, then {fields:?}");
                 Err(Error::corrupt(self.file.path(), 0, what))
@@ -206,23 +215,30 @@ impl Parts {
         }
     }
 
+    fn check_logs(&self, entry: &SegmentEntry) -> Result<()> {
+        if entry.kept.is_empty() {
+            return Ok(());
+        }
+        let region = self.mapped(RegionKind::Logs, None)?;
+        if region.get(0, region.len())?.iter().copied().eq(encode_kept(&entry.kept)) {
+            return Ok(());
+        }
+        Err(region.corrupt("names other logs than the manifest".to_owned()))
+    }
+
     fn indexes(&self, schema: &Schema) -> Result<Vec<Region>> {
         let index = |field| self.required(RegionKind::FieldIndex, field, None);
         (0..schema.fields().len() as u16).map(|field| Ok(self.region(index(field)?))).collect()
     }
 
-    fn vectors(&self, schema: &Schema, rows: u32, log: Option<&dyn ReadFile>) -> Result<Vectors> {
+    fn vectors(&self, schema: &Schema, rows: u32, logs: Vec<KeptLog>) -> Result<Vectors> {
         let (count, width) = (rows as usize, schema.vector_bytes());
-        match log {
-            None => {
-                let region = self.mapped(RegionKind::Vectors, Some(count * width))?;
-                Ok(Vectors::in_region(region, width))
-            }
-            Some(log) => {
-                let places = self.mapped(RegionKind::Places, Some(count * PlaceEntry::LEN))?;
-                Vectors::in_log(places, log, rows, width)
-            }
+        if logs.is_empty() {
+            let region = self.mapped(RegionKind::Vectors, Some(count * width))?;
+            return Ok(Vectors::in_region(region, width));
         }
+        let places = self.mapped(RegionKind::Places, Some(count * PlaceEntry::LEN))?;
+        Ok(Vectors::in_logs(places, logs, rows, width))
     }
 
     fn entry(&self, kind: RegionKind, stage: u16) -> Option<&RegionEntry> {
@@ -275,7 +291,8 @@ impl Parts {
         let blocks = self.mapped(RegionKind::Payload, None)?;
         let index = block::decode_index(index.get(0, index.len())?, rows, blocks.len() as u64)
             .map_err(|e: FormatError| e.in_file(self.file.path(), index.offset()))?;
-        Ok(Some(PayloadRegion { blocks, index, rows }))
+        let valid = Seen::none_of(index.len());
+        Ok(Some(PayloadRegion { blocks, index, rows, valid }))
     }
 }
 
@@ -283,12 +300,17 @@ impl PayloadRegion {
     fn text(&self, row: Ordinal, file: &Path) -> Result<String> {
         let missing = || Error::corrupt(file, 0, format!("payload of row {} is missing", row.0));
         let next = self.index.partition_point(|e| e.first_row <= row.0);
-        let entry = next.checked_sub(1).map(|at| self.index[at]).ok_or_else(missing)?;
+        let number = next.checked_sub(1).ok_or_else(missing)?;
+        let entry = self.index[number];
         let end = self.index.get(next).map_or(self.rows, |e| e.first_row);
         let offset = usize::try_from(entry.offset).unwrap_or(usize::MAX);
         let bytes = self.blocks.get(offset, entry.len as usize)?;
         let (rows, row) = (end - entry.first_row, row.0 - entry.first_row);
-        let text = block::text(bytes, rows as usize, row as usize);
+        let text = if self.valid.has(number) {
+            block::text_of_valid(bytes, row as usize)
+        } else {
+            block::text(bytes, rows as usize, row as usize).inspect(|_| self.valid.note(number))
+        };
         text.map(str::to_owned).map_err(|e| e.in_file(file, self.blocks.offset() + entry.offset))
     }
 }
@@ -349,12 +371,16 @@ impl Rows for Segment {
     }
 
     fn disk_bytes(&self) -> Vec<(&'static str, u64)> {
-        let log = self.vectors.log().map(|log| (RegionKind::Vectors.name(), log.len() as u64));
-        self.entries.iter().map(|entry| (entry.kind.name(), entry.len)).chain(log).collect()
+        let logs = self.vectors.logs().map(|log| (RegionKind::Vectors.name(), log.len() as u64));
+        self.entries.iter().map(|entry| (entry.kind.name(), entry.len)).chain(logs).collect()
     }
 
     fn mapped(&self) -> Option<Mapped<'_>> {
-        Some(Mapped { file: &self.bytes, log: self.vectors.log() })
+        Some(Mapped { file: &self.bytes, logs: self.vectors.logs().collect() })
+    }
+
+    fn logged(&self, row: Ordinal) -> Option<LogPlace> {
+        self.vectors.place(row)
     }
 
     fn ram_bytes(&self) -> usize {

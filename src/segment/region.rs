@@ -95,7 +95,7 @@ impl Region {
     pub(crate) fn get(&self, at: usize, len: usize) -> Result<&[u8]> {
         let Some(end) = at.checked_add(len).filter(|end| *end <= self.len) else {
             let what = format!("bytes {at} + {len} lie outside a region of {} bytes", self.len);
-            return Err(Error::corrupt(&self.file, self.offset as u64, what));
+            return Err(self.corrupt(what));
         };
         if len > 0 {
             for block in at / self.block_len..=(end - 1) / self.block_len {
@@ -103,6 +103,11 @@ impl Region {
             }
         }
         Ok(&self.bytes[self.offset + at..self.offset + end])
+    }
+
+    /// The error that what the region says makes no sense.
+    pub(super) fn corrupt(&self, what: String) -> Error {
+        Error::corrupt(&self.file, self.offset as u64, what)
     }
 
     fn check(&self, block: usize) -> Result<()> {

@@ -77,7 +77,7 @@ impl Norms {
     /// `region` has 4 bytes for each row.
     pub(super) fn new(region: Region) -> Result<Self> {
         let norms = Self(Resident::new(vec![region]));
-        hold_if_foreign(&norms)?;
+        hold_if_foreign(&norms, &norms.0.regions[0])?;
         Ok(norms)
     }
 
@@ -90,7 +90,7 @@ impl Codes {
     /// The regions have the lengths that go with the code and the rows.
     pub(super) fn new(code: StageCode, blocks: Region, factors: Region) -> Result<Self> {
         let codes = Self { code, column: Resident::new(vec![blocks, factors]) };
-        hold_if_foreign(&codes)?;
+        hold_if_foreign(&codes, &codes.column.regions[1])?;
         Ok(codes)
     }
 
@@ -146,12 +146,15 @@ impl ResidentColumn for Codes {
     }
 }
 
-/// Files are little-endian: elsewhere numbers cannot be used as they are mapped.
-fn hold_if_foreign(column: &dyn ResidentColumn) -> Result<()> {
-    if cfg!(target_endian = "big") { column.hold(&Budget::new(u64::MAX)) } else { Ok(()) }
+/// Files are little-endian, and one that was read instead of mapped may begin anywhere in memory:
+/// then numbers cannot be used where they are.
+fn hold_if_foreign(column: &dyn ResidentColumn, numbers: &Region) -> Result<()> {
+    let aligned = bytemuck::try_cast_slice::<u8, f32>(numbers.raw()).is_ok();
+    let usable = cfg!(target_endian = "little") && aligned;
+    if usable { Ok(()) } else { column.hold(&Budget::new(u64::MAX)) }
 }
 
-/// A region of numbers as it is mapped. Regions begin at pages, so it is aligned.
+/// A region of numbers where it is: see [`hold_if_foreign`].
 fn floats(region: &Region) -> &[f32] {
     bytemuck::cast_slice(region.raw())
 }

@@ -3,19 +3,21 @@
 //! Ids, vectors and payloads are the rows; all else follows from them. A row is
 //! read if the blocks it lies in match their checksums, whatever else is damaged.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::format::{Footer, PAGE, PlaceEntry, RegionEntry, RegionKind, decode_table};
 use super::ids;
 use super::region::{Checksums, Region};
-use super::vectors::Vectors;
-use crate::codec::{Reader, crc32};
+use super::vectors::{KeptLog, Vectors};
+use crate::codec::Reader;
 use crate::error::{Error, Result};
-use crate::manifest::SegmentEntry;
+use crate::manifest::{SegmentEntry, decode_kept};
 use crate::payload::block::{self, BlockEntry};
+use crate::rows::LogPlace;
 use crate::schema::Schema;
-use crate::types::{IdKind, Ordinal, RowId};
-use crate::vfs::ReadFile;
+use crate::types::{FileNumber, IdKind, Ordinal, RowId};
+use crate::vfs::map::Bytes;
+use crate::vfs::{ReadFile, Vfs};
 
 /// Most regions that a footer is looked for with.
 const MOST_REGIONS: usize = 256;
@@ -39,14 +41,14 @@ struct Payloads {
 }
 
 impl Salvage {
-    /// Finds the regions of rows; `log` is the one that the entry names, if it is there.
+    /// Finds the regions of rows.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where the region table is lost: without it nothing
     /// tells a damaged block from an intact one.
     pub(crate) fn open(
+        vfs: &dyn Vfs,
         file: &dyn ReadFile,
-        log: Option<&dyn ReadFile>,
         schema: &Schema,
         entry: &SegmentEntry,
     ) -> Result<Self> {
@@ -67,16 +69,17 @@ impl Salvage {
         let (rows, width) = (entry.rows as usize, schema.vector_bytes());
         let id_bytes = (schema.ids() == IdKind::U64).then_some(rows * 8);
         let ids = region(RegionKind::Ids, id_bytes);
-        let places = region(RegionKind::Places, Some(rows * PlaceEntry::LEN));
-        let vectors = match (region(RegionKind::Vectors, Some(rows * width)), places, log) {
-            (Some(region), ..) => Some(Vectors::in_region(region, width)),
-            (None, Some(places), Some(log)) => {
-                Some(Vectors::in_log(places, log, entry.rows, width)?)
-            }
-            _ => None,
+        let vectors = if entry.kept.is_empty() {
+            let region = region(RegionKind::Vectors, Some(rows * width));
+            region.map(|region| Vectors::in_region(region, width))
+        } else {
+            let logs = entry.kept.iter().map(|log| KeptLog::open_damaged(vfs, log.number));
+            let logs = logs.collect::<Result<_>>()?;
+            let places = region(RegionKind::Places, Some(rows * PlaceEntry::LEN));
+            places.map(|places| Vectors::in_logs(places, logs, entry.rows, width))
         };
         let (Some(ids), Some(vectors)) = (ids, vectors) else {
-            return Err(wrong("its regions are not those of the schema, or its log is missing"));
+            return Err(wrong("its regions are not those of the schema"));
         };
         let blocks = region(RegionKind::Payload, None);
         let payload = blocks.zip(region(RegionKind::PayloadIndex, None));
@@ -104,6 +107,11 @@ impl Salvage {
         self.vectors.get(row)
     }
 
+    /// Where a log has it, if one has and that can be read.
+    pub(crate) fn place(&self, row: Ordinal) -> Option<LogPlace> {
+        self.vectors.place(row)
+    }
+
     /// The text of a row's payload.
     pub(crate) fn payload(&self, row: Ordinal) -> Result<String> {
         let Some(Payloads { blocks, entries, count }) = &self.payload else {
@@ -126,6 +134,26 @@ impl Salvage {
     }
 }
 
+/// The manifest's entry of a segment without dead rows, by the segment's own word; `None` where
+/// that cannot be read.
+pub(crate) fn own_entry(number: FileNumber, path: &Path, file: &Bytes) -> Option<SegmentEntry> {
+    let footer = Footer::decode(file.last_chunk::<{ Footer::LEN }>()?).ok()?;
+    let (rows, table_crc) = (footer.rows, footer.table_crc);
+    let mut entry =
+        SegmentEntry { len: file.len() as u64, rows, table_crc, ..SegmentEntry::planned(number) };
+    if footer.kept > 0 {
+        let start = usize::try_from(footer.table_at).ok()?;
+        let table = file.get(start..file.len() - Footer::LEN)?;
+        let (regions, checksums) = decode_table(table, &footer).ok()?;
+        let logs = regions.iter().find(|region| region.kind == RegionKind::Logs)?;
+        let logs = Region::new(path, file.clone(), Checksums::Kept(checksums.into()), logs);
+        let mut r = Reader::new(logs.get(0, logs.len()).ok()?);
+        entry.kept = decode_kept(&mut r, footer.kept).ok()?;
+        r.finish().ok()?;
+    }
+    Some(entry)
+}
+
 /// The entries whose blocks are intact, in ascending order of rows.
 fn intact_entries(index: &Region, count: usize) -> Vec<(usize, BlockEntry)> {
     let entry = |at: usize| {
@@ -136,6 +164,20 @@ fn intact_entries(index: &Region, count: usize) -> Vec<(usize, BlockEntry)> {
     let mut last = None;
     entries.retain(|(_, e)| last.replace(e.first_row).is_none_or(|before| before < e.first_row));
     entries
+}
+
+/// Where the last bytes begin that have this checksum: at a page behind the first.
+fn suffix_of(file: &[u8], crc: u32) -> Option<usize> {
+    let mut suffix = crc32fast::Hasher::new();
+    let pages = file.chunks(PAGE).enumerate().skip(1).rev();
+    let mut starts = pages.map(|(page, bytes)| {
+        let mut longer = crc32fast::Hasher::new();
+        longer.update(bytes);
+        longer.combine(&suffix);
+        suffix = longer;
+        (page * PAGE, suffix.clone().finalize())
+    });
+    starts.find(|(_, found)| *found == crc).map(|(start, _)| start)
 }
 
 /// Regions and checksums. Where the footer is damaged the table is found by the
@@ -152,8 +194,7 @@ fn table(file: &[u8], entry: &SegmentEntry) -> Option<(Vec<RegionEntry>, Vec<u32
             return decode_table(table, &footer).ok();
         }
     }
-    let starts = (PAGE..end).step_by(PAGE).rev();
-    let start = starts.into_iter().find(|start| crc32(&file[*start..end]) == entry.table_crc)?;
+    let start = suffix_of(&file[..end], entry.table_crc)?;
     let table = &file[start..end];
     (1..=MOST_REGIONS).find_map(|regions| {
         let footer = Footer {
@@ -163,7 +204,7 @@ fn table(file: &[u8], entry: &SegmentEntry) -> Option<(Vec<RegionEntry>, Vec<u32
             checksums: (table.len().checked_sub(regions * 32)? / 4) as u32,
             rows: entry.rows,
             table_crc: entry.table_crc,
-            log: entry.log,
+            kept: entry.kept.len() as u32,
         };
         decode_table(table, &footer).ok()
     })

@@ -1,8 +1,7 @@
 //! The full vectors of a segment: in a region of its file, or where commits have put them,
-//! in a log that the segment keeps. Then the file has their places in it.
+//! in logs that the segment keeps. Then the file has their places in these.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::format::PlaceEntry;
 use super::reader::check_header;
@@ -11,8 +10,9 @@ use crate::codec::crc32;
 use crate::codec::header::{CollectionId, FileKind};
 use crate::error::{Error, Result};
 use crate::manifest::LogEntry;
+use crate::rows::LogPlace;
 use crate::sown::{Bug, sown};
-use crate::types::Ordinal;
+use crate::types::{FileNumber, Ordinal};
 use crate::vfs::map::Bytes;
 use crate::vfs::{ReadFile, Vfs, open_named};
 
@@ -24,7 +24,40 @@ pub(super) struct Vectors {
 
 enum Source {
     Region(Region),
-    Log(Logged),
+    Logs(Logged),
+}
+
+/// A log that a segment keeps.
+pub(super) struct KeptLog {
+    number: FileNumber,
+    /// For messages.
+    file: PathBuf,
+    bytes: Bytes,
+}
+
+impl KeptLog {
+    /// Opens the log of an entry.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where it is not there, or has another length or header than it should.
+    pub(super) fn open(vfs: &dyn Vfs, collection: &CollectionId, entry: &LogEntry) -> Result<Self> {
+        let log = open_named(vfs, &FileKind::Wal.name(entry.number))?;
+        check_header(&*log, FileKind::Wal, collection, entry.number, entry.len)?;
+        Self::map(&*log, entry.number)
+    }
+
+    /// As [`Self::open`], whatever the file is; without bytes if there is none.
+    pub(super) fn open_damaged(vfs: &dyn Vfs, number: FileNumber) -> Result<Self> {
+        let name = FileKind::Wal.name(number);
+        let none = || Self { number, file: vfs.path(&name), bytes: Bytes::none() };
+        vfs.open(&name)?.map_or_else(|| Ok(none()), |log| Self::map(&*log, number))
+    }
+
+    fn map(log: &dyn ReadFile, number: FileNumber) -> Result<Self> {
+        let bytes = log.map()?;
+        bytes.random_access();
+        Ok(Self { number, file: log.path().to_owned(), bytes })
+    }
 }
 
 impl Vectors {
@@ -32,27 +65,19 @@ impl Vectors {
         Self { width, source: Source::Region(region) }
     }
 
-    /// Those of `rows` rows, at `places` of a log.
-    pub(super) fn in_log(
-        places: Region,
-        log: &dyn ReadFile,
-        rows: u32,
-        width: usize,
-    ) -> Result<Self> {
-        let bytes = log.map()?;
-        bytes.random_access();
-        // Few bytes, without which none of the log can be asked for ahead.
+    /// Those of `rows` rows, at `places` of logs.
+    pub(super) fn in_logs(places: Region, logs: Vec<KeptLog>, rows: u32, width: usize) -> Self {
+        // Few bytes, without which none of the logs can be asked for ahead.
         places.will_need(0, places.len());
         let seen = Seen::none_of(rows as usize);
-        let logged = Logged { places, file: log.path().to_owned(), bytes, seen };
-        Ok(Self { width, source: Source::Log(logged) })
+        Self { width, source: Source::Logs(Logged { places, logs, seen }) }
     }
 
     /// The vector of a row, compared with its checksum when it is first read in this open.
     pub(super) fn get(&self, row: Ordinal) -> Result<&[u8]> {
         match &self.source {
             Source::Region(region) => region.get(row.index() * self.width, self.width),
-            Source::Log(logged) => logged.get(row.index(), self.width),
+            Source::Logs(logged) => logged.get(row.index(), self.width),
         }
     }
 
@@ -60,41 +85,50 @@ impl Vectors {
     pub(super) fn will_need(&self, row: Ordinal) {
         match &self.source {
             Source::Region(region) => region.will_need(row.index() * self.width, self.width),
-            Source::Log(logged) => logged.will_need(row.index(), self.width),
+            Source::Logs(logged) => logged.will_need(row.index(), self.width),
         }
     }
 
-    /// The log that has them.
-    pub(super) fn log(&self) -> Option<&Bytes> {
-        match &self.source {
-            Source::Region(_) => None,
-            Source::Log(logged) => Some(&logged.bytes),
-        }
+    /// Where a log has the vector of a row; `None` if none has, or the place cannot be read.
+    pub(super) fn place(&self, row: Ordinal) -> Option<LogPlace> {
+        let Source::Logs(logged) = &self.source else { return None };
+        let (log, place) = logged.place(row.index()).ok()?;
+        Some(LogPlace { log: log.number, at: place.offset })
+    }
+
+    /// The logs that have them.
+    pub(super) fn logs(&self) -> impl Iterator<Item = &Bytes> {
+        let logs = match &self.source {
+            Source::Region(_) => &[][..],
+            Source::Logs(logged) => &logged.logs,
+        };
+        logs.iter().map(|log| &log.bytes)
     }
 }
 
-/// Vectors in a log.
+/// Vectors in logs.
 struct Logged {
     places: Region,
-    /// The log's path, for messages.
-    file: PathBuf,
-    bytes: Bytes,
+    logs: Vec<KeptLog>,
     /// Rows whose vectors were compared.
     seen: Seen,
 }
 
 impl Logged {
-    fn place(&self, row: usize) -> Result<PlaceEntry> {
-        Ok(PlaceEntry::decode(self.places.get(row * PlaceEntry::LEN, PlaceEntry::LEN)?))
+    fn place(&self, row: usize) -> Result<(&KeptLog, PlaceEntry)> {
+        let bytes = self.places.get(row * PlaceEntry::LEN, PlaceEntry::LEN)?;
+        let place = PlaceEntry::decode(bytes);
+        let no_log = || self.places.corrupt(format!("row {row} is in log {}", place.log));
+        Ok((self.logs.get(place.log as usize).ok_or_else(no_log)?, place))
     }
 
     fn get(&self, row: usize, width: usize) -> Result<&[u8]> {
-        let place = self.place(row)?;
+        let (log, place) = self.place(row)?;
         let wrong = |what: &str| {
-            Error::corrupt(&self.file, place.offset, format!("vector of row {row} {what}"))
+            Error::corrupt(&log.file, place.offset, format!("vector of row {row} {what}"))
         };
         let start = usize::try_from(place.offset).unwrap_or(usize::MAX);
-        let bytes = start.checked_add(width).and_then(|end| self.bytes.get(start..end));
+        let bytes = start.checked_add(width).and_then(|end| log.bytes.get(start..end));
         let bytes = bytes.ok_or_else(|| wrong("lies outside the log"))?;
         if !self.seen.has(row) {
             if crc32(bytes) != place.crc && !sown(Bug::LoggedNotChecked) {
@@ -109,24 +143,10 @@ impl Logged {
         if self.seen.has(row) {
             return;
         }
-        let Ok(place) = self.place(row) else { return };
+        let Ok((log, place)) = self.place(row) else { return };
         let start = usize::try_from(place.offset).unwrap_or(usize::MAX);
-        if start.checked_add(width).is_some_and(|end| end <= self.bytes.len()) {
-            self.bytes.will_need(start, width);
+        if start.checked_add(width).is_some_and(|end| end <= log.bytes.len()) {
+            log.bytes.will_need(start, width);
         }
     }
-}
-
-/// Opens a log that a segment keeps.
-///
-/// # Errors
-/// [`Error::Corrupt`] where it is not there, or has another length or header than it should.
-pub(super) fn open_log(
-    vfs: &dyn Vfs,
-    collection: &CollectionId,
-    entry: &LogEntry,
-) -> Result<Arc<dyn ReadFile>> {
-    let log = open_named(vfs, &FileKind::Wal.name(entry.number))?;
-    check_header(&*log, FileKind::Wal, collection, entry.number, entry.len)?;
-    Ok(log)
 }

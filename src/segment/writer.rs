@@ -1,12 +1,14 @@
 //! Writes a set of rows as a segment file, front to back.
 
+use std::sync::Arc;
+
 use super::coding::{self, Source};
 use super::format::{Footer, PAGE, PlaceEntry, RegionEntry, RegionKind, encode_table};
 use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::codec::{crc32, f32_bytes};
 use crate::error::{Error, Result};
 use crate::index::IndexBuilder;
-use crate::manifest::{LogEntry, SegmentEntry};
+use crate::manifest::{LogEntry, MAX_KEPT, SegmentEntry, encode_kept};
 use crate::memtable::{Codes, IdColumn};
 use crate::payload::block::{BlockEntry, BlockWriter};
 use crate::schema::Schema;
@@ -18,10 +20,10 @@ use crate::vfs::{Vfs, WriteFile};
 /// durable with the next sync of the folder.
 ///
 /// Vectors come first: they are most of the file, and the medium is busy with them
-/// while the rows are coded. They are not written where one of `logs`, to which
-/// nothing is written any more, has them: see [`places`]. Codes are held in RAM until
-/// then, and the values of declared fields; vectors and payloads go from their source to the file a row at a
-/// time. `watch` is told of the first row and every thousandth; its error ends the
+/// while the rows are coded. They are not written where `logs`, to which nothing is
+/// written any more, have them: see [`kept`]. Codes are held in RAM until then, and the
+/// values of declared fields; vectors and payloads go from their source to the file a row
+/// at a time. `watch` is told of the first row and every thousandth; its error ends the
 /// writing.
 pub(crate) fn write(
     vfs: &dyn Vfs,
@@ -34,8 +36,8 @@ pub(crate) fn write(
 ) -> Result<SegmentEntry> {
     let header = FileHeader::new(FileKind::Segment, number, owner);
     let mut out = SegmentWriter::begin(vfs, &header)?;
-    let (log, places) = places(schema, rows, logs).unzip();
-    let vectors = || write_vectors(&mut out, schema, rows, places.as_deref(), watch);
+    let kept = kept(schema, rows, logs);
+    let vectors = || write_vectors(&mut out, schema, rows, kept.as_ref(), watch);
     let (ids, codes) = coding::beside(schema, rows, vectors)?;
     out.region(RegionKind::Ids, 0, &id_bytes(&ids))?;
     out.region(RegionKind::IdOrder, 0, &u32_bytes(&ids.order()))?;
@@ -46,44 +48,60 @@ pub(crate) fn write(
         out.region(RegionKind::FieldIndex, field, &index)?;
     }
     let rows = rows.len() as u32;
-    let (len, table_crc) = out.finish(rows, log)?;
-    Ok(SegmentEntry { number, len, rows, table_crc, tombstones: None, log })
+    let kept: Arc<[LogEntry]> = kept.map_or_else(Arc::default, |kept| kept.logs.into());
+    let (len, table_crc) = out.finish(rows, kept.len() as u32)?;
+    Ok(SegmentEntry { number, len, rows, table_crc, tombstones: None, kept })
 }
 
-/// The log that has the vectors of all rows, and where. None where several have them, or
-/// where less than two thirds of it are these vectors: the rest, rows that are dead
-/// and payloads, would lie on the medium until the segment is merged.
-fn places(schema: &Schema, rows: &[Source], logs: &[LogEntry]) -> Option<(LogEntry, Vec<u64>)> {
-    let place = |(source, row): &Source| source.logged(*row);
-    let first = place(rows.first()?)?;
-    let log = *logs.iter().find(|log| log.number == first.log)?;
-    let here = |row| place(row).filter(|place| place.log == log.number);
-    let places = rows.iter().map(|row| Some(here(row)?.at)).collect::<Option<Vec<_>>>()?;
+/// The logs that have the vectors of all rows, and where in which of them each is.
+#[derive(Default)]
+struct Kept {
+    logs: Vec<LogEntry>,
+    places: Vec<(u32, u64)>,
+}
+
+/// None where a row is in none of `logs`, or where less than two thirds of those in use are these
+/// vectors: the rest, rows that are dead and payloads, would lie on the medium for as long as
+/// the segment does.
+fn kept(schema: &Schema, rows: &[Source], logs: &[LogEntry]) -> Option<Kept> {
+    let mut kept = Kept::default();
+    for (source, row) in rows {
+        let place = source.logged(*row)?;
+        let used = kept.logs.iter().rposition(|log| log.number == place.log);
+        if used.is_none() {
+            kept.logs.push(*logs.iter().find(|log| log.number == place.log)?);
+        }
+        let log = used.unwrap_or(kept.logs.len() - 1);
+        kept.places.push((log as u32, place.at));
+    }
     let vectors = (rows.len() * schema.vector_bytes()) as u64;
-    (vectors * 3 >= log.len * 2).then_some((log, places))
+    let bytes: u64 = kept.logs.iter().map(|log| log.len).sum();
+    (vectors * 3 >= bytes * 2 && kept.logs.len() <= MAX_KEPT as usize).then_some(kept)
 }
 
-/// Writes vectors, or where a log has them, and gathers ids. Every id comes at most once.
+/// Writes vectors, or where logs have them, and gathers ids. Every id comes at most once.
 fn write_vectors(
     out: &mut SegmentWriter,
     schema: &Schema,
     rows: &[Source],
-    places: Option<&[u64]>,
+    kept: Option<&Kept>,
     watch: &dyn Fn(u64) -> Result<()>,
 ) -> Result<IdColumn> {
     let mut ids = IdColumn::new(schema.ids());
-    out.begin_region(places.map_or(RegionKind::Vectors, |_| RegionKind::Places), 0);
+    if let Some(kept) = kept {
+        out.region(RegionKind::Logs, 0, &encode_kept(&kept.logs).collect::<Vec<_>>())?;
+    }
+    out.begin_region(kept.map_or(RegionKind::Vectors, |_| RegionKind::Places), 0);
     for (n, (source, row)) in rows.iter().enumerate() {
         if n.is_multiple_of(1024) {
             watch(n as u64)?;
         }
         ids.push(&source.id(*row)?);
         let vector = source.vector(*row)?;
-        match places {
+        match kept.map(|kept| kept.places[n]) {
             None => out.put(vector)?,
-            Some(places) => {
-                let place = PlaceEntry { offset: places[n], crc: crc32(vector) };
-                out.put(&place.encode())?;
+            Some((log, offset)) => {
+                out.put(&PlaceEntry { offset, log, crc: crc32(vector) }.encode())?;
             }
         }
     }
@@ -266,7 +284,7 @@ impl SegmentWriter {
     }
 
     /// Writes table and footer; returns the file's length and the table's checksum.
-    pub(super) fn finish(mut self, rows: u32, log: Option<LogEntry>) -> Result<(u64, u32)> {
+    pub(super) fn finish(mut self, rows: u32, kept: u32) -> Result<(u64, u32)> {
         let table = encode_table(&self.regions, &self.checksums);
         let table_crc = crc32(&table);
         let file_len = self.len + (table.len() + Footer::LEN) as u64;
@@ -277,7 +295,7 @@ impl SegmentWriter {
             checksums: self.checksums.len() as u32,
             rows,
             table_crc,
-            log,
+            kept,
         };
         self.append(&table)?;
         self.append(&footer.encode())?;
@@ -291,8 +309,6 @@ impl SegmentWriter {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::encoding::StageBuilder;
     use crate::memtable::RunBuilder;

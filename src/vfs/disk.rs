@@ -6,7 +6,7 @@
 #![expect(clippy::disallowed_types, reason = "this is the module the ban points to")]
 
 use std::fs::{File, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -17,9 +17,11 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RawMode};
 use rustix::io::Errno;
 
+use super::allocate::allocate;
+use super::file_system::check_file_system;
 use super::growing::Growing;
 use super::map::Bytes;
-use super::{ReadFile, TempFile, Vfs, WriteFile};
+use super::{NamesSync, ReadFile, TempFile, Vfs, WriteFile};
 use crate::error::{Error, Result};
 
 /// Prefix of files that were not given a name yet; strays are removed at open.
@@ -54,6 +56,7 @@ struct Folder {
     mode: u32,
     /// Whether [`ReadFile::map`] maps, or reads.
     mapped: bool,
+    names: Arc<NamesSync>,
 }
 
 impl Disk {
@@ -77,14 +80,10 @@ impl Disk {
         Err(Error::NotACollection { path: dir.to_owned(), found: found.into() })
     }
 
-    /// A new folder, or one that exists and is empty. Its name is made durable.
-    pub(crate) fn create(dir: &Path) -> Result<Self> {
-        Self::create_with(dir, PRIVATE, &|_, _| Ok(()))
-    }
-
-    /// As [`Self::create`], with permission bits, where `check` accepts the folder,
-    /// or the one that it would be made in; else nothing is made.
-    pub(crate) fn create_with(
+    /// A new folder, or one that exists and is empty, with permission bits, where `check`
+    /// accepts it, or the one that it would be made in; else nothing is made. Its name is
+    /// made durable.
+    pub(crate) fn create(
         dir: &Path,
         mode: u32,
         check: &dyn Fn(BorrowedFd, &Path) -> Result<()>,
@@ -98,6 +97,10 @@ impl Disk {
                 let found = Self::at(fd, dir, mode);
                 found.check_empty()?;
                 check(found.folder.fd.as_fd(), dir)?;
+                // Whoever made it may have stopped before its name was durable.
+                let above = found.folder.open("..", FOLDER);
+                let above = above.map_err(|e| found.folder.io("open", "..", e))?;
+                sync_folder(above.as_fd(), &parent(dir))?;
                 return Ok(found);
             }
             Err(Errno::NOENT) => {}
@@ -109,7 +112,7 @@ impl Disk {
         let above = above.map_err(|e| Error::io("open", &parent, e.into()))?;
         check(above.as_fd(), &parent)?;
         rustix::fs::mkdirat(&above, name, folder_mode(mode)).map_err(failed)?;
-        rustix::fs::fsync(&above).map_err(|e| Error::io("sync", &parent, e.into()))?;
+        sync_folder(above.as_fd(), &parent)?;
         // It is the one we made, not a link that somebody put there since.
         let made = rustix::fs::openat(&above, name, FOLDER | OFlags::NOFOLLOW, Mode::empty());
         Ok(Self::at(made.map_err(failed)?, dir, mode))
@@ -120,11 +123,13 @@ impl Disk {
     pub(crate) fn with(self, mode: u32, mapped: bool) -> Result<Self> {
         let Folder { fd, dir, .. } = &*self.folder;
         let fd = fd.try_clone().map_err(|e| Error::io("open", dir, e))?;
-        Ok(Self { folder: Arc::new(Folder { fd, dir: dir.clone(), mode, mapped }) })
+        let (dir, names) = (dir.clone(), Arc::default());
+        Ok(Self { folder: Arc::new(Folder { fd, dir, mode, mapped, names }) })
     }
 
     fn at(fd: OwnedFd, dir: &Path, mode: u32) -> Self {
-        Self { folder: Arc::new(Folder { fd, dir: dir.to_owned(), mode, mapped: true }) }
+        let (dir, names) = (dir.to_owned(), Arc::default());
+        Self { folder: Arc::new(Folder { fd, dir, mode, mapped: true, names }) }
     }
 
     /// Fails on a file system that may break the durability contract.
@@ -144,39 +149,15 @@ impl Disk {
     }
 }
 
-/// Fails on a file system that may break the durability contract.
-#[cfg(target_os = "linux")]
-pub(crate) fn check_file_system(folder: BorrowedFd, dir: &Path) -> Result<()> {
-    let found = rustix::fs::fstatfs(folder).map_err(|e| Error::io("inspect", dir, e.into()))?;
-    let kind = UNSAFE_FILE_SYSTEMS.iter().find(|(n, _)| u64::from(*n) == found.f_type as u64);
-    let Some((_, name)) = kind else { return Ok(()) };
-    let why = format!(
-        "{} is on {name}, which may lose durable commits or ignore locks: use a local disk, \
-         open read-only, or say `allow_unsafe_fs`",
-        dir.display()
-    );
-    Err(Error::invalid("file system", why))
+/// Makes names in a folder durable.
+fn sync_folder(folder: BorrowedFd, dir: &Path) -> Result<()> {
+    // There a plain sync leaves it to the drive when it writes.
+    #[cfg(target_vendor = "apple")]
+    let synced = rustix::fs::fcntl_fullfsync(folder);
+    #[cfg(not(target_vendor = "apple"))]
+    let synced = rustix::fs::fsync(folder);
+    synced.map_err(|e| Error::io("sync", dir, e.into()))
 }
-
-/// Elsewhere nothing tells.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn check_file_system(_: BorrowedFd, _: &Path) -> Result<()> {
-    Ok(())
-}
-
-/// File systems that may not keep a sync's promise, or know no lock between
-/// machines: their numbers in `statfs`, and their names.
-#[cfg(target_os = "linux")]
-const UNSAFE_FILE_SYSTEMS: [(u32, &str); 8] = [
-    (0x6969, "NFS"),
-    (0x517b, "SMB"),
-    (0xff53_4d42, "CIFS"),
-    (0xfe53_4d42, "SMB2"),
-    (0x6573_5546, "FUSE"),
-    (0x0102_1997, "9P"),
-    (0x00c3_6400, "Ceph"),
-    (0x5346_414f, "AFS"),
-];
 
 fn parent(dir: &Path) -> PathBuf {
     match dir.parent() {
@@ -315,8 +296,11 @@ impl Vfs for Disk {
     }
 
     fn sync_dir(&self) -> Result<()> {
-        let synced = rustix::fs::fsync(&self.folder.fd);
-        synced.map_err(|e| Error::io("sync", &self.folder.dir, e.into()))
+        self.folder.names.sync(|| sync_folder(self.folder.fd.as_fd(), &self.folder.dir))
+    }
+
+    fn names(&self) -> Arc<NamesSync> {
+        self.folder.names.clone()
     }
 
     fn allocate(&self, name: &str, len: u64) -> Result<()> {
@@ -370,32 +354,6 @@ impl Vfs for Disk {
         file.read_exact(&mut bytes).map_err(|e| Error::io("read", source, e))?;
         Ok(bytes)
     }
-}
-
-/// Gives a file its blocks, without writing where the system can do without.
-fn allocate(file: &File, len: u64) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    loop {
-        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
-            Err(Errno::INTR) => {}
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
-            done => return Ok(done?),
-        }
-    }
-    fill(file, len)
-}
-
-/// Writes zeros: a file that was made longer only has no blocks.
-fn fill(mut file: &File, len: u64) -> io::Result<()> {
-    let zeros = [0; 1 << 12];
-    let mut left = len;
-    file.seek(SeekFrom::Start(0))?;
-    while left > 0 {
-        let now = left.min(zeros.len() as u64);
-        file.write_all(&zeros[..now as usize])?;
-        left -= now;
-    }
-    Ok(())
 }
 
 /// A file that is only read.
@@ -487,7 +445,7 @@ mod tests {
             assert_eq!(asked, dir.path(), "the folder that it would be made in");
             Err(Error::invalid("file system", "refused"))
         };
-        assert!(Disk::create_with(&path, PRIVATE, &refuse).is_err());
+        assert!(Disk::create(&path, PRIVATE, &refuse).is_err());
         assert!(!path.exists());
         // One that is there already is asked about itself.
         fs::create_dir(&path).expect("create");
@@ -495,7 +453,7 @@ mod tests {
             assert_eq!(asked, path);
             Err(Error::invalid("file system", "refused"))
         };
-        assert!(Disk::create_with(&path, PRIVATE, &refuse).is_err());
+        assert!(Disk::create(&path, PRIVATE, &refuse).is_err());
         assert_eq!(fs::read_dir(&path).expect("list").count(), 0);
     }
 
@@ -563,20 +521,6 @@ mod tests {
         }
         assert!(disk.release("R").expect("release"));
         assert!(!disk.release("R").expect("there is none"));
-    }
-
-    /// What is done where the system allocates nothing.
-    #[test]
-    fn a_file_that_is_filled_has_its_blocks() {
-        let dir = tempfile::tempdir().expect("temporary folder");
-        let path = dir.path().join("R");
-        for len in [0, 1, 4096, 10_000] {
-            let file = File::create(&path).expect("create");
-            file.set_len(len).expect("longer");
-            fill(&file, len).expect("there is room");
-            assert!(fs::read(&path).expect("read") == vec![0; len as usize]);
-            assert!(file.metadata().expect("inspect").blocks() * 512 >= len);
-        }
     }
 
     #[test]

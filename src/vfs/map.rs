@@ -16,17 +16,22 @@ pub(crate) enum Bytes {
 }
 
 impl Bytes {
+    /// Those of an empty file.
+    pub(crate) fn none() -> Self {
+        Self::Owned(Arc::from([]))
+    }
+
     /// Maps `file`, which is never written after it was named in a manifest.
     pub(crate) fn map(file: &File) -> io::Result<Self> {
         if file.metadata()?.len() == 0 {
-            return Ok(Self::Owned(Arc::from([])));
+            return Ok(Self::none());
         }
         // SAFETY: a map is sound while nobody changes or truncates the file.
         // 1. We never do: sealed files are only read and, at last, unlinked,
         //    which leaves the mapped pages alone.
         // 2. So do other matryo processes, whoever of them has the lock.
         // 3. Foreign programs that truncate our files are outside what we can
-        //    promise (README, "What is not promised"); the process gets SIGBUS,
+        //    promise (README, "Not yet"); the process gets SIGBUS,
         //    unless it asked for files that are read (`Options::mapped`).
         let map = unsafe { memmap2::Mmap::map(file)? };
         Ok(Self::Mapped(Arc::new(map)))

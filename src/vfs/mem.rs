@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::map::Bytes;
-use super::{ReadFile, TempFile, Vfs, WriteFile};
+use super::{NamesSync, ReadFile, TempFile, Vfs, WriteFile};
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
 
@@ -131,6 +131,10 @@ impl Vfs for Mem {
 
     fn sync_dir(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn names(&self) -> Arc<NamesSync> {
+        Arc::default()
     }
 
     fn allocate(&self, name: &str, len: u64) -> Result<()> {

@@ -12,7 +12,9 @@
 //!   means the old file or the new one, never a mixture. It does not sync.
 //! * Sealed files are read through [`ReadFile`], which never writes.
 
+mod allocate;
 pub(crate) mod disk;
+pub(crate) mod file_system;
 mod growing;
 pub(crate) mod map;
 #[cfg(any(test, feature = "testing"))]
@@ -22,7 +24,7 @@ pub(crate) mod record;
 mod writeback;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -49,8 +51,12 @@ pub(crate) trait Vfs: Send + Sync {
     /// Removes a file; one that is not there is no error.
     fn remove(&self, name: &str) -> Result<()>;
 
-    /// Makes creations, renames and removals so far durable.
+    /// Makes creations, renames and removals so far durable. Where it failed once, but for
+    /// want of room, it fails from then on with [`crate::Error::Poisoned`].
     fn sync_dir(&self) -> Result<()>;
+
+    /// What became of the syncs of this folder.
+    fn names(&self) -> Arc<NamesSync>;
 
     /// Takes `len` bytes of the medium for a file that nobody reads, and keeps them
     /// until [`Self::release`]; one that has them is left as it is. On failure
@@ -107,6 +113,32 @@ pub(crate) trait WriteFile: Send + Sync {
 pub(crate) trait TempFile: WriteFile {
     /// Gives the file its name, replacing any other file of that name.
     fn persist(self: Box<Self>, name: &str) -> Result<()>;
+}
+
+/// Syncs of a folder. After one that failed the system may report success of the next although
+/// names are lost (Rebello et al., USENIX ATC 2020), so there is none.
+#[derive(Default)]
+pub(crate) struct NamesSync {
+    failed: OnceLock<String>,
+}
+
+impl NamesSync {
+    /// Fails if a sync did.
+    pub(crate) fn healthy(&self) -> Result<()> {
+        match self.failed.get() {
+            None => Ok(()),
+            Some(cause) => Err(Error::Poisoned { cause: cause.clone() }),
+        }
+    }
+
+    fn sync(&self, sync: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.healthy()?;
+        sync().inspect_err(|e| {
+            if !e.is_exhaustion() && !sown(Bug::NamesSyncedAgain) {
+                let _ = self.failed.set(e.to_string());
+            }
+        })
+    }
 }
 
 /// Opens a file that a manifest names.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::mem::Mem;
-use super::{ReadFile, TempFile, Vfs, WriteFile};
+use super::{NamesSync, ReadFile, TempFile, Vfs, WriteFile};
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
 
@@ -66,6 +66,11 @@ enum Op {
     Rename(String, String, Inode),
     Remove(String),
     SyncDir,
+    /// A sync of the folder failed: the names before it may never reach the medium, whatever
+    /// later syncs say.
+    SyncDirFailed,
+    /// An operation on names that was lost so; the medium may have done it all the same.
+    Doomed(Box<Op>),
 }
 
 /// The folder; clones share it.
@@ -87,6 +92,8 @@ struct Log {
     failing: Option<(std::ops::Range<usize>, Failure)>,
     syncs: usize,
     dir_syncs: usize,
+    /// Those of the handle that has the folder.
+    names: Arc<NamesSync>,
 }
 
 impl Record {
@@ -194,9 +201,15 @@ impl Replay {
                 }
             }
             Op::SyncDir => {
-                for op in self.pending.extract_if(.., |op| op.names()) {
+                for op in self.pending.extract_if(.., |op| op.names()).collect::<Vec<_>>() {
                     op.rename(&mut self.names);
+                    // What a name is now stands above what it was to be before.
+                    self.pending.retain(|doomed| doomed.target() != op.target());
                 }
+            }
+            Op::SyncDirFailed => {
+                let doomed = |op: &mut Op| *op = Op::Doomed(Box::new(op.clone()));
+                self.pending.iter_mut().filter(|op| op.names()).for_each(doomed);
             }
             other => self.pending.push(other.clone()),
         }
@@ -259,6 +272,15 @@ impl Op {
         matches!(self, Op::Create(..) | Op::Rename(..) | Op::Remove(_))
     }
 
+    /// The name that it gives or takes, if names are all that it is about.
+    fn target(&self) -> Option<&str> {
+        match self {
+            Op::Create(name, _) | Op::Rename(_, name, _) | Op::Remove(name) => Some(name),
+            Op::Doomed(op) => op.target(),
+            _ => None,
+        }
+    }
+
     /// Does to the bytes of a file what the operation did; where earlier bytes
     /// are missing there are zeros.
     fn write(&self, file: &mut Vec<u8>, torn: Option<Torn>) {
@@ -291,6 +313,7 @@ impl Op {
             Op::Remove(name) => {
                 names.remove(name);
             }
+            Op::Doomed(op) => op.rename(names),
             _ => {}
         }
     }
@@ -341,11 +364,23 @@ impl Vfs for Record {
     }
 
     fn sync_dir(&self) -> Result<()> {
-        self.may("sync", "")?;
-        self.mem.sync_dir()?;
-        self.log.lock().dir_syncs += 1;
-        self.push(Op::SyncDir);
-        Ok(())
+        self.names().sync(|| {
+            let tried = self.may("sync", "");
+            match &tried {
+                Ok(()) => {
+                    self.push(Op::SyncDir);
+                    self.log.lock().dir_syncs += 1;
+                }
+                // For want of room nothing is given up: the next sync does it.
+                Err(e) if e.is_exhaustion() => {}
+                Err(_) => self.push(Op::SyncDirFailed),
+            }
+            tried
+        })
+    }
+
+    fn names(&self) -> Arc<NamesSync> {
+        self.log.lock().names.clone()
     }
 
     // Nothing is read of what is allocated, so power loss changes nothing either.
@@ -360,7 +395,9 @@ impl Vfs for Record {
     }
 
     fn lock(&self, patience: Duration) -> Result<Box<dyn Send + Sync>> {
-        self.mem.lock(patience)
+        let lock = self.mem.lock(patience)?;
+        self.log.lock().names = Arc::default();
+        Ok(lock)
     }
 
     fn process(&self) -> u32 {

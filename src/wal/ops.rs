@@ -24,6 +24,17 @@ pub(crate) enum Operation<'a> {
     Delete { id: RowId },
 }
 
+impl Operation<'_> {
+    /// The same operation where `len` bytes stand before the body.
+    pub(crate) fn behind(mut self, len: usize) -> Self {
+        if let Self::Upsert { place, .. } = &mut self {
+            place.vector += len as u64;
+            place.payload += len as u64;
+        }
+        self
+    }
+}
+
 /// Appends an upsert, whose vector, as stored, is what `vector` appends.
 pub(crate) fn put_upsert<E>(
     out: &mut Vec<u8>,

@@ -4,7 +4,7 @@ use matryo::testing::{Bug, Failure, Folder, Recorder, sow};
 use matryo::{Collection, Durability, Error, Options, json};
 
 use super::work::{Rows, Work, rows_in};
-use super::{DIMS, Rng, vector};
+use super::{DIMS, Rng, schema, vector};
 
 /// Codes of Linux, and whether they mean that there was no room.
 pub(crate) const FAILURES: [(&str, i32, bool); 6] = [
@@ -125,4 +125,81 @@ pub(crate) fn sweep(seed: u64, bug: Option<Bug>, codes: &[(&str, i32, bool)]) ->
         }
     }
     cases
+}
+
+/// Every operation fails once with EIO. A handle that says so is closed, and another goes on.
+/// Where it was a sync of the folder that failed, none succeeds through that handle, and the
+/// power fails before every operation behind it: rows that were acknowledged are there, whatever
+/// it takes of the names.
+pub(crate) fn reopened(bug: Option<Bug>) -> Result<usize, String> {
+    for at in 0.. {
+        sow(bug);
+        let recorder = Recorder::new(None);
+        let options = Options::new().reserve(0);
+        let mut db = Some(recorder.create(schema(), options.clone()).expect("create"));
+        let begin = recorder.tried();
+        recorder.fail(begin + at..begin + at + 1, Failure { code: 5, percent_written: 0 });
+        // How many rows were acknowledged behind so many operations, and behind how many
+        // operations the folder failed.
+        let (mut marks, mut failed) = (Vec::new(), None);
+        for id in 0..6 {
+            let Some(handle) = db.take().or_else(|| recorder.open(options.clone()).ok()) else {
+                continue;
+            };
+            match go_on(&handle, id, &recorder, &mut marks) {
+                Ok(()) => db = Some(handle),
+                Err(Error::Io { action: "sync", path, .. }) if path.ends_with("mem") => {
+                    failed = Some(recorder.operations());
+                    let ended = handle.upsert(99, &vector(99, DIMS), ());
+                    if !matches!(ended, Err(Error::Poisoned { .. })) {
+                        return Err(format!(
+                            "operation {at}: a folder that failed is synced again"
+                        ));
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+        drop(db);
+        if recorder.tried() <= begin + at {
+            sow(None);
+            return Ok(at);
+        }
+        if let Some(failed) = failed {
+            loses_no_row(&recorder, failed, &marks).map_err(|e| format!("operation {at}: {e}"))?;
+        }
+    }
+    unreachable!("a workload ends")
+}
+
+/// A commit, a flush, and after some of them a merge.
+fn go_on(
+    db: &Collection,
+    id: u64,
+    recorder: &Recorder,
+    marks: &mut Vec<(usize, u64)>,
+) -> matryo::Result<()> {
+    db.upsert(id, &vector(id, DIMS), ())?;
+    marks.push((recorder.operations(), id));
+    db.flush()?;
+    if id % 3 == 2 { db.compact().map(drop) } else { Ok(()) }
+}
+
+/// Cuts the power before every operation behind `failed` of them.
+fn loses_no_row(recorder: &Recorder, failed: usize, marks: &[(usize, u64)]) -> Result<(), String> {
+    let mut replay = recorder.replay();
+    for done in 1.. {
+        if !replay.step() {
+            return Ok(());
+        }
+        for all in [false, true].into_iter().filter(|_| done >= failed) {
+            let left = replay.folder(|_| all, None).open(Options::new());
+            let left = left.map_err(|e| format!("behind {done}: {e}"))?;
+            for (_, id) in marks.iter().filter(|(operations, _)| *operations <= done) {
+                let row = left.get(*id).map_err(|e| format!("behind {done}: {e}"))?;
+                row.ok_or_else(|| format!("behind {done}: row {id} is lost"))?;
+            }
+        }
+    }
+    unreachable!("a recording ends")
 }

@@ -61,32 +61,54 @@ fn log(logs: &Files, number: u64) -> Option<&[u8]> {
     logs.iter().find(|(found, _)| *found == name).map(|(_, bytes)| bytes.as_slice())
 }
 
-/// What a segment says of the log that it keeps, and of the vectors in it.
+/// The regions of a segment: kind, place and length.
+fn regions(bytes: &[u8]) -> Vec<(u64, usize, usize)> {
+    let Some(footer) = bytes.len().checked_sub(size_of("segment_footer")) else {
+        return Vec::new();
+    };
+    let of_footer = |name| number(bytes, shift(field("segment_footer", name), footer));
+    let region = |n| {
+        let at = (of_footer("TABLE_AT") as usize).wrapping_add(n * size_of("region_entry"));
+        let get = |name| number(bytes, shift(field("region_entry", name), at)) as usize;
+        (get("KIND") as u64, get("OFFSET"), get("REGION_LEN"))
+    };
+    (0..of_footer("REGIONS").min(64) as usize).map(region).collect()
+}
+
+/// What a segment says of the logs that it keeps, and of the vectors in them.
 fn reseal_places(bytes: &mut [u8], logs: &Files, vector_bytes: usize) {
     const PLACES: u64 = 14;
-    let Some(footer) = bytes.len().checked_sub(size_of("segment_footer")) else { return };
-    let of_footer = |name| shift(field("segment_footer", name), footer);
-    let Some(log) = log(logs, number(bytes, of_footer("LOG"))) else { return };
-    let whole = number(bytes, of_footer("LOG_LEN")) as usize;
-    if let Some(crc) = log.get(..whole).map(crc32) {
-        put_crc(bytes, of_footer("LOG_CRC"), crc);
-    }
-    let table = number(bytes, of_footer("TABLE_AT")) as usize;
-    for region in 0..number(bytes, of_footer("REGIONS")).min(64) as usize {
-        let at = table.wrapping_add(region * size_of("region_entry"));
-        let get = |name| number(bytes, shift(field("region_entry", name), at)) as usize;
-        let (kind, start, len) = (get("KIND") as u64, get("OFFSET"), get("REGION_LEN"));
-        if kind != PLACES {
-            continue;
+    const LOGS: u64 = 15;
+    let regions = regions(bytes);
+    let of_kind = |kind| regions.iter().filter(move |region| region.0 == kind);
+    let mut kept = Vec::new();
+    for (_, start, len) in of_kind(LOGS) {
+        for n in 0..(len / size_of("log_entry")).min(300) {
+            let at = start.wrapping_add(n * size_of("log_entry"));
+            kept.push(reseal_entry(bytes, at, logs));
         }
+    }
+    for (_, start, len) in of_kind(PLACES) {
         for row in 0..(len / size_of("place_entry")).min(10_000) {
             let place = start.wrapping_add(row * size_of("place_entry"));
-            let from = number(bytes, shift(field("place_entry", "OFFSET"), place)) as usize;
-            if let Some(vector) = log.get(from..from.saturating_add(vector_bytes)) {
+            let get = |name| number(bytes, shift(field("place_entry", name), place)) as usize;
+            let (log, from) = (kept.get(get("LOG")).copied().flatten(), get("OFFSET"));
+            let vector = log.and_then(|log| log.get(from..from.saturating_add(vector_bytes)));
+            if let Some(vector) = vector {
                 put_crc(bytes, shift(field("place_entry", "VECTOR_CRC"), place), crc32(vector));
             }
         }
     }
+}
+
+/// Makes the checksum of a log entry right; the log.
+fn reseal_entry<'l>(bytes: &mut [u8], at: usize, logs: &'l Files) -> Option<&'l [u8]> {
+    let get = |name| number(bytes, shift(field("log_entry", name), at));
+    let (log, len) = (log(logs, get("FILE"))?, get("LOG_LEN") as usize);
+    if let Some(crc) = log.get(..len).map(crc32) {
+        put_crc(bytes, shift(field("log_entry", "LOG_CRC"), at), crc);
+    }
+    Some(log)
 }
 
 fn reseal_segment(bytes: &mut [u8]) -> u32 {
@@ -166,19 +188,15 @@ pub(crate) fn reseal_all(files: &mut [(String, Vec<u8>)]) {
         if let Some(v) = vouched(&tombstones) {
             put_crc(manifest, shift(field("segment_entry", "TOMBSTONES_CRC"), at), v.1);
         }
-        let kept = log(&logs, get(manifest, "segment_entry", "LOG", at) as u64);
-        let len = get(manifest, "segment_entry", "LOG_LEN", at);
-        if let Some(crc) = kept.and_then(|log| log.get(..len)).map(crc32) {
-            put_crc(manifest, shift(field("segment_entry", "LOG_CRC"), at), crc);
-        }
+        let kept = get(manifest, "segment_entry", "KEPT", at).min(300);
         at += size_of("segment_entry");
+        for _ in 0..kept {
+            reseal_entry(manifest, at, &logs);
+            at += size_of("log_entry");
+        }
     }
     for _ in 0..get(manifest, "manifest_body", "LOGS", 64).min(100) {
-        let log = format!("wal-{:010}", get(manifest, "log_entry", "FILE", at));
-        let len = get(manifest, "log_entry", "LOG_LEN", at);
-        if let Some(crc) = vouched(&log).and_then(|v| v.2.get(..len)).map(crc32) {
-            put_crc(manifest, shift(field("log_entry", "LOG_CRC"), at), crc);
-        }
+        reseal_entry(manifest, at, &logs);
         at += size_of("log_entry");
     }
     reseal("MANIFEST", manifest, &logs, vector_bytes);

@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use matryo::testing::{Recorder, begin_flush, finish_flush};
+use matryo::testing::{Recorder, begin_flush, finish_flush, merge_all};
 use matryo::{Collection, Durability, Error, Options, RowId, json};
 
 use super::{DIMS, Rng, schema, vector};
@@ -78,7 +78,8 @@ impl Work {
             }
             3 | 4 => self.bulk(&db, true),
             5 => self.bulk(&db, false),
-            6 | 7 => self.compact(&db),
+            6 => self.compact(&db),
+            7 => self.merge(&db),
             16 => self.begin_flush(&db),
             17 => self.finish_flush(&db),
             _ => self.batch(&db),
@@ -140,6 +141,17 @@ impl Work {
             true
         });
         self.lasting(compacted.map(drop))
+    }
+
+    /// A merge as in the background, which makes nothing durable where there is nothing to merge.
+    fn merge(&mut self, db: &Collection) -> Result<(), Error> {
+        let (once, within) = (Cell::new(true), RefCell::new(&mut *self));
+        let merged = merge_all(db, &|| {
+            if once.replace(false) {
+                let _ = within.borrow_mut().batch(db);
+            }
+        });
+        if once.get() { merged.map(drop) } else { self.lasting(merged.map(drop)) }
     }
 
     fn begin_flush(&mut self, db: &Collection) -> Result<(), Error> {

@@ -1,11 +1,14 @@
 //! A folder without its manifest: what its files say of themselves.
 
+use std::cmp::Reverse;
+use std::sync::Arc;
+
 use crate::codec::crc32;
 use crate::codec::header::{FileHeader, FileKind};
 use crate::error::{Corruption, Error, Result};
 use crate::manifest::{LogEntry, MAX_LOG, Manifest, SegmentEntry};
 use crate::schema::Schema;
-use crate::segment::format::Footer;
+use crate::segment::salvage::own_entry;
 use crate::types::FileNumber;
 use crate::vfs::{ReadFile, Vfs, read_all};
 
@@ -50,7 +53,10 @@ pub(super) fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifes
             made.generation = made.generation.max(header.generation);
         }
         match kind {
-            FileKind::Segment => made.segments.extend(entry_of(&*file, number)?),
+            FileKind::Segment => {
+                let entry = own_entry(number, file.path(), &file.map()?);
+                made.segments.extend(entry.filter(|entry| entry.rows > 0));
+            }
             FileKind::Wal => logs.push(log_of(&*file, number, &header)),
             // Only the manifest knew of which segment a graph is; it is built again.
             FileKind::Tombstones | FileKind::Graph | FileKind::Manifest => {}
@@ -66,10 +72,12 @@ pub(super) fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifes
 /// flushed too: the segment that kept it is lost, but the log has its rows.
 fn sort_logs(vfs: &dyn Vfs, made: &mut Manifest, logs: &[Log]) -> Result<()> {
     let mut claimed = Vec::new();
+    // The newest first: what was merged has the rows of all its logs, its sources of some.
+    made.segments.sort_by_key(|entry| Reverse(entry.number));
     made.segments.retain(|entry| {
-        let Some(log) = entry.log else { return true };
-        let first = !claimed.contains(&(log.number, log.len));
-        claimed.push((log.number, log.len));
+        let logs = || entry.kept.iter().map(|log| (log.number, log.len));
+        let first = logs().all(|log| !claimed.contains(&log));
+        claimed.extend(logs().filter(|_| first));
         first
     });
     let is_kept = |log: &&Log| claimed.contains(&(log.header.number, log.len));
@@ -94,19 +102,11 @@ fn lost_segment(
 ) -> Result<Option<SegmentEntry>> {
     let Some(file) = vfs.open(&FileKind::Wal.name(number))? else { return Ok(None) };
     let bytes = read_all(&*file, MAX_LOG)?;
-    let Some(part) = logged::rows_of(made, number, &bytes)? else { return Ok(None) };
     let log = LogEntry { number, len: bytes.len() as u64, crc: crc32(&bytes), sealed: true };
-    let (rows, log) = (part.rows.len(), Some(log));
-    Ok(Some(SegmentEntry { rows, log, ..SegmentEntry::planned(number) }))
-}
-
-/// The entry of a segment, by its own word.
-fn entry_of(file: &dyn ReadFile, number: FileNumber) -> Result<Option<SegmentEntry>> {
-    let mut footer = [0; Footer::LEN];
-    let Some(at) = file.len().checked_sub(Footer::LEN as u64) else { return Ok(None) };
-    file.read_at(&mut footer, at)?;
-    let footer = Footer::decode(&footer).ok().filter(|f| f.rows > 0);
-    Ok(footer.map(|footer| SegmentEntry { len: file.len(), ..footer.entry(number) }))
+    let kept = Arc::from([log]);
+    let rows = logged::rows(vfs, made, &kept)?.iter().map(|part| part.rows.len()).sum();
+    let entry = SegmentEntry { rows, kept, ..SegmentEntry::planned(number) };
+    Ok(Some(entry).filter(|entry| entry.rows > 0))
 }
 
 /// A log as one that is replayed, of which only the header is vouched for; and its length.

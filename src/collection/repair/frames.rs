@@ -7,9 +7,10 @@ use super::super::open::is_finite;
 use crate::codec::header::FileHeader;
 use crate::error::{Error, Result};
 use crate::manifest::{LogEntry, Manifest};
+use crate::rows::LogPlace;
 use crate::types::{FileNumber, Lsn};
 use crate::view::View;
-use crate::wal::format::{ALIGN, LogName};
+use crate::wal::format::{ALIGN, LogName, wal_frame};
 use crate::wal::ops::{self, Operation};
 use crate::wal::reader::commits;
 
@@ -20,28 +21,50 @@ pub(super) struct Frames<'a> {
     bytes: &'a [u8],
 }
 
+/// A frame that is whole.
+struct Valid<'a> {
+    lsn: Lsn,
+    operations: Vec<Operation<'a>>,
+    /// Where its body begins,
+    body: usize,
+    /// and where it ends.
+    end: usize,
+}
+
 impl<'a> Frames<'a> {
     pub(super) fn new(manifest: &'a Manifest, number: FileNumber, bytes: &'a [u8]) -> Self {
         let name = LogName { collection: manifest.collection, number };
         Self { manifest, name, bytes }
     }
 
-    /// The LSNs, operations and ends of the valid frames behind `before`.
-    fn valid(&self, before: Lsn) -> Vec<(Lsn, Vec<Operation<'a>>, usize)> {
+    /// The valid frames behind `before`.
+    fn valid(&self, before: Lsn) -> Vec<Valid<'a>> {
         let (mut at, mut last, mut all) = (FileHeader::LEN, before, Vec::new());
         while let Some((frame, body, end)) = self.name.frame(self.bytes, at) {
             let parsed = self.parse(body, frame.operations).filter(|_| frame.lsn == last.next());
             let Some(operations) = parsed else { break };
-            all.push((frame.lsn, operations, end));
+            all.push(Valid { lsn: frame.lsn, operations, body: at + wal_frame::LEN, end });
             (at, last) = (end, frame.lsn);
         }
         all
     }
 
+    /// The upserts of the valid frames, in order: each with the place of its vector.
+    pub(super) fn upserts(&self) -> impl Iterator<Item = (LogPlace, Operation<'a>)> {
+        let log = self.name.number;
+        self.valid(self.before()).into_iter().flat_map(move |Valid { operations, body, .. }| {
+            operations.into_iter().filter_map(move |operation| {
+                let Operation::Upsert { place, .. } = &operation else { return None };
+                Some((LogPlace { log, at: body as u64 + place.vector }, operation))
+            })
+        })
+    }
+
     fn parse(&self, body: &'a [u8], operations: u32) -> Option<Vec<Operation<'a>>> {
         let schema = &self.manifest.schema;
         let parsed = ops::parse(body, operations, schema.ids(), schema.vector_bytes()).ok()?;
-        parsed.iter().all(|operation| is_finite(operation, schema)).then_some(parsed)
+        let mut wide = vec![0.0; schema.dims()];
+        parsed.iter().all(|one| is_finite(one, schema, &mut wide)).then_some(parsed)
     }
 
     /// The LSN before that of the first frame, as that says; 0 where there is none.
@@ -53,7 +76,7 @@ impl<'a> Frames<'a> {
     /// The last LSN of the valid frames behind `before`, and where they end.
     pub(super) fn valid_from(&self, before: Lsn) -> (Lsn, usize) {
         let none = (before, self.bytes.len().min(FileHeader::LEN));
-        self.valid(before).last().map_or(none, |(lsn, _, end)| (*lsn, *end))
+        self.valid(before).last().map_or(none, |frame| (frame.lsn, frame.end))
     }
 
     /// Fails where an open would: if the log is damaged, or a commit holds what
@@ -75,8 +98,8 @@ impl<'a> Frames<'a> {
     /// The view after the valid frames that come next.
     pub(super) fn apply(&self, view: View) -> Result<View> {
         let valid = self.valid(view.lsn);
-        let Some(lsn) = valid.last().map(|(lsn, ..)| *lsn) else { return Ok(view) };
-        let operations: Vec<_> = valid.into_iter().flat_map(|(_, all, _)| all).collect();
+        let Some(lsn) = valid.last().map(|frame| frame.lsn) else { return Ok(view) };
+        let operations: Vec<_> = valid.into_iter().flat_map(|frame| frame.operations).collect();
         apply::apply(&view, lsn, &operations, None)
     }
 }

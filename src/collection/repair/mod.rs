@@ -15,17 +15,16 @@ mod logged;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use roaring::RoaringBitmap;
 
-use super::Collection;
 use super::open::{open_segments, read_tombstones, replay, strays};
 use super::verify::{Sealed, check_files};
 use super::writer::{remove_unnamed, write_files, write_parts};
+use super::{Collection, Options};
 use crate::codec::header::{FileHeader, FileKind, check_writable};
 use crate::error::{Corruption, Error, Result};
-use crate::manifest::{self, LogEntry, MAX_LOG, Manifest, SegmentEntry};
+use crate::manifest::{self, MAX_LOG, Manifest, SegmentEntry};
 use crate::memtable::RunBuilder;
 use crate::schema::Schema;
 use crate::segment::reader::Segment;
@@ -36,6 +35,7 @@ use crate::vfs::{ReadFile, Vfs, read_all};
 use crate::view::{Part, View};
 use blind::{manifest_lost, without_manifest};
 use frames::Frames;
+use logged::Logged;
 
 /// Prefix of the copies of damaged files.
 const ASIDE: &str = "damaged-";
@@ -49,6 +49,7 @@ const THREADS: usize = 4;
 pub struct RepairOptions {
     schema: Option<Schema>,
     keep_without_payload: bool,
+    open: Options,
 }
 
 impl RepairOptions {
@@ -70,6 +71,14 @@ impl RepairOptions {
     #[must_use]
     pub fn keep_without_payload(mut self, yes: bool) -> Self {
         self.keep_without_payload = yes;
+        self
+    }
+
+    /// How the folder is opened: how long to wait for the lock, permission bits of files that
+    /// are made, unsafe file systems.
+    #[must_use]
+    pub fn open(mut self, options: Options) -> Self {
+        self.open = options;
         self
     }
 }
@@ -128,19 +137,22 @@ impl Collection {
     /// # Errors
     /// As [`Self::repair`]; a damaged manifest is none if the schema is given.
     pub fn repair_with(path: impl AsRef<Path>, options: &RepairOptions) -> Result<Repaired> {
-        let vfs = Disk::open(path.as_ref())?;
+        let open = &options.open;
+        let vfs = Disk::open(path.as_ref())?.with(open.file_mode, open.mapped)?;
         // Before the lock, which would leave a file in a folder that is not ours.
         if let Err(e @ Error::NotACollection { .. }) = manifest::load_installed(&vfs) {
             return Err(e);
         }
-        vfs.check_file_system()?;
+        if !open.allow_unsafe_fs {
+            vfs.check_file_system()?;
+        }
         repair(&vfs, options)
     }
 }
 
 /// Repairs the collection in a folder.
 pub(crate) fn repair(vfs: &dyn Vfs, options: &RepairOptions) -> Result<Repaired> {
-    let _lock = vfs.lock(Duration::ZERO)?;
+    let _lock = vfs.lock(options.open.lock_timeout)?;
     let mut repair = Repair::begin(vfs, options)?;
     let sources = repair.examine()?;
     let logs = repair.examine_logs()?;
@@ -155,8 +167,10 @@ pub(crate) fn repair(vfs: &dyn Vfs, options: &RepairOptions) -> Result<Repaired>
     next.segments.clear();
     next.logs.clear();
     next.graphs.retain(|graph| !repair.lost_graphs.contains(&graph.number));
-    let installed = repair.write(sources, &logs, &mut next).and_then(|()| next.install(vfs));
-    installed.inspect_err(|_| remove_unnamed(vfs, &next, &repair.found))?;
+    let staged = repair.write(sources, &logs, &mut next).and_then(|()| next.stage(vfs));
+    let staged = staged.inspect_err(|_| remove_unnamed(vfs, &next, &repair.found))?;
+    // From here on the new manifest may be the one on disk, even where this fails.
+    staged.replace(vfs, manifest::NAME)?;
     remove_unnamed(vfs, &repair.found, &next);
     Ok(repair.report)
 }
@@ -173,10 +187,17 @@ struct Source {
 /// What can be done with a segment.
 enum State {
     Intact,
-    /// The log it keeps is intact, and has its rows.
-    Logged(LogEntry),
+    /// The logs it keeps have its rows.
+    Logged,
     Damaged(Box<Salvage>),
     Lost,
+}
+
+impl Source {
+    /// Whether its rows are those that commits of its logs leave, not in the segment's order.
+    fn is_replayed(&self) -> bool {
+        matches!(self.state, State::Logged) && self.entry.kept.len() > 1
+    }
 }
 
 struct Repair<'a> {
@@ -226,31 +247,21 @@ impl<'a> Repair<'a> {
         Ok(())
     }
 
-    /// Compares all segments and tombstones.
+    /// Compares all segments, the logs that they keep, and tombstones.
     fn examine(&mut self) -> Result<Vec<Source>> {
         let mut sources = Vec::new();
-        let segments = self.found.segments.clone();
-        let files: Vec<_> = segments.iter().map(Sealed::segment).collect();
-        let checked = check_files(self.vfs, &self.found, &files, THREADS);
-        for (entry, checked) in segments.into_iter().zip(checked) {
-            let name = FileKind::Segment.name(entry.number);
-            let state = match checked {
-                Ok(()) => State::Intact,
-                Err(e) => {
-                    let state = self.what_is_left(&name, &entry)?;
-                    self.note(name, e)?;
-                    // Whichever of the two is damaged, neither is named any more.
-                    self.damaged.extend(entry.log.map(|log| FileKind::Wal.name(log.number)));
-                    state
-                }
-            };
+        for entry in self.found.segments.clone() {
+            let damage = self.damage_of(&entry)?;
+            let state = if damage { self.what_is_left(&entry)? } else { State::Intact };
             self.examine_graph(&entry)?;
             let mut source =
-                Source { entry, dead: RoaringBitmap::new(), dead_unknown: self.blind, state };
-            match read_tombstones(self.vfs, &self.found, &entry) {
+                Source { dead: RoaringBitmap::new(), dead_unknown: self.blind, state, entry };
+            match read_tombstones(self.vfs, &self.found, &source.entry) {
+                // By what order of rows they count is lost with the segment.
+                Ok(dead) if source.is_replayed() => source.dead_unknown |= !dead.is_empty(),
                 Ok(dead) => source.dead = dead,
                 Err(e) => {
-                    let tombstones = entry.tombstones.expect("only what is named is read");
+                    let tombstones = source.entry.tombstones.expect("only what is named is read");
                     self.note(FileKind::Tombstones.name(tombstones.number), e)?;
                     source.dead_unknown = true;
                 }
@@ -260,11 +271,29 @@ impl<'a> Repair<'a> {
         Ok(sources)
     }
 
+    /// Whether a segment or a log that it keeps is damaged. The segment is set aside in both
+    /// cases, for it will not be named any more.
+    fn damage_of(&mut self, entry: &SegmentEntry) -> Result<bool> {
+        let files = Sealed::of_segment(entry);
+        let checked = check_files(self.vfs, &self.found, &files, THREADS);
+        let name = FileKind::Segment.name(entry.number);
+        let mut damaged = false;
+        for (file, checked) in files.iter().zip(checked) {
+            let Err(e) = checked else { continue };
+            damaged = true;
+            self.note(file.name(), e)?;
+        }
+        if damaged && !self.damaged.contains(&name) {
+            self.damaged.push(name);
+        }
+        Ok(damaged)
+    }
+
     /// Compares the graph of a segment. A damaged one is dropped: it follows from the
     /// rows, and is built again when it is wanted.
     fn examine_graph(&mut self, entry: &SegmentEntry) -> Result<()> {
         let Some(graph) = self.found.graph_of(entry.number) else { return Ok(()) };
-        let file = Sealed::graph(graph, entry);
+        let file = Sealed::Graph(graph, entry.rows);
         for checked in check_files(self.vfs, &self.found, &[file], THREADS) {
             match checked {
                 // Of a version that can read it.
@@ -278,19 +307,21 @@ impl<'a> Repair<'a> {
         Ok(())
     }
 
-    fn what_is_left(&self, name: &str, entry: &SegmentEntry) -> Result<State> {
-        if let Some(log) = entry.log
-            && let Some(rows) = logged::rows(self.vfs, &self.found, log)?
-            && rows.rows.len() == entry.rows
-        {
-            return Ok(State::Logged(log));
+    fn what_is_left(&self, entry: &SegmentEntry) -> Result<State> {
+        // The log of a flush has the rows in the segment's order, if it has as many.
+        if entry.kept.len() == 1 {
+            let rows = logged::rows(self.vfs, &self.found, &entry.kept)?;
+            if rows.iter().map(|part| part.rows.len()).sum::<u32>() == entry.rows {
+                return Ok(State::Logged);
+            }
         }
-        let Some(file) = self.vfs.open(name)? else { return Ok(State::Lost) };
-        let log = entry.log.map(|log| self.vfs.open(&FileKind::Wal.name(log.number)));
-        let log = log.transpose()?.flatten();
-        match Salvage::open(&*file, log.as_deref(), &self.found.schema, entry) {
+        let left = if entry.kept.is_empty() { State::Lost } else { State::Logged };
+        let Some(file) = self.vfs.open(&FileKind::Segment.name(entry.number))? else {
+            return Ok(left);
+        };
+        match Salvage::open(self.vfs, &*file, &self.found.schema, entry) {
             Ok(left) => Ok(State::Damaged(Box::new(left))),
-            Err(Error::Corrupt(_)) => Ok(State::Lost),
+            Err(Error::Corrupt(_)) => Ok(left),
             Err(e) => Err(e),
         }
     }
@@ -385,22 +416,29 @@ impl<'a> Repair<'a> {
                 if dead_unknown {
                     entry.tombstones = None;
                 }
+                let part = self.open(&entry, dead)?;
                 next.segments.push(entry);
-                Ok(vec![self.open(&entry, dead)?])
+                Ok(vec![part])
             }
             State::Lost => {
                 self.report.lost += u64::from(entry.rows) - dead.len();
                 Ok(Vec::new())
             }
-            State::Logged(log) => {
+            State::Logged => {
                 self.report.rebuilt += 1;
-                let rows = logged::rows(self.vfs, &self.found, log)?;
-                let part = rows.map(|rows| Arc::new(rows.with_dead(dead)));
-                part.into_iter().map(|part| self.write_part(part, next)).collect()
+                let rows = logged::rows(self.vfs, &self.found, &entry.kept)?;
+                let had: u64 = rows.iter().map(|part| part.live_rows()).sum();
+                self.report.lost += u64::from(entry.rows).saturating_sub(had);
+                let rows = match &rows[..] {
+                    [one] if !dead.is_empty() => vec![Arc::new(one.with_dead(dead))],
+                    _ => rows,
+                };
+                if rows.is_empty() { Ok(rows) } else { Ok(vec![self.write_parts(&rows, next)?]) }
             }
             State::Damaged(salvage) => {
                 self.report.rebuilt += 1;
-                self.rebuild(&salvage, &dead, next)
+                let logged = Logged::read(self.vfs, &self.found, &entry.kept)?;
+                self.rebuild(&salvage, &logged, &dead, next)
             }
         }
     }
@@ -415,6 +453,7 @@ impl<'a> Repair<'a> {
     fn rebuild(
         &mut self,
         salvage: &Salvage,
+        logged: &Logged,
         dead: &RoaringBitmap,
         next: &mut Manifest,
     ) -> Result<Vec<Arc<Part>>> {
@@ -422,8 +461,7 @@ impl<'a> Repair<'a> {
         let (mut parts, mut bytes) = (Vec::new(), 0);
         let mut run = RunBuilder::new(&schema);
         for row in (0..salvage.rows).filter(|row| !dead.contains(*row)).map(Ordinal) {
-            let Some((id, payload)) = self.read_row(salvage, row) else { continue };
-            let vector = salvage.vector(row)?;
+            let Some((id, vector, payload)) = self.read_row(salvage, logged, row) else { continue };
             run.push(&id, vector, &payload);
             bytes += vector.len() + payload.len() + 64;
             if bytes >= RUN_BYTES {
@@ -438,21 +476,28 @@ impl<'a> Repair<'a> {
         Ok(parts)
     }
 
-    /// Id and payload of a row whose vector can be read; notes what cannot be.
-    fn read_row(&mut self, salvage: &Salvage, row: Ordinal) -> Option<(RowId, String)> {
+    /// Id, vector and payload of a row, from the segment or else from a log that it keeps; notes
+    /// what cannot be read.
+    fn read_row<'s>(
+        &mut self,
+        salvage: &'s Salvage,
+        logged: &'s Logged,
+        row: Ordinal,
+    ) -> Option<(RowId, &'s [u8], String)> {
         // Under the wrong schema anything may come out.
         let id = salvage.id(row).ok().filter(|id| id.check(self.found.schema.ids()).is_ok());
-        let Some(id) = id else {
+        let logged = logged.row(salvage.place(row), id.as_ref());
+        let Some(id) = id.or_else(|| Some(logged?.id.clone())) else {
             self.report.lost += 1;
             return None;
         };
-        let payload = salvage.payload(row);
-        let whole = salvage.vector(row).is_ok();
-        match payload {
-            Ok(payload) if whole => Some((id, payload)),
-            Err(_) if whole && self.options.keep_without_payload => {
+        let vector = salvage.vector(row).ok().or_else(|| Some(&*logged?.vector));
+        let payload = salvage.payload(row).ok().or_else(|| Some(logged?.payload.clone()));
+        match (vector, payload) {
+            (Some(vector), Some(payload)) => Some((id, vector, payload)),
+            (Some(vector), None) if self.options.keep_without_payload => {
                 self.report.payloads_lost += 1;
-                Some((id, String::new()))
+                Some((id, vector, String::new()))
             }
             _ => {
                 self.report.lost += 1;
@@ -464,16 +509,16 @@ impl<'a> Repair<'a> {
 
     fn write_run(&self, run: RunBuilder, next: &mut Manifest) -> Result<Arc<Part>> {
         let part = Part::new(Arc::new(run.finish()), Arc::default(), None);
-        self.write_part(Arc::new(part), next)
+        self.write_parts(&[Arc::new(part)], next)
     }
 
-    /// Writes the living rows of a part as a new segment.
-    fn write_part(&self, part: Arc<Part>, next: &mut Manifest) -> Result<Arc<Part>> {
+    /// Writes the living rows of parts as a new segment.
+    fn write_parts(&self, parts: &[Arc<Part>], next: &mut Manifest) -> Result<Arc<Part>> {
         let number = next.take_number();
         next.segments.push(SegmentEntry::planned(number));
         let (owner, schema) = (next.owner(), &self.found.schema);
-        let entry = write_parts(self.vfs, owner, schema, number, &[part], &[], &|_| Ok(()))?;
-        *next.segments.last_mut().expect("pushed") = entry;
+        let entry = write_parts(self.vfs, owner, schema, number, parts, &[], &|_| Ok(()))?;
+        *next.segments.last_mut().expect("pushed") = entry.clone();
         self.vfs.sync_dir()?;
         self.open(&entry, RoaringBitmap::new())
     }
