@@ -1,5 +1,4 @@
-//! `verify()` against a sequential read of the same bytes, from the system's
-//! cache and from the disk.
+//! `verify()` against reading the same bytes, from the system's cache and from the disk.
 //!
 //! The read is the cheapest there is: 256 KiB at a time into one buffer for each thread, nothing
 //! looked at; by one thread, and by as many as `verify()` has, which take stretches of the files

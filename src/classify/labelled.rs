@@ -26,8 +26,9 @@ impl Labelled {
         Self { dims, classes, numbers, labels: Vec::new(), vectors: Vec::new(), unlabelled: 0 }
     }
 
-    /// All rows of a collection whose payload has a text in `field` (a path, as the names
-    /// of declared fields are: `author.name`); the others are counted ([`Self::unlabelled`]). Takes `4 * dims` bytes of RAM a row.
+    /// All rows of a collection whose payload has a text in `field` (a path, as the names of
+    /// declared fields are: `author.name`); the others are counted ([`Self::unlabelled`]).
+    /// Takes `4 * dims` bytes of RAM a row.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where a row is damaged.

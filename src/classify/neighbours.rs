@@ -46,7 +46,9 @@ impl Neighbours {
         Ok(Self { rows, field: field.into(), k, funnel: Funnel::exact() })
     }
 
-    /// How neighbours are searched. Default: exactly.
+    /// How neighbours are searched. Default: exactly. One by hand must keep as many rows as
+    /// are searched for: `k` and at least 10, more where unlabelled rows are passed over by
+    /// searching for more.
     #[must_use]
     pub fn funnel(mut self, funnel: Funnel) -> Self {
         self.funnel = funnel;

@@ -55,7 +55,7 @@ fn an_embedder_is_named_after_the_directory_that_was_opened() {
     if ready() {
         assert_eq!(name(&families.join("lower")), "lower", "its graph is in 0_Transformer/onnx");
         assert_eq!(name(&fixtures().join("static")), "static");
-        let of_choice = Embedder::builder(families.join("gemma")).graph("model_whole").open();
+        let of_choice = Embedder::builder(families.join("gemma")).graph("model_whole.onnx").open();
         let of_choice = EmbedderId::from(&of_choice.unwrap());
         assert_eq!(of_choice.name(), "gemma, model_whole.onnx");
     }
