@@ -187,7 +187,7 @@ impl Tally {
             }
             let sum = &mut self.stages[at];
             if sum.name != *stage.name {
-                sum.name = key.to_owned();
+                sum.name.truncate(key.len());
             }
             sum.rows_in += stage.rows_in;
             sum.rows_out += stage.rows_out;
