@@ -3,13 +3,14 @@
 //! `MATRYO_DATA` names a folder with `base_f16.npy` (rows x dimensions) and `queries.npy`; without
 //! it rows are made up about centres. The rows are stored as f16. All ways take turns, so that what
 //! else the machine does meets them alike; "one by one" runs twice, and what lies between the two
-//! is noise (A/A).
+//! is noise (A/A). Rows are merged and calibrated before, and nothing runs in the background; the
+//! plan of the first query is printed.
 
 mod support;
 
 use matryo::{Collection, Funnel, Hit, Options, Precision, Schema};
 use std::hint::black_box;
-use support::{Array, Timing, time_in_turns};
+use support::{Array, Timing, plan, time_in_turns};
 
 const RUNS: usize = 8;
 const GRANULARITIES: [usize; 5] = [32, 64, 128, 256, 512];
@@ -73,16 +74,22 @@ fn compare(collection: &Collection, queries: &[&[f32]], name: &str, funnel: &Fun
         one.seconds / two.seconds,
         a.seconds / b.seconds
     );
+    let first = collection.search(queries[0]).funnel(funnel.clone()).run().expect("search");
+    println!("    {}", plan(&first.explain));
 }
 
 fn import(dir: &std::path::Path, base: &Array) -> matryo::Result<Collection> {
     let granularities = GRANULARITIES.into_iter().filter(|g| *g < base.width);
     let schema = Schema::builder(base.width).granularities(granularities).stored(Precision::F16);
-    let collection = Collection::create_with(dir.join("bench"), schema.build()?, Options::new())?;
+    let options = Options::new().background(false);
+    let collection = Collection::create_with(dir.join("bench"), schema.build()?, options)?;
     let mut bulk = collection.bulk()?;
     for (id, row) in base.rows().enumerate() {
         bulk.upsert(id as u64, row, ())?;
     }
     bulk.finish()?;
+    // One segment, with a graph where there are rows enough for one.
+    collection.compact()?;
+    collection.calibrate()?;
     Ok(collection)
 }

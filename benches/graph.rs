@@ -8,7 +8,8 @@
 //!
 //! Scans and walks are calibrated with rows of the collection, and asked other queries. What is
 //! found is compared with `exact()` first; speeds are medians of passes over all
-//! queries in turns, in one thread, with the difference of an unchanged pass to itself.
+//! queries in turns, in one thread, with the difference of an unchanged pass to itself. Nothing runs
+//! in the background; where `recall` plans, the plan of the first query is printed.
 
 #[path = "support/hnsw.rs"]
 mod hnsw;
@@ -19,7 +20,7 @@ use std::time::Instant;
 
 use hnsw::Hnsw;
 use matryo::{Collection, Funnel, Options, Precision, Schema};
-use support::{Array, ids, time};
+use support::{Array, ids, plan, time};
 
 const LIMIT: usize = 10;
 const QUERIES: usize = 300;
@@ -82,6 +83,8 @@ fn measure(
         stages(&collection, queries, &Funnel::graph_recall(share));
         let name = format!("planned, recall({share})");
         row(&name, queries, &truth, |q| ask(q, Funnel::recall(share)));
+        let first = collection.search(queries[0]).funnel(Funnel::recall(share)).run()?;
+        println!("      {}", plan(&first.explain));
     }
     for width in [40, 80, 160, 320] {
         let name = format!("graph, {width} rows kept");
@@ -124,13 +127,14 @@ fn load(dir: &std::path::Path, base: &Array, rows: usize) -> matryo::Result<Coll
     let granularities = [32, 64, 128, 256, 512].into_iter().filter(|g| *g < base.width);
     let schema = Schema::builder(base.width).granularities(granularities).stored(Precision::F16);
     // One segment, so that one graph has all rows; no graph before it is asked for.
-    let options = Options::new().memtable_bytes(8 << 30).graph_min_rows(u64::MAX);
+    let options = Options::new().background(false).memtable_bytes(8 << 30).graph_min_rows(u64::MAX);
     let collection = Collection::create_with(dir.join("bench"), schema.build()?, options)?;
     let mut bulk = collection.bulk()?;
     for (id, row) in (0u64..).zip(base.rows().take(rows)) {
         bulk.upsert(id, row, ())?;
     }
     bulk.finish()?;
+    assert_eq!(collection.info()?.segments, 1);
     Ok(collection)
 }
 

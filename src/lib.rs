@@ -37,11 +37,15 @@
 //!   embedding is the first so many dimensions of the vector; [`Search::dims`]
 //!   searches by it, or by any other number of dimensions.
 //! * A **stage code** ([`StageCode`]) is a small copy of the first dimensions of
-//!   all rows, 1 or 8 bits each, kept in RAM in the order a scan reads it.
+//!   all rows, 1, 4 or 8 bits each, in the order a scan reads it. Those of 1 and 8
+//!   bits are kept in RAM. From 128 dimensions on there is one of 4 bits of all
+//!   dimensions, for exact searches, which is read from disk as the system caches it.
 //! * A **funnel** ([`Funnel`]) is how a search goes about it: scan a stage code,
 //!   keep a shortlist, rank that by full vectors. [`Search::recall`] says how much
 //!   of the truth to look for; [`Explain`] tells what each stage did.
-//! * An **exact** search ([`Search::exact`]) compares every vector.
+//! * An **exact** search ([`Search::exact`]) finds the true nearest rows. Bounds from
+//!   the 4-bit codes prove of most rows that their vectors need not be read; without
+//!   such codes it compares every vector.
 //!
 //! A hit's score is computed from the stored vector under the collection's
 //! [`Metric`], over the dimensions searched; it is never an estimate.
@@ -112,11 +116,15 @@ pub use serde_json::{Value, json};
 pub use types::{IdKind, MAX_ID_BYTES, RowId};
 
 #[cfg(feature = "embed")]
+use std::path::Path;
+
+#[cfg(feature = "embed")]
 impl From<&embed::Embedder> for EmbedderId {
-    /// Named after the model's folder, and after its graph where that is not the
-    /// usual one, as those of other precisions are not.
+    /// Named after the directory that was opened, and after the graph where that is not
+    /// the usual one, as those of other precisions are not.
     fn from(embedder: &embed::Embedder) -> Self {
-        embedder_id(&embedder.describe().graph, embedder.fingerprint())
+        let (dir, weights) = embedder.files();
+        embedder_id(dir, weights, embedder.fingerprint())
     }
 }
 
@@ -124,19 +132,19 @@ impl From<&embed::Embedder> for EmbedderId {
 impl From<&embed::ImageEmbedder> for EmbedderId {
     /// Named as those of an `Embedder` are.
     fn from(embedder: &embed::ImageEmbedder) -> Self {
-        embedder_id(&embedder.describe().graph, embedder.fingerprint())
+        let (dir, graph) = embedder.files();
+        embedder_id(dir, graph, embedder.fingerprint())
     }
 }
 
 #[cfg(feature = "embed")]
-fn embedder_id(graph: &std::path::Path, print: &embed::Fingerprint) -> EmbedderId {
-    let last = |path: &std::path::Path| {
-        path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-    };
-    let folders = graph.ancestors().skip(1).map(last).find(|name| name != "onnx");
-    let mut name = folders.unwrap_or_default();
-    if !graph.ends_with("model.onnx") {
-        name = format!("{name}, {}", last(graph));
+fn embedder_id(dir: &Path, weights: &Path, print: &embed::Fingerprint) -> EmbedderId {
+    let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    // `.` and `a/..` do not end with a name.
+    let named = || last(&dir.canonicalize().ok()?);
+    let mut name = last(dir).or_else(named).unwrap_or_default();
+    if !["model.onnx", "model.safetensors"].iter().any(|usual| weights.ends_with(usual)) {
+        name = format!("{name}, {}", last(weights).unwrap_or_default());
     }
     name.truncate(name.floor_char_boundary(255));
     let add = |id: EmbedderId, (part, hash): (&str, &embed::Hash)| id.part(part, *hash);

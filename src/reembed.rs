@@ -25,6 +25,7 @@ use crate::embed::{Embedder, MAX_TEXT_BYTES};
 #[cfg(feature = "image")]
 use crate::embed::{Image, ImageEmbedder};
 use crate::error::{Error, Result};
+use crate::payload;
 use crate::schema::EmbedderId;
 
 /// Pictures in memory at a time.
@@ -80,23 +81,19 @@ fn short_enough(row: &SourceRow, text: String) -> Result<String> {
 /// objects, as in the names of declared fields.
 pub fn field(name: impl Into<String>) -> impl Fn(&SourceRow) -> Result<String> {
     let name = name.into();
-    move |row| {
-        let mut keys = name.split('.');
-        let first = keys.next().and_then(|key| row.payload.get(key));
-        match keys.fold(first, |value, key| value?.get(key)) {
-            Some(Value::String(text)) => Ok(text.clone()),
-            Some(other) => {
-                let kind = match other {
-                    Value::Null => "null",
-                    Value::Bool(_) => "a bool",
-                    Value::Number(_) => "a number",
-                    Value::Array(_) => "an array",
-                    _ => "an object",
-                };
-                Err(lacks(row, &format!("text in {name:?} to embed, got {kind}")))
-            }
-            None => Err(lacks(row, &format!("text in {name:?} to embed, got none"))),
+    move |row| match payload::at(&row.payload, &name) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(other) => {
+            let kind = match other {
+                Value::Null => "null",
+                Value::Bool(_) => "a bool",
+                Value::Number(_) => "a number",
+                Value::Array(_) => "an array",
+                _ => "an object",
+            };
+            Err(lacks(row, &format!("text in {name:?} to embed, got {kind}")))
         }
+        None => Err(lacks(row, &format!("text in {name:?} to embed, got none"))),
     }
 }
 

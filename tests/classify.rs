@@ -80,6 +80,54 @@ fn a_collection_gives_its_labels_and_says_how_many_rows_have_none() {
     assert_eq!(rows.iter().next().expect("a row").1, "class 0");
 }
 
+/// Two dimensions, rows 0 to 2 labelled in `author.name`, and far more rows nearer to the
+/// query that have no label.
+fn mostly_unlabelled(declared: Option<FieldKind>) -> (tempfile::TempDir, Collection) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let schema = Schema::builder(2);
+    let schema = match declared {
+        Some(kind) => schema.field("author.name", kind),
+        None => schema,
+    };
+    let schema = schema.build().expect("a schema");
+    let collection = Collection::create(folder.path().join("c"), schema).expect("created");
+    let mut batch = collection.batch();
+    for (id, (y, name)) in (0u64..).zip([(0.5, "near"), (0.6, "far"), (0.7, "far")]) {
+        batch.upsert(id, &[1.0, y], json!({"author": {"name": name}})).expect("fits");
+    }
+    for id in 3..500 {
+        batch.upsert(id, &[1.0, 0.0], json!({"author": {}})).expect("fits");
+    }
+    batch.commit().expect("committed");
+    (folder, collection)
+}
+
+#[test]
+fn the_nearest_rows_that_have_a_label_vote() {
+    for declared in [None, Some(FieldKind::Keyword)] {
+        let (_folder, collection) = mostly_unlabelled(declared);
+        for (k, label, confidence) in [(1, "near", 1.0 / 3.0), (3, "far", 2.0 / 3.0)] {
+            let neighbours = Neighbours::new(collection.snapshot(), "author.name", k);
+            let found = neighbours.expect("made").predict(&[1.0, 0.0], 2).expect("a label");
+            assert_eq!(
+                (found.label.as_str(), found.confidence),
+                (label, confidence),
+                "{declared:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn labels_are_found_by_the_path_of_their_field() {
+    let (_folder, collection) = mostly_unlabelled(Some(FieldKind::Keyword));
+    let rows = Labelled::of(&collection.snapshot(), "author.name").expect("read");
+    assert_eq!((rows.len(), rows.unlabelled(), rows.classes().len()), (3, 497, 2));
+    let map = mean_average_precision(&collection.snapshot(), "author.name", &rows, 2, 1);
+    // Each finds itself.
+    assert!(map.expect("measured") > 0.99);
+}
+
 #[test]
 fn the_same_seed_trains_the_same_heads() {
     let rows = labelled(400, 1);
@@ -196,7 +244,7 @@ fn wrong_input_is_refused_with_what_was_expected() {
     invalid(Labelled::new(3).push(&[1.0], "a").err(), "1 dimensions, expected 3");
     invalid(Neighbours::new(collection.snapshot(), "class", 0).err(), "at least 1");
     let nowhere = Neighbours::new(collection.snapshot(), "colour", 1).expect("made");
-    invalid(nowhere.predict(&[1.0; 8], 8).err(), "colour: none of the nearest 1 rows");
+    invalid(nowhere.predict(&[1.0; 8], 8).err(), "colour: no row has a text there");
     for wrong in [&[][..], &[0], &[9]] {
         invalid(LinearHeads::trainer().fit(&rows, wrong).err(), "expected some of 1 to 8");
     }

@@ -269,6 +269,10 @@ fn hits_are_printed_and_funnels_explained() -> Done {
     assert_eq!(found["results"][4]["hits"].as_array().map(Vec::len), Some(3));
     let dims: Vec<_> = [0, 1, 2].map(|at| &found["explain"]["stages"][at]["dims"]).into();
     assert_eq!(dims, [8, 16, 96]);
+    assert_eq!(found["explain"]["recall"], Value::Null, "none was asked for");
+    let found = place.json("search c --vectors q.npy --recall 0.9 --explain");
+    let table = json!({"asked": 0.9, "measured": null, "within": null});
+    assert_eq!(found["explain"]["recall"], table);
     let text = place.succeeds("search c --vectors q.npy --limit 3 --explain");
     assert!(text.contains("query 19") && text.contains("1007") && text.contains("rows in"));
     let text = place.succeeds("search c --vectors q.npy --out ids.npy --explain");

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 
+import one_thread  # noqa: F401  before numpy
 import numpy as np
 
 from search import asked, at, load, measure
@@ -55,17 +56,16 @@ class Hnsw(FaissHnsw):
 
 
 class HnswPrefix(FaissHnswPrefix):
-    def make(self, prefixes):
-        self.inner = Hnsw()
-        self.inner.build(prefixes, None)
-
     def restrict(self, passing):
-        self.inner.restrict(passing)
+        import faiss
+        bits = np.zeros(self.index.ntotal, bool)
+        bits[passing] = True
+        self.bits = np.packbits(bits, bitorder="little")
+        self.selector = faiss.IDSelectorBitmap(self.bits)
 
-    def nearest(self, prefix, count):
-        self.inner.set(count)
-        rows = self.inner.index.search(prefix[None], count, params=self.inner.params)[1][0]
-        return rows[rows >= 0]
+    def within(self, shortlist):
+        import faiss
+        return faiss.SearchParametersHNSW(sel=self.selector, efSearch=shortlist)
 
 
 class QdrantFiltered(Qdrant):

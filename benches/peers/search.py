@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 
+import one_thread  # noqa: F401  before numpy
 import numpy as np
 
 from systems import K, SYSTEMS, unit

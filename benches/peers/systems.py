@@ -6,6 +6,7 @@
     query(q) -> row numbers   of the 10 nearest, nearest first
 """
 
+import one_thread  # noqa: F401  before numpy
 import numpy as np
 
 K = 10
@@ -66,29 +67,56 @@ class FaissHnsw(FaissFlat):
         self.index.hnsw.efSearch = setting
 
 
-class FaissHnswPrefix(Refined):
+class FaissRefined:
+    """The same by FAISS alone: an index of the prefixes, refined by a flat one of the vectors."""
+
+    settings = Refined.settings
+
+    def build(self, base, folder):
+        import faiss
+        faiss.omp_set_num_threads(2)
+        dims = base.shape[1]
+        prefixes = faiss.IndexPreTransform(self.make(np.ascontiguousarray(unit(base[:, :PREFIX]))))
+        prefixes.prepend_transform(faiss.NormalizationTransform(PREFIX, 2.0))
+        prefixes.prepend_transform(faiss.RemapDimensionsTransform(dims, PREFIX, False))
+        full = faiss.IndexFlatIP(dims)
+        full.add(base)
+        self.index = faiss.IndexRefine(prefixes, full)
+        faiss.omp_set_num_threads(1)
+
+    def within(self, shortlist):
+        """How the prefixes are searched, where that is not as usual."""
+        return None
+
+    def set(self, setting):
+        import faiss
+        inner = faiss.SearchParametersPreTransform(index_params=self.within(setting))
+        self.params = faiss.IndexRefineSearchParameters(k_factor=setting / K, base_index_params=inner)
+
+    def query(self, q):
+        return self.index.search(q[None], K, params=self.params)[1][0]
+
+
+class FaissHnswPrefix(FaissRefined):
     def make(self, prefixes):
-        self.inner = FaissHnsw()
-        self.inner.build(prefixes, None)
+        inner = FaissHnsw()
+        inner.build(prefixes, None)
+        return inner.index
 
-    def nearest(self, prefix, count):
-        self.inner.set(count)
-        return self.inner.index.search(prefix[None], count)[1][0]
+    def within(self, shortlist):
+        import faiss
+        return faiss.SearchParametersHNSW(efSearch=shortlist)
 
 
-class FaissPqPrefix(Refined):
+class FaissPqPrefix(FaissRefined):
     """4-bit product codes of two dimensions each, flat, with the fast scan."""
 
     def make(self, prefixes):
         import faiss
-        faiss.omp_set_num_threads(2)
-        self.index = faiss.index_factory(PREFIX, "PQ128x4fs", faiss.METRIC_INNER_PRODUCT)
-        self.index.train(prefixes[:: max(1, len(prefixes) // 20000)])
-        self.index.add(prefixes)
-        faiss.omp_set_num_threads(1)
-
-    def nearest(self, prefix, count):
-        return self.index.search(prefix[None], count)[1][0]
+        index = faiss.index_factory(PREFIX, "PQ128x4fs", faiss.METRIC_INNER_PRODUCT)
+        index.train(prefixes[:: max(1, len(prefixes) // 20000)])
+        index.add(prefixes)
+        return index
 
 
 class Hnswlib:

@@ -156,6 +156,13 @@ pub fn ids(
     result.hits.iter().map(|hit| number(&hit.id)).collect()
 }
 
+/// The stages of a search, as its report names them: which plan it was.
+pub fn plan(explain: &matryo::Explain) -> String {
+    let names: Vec<&str> = explain.stages.iter().map(|stage| stage.name.as_str()).collect();
+    let recall = explain.recall.map_or(String::new(), |recall| format!(" ({recall})"));
+    names.join(" > ") + &recall
+}
+
 /// An id that is a number.
 ///
 /// # Panics

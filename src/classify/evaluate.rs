@@ -109,13 +109,7 @@ pub fn mean_average_precision(
     if k == 0 {
         return Err(Error::invalid("k", "expected at least 1, got 0"));
     }
-    let mut relevant = vec![0usize; queries.classes().len()];
-    let known = Labelled::of(rows, field)?;
-    for (_, label) in known.iter() {
-        if let Some(at) = queries.class_number(label) {
-            relevant[at] += 1;
-        }
-    }
+    let relevant = count_relevant(rows, field, queries)?;
     let (mut sum, mut asked) = (0.0, 0usize);
     for (vector, class) in queries.numbered().filter(|(_, class)| relevant[*class] > 0) {
         let search = rows.search(vector).dims(dims).limit(k).funnel(Funnel::exact());
@@ -130,6 +124,19 @@ pub fn mean_average_precision(
         return Err(Error::invalid("queries", "no row has the label of any of them"));
     }
     Ok(sum / asked as f64)
+}
+
+/// How many rows have the label of each class, one row in RAM at a time.
+fn count_relevant(rows: &Snapshot, field: &str, queries: &Labelled) -> Result<Vec<usize>> {
+    let mut relevant = vec![0; queries.classes().len()];
+    for row in rows.iter() {
+        let row = row?;
+        let class = label(&row.payload, field).and_then(|label| queries.class_number(label));
+        if let Some(class) = class {
+            relevant[class] += 1;
+        }
+    }
+    Ok(relevant)
 }
 
 fn average_precision(relevant: impl Iterator<Item = bool>, most: usize) -> f64 {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::check_finite;
 use crate::collection::Snapshot;
 use crate::error::{Error, Result, VectorError};
-use crate::payload::Payload;
+use crate::payload::{self, Payload};
 
 /// Vectors and the class of each, in RAM: what classifiers learn from and are
 /// measured with.
@@ -26,8 +26,9 @@ impl Labelled {
         Self { dims, classes, numbers, labels: Vec::new(), vectors: Vec::new(), unlabelled: 0 }
     }
 
-    /// All rows of a collection whose payload has a text in `field`; the others
-    /// are counted ([`Self::unlabelled`]). Takes `4 * dims` bytes of RAM a row.
+    /// All rows of a collection whose payload has a text in `field` (a path, as the names of
+    /// declared fields are: `author.name`); the others are counted ([`Self::unlabelled`]).
+    /// Takes `4 * dims` bytes of RAM a row.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where a row is damaged.
@@ -122,7 +123,7 @@ impl Labelled {
     }
 }
 
-/// The text in a field of a payload.
+/// The text in a field of a payload; dots in its name go into nested objects.
 pub(super) fn label<'a>(payload: &'a Payload, field: &str) -> Option<&'a str> {
-    payload.get(field)?.as_str()
+    payload::at(payload, field)?.as_str()
 }

@@ -192,6 +192,7 @@ impl EmbedderBuilder {
             backend: opened.backend,
             tokenizer,
             chain,
+            dir: self.dir,
             weights: opened.weights,
             granularities,
             fingerprint,

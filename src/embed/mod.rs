@@ -111,6 +111,8 @@ pub struct Embedder {
     backend: Backend,
     tokenizer: Tokenizer,
     chain: Chain,
+    /// The directory that was opened.
+    dir: PathBuf,
     /// The file with the weights.
     weights: PathBuf,
     granularities: Vec<usize>,
@@ -152,6 +154,11 @@ impl Embedder {
     /// What the vectors depend on, for telling models apart.
     pub fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
+    }
+
+    /// The directory that was opened, and the file with the weights.
+    pub(crate) fn files(&self) -> (&Path, &Path) {
+        (&self.dir, &self.weights)
     }
 
     /// The model's prompts by name.

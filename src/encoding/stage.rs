@@ -306,7 +306,7 @@ fn nibbles_of(codes: [i8; 8]) -> [u8; 4] {
 
 /// Rounds `values` to `-top..=top`, the largest magnitude becoming `top`.
 /// Returns the step, in `f64` because that of tiny values is no `f32`.
-pub(super) fn quantise(values: &[f32], top: i8, out: &mut [i8]) -> f64 {
+pub(crate) fn quantise(values: &[f32], top: i8, out: &mut [i8]) -> f64 {
     let largest = values.iter().fold(0f32, |m, v| m.max(v.abs()));
     let step = f64::from(largest) / f64::from(top);
     if largest == 0.0 {
@@ -322,7 +322,7 @@ pub(super) fn quantise(values: &[f32], top: i8, out: &mut [i8]) -> f64 {
 }
 
 /// `|x| / <x, c>`, or 0 for a row of zeros.
-fn factor(isa: Isa, prefix: &[f32], signed: &[i8]) -> f32 {
+pub(crate) fn factor(isa: Isa, prefix: &[f32], signed: &[i8]) -> f32 {
     let (square, dot) = (coding::squares(isa, prefix), coding::signed_dot(isa, prefix, signed));
     if dot > 0.0 { (square.sqrt() / dot) as f32 } else { 0.0 }
 }

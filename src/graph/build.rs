@@ -16,13 +16,15 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::code::{RowCode, RowQuery, quantise};
+use super::code::{RowCode, RowQuery};
 use super::prune::{FINE_DIMS, Fine, Pruner};
 use super::reach::{connect, links_of};
 use super::read::Starts;
 use super::walk::{Beam, Nodes, Walk};
 use super::{DEGREE, ENTRIES, MAX_DEGREE, NONE};
+use crate::encoding::quantise;
 use crate::error::Result;
+use crate::kernel::Isa;
 use crate::kernel::gather::prefetch;
 use crate::sync::on_threads;
 
@@ -133,13 +135,13 @@ fn encode_some(
     (codes, factors): (&mut [u8], &mut [f32]),
     (fine, inverse): (&mut [i8], &mut [f32]),
 ) -> Result<()> {
-    let dims = fine.len() / inverse.len();
+    let (dims, isa) = (fine.len() / inverse.len(), Isa::detect());
     let (mut row, mut signed) = (vec![0.0; vectors.dims()], vec![0; code.dims]);
     let rough = codes.chunks_mut(code.row_bytes()).zip(factors);
     let exact = fine.chunks_mut(dims).zip(inverse);
     for (at, ((code_row, factor), (fine_row, inverse))) in (first..).zip(rough.zip(exact)) {
         vectors.read(at as u32, &mut row)?;
-        *factor = code.encode(&row, &mut signed, code_row);
+        *factor = code.encode(isa, &row, &mut signed, code_row);
         quantise(&row[..dims], i8::MAX, fine_row);
         let square: i64 = fine_row.iter().map(|&c| i64::from(c).pow(2)).sum();
         *inverse = if square > 0 { (1.0 / (square as f64).sqrt()) as f32 } else { 0.0 };

@@ -3,7 +3,7 @@
 //! The estimate is that of [`crate::encoding`]: `cos(x, q) ~ factor <c, q> / |q|`, where `c`
 //! is the signed code of a row `x` and `factor = |x| / <x, c>`. Only the layout differs.
 
-use crate::encoding::Bits;
+use crate::encoding::{Bits, factor, quantise};
 use crate::kernel::Isa;
 use crate::kernel::gather::{CHUNK, CHUNK_DIMS, RowPlanes, bit_row_dots, byte_row_dot};
 
@@ -41,7 +41,7 @@ impl RowCode {
     }
 
     /// Writes the code of `row` into zeros, and returns its factor.
-    pub(super) fn encode(self, row: &[f32], signed: &mut [i8], out: &mut [u8]) -> f32 {
+    pub(super) fn encode(self, isa: Isa, row: &[f32], signed: &mut [i8], out: &mut [u8]) -> f32 {
         let (row, signed) = (&row[..self.dims], &mut signed[..self.dims]);
         if self.bits == Bits::One {
             for (j, (&x, sign)) in row.iter().zip(&mut *signed).enumerate() {
@@ -52,33 +52,8 @@ impl RowCode {
             quantise(row, 127, signed);
             out.copy_from_slice(bytemuck::cast_slice(signed));
         }
-        factor(row, signed)
+        factor(isa, row, signed)
     }
-}
-
-/// Rounds `values` to `-top..=top`, the largest magnitude becoming `top`; the step.
-pub(super) fn quantise(values: &[f32], top: i8, out: &mut [i8]) -> f64 {
-    let largest = values.iter().fold(0f32, |m, v| m.max(v.abs()));
-    if largest == 0.0 {
-        out.fill(0);
-        return 0.0;
-    }
-    let step = f64::from(largest) / f64::from(top);
-    for (code, &value) in out.iter_mut().zip(values) {
-        // Rounds to the nearest integer, as `encoding` does and says why.
-        *code = (f64::from(value) / step + 6_755_399_441_055_744.0).to_bits() as i8;
-    }
-    step
-}
-
-/// `|x| / <x, c>`, or 0 for a row of zeros.
-fn factor(row: &[f32], signed: &[i8]) -> f32 {
-    let add = |(square, dot): (f64, f64), (&x, &c): (&f32, &i8)| {
-        let x = f64::from(x);
-        (square + x * x, dot + x * f64::from(c))
-    };
-    let (square, dot) = row.iter().zip(signed).fold((0.0, 0.0), add);
-    if dot > 0.0 { (square.sqrt() / dot) as f32 } else { 0.0 }
 }
 
 /// A query prepared for the codes of a graph.

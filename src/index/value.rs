@@ -4,12 +4,11 @@ use serde_json::{Map, Value};
 
 use super::time;
 use crate::error::{Error, Result};
+use crate::payload::{self, shown};
 use crate::schema::{Field, FieldKind};
 
 /// Longest keyword, in bytes.
 pub(crate) const MAX_KEYWORD: usize = 65_535;
-/// What an error message shows of a value.
-const SHOWN: usize = 60;
 
 /// A value as it is indexed: keys order as values do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,29 +58,10 @@ fn expected(kind: FieldKind) -> &'static str {
     }
 }
 
-/// A value as messages show it: its JSON, of long ones the beginning.
-pub(crate) fn shown(value: &Value) -> String {
-    // Nobody waits for megabytes to be written out for a message.
-    let text = match value {
-        Value::String(s) if s.len() > 4 * SHOWN => {
-            Value::from(s.chars().take(SHOWN).collect::<String>()).to_string()
-        }
-        Value::Array(all) if all.len() > SHOWN => return format!("{} values", all.len()),
-        other => other.to_string(),
-    };
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
-    }
-}
-
 /// What a payload holds at a field's path; none for null, and where the path
 /// leads nowhere.
 fn find<'v>(field: &Field, payload: &'v Map<String, Value>) -> Option<&'v Value> {
-    let mut keys = field.name().split('.');
-    let first = payload.get(keys.next()?);
-    let found = keys.fold(first, |value, key| value?.get(key));
-    found.filter(|value| !value.is_null())
+    payload::at(payload, field.name()).filter(|value| !value.is_null())
 }
 
 /// The keys of a payload's values of a field, or why it has none that can be.

@@ -14,6 +14,16 @@ pub type Payload = serde_json::Map<String, Value>;
 
 /// Most objects and arrays around a value; deeper text could not be read back.
 pub(crate) const MAX_DEPTH: usize = 127;
+/// Most characters of a value in a message.
+const SHOWN: usize = 60;
+
+/// What a payload holds under a name whose dots go into nested objects; none where the
+/// path leads nowhere.
+pub(crate) fn at<'p>(payload: &'p Payload, path: &str) -> Option<&'p Value> {
+    let mut keys = path.split('.');
+    let first = payload.get(keys.next()?);
+    keys.fold(first, |value, key| value?.get(key))
+}
 
 /// JSON text of a payload given by the user; empty for none.
 ///
@@ -30,7 +40,7 @@ pub(crate) fn to_text(payload: Value, limit: usize) -> Result<String> {
         Value::Object(map) if map.is_empty() => return Ok(String::new()),
         Value::Object(_) => payload.to_string(),
         other => {
-            let why = format!("expected a JSON object or null, got {other}");
+            let why = format!("expected a JSON object or null, got {}", shown(&other));
             return Err(Error::invalid("payload", why));
         }
     };
@@ -39,6 +49,22 @@ pub(crate) fn to_text(payload: Value, limit: usize) -> Result<String> {
         return Err(Error::invalid("payload", why));
     }
     Ok(text)
+}
+
+/// A value as messages show it: its JSON, of long ones the beginning.
+pub(crate) fn shown(value: &Value) -> String {
+    // Nobody waits for megabytes to be written out for a message.
+    let text = match value {
+        Value::String(s) if s.len() > 4 * SHOWN => {
+            Value::from(s.chars().take(SHOWN).collect::<String>()).to_string()
+        }
+        Value::Array(all) if all.len() > SHOWN => return format!("{} values", all.len()),
+        other => other.to_string(),
+    };
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
 }
 
 /// Goes one nesting deeper at a time, on no stack.
@@ -91,6 +117,27 @@ mod tests {
             round_trip(payload.clone()).is_ok_and(|back| back == payload)
         });
         assert_eq!(deepest.max(), Some(MAX_DEPTH - 1), "one more around it");
+    }
+
+    #[test]
+    fn a_refusal_is_short_however_long_what_it_is_about() {
+        for wrong in
+            [json!("x".repeat(1 << 20)), json!(vec!["x"; 1 << 16]), json!([vec!["y"; 999]])]
+        {
+            let message = to_text(wrong, 1 << 20).expect_err("no object").to_string();
+            assert!(message.contains("expected a JSON object or null, got "), "{message}");
+            assert!(message.len() < 200, "{} bytes", message.len());
+        }
+    }
+
+    #[test]
+    fn a_path_goes_into_nested_objects() {
+        let Value::Object(payload) = json!({"a": {"b": {"c": 7}}, "d": [1]}) else { return };
+        assert_eq!(at(&payload, "a.b.c"), Some(&json!(7)));
+        assert_eq!(at(&payload, "a.b"), Some(&json!({"c": 7})));
+        for nowhere in ["", "b", "a.c", "a.b.c.d", "d.0", "a."] {
+            assert_eq!(at(&payload, nowhere), None, "{nowhere}");
+        }
     }
 
     #[test]

@@ -22,8 +22,8 @@ pub const MAX_DIMS: usize = 65_535;
 pub const MAX_TIERS: usize = 16;
 
 /// What a collection stores: dimensions, metric, granularities, stored
-/// precision, kind of ids, the stage codes kept in RAM, the payload fields that
-/// filters can ask about, and, if it is recorded, what made the vectors.
+/// precision, kind of ids, the stage codes, the payload fields that filters can ask
+/// about, and, if it is recorded, what made the vectors.
 ///
 /// ```
 /// use matryo::{Metric, Precision, Schema};

@@ -1,10 +1,12 @@
 //! What an embedder tells about itself.
 
 use std::fs;
+use std::path::Path;
 
+use matryo::EmbedderId;
 use matryo::embed::{Embedder, Fingerprint, Pooling};
 
-use crate::support::{Copy, fixtures, ready, set_pooling};
+use crate::support::{Copy, copy_all, fixtures, ready, set_pooling};
 
 #[test]
 fn the_description_names_every_choice() {
@@ -29,6 +31,34 @@ fn the_description_names_every_choice() {
     }
     let text = told.to_string();
     assert!(text.contains(&told.fingerprint) && text.contains("libonnxruntime"), "{text}");
+}
+
+/// Of static models, which need no library: the table beside the tokenizer, and in a folder of
+/// the first module.
+#[test]
+fn an_embedder_is_named_after_the_directory_that_was_opened() {
+    let families = fixtures().with_file_name("families");
+    let name = |dir: &Path| EmbedderId::from(&Embedder::open(dir).unwrap()).name().to_owned();
+    assert_eq!(name(&families.join("static")), "static");
+    assert_eq!(name(&families.join("static/1_Normalize/..")), "static");
+    let copy = Copy::empty();
+    let model = copy.path("words");
+    copy_all(&families.join("static"), &model);
+    let folder = model.join("0_StaticEmbedding");
+    fs::create_dir(&folder).unwrap();
+    fs::rename(model.join("model.safetensors"), folder.join("model.safetensors")).unwrap();
+    fs::rename(model.join("tokenizer.json"), folder.join("tokenizer.json")).unwrap();
+    let modules = fs::read_to_string(model.join("modules.json")).unwrap();
+    let modules = modules.replacen(r#""path": "","#, r#""path": "0_StaticEmbedding","#, 1);
+    fs::write(model.join("modules.json"), modules).unwrap();
+    assert_eq!(name(&model), "words");
+    if ready() {
+        assert_eq!(name(&families.join("lower")), "lower", "its graph is in 0_Transformer/onnx");
+        assert_eq!(name(&fixtures().join("static")), "static");
+        let of_choice = Embedder::builder(families.join("gemma")).graph("model_whole.onnx").open();
+        let of_choice = EmbedderId::from(&of_choice.unwrap());
+        assert_eq!(of_choice.name(), "gemma, model_whole.onnx");
+    }
 }
 
 #[test]

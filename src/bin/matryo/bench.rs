@@ -157,8 +157,9 @@ struct Tally {
     stages: Vec<Stage>,
 }
 
-/// Sums over all queries.
+/// Sums over all queries, of the stages that have a name and dimensions in common.
 struct Stage {
+    /// With what follows its comma, where that is the same for all.
     name: String,
     dims: usize,
     rows_in: u64,
@@ -176,12 +177,18 @@ impl Tally {
     }
 
     fn add_stages(&mut self, explain: &Explain) {
-        for (at, stage) in explain.stages.iter().enumerate() {
+        for stage in &explain.stages {
+            let key = without_detail(&stage.name);
+            let same = |s: &Stage| without_detail(&s.name) == key && s.dims == stage.dims;
+            let at = self.stages.iter().position(same).unwrap_or(self.stages.len());
             if at == self.stages.len() {
                 let (name, dims) = (stage.name.to_string(), stage.dims);
                 self.stages.push(Stage { name, dims, rows_in: 0, rows_out: 0, bytes: 0 });
             }
             let sum = &mut self.stages[at];
+            if sum.name != *stage.name {
+                sum.name.truncate(key.len());
+            }
             sum.rows_in += stage.rows_in;
             sum.rows_out += stage.rows_out;
             sum.bytes += stage.bytes;
@@ -214,6 +221,12 @@ impl Tally {
         report.block("stages", stages, &text);
         Ok(())
     }
+}
+
+/// What the name of a stage says before its comma: after it may stand what is of one query
+/// alone, as the hops of a walk.
+fn without_detail(name: &str) -> &str {
+    name.split_once(',').map_or(name, |(stage, _)| stage)
 }
 
 /// How fast some searches were.
@@ -260,6 +273,35 @@ fn report_speed(report: &mut Report, passes: &[Vec<Duration>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use matryo::{Funnel, Schema};
+
+    #[test]
+    fn stages_are_summed_by_what_they_are() -> Outcome {
+        let folder = tempfile::tempdir()?;
+        let collection = Collection::create(folder.path().join("c"), Schema::builder(8).build()?)?;
+        let vector = |n: u64| (1..=8).map(|d| (n * d % 97) as f32 - 48.5).collect::<Vec<_>>();
+        let mut bulk = collection.bulk()?;
+        (0..900).try_for_each(|id| bulk.upsert(id, &vector(id), ()))?;
+        bulk.finish()?;
+        collection.build_graphs()?;
+        let ask = |n, funnel| collection.search(&vector(n)).funnel(funnel).run();
+        let mut tally = Tally::default();
+        let mut names = HashSet::new();
+        for n in 0..20 {
+            let explain = ask(n, Funnel::graph(20, []))?.explain;
+            names.insert(explain.stages[0].name.to_string());
+            tally.add_stages(&explain);
+        }
+        assert!(names.len() > 1, "walks of as many hops show nothing: {names:?}");
+        let shown = |tally: &Tally| tally.stages.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
+        assert_eq!(shown(&tally), ["graph 8 bit x 8", "re-rank full, f32"]);
+        let walked = tally.stages[0].rows_in;
+        tally.add_stages(&ask(0, Funnel::stages([(8, 20)]))?.explain);
+        let expected = ["graph 8 bit x 8", "re-rank full, f32", "scan 8 bit x 8"];
+        assert_eq!(shown(&tally), expected);
+        assert_eq!((tally.stages[0].rows_in, tally.stages[2].rows_in), (walked, 900));
+        Ok(())
+    }
 
     #[test]
     fn percentiles_are_by_nearest_rank() {

@@ -15,8 +15,8 @@ use crate::report::{Outcome, Output, Report, advance};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Every byte is compared with its checksum on the way. TO does not open before the backup is
-complete. The collection may be in use by other readers; while another process writes to
-it, it is locked.
+complete. The collection may be in use meanwhile, also by a process that writes to it: the
+backup holds what was committed when it began.
 
 Example:
   matryo backup books.matryo /mnt/backups/books-monday.matryo")]

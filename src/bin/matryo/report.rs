@@ -201,7 +201,11 @@ pub(crate) fn explain_json(explain: &Explain) -> Value {
         json!({"name": s.name.as_str(), "dims": s.dims, "rows_in": s.rows_in, "rows_out": s.rows_out,
                "bytes": s.bytes, "microseconds": s.time.as_secs_f64() * 1e6})
     });
-    json!({"exact": explain.exact, "stages": stages.collect::<Vec<_>>()})
+    let recall = explain.recall.map(|recall| {
+        let (measured, within) = recall.measured.unzip();
+        json!({"asked": recall.asked, "measured": measured, "within": within})
+    });
+    json!({"exact": explain.exact, "recall": recall, "stages": stages.collect::<Vec<_>>()})
 }
 
 /// A size on the command line: bytes, or with K, M or G so many powers of 1024.

@@ -63,12 +63,14 @@ pub(crate) struct Args {
 /// How the answer is looked for: shared by `search` and `bench`.
 #[derive(clap::Args)]
 pub(crate) struct Method {
-    /// Aim at this share of the true nearest rows, 0 to 1 [default: 0.95]. In this
-    /// version the share chooses a fixed shortlist by a built-in table; it is not
-    /// calibrated on the collection, so measure with `bench`.
+    /// Aim at this share of the true nearest rows, 0 to 1 [default: 0.95]. How much is
+    /// read for it was measured on the collection, if it is calibrated (`matryo calibrate`,
+    /// or by itself in a program that keeps it open); else a built-in table tells, which
+    /// knows nothing of its rows. `--explain` says which.
     #[arg(long, value_name = "R", group = "method", value_parser = share)]
     pub(crate) recall: Option<f64>,
-    /// Compare each query with every vector: always the true nearest rows.
+    /// Always the true nearest rows. Bounds prove of most vectors, where the collection has
+    /// 4-bit codes, that they need not be read; the others are compared.
     #[arg(long, group = "method")]
     pub(crate) exact: bool,
     /// A funnel by hand, as dims:keep stages: --funnel 8:200,16:100.

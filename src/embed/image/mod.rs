@@ -51,6 +51,8 @@ const PROBE_EDGE: u32 = 224;
 pub struct ImageEmbedder {
     vision: Vision,
     processor: Processor,
+    /// The directory that was opened.
+    dir: PathBuf,
     graph: PathBuf,
     dims: usize,
     granularities: Vec<usize>,
@@ -147,6 +149,11 @@ impl ImageEmbedder {
     /// [`Embedder`](super::Embedder) that opened the same directory for text too.
     pub fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
+    }
+
+    /// The directory that was opened, and the graph.
+    pub(crate) fn files(&self) -> (&Path, &Path) {
+        (&self.dir, &self.graph)
     }
 
     /// What was chosen: graph, output, pooling, preparation of pictures, and what runs it.
@@ -393,6 +400,7 @@ impl ImageEmbedderBuilder {
             batch: vision.batch.or(asked).unwrap_or(usual).max(1),
             vision,
             processor,
+            dir: self.dir,
             graph: graph.path,
             dims,
             granularities,
