@@ -85,7 +85,7 @@ pub(super) fn prove(
         if first.is_bounded(at) {
             first.bound_part(at, &mut proofs, &mut ranks, &mut scratch.scan)?;
         } else {
-            let rows = first.compare(at, &mut ranks)?;
+            let rows = first.compare(at, &mut ranks, scratch)?;
             proofs.iter_mut().for_each(|proof| proof.tally.compared += rows);
         }
     }
@@ -291,7 +291,7 @@ fn keep(kept: &mut Vec<Scored>, first: u32, upper: &[f32], living: u64, floor: f
 }
 
 /// Turns upper bounds of cosines into upper bounds of scores.
-struct Reach {
+pub(super) struct Reach {
     metric: Metric,
     /// Norm of the query.
     norm: f64,
@@ -306,11 +306,16 @@ const TINY: f64 = 1e-44;
 
 impl Reach {
     fn new(metric: Metric, query: &[f32]) -> Self {
-        Self { metric, norm: query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() }
+        Self::with_norm(metric, query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt())
+    }
+
+    /// Of a query with this norm.
+    pub(super) fn with_norm(metric: Metric, norm: f64) -> Self {
+        Self { metric, norm }
     }
 
     /// `upper` holds bounds of the cosines of rows with these norms, then of their scores.
-    fn scores(&self, norms: &[f32], upper: &mut [f32]) {
+    pub(super) fn scores(&self, norms: &[f32], upper: &mut [f32]) {
         match self.metric {
             Metric::Cosine => {}
             Metric::Dot => {
