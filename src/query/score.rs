@@ -1,10 +1,9 @@
-//! What a score is, and the best of many.
+//! What a score is, what it cannot be above, and the best of many.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
-use super::exact::Reach;
 use super::group::Groups;
 use crate::encoding::Precision;
 use crate::error::Result;
@@ -106,6 +105,64 @@ impl<'a> Scorer<'a> {
         let rounded = norm as f32;
         if rounded.is_normal() { f64::from(rounded) } else { norm }
     }
+}
+
+/// Turns upper bounds of cosines into upper bounds of scores.
+pub(super) struct Reach {
+    metric: Metric,
+    /// Norm of the query.
+    norm: f64,
+}
+
+/// What a norm rounded to `f32` and the definition's sums can be wrong by, relative to the
+/// product of the norms; `encoding/bound.rs` counts the same for cosines.
+const ROUNDING: f64 = 1e-6;
+
+/// What a norm can be wrong by that is below the normal numbers.
+const TINY: f64 = 1e-44;
+
+impl Reach {
+    pub(super) fn new(metric: Metric, query: &[f32]) -> Self {
+        Self::with_norm(metric, query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt())
+    }
+
+    /// Of a query with this norm.
+    pub(super) fn with_norm(metric: Metric, norm: f64) -> Self {
+        Self { metric, norm }
+    }
+
+    /// `upper` holds bounds of the cosines of rows with these norms, then of their scores.
+    pub(super) fn scores(&self, norms: &[f32], upper: &mut [f32]) {
+        match self.metric {
+            Metric::Cosine => {}
+            Metric::Dot => {
+                for (upper, &norm) in upper.iter_mut().zip(norms) {
+                    *upper = single(self.dot(f64::from(norm), *upper));
+                }
+            }
+            Metric::L2 => {
+                let square = self.norm * self.norm;
+                for (upper, &norm) in upper.iter_mut().zip(norms) {
+                    let norm = f64::from(norm);
+                    let least = (norm * (1.0 - ROUNDING) - TINY).max(0.0);
+                    let score = 2.0 * self.dot(norm, *upper) - (square + least * least);
+                    // The definition's own sum is of terms that these bound.
+                    *upper = single(score + ROUNDING * (square + norm * norm) + TINY * TINY);
+                }
+            }
+        }
+    }
+
+    /// At least the dot product.
+    fn dot(&self, norm: f64, cosine: f32) -> f64 {
+        self.norm * (norm * (f64::from(cosine) + ROUNDING) + TINY)
+    }
+}
+
+/// To `f32` as scores are. Rounding keeps the order, so what is not below before is not after;
+/// -0 becomes 0, which no score of 0 is above.
+fn single(score: f64) -> f32 {
+    score.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32 + 0.0
 }
 
 /// A row that was scored.

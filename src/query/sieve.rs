@@ -10,7 +10,7 @@
 //! As with bounds of codes (`query/exact.rs`) a row is left out only if its score is certainly below
 //! one that k rows reach, and all others are scored by the definition and ranked by the same
 //! [`Best`](super::score::Best): the answers are those of comparing every row. A sum in `f32` is off
-//! by a millionth of the product of the norms ([`row::quick_error`]), so little more than the rows
+//! by a millionth of the product of the norms (`kernel::row::quick_error`), so little more than the rows
 //! that are found is scored twice.
 //!
 //! Norms are kept of whole vectors only, so over a prefix every row is scored by the definition.
