@@ -168,6 +168,11 @@ fn rows_speed(precision: Precision, noise: &mut Noise) {
         let sum = |score: &dyn Fn(&[u8]) -> f64| rows.iter().map(|r| score(r)).sum::<f64>();
         let dot = time(RUNS, || sum(&|r| row::dot(isa, precision, &query, r)));
         report(&format!("{isa}: {precision} dot, by the definition"), 200, 1, dot);
+        let expected = row::quick_dot(Isa::Scalar, precision, &query, rows[7]);
+        assert_eq!(expected.to_bits(), row::quick_dot(isa, precision, &query, rows[7]).to_bits());
+        let quick = |r: &[u8]| f64::from(row::quick_dot(isa, precision, &query, r));
+        let timing = time(RUNS, || sum(&quick));
+        report(&format!("{isa}: {precision} dot, quick"), 200, 1, timing);
         let l2 = time(RUNS, || sum(&|r| row::l2_squared(isa, precision, &query, r)));
         report(&format!("{isa}: {precision} squared distance"), 200, 1, l2);
         let norm = time(RUNS, || sum(&|r| row::norm_squared(isa, precision, r)));

@@ -113,6 +113,8 @@ pub enum Bug {
     FloorTooHigh,
     /// Bounds leave out what a query loses by rounding.
     QueryTakenAsExact,
+    /// Sums in `f32` are said to be off by less than they can be.
+    SumsTooExact,
     /// A flush in the background that has not ended is forgotten for the next one.
     FlushThreadForgotten,
     /// A commit does not wait for a flush in the background.

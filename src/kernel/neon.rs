@@ -21,7 +21,7 @@
 #![allow(clippy::wildcard_imports, reason = "the names of std::arch are prefixed already")]
 #![allow(clippy::unused_self, reason = "`self` is the proof that the CPU was asked")]
 
-use super::row::{DOT, L2, LANES, padded, reduce, rows};
+use super::row::{DOT, L2, LANES, QUICK_LANES, padded, reduce, reduce_quick, rows};
 use super::{BLOCK, BitPlanes, ByteLanes, GROUP_BYTES, Precision, WORD_BYTES};
 use std::arch::aarch64::*;
 
@@ -57,6 +57,11 @@ impl Neon {
     pub(super) fn dot(self, precision: Precision, query: &[f32], stored: &[u8]) -> f64 {
         // SAFETY: 1.
         unsafe { row::<DOT>(precision, query, stored) }
+    }
+
+    pub(super) fn quick_dot(self, precision: Precision, query: &[f32], row: &[u8]) -> f32 {
+        // SAFETY: 1.
+        unsafe { quick(precision, query, row) }
     }
 
     pub(super) fn l2_squared(self, precision: Precision, query: &[f32], stored: &[u8]) -> f64 {
@@ -261,6 +266,37 @@ fn finish(sums: Sums) -> f64 {
         unsafe { vst1q_f64(lanes.as_mut_ptr(), sum) }
     }
     reduce(lanes)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn fuse(sum: Floats, q: Floats, x: Floats) -> Floats {
+    let mut fused = sum;
+    for ((sum, q), x) in fused.iter_mut().zip(q).zip(x) {
+        *sum = vfmaq_f32(*sum, q, x);
+    }
+    fused
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn add(a: Floats, b: Floats) -> Floats {
+    let mut sums = a;
+    for (sum, b) in sums.iter_mut().zip(b) {
+        *sum = vaddq_f32(*sum, b);
+    }
+    sums
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn finish_quick(sum: Floats) -> f32 {
+    let mut lanes = [0.0; LANES];
+    for (sum, lanes) in sum.into_iter().zip(lanes.as_chunks_mut::<4>().0) {
+        // SAFETY: 2.
+        unsafe { vst1q_f32(lanes.as_mut_ptr(), sum) }
+    }
+    reduce_quick(lanes)
 }
 
 rows!("neon", Floats, [vdupq_n_f64(0.0); 8]);

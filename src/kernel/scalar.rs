@@ -1,6 +1,6 @@
 //! The definition: what every other implementation must return, bit for bit.
 
-use super::row::{LANES, reduce};
+use super::row::{LANES, QUICK_LANES, reduce, reduce_quick};
 use super::{BLOCK, BitPlanes, ByteLanes, GROUP_BYTES, Precision, WORD_BYTES};
 
 /// See [`super::bit_dots`].
@@ -94,6 +94,20 @@ pub(crate) fn l2_squared(precision: Precision, query: &[f32], row: &[u8]) -> f64
         let d = f64::from(query[i]) - f64::from(component(precision, row, i));
         d * d
     })
+}
+
+/// See [`super::row::quick_dot`].
+pub(crate) fn quick_dot(precision: Precision, query: &[f32], row: &[u8]) -> f32 {
+    let mut lanes = [0f32; QUICK_LANES];
+    for (i, q) in query.iter().enumerate() {
+        let lane = &mut lanes[i % QUICK_LANES];
+        *lane = q.mul_add(component(precision, row, i), *lane);
+    }
+    let mut last = [0.0; LANES];
+    for (i, sum) in last.iter_mut().enumerate() {
+        *sum = (lanes[i] + lanes[i + 2 * LANES]) + (lanes[i + LANES] + lanes[i + 3 * LANES]);
+    }
+    reduce_quick(last)
 }
 
 /// Adds term `i` to lane `i % LANES`, lanes then pairwise.

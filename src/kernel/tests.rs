@@ -207,6 +207,52 @@ proptest! {
                 let (got, scalar) = (got.map(f64::to_bits), scalar.map(f64::to_bits));
                 prop_assert_eq!(got, scalar, "{} {:?}", isa, precision);
             }
+            // Sums that leave the range of `f32` are not numbers, or none of its numbers.
+            let bits = |v: f32| if v.is_nan() { 0 } else { (v + 0.0).to_bits() };
+            let quick = bits(scalar::quick_dot(precision, &query, &row));
+            for isa in others() {
+                prop_assert_eq!(bits(row::quick_dot(isa, precision, &query, &row)), quick, "{}", isa);
+            }
+        }
+    }
+
+    #[test]
+    fn quick_dots_are_off_by_no_more_than_they_say(
+        seed: u64, dims in 1usize..3000, magnitude in 0u32..30, same: bool,
+    ) {
+        // Components of like signs and of magnitudes far apart: what sums lose most by.
+        let value = |seed, i| {
+            let bits = noise(seed, i) as u32;
+            let size = 2f32.powi(-((bits % (magnitude + 1)) as i32));
+            if same { size } else { size * (1.0 + bits as f32 * 2f32.powi(-32)) }
+        };
+        let query: Vec<f32> = (0..dims).map(|i| value(seed, i)).collect();
+        let row: Vec<u8> = (0..dims).flat_map(|i| value(!seed, i).to_le_bytes()).collect();
+        let norms = row::norm_squared(Isa::Scalar, Precision::F32, &row).sqrt()
+            * row::squares(&query).sqrt();
+        let exact = row::dot(Isa::Scalar, Precision::F32, &query, &row);
+        for isa in Isa::available() {
+            let off = f64::from(row::quick_dot(isa, Precision::F32, &query, &row)) - exact;
+            prop_assert!(off.abs() <= row::quick_error(dims) * norms * (1.0 + 1e-9), "{}", off);
+        }
+    }
+}
+
+#[test]
+fn no_twentieth_of_the_error_of_quick_dots_is_to_spare() {
+    // A one in each lane, then halves of its last place: each is lost.
+    for dims in [16_384, 65_535] {
+        let lost = 2f32.powi(-12);
+        let query: Vec<f32> = (0..dims).map(|i| if i < 64 { 1.0 } else { lost }).collect();
+        for precision in Precision::ALL {
+            let mut row = Vec::new();
+            precision.encode(&query, &mut row).unwrap();
+            let exact = row::dot(Isa::Scalar, precision, &query, &row);
+            for isa in Isa::available() {
+                let off = exact - f64::from(row::quick_dot(isa, precision, &query, &row));
+                let share = off / exact / row::quick_error(dims);
+                assert!((0.95..=1.0).contains(&share), "{isa} {precision} {dims}: {share}");
+            }
         }
     }
 }

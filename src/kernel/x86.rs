@@ -50,7 +50,7 @@ mod passes;
 
 pub(super) use gather::prefetch_bytes;
 
-use super::row::{DOT, L2, LANES, padded, reduce, rows};
+use super::row::{DOT, L2, LANES, QUICK_LANES, padded, reduce, reduce_quick, rows};
 use super::{BLOCK, BitPlanes, ByteLanes, GROUP_BYTES, PASS, Precision, WORD_BYTES};
 use std::arch::x86_64::*;
 
@@ -181,6 +181,11 @@ macro_rules! methods {
             pub(super) fn dot(self, precision: Precision, query: &[f32], row: &[u8]) -> f64 {
                 // SAFETY: 1, by the token.
                 unsafe { $isa::row::<DOT>(precision, query, row) }
+            }
+
+            pub(super) fn quick_dot(self, precision: Precision, query: &[f32], row: &[u8]) -> f32 {
+                // SAFETY: 1, by the token.
+                unsafe { $isa::quick(precision, query, row) }
             }
 
             pub(super) fn l2_squared(self, precision: Precision, query: &[f32], row: &[u8]) -> f64 {

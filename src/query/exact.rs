@@ -25,14 +25,13 @@ use super::exec::{Answer, Few, Run, Scratch};
 use super::explain::{Explain, StageName, StageReport};
 use super::funnel::{Entry, WANTED};
 use super::scan::scan;
-use super::score::{Best, Rank};
+use super::score::{Best, Rank, Reach};
 use super::select::Selection;
 use crate::encoding::{BoundQuery, ScanScratch, StageCode, StageView};
 use crate::error::Result;
 use crate::kernel::topk::Scored;
 use crate::kernel::{BLOCK, Isa, PASS, coding};
 use crate::rows::Column;
-use crate::schema::Metric;
 use crate::sown::{Bug, sown};
 
 /// Rows kept before they are scored.
@@ -85,7 +84,7 @@ pub(super) fn prove(
         if first.is_bounded(at) {
             first.bound_part(at, &mut proofs, &mut ranks, &mut scratch.scan)?;
         } else {
-            let rows = first.compare(at, &mut ranks)?;
+            let rows = first.compare(at, &mut ranks, scratch)?;
             proofs.iter_mut().for_each(|proof| proof.tally.compared += rows);
         }
     }
@@ -288,57 +287,4 @@ fn keep(kept: &mut Vec<Scored>, first: u32, upper: &[f32], living: u64, floor: f
         kept.push(Scored { ordinal: first + lane, score: upper[lane as usize] });
         left &= left - 1;
     }
-}
-
-/// Turns upper bounds of cosines into upper bounds of scores.
-struct Reach {
-    metric: Metric,
-    /// Norm of the query.
-    norm: f64,
-}
-
-/// What a norm rounded to `f32` and the definition's sums can be wrong by, relative to the
-/// product of the norms; `encoding/bound.rs` counts the same for cosines.
-const ROUNDING: f64 = 1e-6;
-
-/// What a norm can be wrong by that is below the normal numbers.
-const TINY: f64 = 1e-44;
-
-impl Reach {
-    fn new(metric: Metric, query: &[f32]) -> Self {
-        Self { metric, norm: query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() }
-    }
-
-    /// `upper` holds bounds of the cosines of rows with these norms, then of their scores.
-    fn scores(&self, norms: &[f32], upper: &mut [f32]) {
-        match self.metric {
-            Metric::Cosine => {}
-            Metric::Dot => {
-                for (upper, &norm) in upper.iter_mut().zip(norms) {
-                    *upper = single(self.dot(f64::from(norm), *upper));
-                }
-            }
-            Metric::L2 => {
-                let square = self.norm * self.norm;
-                for (upper, &norm) in upper.iter_mut().zip(norms) {
-                    let norm = f64::from(norm);
-                    let least = (norm * (1.0 - ROUNDING) - TINY).max(0.0);
-                    let score = 2.0 * self.dot(norm, *upper) - (square + least * least);
-                    // The definition's own sum is of terms that these bound.
-                    *upper = single(score + ROUNDING * (square + norm * norm) + TINY * TINY);
-                }
-            }
-        }
-    }
-
-    /// At least the dot product.
-    fn dot(&self, norm: f64, cosine: f32) -> f64 {
-        self.norm * (norm * (f64::from(cosine) + ROUNDING) + TINY)
-    }
-}
-
-/// To `f32` as scores are. Rounding keeps the order, so what is not below before is not after;
-/// -0 becomes 0, which no score of 0 is above.
-fn single(score: f64) -> f32 {
-    score.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32 + 0.0
 }

@@ -199,7 +199,7 @@ fn exact(runs: &[Run], scratch: &mut Scratch) -> Result<Few<Answer>> {
     let mut rows = 0;
     if let Some(run) = runs.first().filter(|run| run.wanted.limit > 0) {
         for at in 0..run.view.parts.len() {
-            rows += run.compare(at, &mut ranks)?;
+            rows += run.compare(at, &mut ranks, scratch)?;
         }
     }
     let time = start.elapsed() / runs.len().max(1) as u32;
@@ -396,44 +396,26 @@ impl<'a> Run<'a> {
     }
 
     /// Offers all rows of a part that may be found to all queries; how many.
-    pub(super) fn compare(&self, at: usize, ranks: &mut [Rank]) -> Result<u64> {
-        match self.selection {
-            Some(selection) => self.score_some(at, selection, ranks),
-            None => self.score_all(at, ranks),
-        }
-    }
-
-    /// Offers the rows of a part that were selected; how many.
-    fn score_some(&self, at: usize, selection: &Selection, ranks: &mut [Rank]) -> Result<u64> {
-        let (part, rows) = (&self.view.parts[at], selection.of_part(at));
+    pub(super) fn compare(
+        &self,
+        at: usize,
+        ranks: &mut [Rank],
+        scratch: &mut Scratch,
+    ) -> Result<u64> {
+        let part = &self.view.parts[at];
+        let Some(selection) = self.selection else {
+            let rows = 0..part.rows.len();
+            let lives =
+                |words: &[u64], row: u32| words[row as usize / BLOCK] >> (row % 64) & 1 == 1;
+            let rows = rows.filter(|row| part.alive().is_none_or(|words| lives(words, *row)));
+            self.sift(at, rows, part.live_rows(), ranks, scratch)?;
+            return Ok(part.live_rows());
+        };
+        let rows = selection.of_part(at);
         if rows.len() <= REQUESTED {
             rows.iter().for_each(|row| part.rows.will_need(Ordinal(row)));
         }
-        for row in rows {
-            self.score_row(at, Ordinal(row), ranks)?;
-        }
+        self.sift(at, rows.iter(), rows.len(), ranks, scratch)?;
         Ok(rows.len())
-    }
-
-    /// Offers every living row of a part; how many.
-    fn score_all(&self, at: usize, ranks: &mut [Rank]) -> Result<u64> {
-        let part = &self.view.parts[at];
-        let rows = part.rows.len();
-        for first in (0..rows).step_by(BLOCK) {
-            let count = (rows - first).min(BLOCK as u32);
-            let alive = part.alive().map_or(u64::MAX, |words| words[first as usize / BLOCK]);
-            for lane in (0..count).filter(|lane| alive >> lane & 1 == 1) {
-                self.score_row(at, Ordinal(first + lane), ranks)?;
-            }
-        }
-        Ok(part.live_rows())
-    }
-
-    fn score_row(&self, at: usize, row: Ordinal, ranks: &mut [Rank]) -> Result<()> {
-        let (part, base) = (&self.view.parts[at], self.bases[at]);
-        let whole = self.dims == self.view.schema.dims();
-        let norm = whole.then(|| part.rows.norms()[row.index()]);
-        let vector = part.rows.vector(row)?;
-        ranks.iter_mut().try_for_each(|rank| rank.offer(part, base, row, vector, norm))
     }
 }

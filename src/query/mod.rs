@@ -33,6 +33,7 @@ mod reach;
 mod scan;
 mod score;
 mod select;
+mod sieve;
 mod vectors;
 
 use std::sync::Arc;

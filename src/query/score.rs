@@ -1,15 +1,16 @@
-//! What a score is, and the best of many.
+//! What a score is, what it cannot be above, and the best of many.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 
 use super::group::Groups;
 use crate::encoding::Precision;
 use crate::error::Result;
 use crate::kernel::{Isa, row};
 use crate::schema::Metric;
-use crate::types::{Ordinal, RowId};
-use crate::view::Part;
+use crate::sown::{Bug, sown};
+use crate::types::RowId;
 
 /// Scores stored rows against a query by the definition: sums in `f64` in the
 /// order [`row`] fixes, so that every machine gives the same score.
@@ -20,13 +21,27 @@ pub(super) struct Scorer<'a> {
     /// The dimensions compared.
     query: &'a [f32],
     query_norm: f64,
+    /// How far a cosine of sums in `f32` can be off.
+    quick_error: f64,
 }
+
+/// Norms of which all products and sums are so far inside the normal numbers of `f32` that what is
+/// lost below them is nothing beside [`SLACK`].
+const NORMS: Range<f64> = 1e-9..1e18;
+
+/// Covers, in units of the product of the norms, what `f64` sums of the definition are off by
+/// (65 535 dimensions: 2^-40) and what `f32` loses by underflow (2^-49).
+const SLACK: f64 = 1e-12;
 
 impl<'a> Scorer<'a> {
     pub(super) fn new(metric: Metric, stored: Precision, query: &'a [f32]) -> Self {
         let isa = Isa::detect();
         let query_norm = query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-        Self { isa, metric, stored, query, query_norm }
+        let mut quick_error = row::quick_error(query.len()) + SLACK;
+        if sown(Bug::SumsTooExact) {
+            quick_error *= 0.95;
+        }
+        Self { isa, metric, stored, query, query_norm, quick_error }
     }
 
     /// Dimensions compared.
@@ -61,6 +76,28 @@ impl<'a> Scorer<'a> {
         score.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32
     }
 
+    /// The dot product in `f32`, for [`Self::bound`].
+    pub(super) fn quick_dot(&self, bytes: &[u8]) -> f32 {
+        row::quick_dot(self.isa, self.stored, self.query, bytes)
+    }
+
+    /// Makes of the quick dots of rows with these norms what [`Self::score`] of none is above.
+    pub(super) fn bound(&self, norms: &[f32], upper: &mut [f32]) {
+        if !NORMS.contains(&self.query_norm) {
+            return upper.fill(f32::INFINITY);
+        }
+        // Norms were rounded: the error is of a product that may be a little larger.
+        let error = self.quick_error * (1.0 + f64::from(f32::EPSILON));
+        for (upper, &norm) in upper.iter_mut().zip(norms) {
+            let cosine = f64::from(*upper) / (self.query_norm * f64::from(norm)) + error;
+            *upper = (cosine as f32).next_up();
+        }
+        Reach::with_norm(self.metric, self.query_norm).scores(norms, upper);
+        for (upper, &norm) in upper.iter_mut().zip(norms) {
+            *upper = if NORMS.contains(&f64::from(norm)) { *upper } else { f32::INFINITY };
+        }
+    }
+
     /// The norm of a prefix, rounded as full norms are; of a prefix so small
     /// that `f32` has lost its digits, as it is.
     fn norm(&self, bytes: &[u8]) -> f64 {
@@ -68,6 +105,64 @@ impl<'a> Scorer<'a> {
         let rounded = norm as f32;
         if rounded.is_normal() { f64::from(rounded) } else { norm }
     }
+}
+
+/// Turns upper bounds of cosines into upper bounds of scores.
+pub(super) struct Reach {
+    metric: Metric,
+    /// Norm of the query.
+    norm: f64,
+}
+
+/// What a norm rounded to `f32` and the definition's sums can be wrong by, relative to the
+/// product of the norms; `encoding/bound.rs` counts the same for cosines.
+const ROUNDING: f64 = 1e-6;
+
+/// What a norm can be wrong by that is below the normal numbers.
+const TINY: f64 = 1e-44;
+
+impl Reach {
+    pub(super) fn new(metric: Metric, query: &[f32]) -> Self {
+        Self::with_norm(metric, query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt())
+    }
+
+    /// Of a query with this norm.
+    pub(super) fn with_norm(metric: Metric, norm: f64) -> Self {
+        Self { metric, norm }
+    }
+
+    /// `upper` holds bounds of the cosines of rows with these norms, then of their scores.
+    pub(super) fn scores(&self, norms: &[f32], upper: &mut [f32]) {
+        match self.metric {
+            Metric::Cosine => {}
+            Metric::Dot => {
+                for (upper, &norm) in upper.iter_mut().zip(norms) {
+                    *upper = single(self.dot(f64::from(norm), *upper));
+                }
+            }
+            Metric::L2 => {
+                let square = self.norm * self.norm;
+                for (upper, &norm) in upper.iter_mut().zip(norms) {
+                    let norm = f64::from(norm);
+                    let least = (norm * (1.0 - ROUNDING) - TINY).max(0.0);
+                    let score = 2.0 * self.dot(norm, *upper) - (square + least * least);
+                    // The definition's own sum is of terms that these bound.
+                    *upper = single(score + ROUNDING * (square + norm * norm) + TINY * TINY);
+                }
+            }
+        }
+    }
+
+    /// At least the dot product.
+    fn dot(&self, norm: f64, cosine: f32) -> f64 {
+        self.norm * (norm * (f64::from(cosine) + ROUNDING) + TINY)
+    }
+}
+
+/// To `f32` as scores are. Rounding keeps the order, so what is not below before is not after;
+/// -0 becomes 0, which no score of 0 is above.
+fn single(score: f64) -> f32 {
+    score.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32 + 0.0
 }
 
 /// A row that was scored.
@@ -180,22 +275,6 @@ impl<'a> Best<'a> {
 pub(super) struct Rank<'a> {
     pub(super) scorer: Scorer<'a>,
     pub(super) best: Best<'a>,
-}
-
-impl Rank<'_> {
-    /// Offers a row of a part whose first row stands at `base` of the view. `norm` is that of
-    /// the full vector, if all of it is compared.
-    pub(super) fn offer(
-        &mut self,
-        part: &Part,
-        base: u32,
-        row: Ordinal,
-        bytes: &[u8],
-        norm: Option<f32>,
-    ) -> Result<()> {
-        let score = self.scorer.score(bytes, norm);
-        self.best.offer(score, base + row.0, || part.rows.id(row))
-    }
 }
 
 #[cfg(test)]

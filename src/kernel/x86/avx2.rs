@@ -353,4 +353,27 @@ fn finish(sums: Sums) -> f64 {
     reduce(lanes)
 }
 
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn fuse(sum: Floats, q: Floats, x: Floats) -> Floats {
+    [_mm256_fmadd_ps(q[0], x[0], sum[0]), _mm256_fmadd_ps(q[1], x[1], sum[1])]
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add(a: Floats, b: Floats) -> Floats {
+    [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])]
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn finish_quick(sum: Floats) -> f32 {
+    let mut lanes = [0.0; LANES];
+    for (sum, lanes) in sum.into_iter().zip(lanes.as_chunks_mut::<8>().0) {
+        // SAFETY: 2.
+        unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), sum) }
+    }
+    reduce_quick(lanes)
+}
+
 rows!("avx2,fma,f16c", Floats, [_mm256_setzero_pd(); 4]);

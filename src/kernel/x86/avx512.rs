@@ -252,6 +252,27 @@ fn finish(sums: Sums) -> f64 {
     reduce(lanes)
 }
 
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn fuse(sum: __m512, q: __m512, x: __m512) -> __m512 {
+    _mm512_fmadd_ps(q, x, sum)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add(a: __m512, b: __m512) -> __m512 {
+    _mm512_add_ps(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn finish_quick(sum: __m512) -> f32 {
+    let mut lanes = [0.0; LANES];
+    // SAFETY: 2.
+    unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), sum) }
+    reduce_quick(lanes)
+}
+
 rows!(
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bitalg",
     __m512,

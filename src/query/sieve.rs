@@ -1,0 +1,160 @@
+//! Comparing every row of a part, few of them by the definition.
+//!
+//! ```text
+//!   for each piece of the rows:
+//!       upper = no score of the row is above it      a sum in f32, twice as quick
+//!       keep rows whose upper >= floor               the k-th best score so far
+//!       until none is left: score the best of them by the definition, which raises the floor
+//! ```
+//!
+//! As with bounds of codes (`query/exact.rs`) a row is left out only if its score is certainly below
+//! one that k rows reach, and all others are scored by the definition and ranked by the same
+//! [`Best`](super::score::Best): the answers are those of comparing every row. A sum in `f32` is off
+//! by a millionth of the product of the norms (`kernel::row::quick_error`), so little more than the rows
+//! that are found is scored twice.
+//!
+//! Norms are kept of whole vectors only, so over a prefix every row is scored by the definition.
+
+use super::exec::{Run, Scratch};
+use super::score::{Best, Rank, Scorer};
+use crate::error::Result;
+use crate::kernel::topk::Scored;
+use crate::kernel::{Isa, gather};
+use crate::types::Ordinal;
+
+/// Rows of a piece: their vectors are in the core's own cache still when those in reach are scored,
+/// or when the next query comes.
+const PIECE: usize = 256;
+
+/// Rows whose vectors are on their way while one is compared.
+const AHEAD: usize = 4;
+
+/// Rows scored by the definition at first, beside those wanted.
+const FIRST: usize = 6;
+
+/// Where one row in so many is wanted, or more, bounds leave too many.
+const WANTED: u64 = 4;
+
+/// Some rows of a part.
+struct Piece<'a> {
+    len: usize,
+    positions: [u32; PIECE],
+    /// What is compared of each.
+    vectors: [&'a [u8]; PIECE],
+    /// Those of whole vectors.
+    norms: [f32; PIECE],
+}
+
+impl<'a> Piece<'a> {
+    fn new() -> Self {
+        Self { len: 0, positions: [0; PIECE], vectors: [&[]; PIECE], norms: [0.0; PIECE] }
+    }
+
+    /// The next of these rows.
+    fn fill(
+        &mut self,
+        run: &Run<'a>,
+        at: usize,
+        rows: &mut impl Iterator<Item = u32>,
+    ) -> Result<()> {
+        let (part, base) = (&run.view.parts[at], run.bases[at]);
+        let (norms, bytes) = (part.rows.norms(), run.dims * run.view.schema.stored().bytes());
+        self.len = 0;
+        for row in rows.take(PIECE) {
+            self.positions[self.len] = base + row;
+            self.vectors[self.len] = &part.rows.vector(Ordinal(row))?[..bytes];
+            self.norms[self.len] = norms[row as usize];
+            self.len += 1;
+        }
+        Ok(())
+    }
+
+    /// Each position and vector, those of the next rows asked for.
+    fn rows(&self) -> impl Iterator<Item = (u32, &'a [u8])> {
+        let each = self.positions.iter().zip(&self.vectors).take(self.len).enumerate();
+        each.map(|(n, (position, vector))| {
+            if let Some(next) = self.vectors[..self.len].get(n + AHEAD) {
+                gather::prefetch(next);
+            }
+            (*position, *vector)
+        })
+    }
+}
+
+impl Run<'_> {
+    /// Offers `count` rows of a part to all queries.
+    pub(super) fn sift(
+        &self,
+        at: usize,
+        mut rows: impl Iterator<Item = u32>,
+        count: u64,
+        ranks: &mut [Rank],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let (sifted, mut piece) = (self.is_sifted(count), Piece::new());
+        loop {
+            piece.fill(self, at, &mut rows)?;
+            if piece.len == 0 {
+                return Ok(());
+            }
+            for Rank { scorer, best } in &mut *ranks {
+                if sifted {
+                    keep_reaching(&piece, scorer, best.floor(), &mut scratch.scored);
+                    self.offer_reaching(&mut scratch.scored, scorer, best)?;
+                } else {
+                    let whole = self.dims == self.view.schema.dims();
+                    for ((position, vector), norm) in piece.rows().zip(piece.norms) {
+                        let score = scorer.score(vector, whole.then_some(norm));
+                        self.offer(position, score, best)?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether bounds say more of `count` rows than they cost.
+    fn is_sifted(&self, count: u64) -> bool {
+        let wanted = &self.wanted;
+        let few = wanted.limit as u64 <= count / WANTED || wanted.least > f32::NEG_INFINITY;
+        // Without wide registers the definition is the quicker one.
+        few && self.dims == self.view.schema.dims() && Isa::detect() != Isa::Scalar
+    }
+
+    /// Offers rows by their upper bounds, highest first, until no other can be among the best.
+    fn offer_reaching(
+        &self,
+        rows: &mut Vec<Scored>,
+        scorer: &Scorer,
+        best: &mut Best,
+    ) -> Result<()> {
+        let mut count = self.wanted.limit.saturating_add(FIRST);
+        loop {
+            let floor = best.floor();
+            rows.retain(|row| row.score >= floor);
+            if rows.is_empty() {
+                return Ok(());
+            }
+            let rest = rows.len().saturating_sub(count);
+            if rest > 0 {
+                rows.select_nth_unstable_by(rest, |a, b| b.best_first(a));
+            }
+            let offer = |row: &mut Scored, score| self.offer(row.ordinal, score, best);
+            self.each_score(&mut rows[rest..], scorer, offer)?;
+            rows.truncate(rest);
+            count = count.saturating_mul(2);
+        }
+    }
+}
+
+/// The rows whose upper bound reaches the floor.
+fn keep_reaching(piece: &Piece, scorer: &Scorer, floor: f32, kept: &mut Vec<Scored>) {
+    let mut upper = [0.0; PIECE];
+    for (upper, (_, vector)) in upper.iter_mut().zip(piece.rows()) {
+        *upper = scorer.quick_dot(vector);
+    }
+    scorer.bound(&piece.norms[..piece.len], &mut upper[..piece.len]);
+    let rows = piece.positions[..piece.len].iter().zip(upper);
+    let rows = rows.map(|(&ordinal, score)| Scored { ordinal, score });
+    kept.clear();
+    kept.extend(rows.filter(|row| row.score >= floor));
+}
