@@ -178,9 +178,6 @@ fn rows_speed(precision: Precision, noise: &mut Noise) {
         let norm = time(RUNS, || sum(&|r| row::norm_squared(isa, precision, r)));
         report(&format!("{isa}: {precision} squared norm"), 200, 1, norm);
     }
-    let quick = row::RerankQuery::new(precision, &query);
-    let timing = time(RUNS, || rows.iter().map(|r| row::rerank_dot(&quick, r)).sum::<f64>());
-    report(&format!("simsimd: {precision} dot"), 200, 1, timing);
     if precision == Precision::F16 {
         let halves = |bytes: &[u8]| -> Vec<simsimd::f16> {
             let halves = bytes.as_chunks().0.iter();

@@ -102,7 +102,8 @@ impl Scan<'_> {
 
     /// As [`Self::run`] for several queries over the same rows, each with its own collector:
     /// a few blocks at a time are scored for all of them, so that codes come from memory once.
-    /// Each collector is offered what it would be offered alone, in the same order.
+    /// Each collector is offered what it would be offered alone, in the same order. Returns how
+    /// many rows were scored: blocks of which none takes part are skipped.
     ///
     /// # Panics
     /// As [`Self::run`]; also when there are not as many collectors, or the rows differ.
@@ -111,9 +112,9 @@ impl Scan<'_> {
         isa: Isa,
         scratch: &mut ScanScratch,
         tops: &mut [C],
-    ) {
+    ) -> u64 {
         assert_eq!(scans.len(), tops.len(), "one collector for each query");
-        let Some(first) = scans.first() else { return };
+        let Some(first) = scans.first() else { return 0 };
         for scan in scans {
             assert_eq!(scan.view.code, scan.query.code, "the query was prepared for another code");
             let same = std::ptr::eq(scan.view.blocks, first.view.blocks);
@@ -122,7 +123,7 @@ impl Scan<'_> {
         let blocks = first.view.rows().div_ceil(BLOCK);
         let run = run_blocks(first.view.code, scans.len());
         let mask = |block: usize| first.alive.map_or(!0, |words| words[block]);
-        let mut start = 0;
+        let (mut start, mut scored) = (0, 0);
         while start < blocks {
             let len = (start..blocks).take(run).take_while(|&b| mask(b) != 0).count();
             let passes = scans.chunks(PASS).zip(tops.chunks_mut(PASS)).filter(|_| len > 0);
@@ -136,9 +137,11 @@ impl Scan<'_> {
                     top.offer_words(first.base + (start * BLOCK) as u32, scores, words);
                 }
             }
+            scored += ((start + len) * BLOCK).min(first.view.rows()) - start * BLOCK;
             // A dead block is skipped alone: it is what ended the run, or began none.
             start += len.max(1);
         }
+        scored as u64
     }
 
     /// Dots with the rows of some blocks, of each of at most [`PASS`] queries.

@@ -15,14 +15,8 @@
 //! [`quick_error`]: enough to see of most rows that they are not worth the definition. It has an order
 //! of its own: a term is added, fused, to lane `i % QUICK_LANES`, and lanes then pairwise as above, from
 //! `i` and `i + 32` on.
-//!
-//! [`rerank_dot`] is the relative with `f32` arithmetic in no fixed order, for shortlists
-//! whose survivors are scored again by the definition. By `benches/kernels.rs` it is about
-//! as quick for `f32` and `bf16` and half as quick for `f16` where the definition has
-//! AVX-512 or AVX2, so it pays only on a CPU where the definition is scalar.
 
 use super::{Isa, Precision, coding, scalar};
-use simsimd::SpatialSimilarity;
 
 /// Running sums of the definition: two AVX-512 registers of `f64`.
 pub const LANES: usize = 16;
@@ -134,69 +128,6 @@ pub(super) fn reduce_quick(mut lanes: [f32; LANES]) -> f32 {
         width /= 2;
     }
     lanes[0]
-}
-
-/// A query in a stored precision, for quick re-ranking.
-#[derive(Debug, Clone)]
-pub enum RerankQuery<'q> {
-    /// As given.
-    F32(&'q [f32]),
-    /// Rounded to half precision.
-    F16(Vec<simsimd::f16>),
-    /// Rounded to bfloat16.
-    BF16(Vec<simsimd::bf16>),
-}
-
-impl<'q> RerankQuery<'q> {
-    /// Rounds `query` to `precision`, as the quick kernels want both sides alike.
-    pub fn new(precision: Precision, query: &'q [f32]) -> Self {
-        match precision {
-            Precision::F32 => Self::F32(query),
-            Precision::F16 => Self::F16(
-                query.iter().map(|&v| simsimd::f16(half::f16::from_f32(v).to_bits())).collect(),
-            ),
-            Precision::BF16 => Self::BF16(
-                query.iter().map(|&v| simsimd::bf16(half::bf16::from_f32(v).to_bits())).collect(),
-            ),
-        }
-    }
-}
-
-/// Dot product in no fixed order and single precision: for shortlists only.
-///
-/// # Panics
-/// When `row` is shorter than the query.
-pub fn rerank_dot(query: &RerankQuery<'_>, row: &[u8]) -> f64 {
-    match query {
-        RerankQuery::F32(q) => match bytemuck::try_cast_slice(&row[..q.len() * 4]) {
-            Ok(row) => f32::dot(q, row).expect("both sides have one length"),
-            Err(_) => dot_of(q, &row[..q.len() * 4], f32::from_le_bytes),
-        },
-        RerankQuery::F16(q) => {
-            dot_of(q, &row[..q.len() * 2], |b| simsimd::f16(u16::from_le_bytes(b)))
-        }
-        RerankQuery::BF16(q) => {
-            dot_of(q, &row[..q.len() * 2], |b| simsimd::bf16(u16::from_le_bytes(b)))
-        }
-    }
-}
-
-/// Components that are brought to an address fit for their type at once.
-const PIECE: usize = 512;
-
-/// The product with a row that may begin at any byte, as in a log.
-fn dot_of<T: SpatialSimilarity + Copy, const N: usize>(
-    query: &[T],
-    row: &[u8],
-    read: impl Fn([u8; N]) -> T,
-) -> f64 {
-    let mut sum = 0.0;
-    for (query, bytes) in query.chunks(PIECE).zip(row.chunks(PIECE * N)) {
-        let mut piece = [read([0; N]); PIECE];
-        piece.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, bytes)| *to = read(*bytes));
-        sum += T::dot(query, &piece[..query.len()]).expect("both sides have one length");
-    }
-    sum
 }
 
 /// What a walk over rows adds up: products.

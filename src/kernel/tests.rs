@@ -272,23 +272,6 @@ fn sums_of_long_codes_do_not_overflow() {
 }
 
 #[test]
-fn rerank_comes_close_to_the_definition() {
-    let query: Vec<f32> = (0..777).map(|i| (i as f32 * 0.37).sin()).collect();
-    for precision in Precision::ALL {
-        let stored: Vec<f32> = (0..777).map(|i| (i as f32 * 0.37).sin() + 0.25).collect();
-        // A row may begin at any byte of a log.
-        for before in 0..4 {
-            let mut bytes = vec![0; before];
-            precision.encode(&stored, &mut bytes).unwrap();
-            let row = &bytes[before..];
-            let exact = row::dot(Isa::detect(), precision, &query, row);
-            let quick = row::rerank_dot(&row::RerankQuery::new(precision, &query), row);
-            assert!((quick - exact).abs() < 0.01 * exact, "{precision}: {quick} {exact}");
-        }
-    }
-}
-
-#[test]
 #[should_panic(expected = "whole number of blocks")]
 fn a_cut_block_is_refused() {
     let query = ByteLanes::new(&[1, 2, 3]);

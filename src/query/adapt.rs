@@ -49,6 +49,7 @@ pub(super) fn adapt(runs: &[Run], plan: &Calibrated, scratch: &mut Scratch) -> R
         return runs.iter().map(|run| run.adapt_walks(plan, scratch)).collect();
     }
     let explains = scan_near(runs, plan, scratch);
+    scratch.walked.clear();
     let mut answers = Few::new();
     for (n, (run, explain)) in runs.iter().zip(explains).enumerate() {
         let mut list = std::mem::take(&mut scratch.lists[n]);
@@ -63,17 +64,21 @@ impl Run<'_> {
     /// Parts with graphs are walked, the others scanned. Half of what may be lost may be lost
     /// by walks, half by estimates.
     fn adapt_walks(&self, plan: &Calibrated, scratch: &mut Scratch) -> Result<Answer> {
-        let scanned = plan.behind_walks(None);
+        let scanned = plan.behind_walks(None, self.dims);
         let mut explain = scan_near(slice::from_ref(self), &scanned, scratch).remove(0);
         std::mem::swap(&mut scratch.shortlist, &mut scratch.lists[0]);
+        let scanned = scratch.shortlist.len();
         let walked = self.walk(&plan.entry, scratch);
+        scratch.walked.clear();
+        scratch.walked.extend_from_slice(&scratch.shortlist[scanned..]);
         let mut list = std::mem::take(&mut scratch.shortlist);
         explain.stages.retain(|stage| stage.rows_in > 0);
         let only_walks = explain.stages.is_empty();
         let answer = match walked {
             Ok(Walked::Found(stage)) => {
                 explain.stages.extend(stage);
-                self.adapt_found(plan, only_walks, &mut list, explain, scratch)
+                let floor = if only_walks { f32::NEG_INFINITY } else { scratch.floors[0] };
+                self.adapt_found(plan, only_walks, floor, &mut list, explain, scratch)
             }
             Ok(Walked::Overflowed) => {
                 let scanned = Calibrated { entry: plan.entry.scanned(), ..*plan };
@@ -92,19 +97,21 @@ impl Run<'_> {
         Ok(answer)
     }
 
-    /// Compares rows that walks found, and only these where there was no scan.
+    /// Compares rows that walks found, and only these where there was no scan; what scans found is
+    /// whole down to `floor`.
     pub(super) fn adapt_found(
         &self,
         plan: &Calibrated,
         only_walks: bool,
+        floor: f32,
         list: &mut Vec<Scored>,
         explain: Explain,
         scratch: &mut Scratch,
     ) -> Result<Answer> {
         let graphs = self.view.parts.iter().filter_map(|part| part.walkable());
         let least = graphs.map(Graph::code).min_by_key(|code| code.dims);
-        let plan = plan.behind_walks(least.filter(|_| only_walks));
-        self.adapt(&plan, f32::NEG_INFINITY, list, explain, scratch)
+        let plan = plan.behind_walks(least.filter(|_| only_walks), self.dims);
+        self.adapt(&plan, floor, list, explain, scratch)
     }
 
     /// Compares rows of the shortlist as far down as the plan needs. One that is too short, being
@@ -138,9 +145,15 @@ impl Run<'_> {
                 explain.stages[0].add(&again.stages[0]);
                 scratch.recycle(Vec::new(), again.stages);
                 floor = whole;
-                std::mem::swap(list, &mut scratch.lists[0]);
-                // The same order again, of which the first rows are compared.
-                best_first(list, done);
+                // Those that are compared stay, and come not again.
+                list.truncate(done);
+                list.sort_unstable_by_key(|row| row.ordinal);
+                let found = scratch.lists[0].iter().chain(&scratch.walked);
+                for row in found {
+                    if list[..done].binary_search_by_key(&row.ordinal, |row| row.ordinal).is_err() {
+                        list.push(*row);
+                    }
+                }
                 more = reached(&list[done..]);
             }
             if more == 0 {

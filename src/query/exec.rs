@@ -13,12 +13,11 @@ use super::group::{Groups, Labels};
 use super::scan::scan;
 use super::score::{Best, Found, Rank, Scorer};
 use super::select::Selection;
-use crate::encoding::{BoundQuery, Precision, ScanScratch, StageQuery};
+use crate::encoding::{BoundQuery, ScanScratch, StageQuery};
 use crate::error::Result;
 use crate::graph::{RowQuery, Walk};
+use crate::kernel::BLOCK;
 use crate::kernel::topk::{Scored, TopK};
-use crate::kernel::{BLOCK, row};
-use crate::schema::Metric;
 use crate::types::Ordinal;
 use crate::view::{Part, View};
 
@@ -41,6 +40,8 @@ pub(super) struct Scratch {
     pub(super) floors: Vec<f32>,
     /// The one of the query at hand.
     pub(super) shortlist: Vec<Scored>,
+    /// What walks found of it, where others were scanned.
+    pub(super) walked: Vec<Scored>,
     pub(super) scored: Vec<Scored>,
     pub(super) walk: Walk,
     pub(super) row_query: RowQuery,
@@ -73,7 +74,11 @@ impl Scratch {
 
     /// Gives the memory of very long lists back.
     fn trim(&mut self) {
-        let lists = self.lists.iter().chain([&self.scored, &self.shortlist]).map(Vec::capacity);
+        let lists = self
+            .lists
+            .iter()
+            .chain([&self.scored, &self.shortlist, &self.walked])
+            .map(Vec::capacity);
         let longest = lists.chain(self.found.iter().map(Vec::capacity));
         let longest = longest.chain([self.walk.capacity()]).max();
         if longest.is_some_and(|rows| rows > KEPT) {
@@ -145,18 +150,12 @@ pub(super) fn run(
     let queries = wanted.queries.iter();
     let runs: Few<Run> =
         queries.map(|query| Run::new(view, query, wanted, bases, selection)).collect();
-    let mut answers = view.while_graphs_hold(|| match plan {
+    view.while_graphs_hold(|| match plan {
         Plan::Exact => exact(&runs, scratch),
         Plan::Proven { stage, entry } => super::exact::prove(&runs, *stage, entry, scratch),
         Plan::Funnel { entry, keep, reranks } => funnel(&runs, entry, *keep, reranks, scratch),
         Plan::Calibrated(plan) => super::adapt::adapt(&runs, plan, scratch),
-    })?;
-    if let Some(selection) = selection {
-        for answer in &mut answers {
-            answer.explain.stages.insert(0, selection.report.clone());
-        }
-    }
-    Ok(answers)
+    })
 }
 
 /// Looks up what a hit shows of a row.
@@ -320,11 +319,10 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// The last stage: full vectors. A quick pass in `f32` finds who can be
-    /// among the best; those are scored by the definition.
+    /// The last stage: full vectors, scored by the definition.
     fn finish(
         &self,
-        shortlist: &mut Vec<Scored>,
+        shortlist: &mut [Scored],
         asked: Duration,
         found: Vec<Found>,
         mut explain: Explain,
@@ -332,13 +330,6 @@ impl<'a> Run<'a> {
         let start = Instant::now();
         let mut rank = self.rank(self.dims, found);
         let rows_in = shortlist.len() as u64;
-        let whole = self.dims == self.view.schema.dims();
-        // For halves the definition itself is the quicker one (`benches/kernels.rs`). Where
-        // rows of full groups are passed over, none can be cut.
-        let cut = whole && self.wanted.labels.is_none();
-        if cut && self.view.schema.stored() == Precision::F32 {
-            self.quick_pass(shortlist, &rank.scorer)?;
-        }
         let Rank { scorer, best } = &mut rank;
         self.each_score(shortlist, scorer, |row, score| {
             row.score = score;
@@ -365,34 +356,6 @@ impl<'a> Run<'a> {
             let (part, row) = locate(self.view, self.bases, position);
             part.rows.id(row)
         })
-    }
-
-    /// Cuts the shortlist to twice the hits wanted, and some, by simsimd's dot
-    /// products. Their error is far below the gap that this margin spans.
-    fn quick_pass(&self, shortlist: &mut Vec<Scored>, scorer: &Scorer) -> Result<()> {
-        let keep = self.limit.saturating_mul(2).saturating_add(16);
-        if shortlist.len() <= keep {
-            return Ok(());
-        }
-        let schema = &self.view.schema;
-        let query = row::RerankQuery::new(schema.stored(), self.query);
-        let query2 = self.query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-        self.each_vector(shortlist, scorer, |candidate, vector| {
-            let (vector, norm) = vector?;
-            let dot = row::rerank_dot(&query, vector);
-            let norm = f64::from(norm.expect("all of a vector is compared"));
-            let score = match schema.metric() {
-                Metric::Cosine if norm == 0.0 => 0.0,
-                Metric::Cosine => dot / norm,
-                Metric::Dot => dot,
-                Metric::L2 => 2.0 * dot - norm * norm - query2,
-            };
-            candidate.score = score as f32;
-            Ok(true)
-        })?;
-        shortlist.select_nth_unstable_by(keep, |a, b| b.score.total_cmp(&a.score));
-        shortlist.truncate(keep);
-        Ok(())
     }
 
     /// Offers all rows of a part that may be found to all queries; how many.

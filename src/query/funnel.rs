@@ -52,8 +52,10 @@ impl Funnel {
     }
 
     /// A hand-written funnel: the first stage scans all rows, the others rank
-    /// what the one before kept. The result is always ranked by all dimensions
-    /// searched. `[(16, 200)]` is adaptive retrieval with a shortlist of 200 from
+    /// what the one before kept. The first ranks by the estimates of a stage code: of the codes
+    /// kept in RAM the shortest that holds its dimensions, else the longest, and then by as many
+    /// dimensions as that has. The others rank by the stored vectors, and the result is always
+    /// ranked by all dimensions searched. `[(16, 200)]` is adaptive retrieval with a shortlist of 200 from
     /// 16 dimensions, `[(8, 200), (16, 100), (32, 50)]` the cascade of Kusupati
     /// et al., "Matryoshka Representation Learning" (`NeurIPS` 2022), section 4.3.
     pub fn stages(stages: impl IntoIterator<Item = (usize, usize)>) -> Self {
@@ -172,13 +174,14 @@ impl Calibrated {
         margin.max(0.0)
     }
 
-    /// What is left to lose behind walks, which may lose half of it. Where all estimates are of
-    /// graphs whose code is `code` they are off by less, as it has more dimensions.
-    pub(super) fn behind_walks(&self, code: Option<RowCode>) -> Self {
+    /// What is left to lose behind walks, which may lose half of it. Where all estimates of a
+    /// search over `dims` dimensions are of graphs whose code is `code` they are off by less, if
+    /// it has more of these dimensions.
+    pub(super) fn behind_walks(&self, code: Option<RowCode>, dims: usize) -> Self {
         let bits = self.entry.code.bits;
-        let longer = code.filter(|code| code.bits == bits && code.dims > self.entry.code.dims);
-        let coded = self.entry.code.dims as f64;
-        let narrower = longer.map_or(1.0, |code| (coded / code.dims as f64).sqrt());
+        let used = code.filter(|code| code.bits == bits).map(|code| code.dims.min(dims));
+        let longer = used.filter(|used| *used > self.entry.dims);
+        let narrower = longer.map_or(1.0, |used| (self.entry.dims as f64 / used as f64).sqrt());
         let share = 1.0 - (1.0 - self.share) / 2.0;
         Self { share, noise: self.noise.wider(narrower), ..*self }
     }

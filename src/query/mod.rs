@@ -383,6 +383,9 @@ impl Search {
             result.hits.push(exec::hit(&self.view, &prepared.bases, found, self.payloads)?);
         }
         let before = std::mem::replace(&mut result.explain, explain);
+        if let Some(selection) = &prepared.selection {
+            result.explain.stages.insert(0, selection.report.clone());
+        }
         let uncalibrated = || self.funnel.uncalibrated(result.explain.exact);
         result.explain.recall = result.explain.recall.or_else(uncalibrated);
         scratch.recycle(found, before.stages);

@@ -151,7 +151,8 @@ impl Measure<'_> {
             let wanted = Wanted::nearest(&queries, self.most_dims, LIMIT);
             let run = Run::new(self.view, queries[0], &wanted, &bases, None);
             let mut list = std::mem::take(&mut scratch.shortlist);
-            let answer = run.adapt_found(plan, true, &mut list, Explain::default(), scratch)?;
+            let none = (f32::NEG_INFINITY, Explain::default());
+            let answer = run.adapt_found(plan, true, none.0, &mut list, none.1, scratch)?;
             let hits = truth.iter().filter(|t| answer.found.iter().any(|f| f.position == **t));
             recalls.push(hits.count() as f64 / truth.len() as f64);
             compared += answer.listed as u64;

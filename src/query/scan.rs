@@ -96,7 +96,7 @@ fn prepare(runs: &[Run], plan: &Entry, scratch: &mut Scratch) {
     floors.resize(all, f32::NEG_INFINITY);
 }
 
-/// Offers the rows of all parts that are to be scanned; how many.
+/// Offers the rows of all parts that are to be scanned; how many were scored.
 fn scan_parts(
     runs: &[Run],
     plan: &Entry,
@@ -135,7 +135,7 @@ fn report(
 }
 
 impl Run<'_> {
-    /// Scans a part for all queries, if it is to be scanned; how many rows.
+    /// Scans a part for all queries, if it is to be scanned; how many rows were scored.
     fn scan_part(
         &self,
         at: usize,
@@ -149,21 +149,21 @@ impl Run<'_> {
             return 0;
         }
         let mask = self.selection.map(|some| some.mask(at, part.rows.len()));
-        let norms = part.rows.norms();
         let alive = mask.or_else(|| part.alive());
         let scans = queries.iter().map(|(query, norm)| {
             let query_norm = *norm;
+            // Only then were they made ready.
+            let norms = || part.rows.norms();
             let scoring = match self.view.schema.metric() {
                 Metric::Cosine => Scoring::Cosine,
-                Metric::Dot => Scoring::Dot { norms, query_norm },
-                Metric::L2 => Scoring::L2 { norms, query_norm },
+                Metric::Dot => Scoring::Dot { norms: norms(), query_norm },
+                Metric::L2 => Scoring::L2 { norms: norms(), query_norm },
             };
             let view = part.rows.code(plan.stage);
             Scan { view, query, scoring, alive, base: self.bases[at] }
         });
         let scans: Few<Scan> = scans.collect();
-        Scan::run_all(&scans, Isa::detect(), scratch, tops);
-        u64::from(part.rows.len())
+        Scan::run_all(&scans, Isa::detect(), scratch, tops)
     }
 
     /// Norm to estimate dot products and distances with.
