@@ -181,6 +181,11 @@ pub(crate) trait Rows: Send + Sync {
         None
     }
 
+    /// The checksum of such a vector, where it is known.
+    fn vector_crc(&self, _: Ordinal) -> Option<u32> {
+        None
+    }
+
     /// Where a row is in RAM: what a merged run takes over instead of a copy. None
     /// for rows in a file.
     fn lent(&self, _: Ordinal) -> Option<Lent<'_>> {

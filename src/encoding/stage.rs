@@ -40,6 +40,7 @@
 //! and order of [`crate::kernel::row`], and nothing fuses.
 
 use std::fmt;
+use std::ops::Range;
 
 use super::nibble::{Coded, Quantiser};
 use crate::kernel::{BLOCK, GROUP_BYTES, Isa, WORD_BYTES, coding};
@@ -236,6 +237,35 @@ impl StageBuilder {
             }
         }
         self.factors.push(factor(self.isa, prefix, &self.signed));
+    }
+
+    /// Takes over rows that were coded before.
+    ///
+    /// # Panics
+    /// When they are of another code, or there are fewer.
+    pub fn extend(&mut self, from: &StageView<'_>, rows: Range<usize>) {
+        assert_eq!(from.code, self.code, "codes of another kind");
+        let width = self.code.bits.unit_bytes() / BLOCK;
+        let (unit, block) = (width * BLOCK, self.code.block_bytes());
+        let mut row = rows.start;
+        while row < rows.end {
+            let (lane, to) = (row % BLOCK, self.rows() % BLOCK);
+            let count = (BLOCK - lane.max(to)).min(rows.end - row);
+            if to == 0 {
+                self.blocks.resize(self.blocks.len() + block, self.code.bits.blank());
+            }
+            let start = self.blocks.len() - block;
+            let units = from.blocks[row / BLOCK * block..][..block].chunks_exact(unit);
+            for (into, unit) in self.blocks[start..].chunks_exact_mut(unit).zip(units) {
+                let lanes = &unit[lane * width..][..count * width];
+                into[to * width..][..count * width].copy_from_slice(lanes);
+            }
+            self.factors.extend_from_slice(&from.factors[row..row + count]);
+            if self.code.bits == Bits::Four {
+                self.residuals.extend_from_slice(&from.residuals[row..row + count]);
+            }
+            row += count;
+        }
     }
 
     /// The rows coded so far.

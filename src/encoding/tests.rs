@@ -304,6 +304,29 @@ fn a_row_of_zeros_scores_zero_and_so_does_every_row_for_a_zero_query() {
 }
 
 /// What a segment written today holds: if this fails, old files read differently.
+/// Pieces of other rows, wherever they begin, give the bytes that coding their rows gives.
+#[test]
+fn codes_that_are_taken_over_are_those_of_the_rows() {
+    let mut noise = Noise(5);
+    for (bits, dims) in ALL_BITS.into_iter().flat_map(|bits| [(bits, 7), (bits, 64), (bits, 130)]) {
+        let code = StageCode::new(dims, bits);
+        let rows: Vec<_> = (0..300).map(|_| noise.vector(dims)).collect();
+        let from = coded(code, &rows);
+        let (mut taken, mut wanted) = (StageBuilder::new(code), StageBuilder::new(code));
+        for (start, len) in [(0, 64), (64, 1), (3, 200), (299, 1), (100, 0), (0, 300), (63, 66)] {
+            taken.extend(&from.view(), start..start + len);
+            rows[start..start + len].iter().for_each(|row| wanted.push(row));
+            // And one that is coded behind them.
+            taken.push(&rows[7]);
+            wanted.push(&rows[7]);
+        }
+        assert_eq!(taken.rows(), wanted.rows());
+        let (taken, wanted) = (taken.finish(), wanted.finish());
+        assert!(taken.0 == wanted.0, "{code}: blocks");
+        assert_eq!(taken.1, wanted.1, "{code}");
+    }
+}
+
 #[test]
 fn codes_are_these_bytes() {
     let rows = [[1.0, -2.0, 0.5, -0.0, 3.0], [0.0, 0.0, -1e-3, 1e-3, 7e-4]];

@@ -1,4 +1,5 @@
-//! Codes the rows of a segment while their vectors are written.
+//! Codes the rows of a segment while their vectors are written. Rows that come from segments have
+//! been coded: their codes are copied.
 //!
 //! Rows are cut into groups of whole blocks, and each group goes to the next thread
 //! that is free. It is coded by itself, so the codes depend on the rows alone.
@@ -37,8 +38,13 @@ impl Coding<'_> {
         loop {
             let at = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(group) = self.groups.get(at) else { return Ok(done) };
-            let vectors = group.iter().map(|(source, row)| source.vector(*row));
-            let codes = Codes::of(self.schema, group.len(), vectors);
+            let codes = match Codes::copied(self.schema, group) {
+                Ok(None) => {
+                    let vectors = group.iter().map(|(source, row)| source.vector(*row));
+                    Codes::of(self.schema, group.len(), vectors)
+                }
+                copied => copied.map(|codes| codes.expect("none is above")),
+            };
             done.push((at, codes.inspect_err(|_| self.end())?));
         }
     }

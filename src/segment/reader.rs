@@ -383,6 +383,10 @@ impl Rows for Segment {
         self.vectors.place(row)
     }
 
+    fn vector_crc(&self, row: Ordinal) -> Option<u32> {
+        self.vectors.crc(row)
+    }
+
     fn ram_bytes(&self) -> usize {
         let codes = self.codes.iter().map(|codes| codes as &dyn ResidentColumn);
         let columns = codes.chain([&self.norms as &dyn ResidentColumn]);

@@ -96,6 +96,12 @@ impl Vectors {
         Some(LogPlace { log: log.number, at: place.offset })
     }
 
+    /// Its checksum there.
+    pub(super) fn crc(&self, row: Ordinal) -> Option<u32> {
+        let Source::Logs(logged) = &self.source else { return None };
+        Some(logged.place(row.index()).ok()?.1.crc)
+    }
+
     /// The logs that have them.
     pub(super) fn logs(&self) -> impl Iterator<Item = &Bytes> {
         let logs = match &self.source {

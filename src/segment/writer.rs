@@ -97,11 +97,12 @@ fn write_vectors(
             watch(n as u64)?;
         }
         ids.push(&source.id(*row)?);
-        let vector = source.vector(*row)?;
         match kept.map(|kept| kept.places[n]) {
-            None => out.put(vector)?,
+            None => out.put(source.vector(*row)?)?,
             Some((log, offset)) => {
-                out.put(&PlaceEntry { offset, log, crc: crc32(vector) }.encode())?;
+                let sum = || source.vector(*row).map(crc32);
+                let crc = source.vector_crc(*row).map_or_else(sum, Ok)?;
+                out.put(&PlaceEntry { offset, log, crc }.encode())?;
             }
         }
     }
