@@ -91,7 +91,8 @@ fn import(dir: &std::path::Path, noise: &mut Noise) -> matryo::Result<Collection
         .stored(Precision::F16)
         .field("class", FieldKind::Keyword)
         .field("n", FieldKind::Integer);
-    let options = Options::new().memtable_bytes(1 << 30);
+    // Nothing runs beside the searches, and how they are planned is no race.
+    let options = Options::new().memtable_bytes(1 << 30).background(false);
     let collection = Collection::create_with(dir.join("bench"), schema.build()?, options)?;
     for first in (0..ROWS).step_by(1000) {
         let mut batch = collection.batch();
@@ -109,6 +110,7 @@ fn import(dir: &std::path::Path, noise: &mut Noise) -> matryo::Result<Collection
         batch.commit()?;
     }
     collection.flush()?;
+    collection.calibrate()?;
     Ok(collection)
 }
 

@@ -48,7 +48,8 @@ fn import(dir: &std::path::Path, base: &Array) -> matryo::Result<Collection> {
     let start = Instant::now();
     let granularities = GRANULARITIES.into_iter().filter(|g| *g < base.width);
     let schema = Schema::builder(base.width).granularities(granularities).stored(Precision::F16);
-    let options = Options::new().memtable_bytes(1 << 30);
+    // Nothing runs beside the searches, and how they are planned is no race.
+    let options = Options::new().memtable_bytes(1 << 30).background(false);
     let collection = Collection::create_with(dir.join("bench"), schema.build()?, options)?;
     let mut id = 0;
     for rows in base.values.chunks(base.width * 1000) {
@@ -62,6 +63,7 @@ fn import(dir: &std::path::Path, base: &Array) -> matryo::Result<Collection> {
     collection.flush()?;
     let seconds = start.elapsed().as_secs_f64();
     println!("durable import and flush: {seconds:.1} s, {:.0} rows/s", id as f64 / seconds);
+    collection.calibrate()?;
     Ok(collection)
 }
 

@@ -151,8 +151,9 @@ fn repair_says_what_it_did_and_keeps_the_evidence() -> Done {
     assert_eq!(place.json("repair a")["damaged"], json!(false));
     let path = place.segment("a");
     let mut bytes = std::fs::read(&path)?;
-    // Behind header, places (the vectors are in a log), ids, order and norms: the first stage code.
-    bytes[4096 * 5 + 9] ^= 1;
+    // Behind header, kept logs and two pages of places (the vectors are in a log), ids, order and
+    // norms: the first stage code.
+    bytes[4096 * 7 + 9] ^= 1;
     std::fs::write(&path, &bytes)?;
     let (code, ..) = place.run("info a");
     assert_eq!(code, 1, "it does not open");

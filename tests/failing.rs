@@ -13,11 +13,11 @@ use support::fails::{FAILURES, reopened, sweep};
 use support::full::{
     deletes_go_on, nothing_goes_on_without_a_reserve, reserve_comes_and_goes, with_disk,
 };
-use support::{DIMS, long, schema, vector};
+use support::{DIMS, schema, sized, vector};
 
 #[test]
 fn an_operation_that_fails_loses_nothing_that_was_acknowledged() {
-    let workloads = if long() { 400 } else { 30 };
+    let workloads = sized(30, 400);
     let (next, cases) = (AtomicU64::new(0), AtomicUsize::new(0));
     let work = || {
         loop {

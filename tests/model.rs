@@ -13,7 +13,7 @@ use matryo::{
     Collection, Durability, FieldKind, Filter, Funnel, Hit, IdKind, Metric, Options, Precision,
     RowId, Schema, Search, Value, field, json,
 };
-use support::{Rng, long, read_only};
+use support::{Rng, read_only, sized};
 
 /// A row as it should come back.
 #[derive(Clone, PartialEq, Debug)]
@@ -338,7 +338,7 @@ fn collections_behave_like_a_map_with_exact_search() {
         Case::new(seed).run(100);
         return;
     }
-    let cases = if long() { 100_000 } else { 2000 };
+    let cases = sized(2000, 100_000);
     for seed in 0..cases {
         let case = AssertUnwindSafe(|| Case::new(seed).run(100));
         assert!(catch_unwind(case).is_ok(), "replay with SEED={seed}");

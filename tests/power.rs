@@ -14,7 +14,7 @@ use std::time::Instant;
 use matryo::testing::Recorder;
 use matryo::{Collection, Durability, Options, json};
 use support::cuts::{Wrong, sweep};
-use support::{DIMS, long, schema, vector};
+use support::{DIMS, schema, sized, vector};
 
 /// Workloads, shared out among the CPU's cores.
 fn run(durability: Durability, workloads: u64) {
@@ -41,12 +41,12 @@ fn run(durability: Durability, workloads: u64) {
 
 #[test]
 fn power_loss_takes_nothing_that_was_acknowledged() {
-    run(Durability::Full, if long() { 10_000 } else { 120 });
+    run(Durability::Full, sized(120, 10_000));
 }
 
 #[test]
 fn power_loss_takes_only_the_last_commits_where_they_are_buffered() {
-    run(Durability::Buffered, if long() { 10_000 } else { 60 });
+    run(Durability::Buffered, sized(60, 10_000));
 }
 
 /// What a thread was told, and when: (operations, thread, its commit).
@@ -83,7 +83,7 @@ fn commit_of(db: &Collection, id: u64) -> u64 {
 #[test]
 fn power_loss_takes_nothing_of_commits_that_share_a_sync() {
     let mut states = 0;
-    for _ in 0..if long() { 500 } else { 20 } {
+    for _ in 0..sized(20, 500) {
         let recorder = Recorder::new(None);
         let told = commits_of_threads(&recorder);
         let mut replay = recorder.replay();

@@ -21,7 +21,7 @@ use support::steps::{
     COUNTER, DIMS, Rows, after, check, commit_for_ever, done, options, output, schema, spawn, step,
     steps_of,
 };
-use support::{Rng, long, vector};
+use support::{Rng, sized, vector};
 
 /// What a child process does; nothing where this is no child.
 #[test]
@@ -56,7 +56,7 @@ fn kill_takes_nothing_that_was_acknowledged() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let path = dir.path().join("a.matryo");
     drop(Collection::create(&path, schema()).expect("create"));
-    let (mut rng, kills) = (Rng(1), if long() { 2000 } else { 30 });
+    let (mut rng, kills) = (Rng(1), sized(30, 2000));
     let mut steps = 0;
     for _ in 0..kills {
         let mut child = spawn("commit for ever", &path, "");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use matryo::testing::{Failure, Folder, Recorder};
 use matryo::{Collection, Error, Options, Snapshot, json};
-use support::{DIMS, Rng, files, long, questions, read_only, schema, vector};
+use support::{DIMS, Rng, files, questions, read_only, schema, sized, vector};
 
 fn writer(folder: &Folder) -> Collection {
     folder.create(schema(), Options::new().memtable_bytes(1 << 20)).expect("create")
@@ -341,7 +341,7 @@ fn readers_in_other_processes_see_whole_commits_and_no_error() {
     let path = dir.path().join("a.matryo");
     drop(Collection::create(&path, schema()).expect("create"));
     let readers: Vec<Child> = (0..2).map(|_| spawn("read", &path, 0)).collect();
-    let (rounds, kills) = if long() { (20_000, 200) } else { (600, 4) };
+    let (rounds, kills) = (sized(600, 20_000), sized(4, 200));
     let start = Instant::now();
     let finished = spawn("write", &path, rounds);
     let last = *numbers_said(finished, "committed ").last().expect("committed");

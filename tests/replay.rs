@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use fuzz_bodies::{TARGETS, Target, seeds};
 use matryo::testing::{Bug, sow};
-use support::{Rng, long};
+use support::{Rng, sized};
 
 /// Longest input that is made.
 const MAX_LEN: usize = 4096;
@@ -89,7 +89,7 @@ fn replay(target: Target, made: usize) {
 fn no_input_breaks_a_promise() {
     let only = std::env::var("TARGET").ok();
     let chosen = TARGETS.iter().filter(|t| only.as_deref().is_none_or(|only| only == t.0));
-    let made = if long() { 1_000_000 } else { 10_000 };
+    let made = sized(10_000, 1_000_000);
     std::thread::scope(|scope| {
         let threads: Vec<_> =
             chosen.map(|target| scope.spawn(move || replay(*target, made))).collect();

@@ -19,7 +19,7 @@ use matryo::{Collection, Options, RowId, Schema, Snapshot, json};
 use shuttle::rand::RngCore;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, FailurePersistence, Runner, thread};
-use support::long;
+use support::sized;
 
 const WRITERS: usize = 3;
 /// The last writer loads in bulk.
@@ -318,7 +318,7 @@ fn explore(world: fn(), schedules: usize, print: bool) {
 }
 
 fn explored(name: &str, world: fn(), schedules: usize) {
-    let schedules = if long() { schedules * 100 } else { schedules };
+    let schedules = sized(schedules, schedules as u64 * 100);
     let start = Instant::now();
     explore(world, schedules, true);
     println!("{name}: {schedules} schedules, {:?}", start.elapsed());

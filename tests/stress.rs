@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use matryo::testing::Folder;
 use matryo::{Collection, Options, Schema, Snapshot, json};
-use support::{Rng, long};
+use support::{Rng, sized};
 
 const DIMS: usize = 8;
 const GROUPS: u64 = 6;
@@ -116,7 +116,7 @@ fn stress(db: &Collection, seconds: u64) -> [u64; 2] {
 
 #[test]
 fn no_reader_ever_sees_half_a_commit() {
-    let seconds = if long() { 600 } else { 4 };
+    let seconds = sized(4, 600);
     let schema = || Schema::builder(DIMS).build().expect("valid");
     let options = || Options::new().memtable_bytes(3000);
     let folder = Folder::default();

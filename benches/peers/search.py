@@ -17,6 +17,9 @@ from systems import K, SYSTEMS, unit
 HERE = pathlib.Path(__file__).parent
 WANTED = [0.90, 0.95, 0.99]
 RECALLS = [0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999]
+# Recalls at which batches are shown, on so many threads.
+BATCHED = [0.95, 0.99]
+THREADS = 2
 PASSES = 3
 
 
@@ -35,23 +38,37 @@ def memory(process="self"):
     return max((int(l.split()[1]) >> 10 for l in lines if l.startswith("RssAnon")), default=0)
 
 
+def timed(work):
+    """Seconds, the median of the passes."""
+    times = []
+    for _ in range(PASSES):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
 def measure(system, queries, truth):
-    """(recall, queries a second) of each setting; time is the median of the passes."""
+    """(recall, queries a second) of each setting, one query at a time."""
     points = []
     for setting in system.settings:
         system.set(setting)
         found = [system.query(q) for q in queries]
         recall = np.mean([len(set(map(int, f)) & set(t.tolist())) / K for f, t in zip(found, truth)])
-        times = []
-        for _ in range(PASSES):
-            start = time.perf_counter()
-            for q in queries:
-                system.query(q)
-            times.append(time.perf_counter() - start)
-        points.append((float(recall), len(queries) / statistics.median(times)))
+        points.append((float(recall), len(queries) / timed(lambda: [system.query(q) for q in queries])))
         if recall > 0.999:
             break
     return points
+
+
+def measure_batches(system, queries, points):
+    """The same with all queries as one batch, for the settings and recalls of `points`; none
+    where the system takes no batch."""
+    batches = []
+    for setting, (recall, _) in zip(system.settings, points if hasattr(system, "batch") else []):
+        system.set(setting)
+        batches.append((recall, len(queries) / timed(lambda: system.batch(queries, THREADS))))
+    return batches
 
 
 def run_one(name, folder, most):
@@ -65,7 +82,9 @@ def run_one(name, folder, most):
         # Who ranks again by full vectors keeps them.
         del base
         points = measure(system, queries, truth)
-        print(json.dumps({"build": seconds, "points": points, "memory": memory()}))
+        batches = measure_batches(system, queries, points)
+        result = {"build": seconds, "points": points, "batches": batches, "memory": memory()}
+        print(json.dumps(result))
 
 
 def run_bench(command):
@@ -94,15 +113,18 @@ def run_matryo(program, folder, scratch, extra, most=None):
         subprocess.run(list(map(str, command)), check=True, capture_output=True)
     seconds = time.perf_counter() - start
     # matryo knows rows by id; import numbers them from 0, as the truth does.
-    points, taken = [], 0
+    points, batches, taken = [], [], 0
     for method in [["--recall", str(r)] for r in RECALLS] + [["--exact"]]:
         bench = [program, "bench", path, "--vectors", scratch / "queries.npy", "--truth",
-                 scratch / "gt100.npy", "--limit", K, "--repeat", PASSES, "--json", *method]
+                 scratch / "gt100.npy", "--limit", K, "--repeat", PASSES, "--threads", THREADS,
+                 "--json", *method]
         report, most = run_bench(bench)
         taken = max(taken, most)
-        points.append((report[f"recall_at_{K}"], report["queries_per_second"]))
+        recall = report[f"recall_at_{K}"]
+        points.append((recall, report["queries_per_second"]))
+        batches.append((recall, report["batch_queries_per_second"]))
     exact = points.pop()
-    result = {"build": seconds, "points": points, "memory": taken}
+    result = {"build": seconds, "points": points, "batches": batches[:-1], "memory": taken}
     return {**result, "exact": exact[1], "rows": len(base)}
 
 
@@ -122,6 +144,7 @@ def at(points, recall):
 
 def line(name, result):
     cells = [at(result["points"], recall) for recall in WANTED]
+    cells += [at(result["batches"], recall) for recall in BATCHED]
     cells = ["-" if cell is None else f"{cell:,.0f}" for cell in cells]
     return f"| {name} | " + " | ".join(cells) + f" | {result['build']:.0f} | {result['memory']:,} |"
 
@@ -150,7 +173,8 @@ def main():
     if args.system:
         return run_one(args.system, args.data, args.queries)
     names = [n for n in SYSTEMS if not args.only or any(o in n for o in args.only)]
-    print("| system | q/s @.90 | @.95 | @.99 | build s | RAM MB |\n|---|---:|---:|---:|---:|---:|")
+    print("| system | q/s @.90 | @.95 | @.99 | batch @.95 | @.99 | build s | RAM MB |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as scratch:
         first = run_matryo(args.matryo, args.data, scratch, [], args.queries)
     print(line("**matryo**", first), flush=True)

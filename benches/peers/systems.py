@@ -4,6 +4,7 @@
     settings                  from quick to thorough
     set(setting)              before the queries
     query(q) -> row numbers   of the 10 nearest, nearest first
+    batch(queries, threads)   the same for many at once; not all have it
 """
 
 import one_thread  # noqa: F401  before numpy
@@ -38,6 +39,7 @@ class Refined:
 
 class FaissFlat:
     settings = [0]
+    params = None
 
     def build(self, base, folder):
         import faiss
@@ -49,7 +51,13 @@ class FaissFlat:
         pass
 
     def query(self, q):
-        return self.index.search(q[None], K)[1][0]
+        return self.index.search(q[None], K, params=self.params)[1][0]
+
+    def batch(self, queries, threads):
+        import faiss
+        faiss.omp_set_num_threads(threads)
+        self.index.search(queries, K, params=self.params)
+        faiss.omp_set_num_threads(1)
 
 
 class FaissHnsw(FaissFlat):
@@ -67,7 +75,7 @@ class FaissHnsw(FaissFlat):
         self.index.hnsw.efSearch = setting
 
 
-class FaissRefined:
+class FaissRefined(FaissFlat):
     """The same by FAISS alone: an index of the prefixes, refined by a flat one of the vectors."""
 
     settings = Refined.settings
@@ -92,9 +100,6 @@ class FaissRefined:
         import faiss
         inner = faiss.SearchParametersPreTransform(index_params=self.within(setting))
         self.params = faiss.IndexRefineSearchParameters(k_factor=setting / K, base_index_params=inner)
-
-    def query(self, q):
-        return self.index.search(q[None], K, params=self.params)[1][0]
 
 
 class FaissHnswPrefix(FaissRefined):
@@ -135,6 +140,9 @@ class Hnswlib:
     def query(self, q):
         return self.index.knn_query(q, k=K)[0][0]
 
+    def batch(self, queries, threads):
+        self.index.knn_query(queries, k=K, num_threads=threads)
+
 
 class Usearch:
     settings = [16, 32, 64, 128, 256, 512, 1024]
@@ -149,6 +157,9 @@ class Usearch:
 
     def query(self, q):
         return self.index.search(q, K, threads=1).keys
+
+    def batch(self, queries, threads):
+        self.index.search(queries, K, threads=threads)
 
 
 class UsearchPrefix(Refined):
@@ -185,6 +196,11 @@ class Svs:
 
     def query(self, q):
         return self.index.search(q[None], K)[0][0]
+
+    def batch(self, queries, threads):
+        self.index.num_threads = threads
+        self.index.search(queries, K)
+        self.index.num_threads = 1
 
 
 class SvsPrefix(Svs):

@@ -65,7 +65,7 @@ impl Collection {
         path: impl AsRef<Path>,
         progress: impl Fn(Progress) -> bool,
     ) -> Result<Copied> {
-        self.back_up(&open::new_folder(path.as_ref(), &self.shared.options)?, &progress)
+        self.back_up(&open::folder_of_a_copy(path.as_ref(), &self.shared.options)?, &progress)
     }
 
     /// Backs up into a folder without a collection.

@@ -70,7 +70,8 @@ impl CopyOptions {
     }
 
     /// How [`Collection::drop_tier_with`] opens the collection: how long to wait for the lock,
-    /// permission bits, unsafe file systems. A copy takes these from the handle that is copied.
+    /// permission bits, unsafe file systems. Files of a copy have the permission bits of the handle
+    /// that is copied.
     #[must_use]
     pub fn open(mut self, options: Options) -> Self {
         self.open = options;
@@ -152,7 +153,7 @@ impl Collection {
         progress: impl Fn(Progress) -> bool,
     ) -> Result<Copied> {
         let schema = options.schema(self.schema())?;
-        let to = open::new_folder(path.as_ref(), &self.shared.options)?;
+        let to = open::folder_of_a_copy(path.as_ref(), &self.shared.options)?;
         self.copy_into(&to, schema, options, &progress)
     }
 

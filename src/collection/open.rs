@@ -46,6 +46,12 @@ pub(super) fn new_folder(path: &Path, options: &Options) -> Result<Disk> {
     disk.with(options.file_mode, options.mapped)
 }
 
+/// The same for a copy of a collection that is open with `options`: on any file system, for
+/// nobody writes there but us, once, and a network's is where copies are often kept.
+pub(super) fn folder_of_a_copy(path: &Path, options: &Options) -> Result<Disk> {
+    new_folder(path, &options.clone().allow_unsafe_fs(true))
+}
+
 pub(super) fn open_on_disk(path: &Path, options: Options) -> Result<Collection> {
     open(folder(path, &options)?, options)
 }

@@ -21,7 +21,7 @@
 #![allow(clippy::wildcard_imports, reason = "the names of std::arch are prefixed already")]
 #![allow(clippy::unused_self, reason = "`self` is the proof that the CPU was asked")]
 
-use super::row::{DOT, L2, LANES, QUICK_LANES, padded, reduce, reduce_quick, rows};
+use super::row::{DOT, L2, LANES, QUICK_LANES, padded, reduce, rows};
 use super::{BLOCK, BitPlanes, ByteLanes, GROUP_BYTES, Precision, WORD_BYTES};
 use std::arch::aarch64::*;
 
@@ -296,7 +296,7 @@ fn finish_quick(sum: Floats) -> f32 {
         // SAFETY: 2.
         unsafe { vst1q_f32(lanes.as_mut_ptr(), sum) }
     }
-    reduce_quick(lanes)
+    reduce(lanes)
 }
 
 rows!("neon", Floats, [vdupq_n_f64(0.0); 8]);

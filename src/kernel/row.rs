@@ -16,6 +16,8 @@
 //! of its own: a term is added, fused, to lane `i % QUICK_LANES`, and lanes then pairwise as above, from
 //! `i` and `i + 32` on.
 
+use std::ops::AddAssign;
+
 use super::{Isa, Precision, coding, scalar};
 
 /// Running sums of the definition: two AVX-512 registers of `f64`.
@@ -107,19 +109,7 @@ pub fn squares(vector: &[f32]) -> f64 {
 }
 
 /// Adds the lanes in the order the definition fixes.
-pub(crate) fn reduce(mut lanes: [f64; LANES]) -> f64 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
-}
-
-/// The same for sums in `f32`, of which two vectors are left.
-pub(super) fn reduce_quick(mut lanes: [f32; LANES]) -> f32 {
+pub(crate) fn reduce<T: Copy + AddAssign>(mut lanes: [T; LANES]) -> T {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {

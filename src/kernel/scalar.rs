@@ -1,6 +1,6 @@
 //! The definition: what every other implementation must return, bit for bit.
 
-use super::row::{LANES, QUICK_LANES, reduce, reduce_quick};
+use super::row::{LANES, QUICK_LANES, reduce};
 use super::{BLOCK, BitPlanes, ByteLanes, GROUP_BYTES, Precision, WORD_BYTES};
 
 /// See [`super::bit_dots`].
@@ -107,7 +107,7 @@ pub(crate) fn quick_dot(precision: Precision, query: &[f32], row: &[u8]) -> f32 
     for (i, sum) in last.iter_mut().enumerate() {
         *sum = (lanes[i] + lanes[i + 2 * LANES]) + (lanes[i + LANES] + lanes[i + 3 * LANES]);
     }
-    reduce_quick(last)
+    reduce(last)
 }
 
 /// Adds term `i` to lane `i % LANES`, lanes then pairwise.

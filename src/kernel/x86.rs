@@ -50,7 +50,7 @@ mod passes;
 
 pub(super) use gather::prefetch_bytes;
 
-use super::row::{DOT, L2, LANES, QUICK_LANES, padded, reduce, reduce_quick, rows};
+use super::row::{DOT, L2, LANES, QUICK_LANES, padded, reduce, rows};
 use super::{BLOCK, BitPlanes, ByteLanes, GROUP_BYTES, PASS, Precision, WORD_BYTES};
 use std::arch::x86_64::*;
 

@@ -19,9 +19,20 @@ use matryo::{
     SearchResult,
 };
 
-/// Whether the long variants of the tests were asked for.
+/// Whether the long variants of the tests were asked for: `MATRYO_LONG=1`, or a share of them.
 pub(crate) fn long() -> bool {
     std::env::var_os("MATRYO_LONG").is_some_and(|v| v != "0")
+}
+
+/// How large a test is: as always, or as long as was asked for. `MATRYO_LONG=5%` asks for
+/// that share of the long size, and for no less than always.
+pub(crate) fn sized<T: Copy + Ord + TryFrom<u64>>(always: T, most: u64) -> T {
+    let percent = match std::env::var("MATRYO_LONG") {
+        Err(_) => return always,
+        Ok(asked) if asked == "0" => return always,
+        Ok(asked) => asked.strip_suffix('%').map_or(100, |n| n.parse().expect("a percentage")),
+    };
+    T::try_from(most * percent / 100).unwrap_or(always).max(always)
 }
 
 /// Numbers that follow from a seed (`SplitMix64`).

@@ -373,7 +373,7 @@ fn finish_quick(sum: Floats) -> f32 {
         // SAFETY: 2.
         unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), sum) }
     }
-    reduce_quick(lanes)
+    reduce(lanes)
 }
 
 rows!("avx2,fma,f16c", Floats, [_mm256_setzero_pd(); 4]);

@@ -270,7 +270,7 @@ fn finish_quick(sum: __m512) -> f32 {
     let mut lanes = [0.0; LANES];
     // SAFETY: 2.
     unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), sum) }
-    reduce_quick(lanes)
+    reduce(lanes)
 }
 
 rows!(
