@@ -35,11 +35,10 @@ class Flat(FaissFlat):
         import faiss
         self.params = faiss.SearchParameters(sel=faiss.IDSelectorBatch(passing))
 
-    def query(self, q):
-        return self.index.search(q[None], K, params=self.params)[1][0]
 
+class Bitmap:
+    """The rows that pass, as a graph's walk asks for them."""
 
-class Hnsw(FaissHnsw):
     def restrict(self, passing):
         import faiss
         bits = np.zeros(self.index.ntotal, bool)
@@ -47,22 +46,14 @@ class Hnsw(FaissHnsw):
         self.bits = np.packbits(bits, bitorder="little")
         self.selector = faiss.IDSelectorBitmap(self.bits)
 
+
+class Hnsw(Bitmap, FaissHnsw):
     def set(self, setting):
         import faiss
         self.params = faiss.SearchParametersHNSW(sel=self.selector, efSearch=setting)
 
-    def query(self, q):
-        return self.index.search(q[None], K, params=self.params)[1][0]
 
-
-class HnswPrefix(FaissHnswPrefix):
-    def restrict(self, passing):
-        import faiss
-        bits = np.zeros(self.index.ntotal, bool)
-        bits[passing] = True
-        self.bits = np.packbits(bits, bitorder="little")
-        self.selector = faiss.IDSelectorBitmap(self.bits)
-
+class HnswPrefix(Bitmap, FaissHnswPrefix):
     def within(self, shortlist):
         import faiss
         return faiss.SearchParametersHNSW(sel=self.selector, efSearch=shortlist)

@@ -181,8 +181,7 @@ fn merge_once(
     let vfs = &*shared.vfs;
     let ((number, owner), logs) = {
         let mut writer = shared.lock_writer()?;
-        let logs = writer.kept_by(group);
-        let logs = if vectors == Vectors::Kept { logs } else { Vec::new() };
+        let logs = if vectors == Vectors::Kept { writer.kept_by(group) } else { Vec::new() };
         (writer.reserve_number(vfs)?, logs)
     };
     let total = group.iter().map(|part| part.live_rows()).sum();

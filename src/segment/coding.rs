@@ -38,15 +38,16 @@ impl Coding<'_> {
         loop {
             let at = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(group) = self.groups.get(at) else { return Ok(done) };
-            let codes = match Codes::copied(self.schema, group) {
-                Ok(None) => {
-                    let vectors = group.iter().map(|(source, row)| source.vector(*row));
-                    Codes::of(self.schema, group.len(), vectors)
-                }
-                copied => copied.map(|codes| codes.expect("none is above")),
-            };
-            done.push((at, codes.inspect_err(|_| self.end())?));
+            done.push((at, self.codes(group).inspect_err(|_| self.end())?));
         }
+    }
+
+    fn codes(&self, group: &[Source]) -> Result<Codes> {
+        if let Some(copied) = Codes::copied(self.schema, group)? {
+            return Ok(copied);
+        }
+        let vectors = group.iter().map(|(source, row)| source.vector(*row));
+        Codes::of(self.schema, group.len(), vectors)
     }
 
     /// Leaves the groups that are left to nobody.

@@ -7,7 +7,6 @@ use super::super::open::is_finite;
 use crate::codec::header::FileHeader;
 use crate::error::{Error, Result};
 use crate::manifest::{LogEntry, Manifest};
-use crate::rows::LogPlace;
 use crate::types::{FileNumber, Lsn};
 use crate::view::View;
 use crate::wal::format::{ALIGN, LogName, wal_frame};
@@ -49,14 +48,12 @@ impl<'a> Frames<'a> {
         all
     }
 
-    /// The upserts of the valid frames, in order: each with the place of its vector.
-    pub(super) fn upserts(&self) -> impl Iterator<Item = (LogPlace, Operation<'a>)> {
-        let log = self.name.number;
-        self.valid(self.before()).into_iter().flat_map(move |Valid { operations, body, .. }| {
-            operations.into_iter().filter_map(move |operation| {
-                let Operation::Upsert { place, .. } = &operation else { return None };
-                Some((LogPlace { log, at: body as u64 + place.vector }, operation))
-            })
+    /// The operations of the valid frames, in order, with places that count from the beginning of
+    /// the log.
+    pub(super) fn operations(&self) -> impl Iterator<Item = Operation<'a>> {
+        let frames = self.valid(self.before()).into_iter();
+        frames.flat_map(|Valid { operations, body, .. }| {
+            operations.into_iter().map(move |operation| operation.behind(body))
         })
     }
 

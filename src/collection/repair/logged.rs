@@ -78,8 +78,9 @@ impl Logged {
         let mut logged = Self::default();
         for log in in_order(logs) {
             let Some(bytes) = intact(vfs, log)? else { continue };
-            for (place, operation) in Frames::new(manifest, log.number, &bytes).upserts() {
-                let Operation::Upsert { id, vector, payload, .. } = operation else { continue };
+            for operation in Frames::new(manifest, log.number, &bytes).operations() {
+                let Operation::Upsert { id, vector, payload, place } = operation else { continue };
+                let place = LogPlace { log: log.number, at: place.vector };
                 logged.last.insert(id.clone(), place);
                 let (vector, payload) = (vector.to_vec(), payload.to_owned());
                 logged.rows.insert(place, LoggedRow { id, vector, payload });
