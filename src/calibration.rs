@@ -247,6 +247,17 @@ impl Calibration {
         [above, below].into_iter().min_by(|a, b| low(a).total_cmp(&low(b))).copied()
     }
 
+    /// Takes over what an earlier one knows of more than `most_dims` dimensions, which a handle
+    /// that searches no more of them could not measure.
+    pub(crate) fn keep_longer(&mut self, earlier: &Self, most_dims: usize) {
+        let longer = earlier.noises.iter().filter(|noise| noise.dims > most_dims);
+        let before = self.noises.len();
+        self.noises.extend(longer.copied());
+        if self.noises.len() > before {
+            self.reach = self.reach.or(earlier.reach);
+        }
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         use calibration as f;
         let mut fixed = [0; f::LEN];

@@ -331,8 +331,6 @@ impl Rows for Run {
         Ok(self.stored(row.index()))
     }
 
-    fn will_need(&self, _: Ordinal) {}
-
     fn payload(&self, row: Ordinal) -> Result<String> {
         self.text(row.index()).map(str::to_owned)
     }

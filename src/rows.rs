@@ -1,6 +1,7 @@
 //! What a search needs of a set of rows, wherever they are: the trait [`Rows`],
 //! implemented by the memtable's runs and by segments.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -129,8 +130,11 @@ pub(crate) trait Rows: Send + Sync {
     /// The vector of a row, as stored.
     fn vector(&self, row: Ordinal) -> Result<&[u8]>;
 
-    /// Says that a row's vector will be read soon.
-    fn will_need(&self, row: Ordinal);
+    /// Says that the vectors of some rows will be read soon.
+    fn will_need(&self, _: Range<u32>) {}
+
+    /// Reading what was asked for took so long that it may have left memory again.
+    fn ask_again(&self) {}
 
     /// The payload of a row as JSON text, empty if it has none.
     fn payload(&self, row: Ordinal) -> Result<String>;

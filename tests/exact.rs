@@ -131,7 +131,7 @@ fn brute(case: &Case, query: &[f32], dims: usize, ids: &dyn Fn(u64) -> bool) -> 
                 if norm == 0.0 { 0.0 } else { dot / (length * norm) }
             }
         };
-        score.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32
+        score.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32 + 0.0
     };
     let rows = case.model.iter().filter(|(id, _)| ids(**id));
     let mut all: Vec<(u64, f32)> = rows.map(|(id, bytes)| (*id, score(bytes))).collect();

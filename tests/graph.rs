@@ -79,6 +79,25 @@ fn walks_find_what_exact_searches_find() {
     assert!(!ids(&collection, 3, Funnel::default()).1.contains("graph"), "so few are scanned");
 }
 
+/// Near rows are all of one group, so a walk must become wider to come to the others.
+#[test]
+fn a_walk_that_comes_upon_too_few_groups_is_made_wider() {
+    let folder = Folder::default();
+    let collection = folder.create(schema(), Options::new()).expect("create");
+    let mut batch = collection.batch();
+    for id in 0..1500 {
+        batch.upsert(id, &vector(id), json!({"n": id % 7})).expect("a row");
+    }
+    batch.commit().expect("commit");
+    collection.build_graphs().expect("build");
+    let search = || collection.search(&vector(3)).group_by("n", 1).limit(7);
+    let walked = search().funnel(Funnel::graph(20, [])).run().expect("search");
+    let stages: Vec<_> = walked.explain.stages.iter().map(|stage| stage.name.as_str()).collect();
+    assert!(stages.iter().all(|name| !name.starts_with("scan")), "{stages:?}");
+    assert_eq!(walked.hits.len(), 7, "{stages:?}");
+    assert_eq!(walked.hits[0], search().exact().run().expect("search").hits[0]);
+}
+
 #[test]
 fn the_same_rows_give_the_same_file() {
     let (one, _c1) = with_graph();

@@ -170,6 +170,26 @@ fn fewer_dimensions_read_less_and_answer_alike() {
     }
 }
 
+/// What is known of all dimensions outlives a calibration by a handle that has not all of them.
+#[test]
+fn a_calibration_by_fewer_dimensions_leaves_the_others() {
+    let folder = make(Metric::Cosine);
+    let db = folder.open(Options::new()).expect("open");
+    let mut rows = db.batch();
+    for id in 5000..5600 {
+        rows.upsert(id, &vector(id, DIMS), ()).expect("a row");
+    }
+    rows.commit().expect("commit");
+    let whole = db.calibrate().expect("calibrate").to_string();
+    drop(db);
+    let db = folder.open(Options::new().max_dims(16)).expect("open");
+    db.calibrate().expect("calibrate");
+    drop(db);
+    let known = folder.open(read_only()).expect("open").calibration().expect("one").to_string();
+    assert_eq!(known.lines().last(), whole.lines().last(), "{known}");
+    assert!(whole.contains("1 bit x 32        32"), "{whole}");
+}
+
 #[test]
 fn finer_codes_and_needless_norms_stay_on_disk() {
     use Placement::{InRam, Unused};

@@ -124,8 +124,11 @@ fn measure_and_install(
     drop(shared.lock_writer()?);
     let view = shared.view();
     let most_dims = shared.residency.dims;
-    let found = Measure { view: &view, most_dims, seed: SEED, watch }.run(given)?;
+    let mut found = Measure { view: &view, most_dims, seed: SEED, watch }.run(given)?;
     let mut writer = shared.lock_writer()?;
+    if let Some(known) = &writer.manifest.calibration {
+        found.keep_longer(known, most_dims);
+    }
     if !wanted(writer.manifest.calibration.as_ref()) {
         return Ok(found);
     }

@@ -128,6 +128,12 @@ impl Graph {
         Ok(Self { meta, factors, codes, links, entry_codes })
     }
 
+    /// Reading what was asked for took so long that it may have left memory again.
+    pub(crate) fn ask_again(&self) {
+        self.codes.ask_again();
+        self.links.ask_again();
+    }
+
     /// How rows are coded.
     pub(crate) fn code(&self) -> RowCode {
         self.meta.code
@@ -198,10 +204,15 @@ impl Nodes for Graph {
         Ok(())
     }
 
+    fn will_need(&self, rows: &[u32]) {
+        let len = self.meta.code.row_bytes();
+        rows.iter().for_each(|row| self.codes.will_need(*row as usize * len, len));
+    }
+
     fn prefetch_links(&self, row: u32) {
-        // What is damaged is noticed when it is read.
         let len = self.meta.degree * 4;
-        if let Ok(links) = self.links.get(row as usize * len, len) {
+        self.links.will_need(row as usize * len, len);
+        if let Some(links) = self.links.peek(row as usize * len, len) {
             prefetch(links);
         }
     }

@@ -38,6 +38,8 @@ pub(super) trait Nodes {
     fn links(&self, row: u32, into: &mut Vec<u32>) -> Result<()>;
     /// Says that its links will be asked for soon.
     fn prefetch_links(&self, row: u32);
+    /// Says that codes of so many rows will be, which may be on a disk.
+    fn will_need(&self, _rows: &[u32]) {}
 }
 
 /// How far a walk goes.
@@ -137,6 +139,7 @@ impl Walk {
         let mut codes: [&[u8]; MAX_DEGREE] = [&[]; MAX_DEGREE];
         let (mut factors, mut scores) = ([0.0; MAX_DEGREE], [0.0; MAX_DEGREE]);
         let count = self.fresh.len();
+        nodes.will_need(&self.fresh);
         for ((&link, code), factor) in self.fresh.iter().zip(&mut codes).zip(&mut factors) {
             *code = nodes.code(link)?;
             prefetch(code);

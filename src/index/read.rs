@@ -24,8 +24,19 @@ pub(crate) trait Source {
     /// Some of them, checked against their checksums where they have any.
     fn get(&self, at: usize, len: usize) -> Result<&[u8]>;
 
+    /// Some of them, whatever they are and without reading them; `None` where they are not.
+    fn peek(&self, at: usize, len: usize) -> Option<&[u8]> {
+        self.get(at, len).ok()
+    }
+
     /// The error that names the file and the place in it.
     fn corrupt(&self, at: usize, what: &str) -> Error;
+
+    /// Says that some of them will be read soon.
+    fn will_need(&self, _at: usize, _len: usize) {}
+
+    /// What was asked for may have left memory again.
+    fn ask_again(&self) {}
 }
 
 /// The index of one field of a set of rows.

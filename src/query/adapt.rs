@@ -2,11 +2,14 @@
 //!
 //! ```text
 //!   shortlist = best rows by estimate
-//!   compare the first k + 8 of it
+//!   compare as many of it as the held-out queries needed on the average
 //!   loop: s = the k best scores so far
 //!         cut = the highest estimate with  mean over s of P(error < cut - s)  <=  1 - recall
 //!         shortlist reaches down to cut: done; else compare more of it, at most as many again
 //! ```
+//!
+//! Queries of a group go through the loop together: the rows that all of them want next are asked
+//! for before the first is compared, so that a disk has enough to do.
 //!
 //! The error is that of an estimate of a true near row, as calibration found it, in units of
 //! the root of one less the squared cosine ([`crate::calibration`]). So the mean says what
@@ -15,31 +18,33 @@
 //! from the rest compare few rows; queries in a crowd, many.
 
 use std::slice;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::exec::{self, Answer, Few, Run, Scratch, locate};
 use super::explain::{ExpectedRecall, Explain, StageName, StageReport};
 use super::funnel::Calibrated;
 use super::graph::Walked;
 use super::scan::{scan_above, scan_near};
-use super::score::{Found, Scorer};
+use super::score::Scorer;
 use crate::calibration::{Noise, sine};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::kernel::topk::Scored;
 use crate::schema::Metric;
 
-/// Rows compared first, beside those wanted.
-const FIRST: usize = 8;
 /// Where a shortlist was too short, another scan keeps at most so many times the rows.
 const MORE: usize = 8;
 /// Of many best scores so many stand for all.
 const SCORES: usize = 64;
 /// Halvings of the interval in which the cut lies.
-const HALVINGS: usize = 20;
+const HALVINGS: usize = 12;
 
 /// Finds the rows that a calibrated plan asks for, of each query.
-pub(super) fn adapt(runs: &[Run], plan: &Calibrated, scratch: &mut Scratch) -> Result<Few<Answer>> {
+pub(super) fn adapt<'r, 'a>(
+    runs: &'r [Run<'a>],
+    plan: &Calibrated,
+    scratch: &mut Scratch,
+) -> Result<Few<Answer>> {
     let Some(first) = runs.first() else { return Ok(Few::new()) };
     let walks = (0..first.view.parts.len()).any(|at| first.beam(&plan.entry, at).is_some());
     if first.limit == 0 || (walks && first.reach().is_none()) {
@@ -50,14 +55,18 @@ pub(super) fn adapt(runs: &[Run], plan: &Calibrated, scratch: &mut Scratch) -> R
     }
     let explains = scan_near(runs, plan, scratch);
     scratch.walked.clear();
-    let mut answers = Few::new();
-    for (n, (run, explain)) in runs.iter().zip(explains).enumerate() {
-        let mut list = std::mem::take(&mut scratch.lists[n]);
-        let answer = run.adapt(plan, scratch.floors[n], &mut list, explain, scratch);
+    let begin = |((n, run), explain): ((usize, &'r Run<'a>), Explain)| {
+        let list = (std::mem::take(&mut scratch.lists[n]), scratch.floors[n]);
+        Adapting::new(run, *plan, list, explain, scratch.compared.pop().unwrap_or_default())
+    };
+    let mut all: Few<_> = runs.iter().enumerate().zip(explains).map(begin).collect();
+    compare_all(&mut all, scratch)?;
+    let end = |(n, one): (usize, Adapting)| {
+        let (answer, list) = one.finish(scratch)?;
         scratch.lists[n] = list;
-        answers.push(answer?);
-    }
-    Ok(answers)
+        Ok(answer)
+    };
+    all.into_iter().enumerate().map(end).collect()
 }
 
 impl Run<'_> {
@@ -111,103 +120,14 @@ impl Run<'_> {
         let graphs = self.view.parts.iter().filter_map(|part| part.walkable());
         let least = graphs.map(Graph::code).min_by_key(|code| code.dims);
         let plan = plan.behind_walks(least.filter(|_| only_walks), self.dims);
-        self.adapt(&plan, floor, list, explain, scratch)
-    }
-
-    /// Compares rows of the shortlist as far down as the plan needs. One that is too short, being
-    /// whole down to the estimate `floor` only, is made again; the first list of `scratch` is used
-    /// for that.
-    pub(super) fn adapt(
-        &self,
-        plan: &Calibrated,
-        mut floor: f32,
-        list: &mut Vec<Scored>,
-        mut explain: Explain,
-        scratch: &mut Scratch,
-    ) -> Result<Answer> {
-        let start = Instant::now();
-        let scorer = self.scorer(self.dims);
-        let mut done = 0;
-        let mut scored = std::mem::take(&mut scratch.scored);
-        scored.clear();
-        let mut next = self.limit.saturating_add(FIRST);
-        loop {
-            next = next.min(list.len());
-            best_first(&mut list[done..], next - done);
-            self.compare_some(&mut list[done..next], &scorer, &mut scored)?;
-            done = next;
-            let cut = self.cut(plan, &mut scored);
-            let reached = |list: &[Scored]| list.iter().filter(|c| c.score >= cut).count();
-            let mut more = reached(&list[done..]);
-            if done + more == list.len() && cut < floor {
-                let keep = list.len().max(plan.keep).saturating_mul(MORE);
-                let (whole, again) = scan_above(self, &plan.entry, (cut, keep), scratch);
-                explain.stages[0].add(&again.stages[0]);
-                scratch.recycle(Vec::new(), again.stages);
-                floor = whole;
-                // Those that are compared stay, and come not again.
-                list.truncate(done);
-                list.sort_unstable_by_key(|row| row.ordinal);
-                let found = scratch.lists[0].iter().chain(&scratch.walked);
-                for row in found {
-                    if list[..done].binary_search_by_key(&row.ordinal, |row| row.ordinal).is_err() {
-                        list.push(*row);
-                    }
-                }
-                more = reached(&list[done..]);
-            }
-            if more == 0 {
-                break;
-            }
-            next = done + more.min(done.max(FIRST));
-        }
-        if let [stage] = &mut explain.stages[..] {
-            stage.rows_out = list.len() as u64;
-        }
-        let found = self.best_of(&scored, scratch.found())?;
-        explain.stages.push(StageReport {
-            name: StageName::new(format_args!("re-rank full, {}", self.view.schema.stored())),
-            dims: self.dims,
-            rows_in: scored.len() as u64,
-            rows_out: found.len() as u64,
-            bytes: scored.len() as u64 * scorer.row_bytes() as u64,
-            time: start.elapsed(),
-        });
-        explain.recall = Some(ExpectedRecall::new(plan.share, plan.noise.check(plan.share)));
-        let listed = scored.len();
-        scratch.scored = scored;
-        Ok(Answer { found, explain, listed, depth: 0 })
-    }
-
-    /// Compares rows of the shortlist, in the order they lie on disk.
-    fn compare_some(
-        &self,
-        rows: &mut [Scored],
-        scorer: &Scorer,
-        scored: &mut Vec<Scored>,
-    ) -> Result<()> {
-        self.request(rows);
-        self.each_score(rows, scorer, |row, score| {
-            scored.push(Scored { score, ..*row });
-            Ok(())
-        })
-    }
-
-    /// The estimate down to which rows are compared. Puts the best scores first.
-    fn cut(&self, plan: &Calibrated, scored: &mut [Scored]) -> f32 {
-        let k = self.limit.min(scored.len());
-        if k < self.limit {
-            return f32::NEG_INFINITY;
-        }
-        scored.select_nth_unstable_by(k - 1, |a, b| b.score.total_cmp(&a.score));
-        let step = k.div_ceil(SCORES);
-        let mut best = [(0.0, 0.0); SCORES];
-        let rows = scored[..k].iter().step_by(step);
-        let count = rows.len();
-        for (place, row) in best.iter_mut().zip(rows) {
-            *place = (row.score, self.unit(row.ordinal, row.score));
-        }
-        cut(&best[..count], &plan.noise, 1.0 - plan.share)
+        let found = (std::mem::take(list), floor);
+        let scored = scratch.compared.pop().unwrap_or_default();
+        let mut one = [Adapting::new(self, plan, found, explain, scored)];
+        compare_all(&mut one, scratch)?;
+        let [one] = one;
+        let (answer, compared) = one.finish(scratch)?;
+        *list = compared;
+        Ok(answer)
     }
 
     /// What the error of an estimated score is counted in.
@@ -217,7 +137,7 @@ impl Run<'_> {
             return sine(score);
         }
         let (part, row) = locate(self.view, self.bases, position);
-        let (norm, query) = (part.rows.norms()[row.index()], self.reference_norm());
+        let (norm, query) = (part.rows.norms()[row.index()], self.reference);
         let product = (norm * query).max(f32::MIN_POSITIVE);
         match metric {
             Metric::L2 => {
@@ -226,14 +146,155 @@ impl Run<'_> {
             _ => product * sine(score / product),
         }
     }
+}
 
-    fn best_of(&self, scored: &[Scored], found: Vec<Found>) -> Result<Vec<Found>> {
-        let mut best = self.rank(self.dims, found).best;
-        for row in scored {
-            let (part, at) = locate(self.view, self.bases, row.ordinal);
-            best.offer(row.score, row.ordinal, || part.rows.id(at))?;
+/// A query whose shortlist is being compared.
+struct Adapting<'r, 'a> {
+    run: &'r Run<'a>,
+    plan: Calibrated,
+    scorer: Scorer<'a>,
+    /// The shortlist. Of its rows the first `done` are compared, and `next` are to be.
+    list: Vec<Scored>,
+    done: usize,
+    next: usize,
+    /// The estimate down to which the list is whole.
+    floor: f32,
+    /// The one down to which it must be compared.
+    cut: f32,
+    /// Rows that are compared, with their scores.
+    scored: Vec<Scored>,
+    explain: Explain,
+    time: Duration,
+}
+
+/// Compares rows of all shortlists, as far down as each needs.
+fn compare_all(all: &mut [Adapting], scratch: &mut Scratch) -> Result<()> {
+    while all.iter().any(Adapting::wants_more) {
+        for one in all.iter_mut().filter(|one| one.wants_more()) {
+            one.timed(Adapting::request);
         }
-        Ok(best.into_sorted())
+        for one in all.iter_mut().filter(|one| one.wants_more()) {
+            one.timed(|one| one.compare(scratch))?;
+        }
+    }
+    Ok(())
+}
+
+impl<'r, 'a> Adapting<'r, 'a> {
+    /// Of a list that is whole down to an estimate.
+    fn new(
+        run: &'r Run<'a>,
+        plan: Calibrated,
+        (list, floor): (Vec<Scored>, f32),
+        explain: Explain,
+        mut scored: Vec<Scored>,
+    ) -> Self {
+        scored.clear();
+        let (scorer, next) = (run.scorer(run.dims), plan.first(run.limit).min(list.len()));
+        let (cut, time) = (f32::NEG_INFINITY, Duration::ZERO);
+        Self { run, plan, scorer, list, done: 0, next, floor, cut, scored, explain, time }
+    }
+
+    fn timed<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let start = Instant::now();
+        let done = work(self);
+        self.time += start.elapsed();
+        done
+    }
+
+    fn wants_more(&self) -> bool {
+        self.done < self.next
+    }
+
+    /// Asks for the rows to be compared next, and puts them in the order they lie on disk.
+    fn request(&mut self) {
+        best_first(&mut self.list[self.done..], self.next - self.done);
+        self.run.request(&mut self.list[self.done..self.next]);
+    }
+
+    /// Compares these, and says how many are to be next.
+    fn compare(&mut self, scratch: &mut Scratch) -> Result<()> {
+        let Self { run, scorer, list, scored, done, next, .. } = self;
+        run.each_score(&mut list[*done..*next], scorer, |row, score| {
+            scored.push(Scored { score, ..*row });
+            Ok(())
+        })?;
+        *done = *next;
+        self.raise_cut();
+        if self.reached() == self.list.len() && self.cut < self.floor {
+            self.scan_again(scratch);
+        }
+        let more = self.reached() - self.done;
+        self.next += more.min(self.done);
+        Ok(())
+    }
+
+    /// How many rows are compared, or have an estimate that reaches the cut.
+    fn reached(&self) -> usize {
+        let rest = self.list[self.done..].iter();
+        self.done + rest.filter(|row| row.score >= self.cut).count()
+    }
+
+    /// Makes a list again that is too short: whole down to the cut. The first list of `scratch` is
+    /// used for that.
+    fn scan_again(&mut self, scratch: &mut Scratch) {
+        let keep = self.list.len().max(self.plan.keep).saturating_mul(MORE);
+        let (whole, again) = scan_above(self.run, &self.plan.entry, (self.cut, keep), scratch);
+        self.explain.stages[0].add(&again.stages[0]);
+        scratch.recycle(Vec::new(), again.stages);
+        self.floor = whole;
+        // Those that are compared stay, and come not again.
+        self.list.truncate(self.done);
+        self.list.sort_unstable_by_key(|row| row.ordinal);
+        for row in scratch.lists[0].iter().chain(&scratch.walked) {
+            let compared = &self.list[..self.done];
+            if compared.binary_search_by_key(&row.ordinal, |row| row.ordinal).is_err() {
+                self.list.push(*row);
+            }
+        }
+    }
+
+    /// By the best scores so far, which are put first.
+    fn raise_cut(&mut self) {
+        let k = self.run.limit.min(self.scored.len());
+        if k < self.run.limit {
+            return;
+        }
+        self.scored.select_nth_unstable_by(k - 1, |a, b| b.score.total_cmp(&a.score));
+        let mut best = [(0.0, 0.0); SCORES];
+        let rows = self.scored[..k].iter().step_by(k.div_ceil(SCORES));
+        let count = rows.len();
+        for (place, row) in best.iter_mut().zip(rows) {
+            *place = (row.score, self.run.unit(row.ordinal, row.score));
+        }
+        let lost = 1.0 - self.plan.share;
+        self.cut = cut(&best[..count], &self.plan.noise, lost, self.cut);
+    }
+
+    /// The answer, and the list to be used again.
+    fn finish(self, scratch: &mut Scratch) -> Result<(Answer, Vec<Scored>)> {
+        let start = Instant::now();
+        let Self { run, plan, scorer, list, scored, mut explain, .. } = self;
+        if let [stage] = &mut explain.stages[..] {
+            stage.rows_out = list.len() as u64;
+        }
+        let mut best = run.best(scratch.found());
+        for row in &scored {
+            run.offer(row.ordinal, row.score, &mut best)?;
+        }
+        let found = best.into_sorted();
+        explain.stages.push(StageReport {
+            name: StageName::new(format_args!("re-rank full, {}", run.view.schema.stored())),
+            dims: run.dims,
+            rows_in: scored.len() as u64,
+            rows_out: found.len() as u64,
+            bytes: scored.len() as u64 * scorer.row_bytes() as u64,
+            time: self.time + start.elapsed(),
+        });
+        explain.recall = Some(ExpectedRecall::new(plan.share, plan.noise.check(plan.share)));
+        let listed = scored.len();
+        scratch.compared.push(scored);
+        Ok((Answer { found, explain, listed, depth: 0 }, list))
     }
 }
 
@@ -245,16 +306,17 @@ fn best_first(list: &mut [Scored], count: usize) {
 }
 
 /// The highest estimate below which at most the share `lost` of rows with such scores (and
-/// units of error) lies.
-fn cut(best: &[(f32, f32)], noise: &Noise, lost: f64) -> f32 {
+/// units of error) lies, `least` or above.
+fn cut(best: &[(f32, f32)], noise: &Noise, lost: f64, least: f32) -> f32 {
     let fold = |pick: fn(f32, f32) -> f32, first: f32, values: &mut dyn Iterator<Item = f32>| {
         values.fold(first, pick)
     };
     let unit = fold(f32::max, 0.0, &mut best.iter().map(|b| b.1)) * noise.scale;
     let lowest = noise.quantiles[0].min(0.0) * 4.0 * unit;
     let highest = noise.quantiles[noise.quantiles.len() - 1].max(0.0) * unit;
-    let mut low = fold(f32::min, f32::MAX, &mut best.iter().map(|b| b.0)) + lowest;
+    let low = fold(f32::min, f32::MAX, &mut best.iter().map(|b| b.0)) + lowest;
     let mut high = fold(f32::max, f32::MIN, &mut best.iter().map(|b| b.0)) + highest;
+    let mut low = low.max(least).min(high);
     for _ in 0..HALVINGS {
         let middle = low + (high - low) / 2.0;
         let below = |&(score, unit): &(f32, f32)| noise.share_below((middle - score) / unit);

@@ -160,7 +160,8 @@ impl Proof {
     fn bound(&mut self, n: usize, piece: &Piece, best: &Best, scratch: &mut ScanScratch) {
         let upper = self.bound.upper_of(n, &piece.view, piece.blocks.clone(), scratch);
         let first = piece.blocks.start * BLOCK;
-        self.reach.scores(&piece.norms[first..first + upper.len()], upper);
+        let norms = piece.norms.get(first..first + upper.len()).unwrap_or_default();
+        self.reach.scores(norms, upper);
         let mut floor = best.floor().max(self.floor);
         if sown(Bug::FloorTooHigh) {
             floor += floor.abs() * 0.1;
@@ -203,7 +204,9 @@ impl Run<'_> {
         let mask = self.selection.map(|some| some.mask(at, part.rows.len()));
         let alive = mask.or_else(|| part.alive());
         part.rows.ready(Column::Stage(stage))?;
-        let (view, norms) = (part.rows.code(stage), part.rows.norms());
+        let norms =
+            if super::needs_norms(&self.view.schema, self.dims) { part.rows.norms() } else { &[] };
+        let view = part.rows.code(stage);
         let count = view.rows().div_ceil(BLOCK);
         for start in (0..count).step_by(step) {
             let blocks = start..(start + step).min(count);

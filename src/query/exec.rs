@@ -10,7 +10,7 @@ use super::explain::{Explain, StageName, StageReport};
 use super::funnel::{Entry, FunnelStage, Plan};
 use super::graph::Walked;
 use super::group::{Groups, Labels};
-use super::scan::scan;
+use super::scan::{reference_norm, scan};
 use super::score::{Best, Found, Rank, Scorer};
 use super::select::Selection;
 use crate::encoding::{BoundQuery, ScanScratch, StageQuery};
@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::graph::{RowQuery, Walk};
 use crate::kernel::BLOCK;
 use crate::kernel::topk::{Scored, TopK};
+use crate::schema::Metric;
 use crate::types::Ordinal;
 use crate::view::{Part, View};
 
@@ -43,6 +44,8 @@ pub(super) struct Scratch {
     /// What walks found of it, where others were scanned.
     pub(super) walked: Vec<Scored>,
     pub(super) scored: Vec<Scored>,
+    /// Lists of rows that were compared, of calibrated plans.
+    pub(super) compared: Vec<Vec<Scored>>,
     pub(super) walk: Walk,
     pub(super) row_query: RowQuery,
     /// Of answers that were handed on.
@@ -77,6 +80,7 @@ impl Scratch {
         let lists = self
             .lists
             .iter()
+            .chain(&self.compared)
             .chain([&self.scored, &self.shortlist, &self.walked])
             .map(Vec::capacity);
         let longest = lists.chain(self.found.iter().map(Vec::capacity));
@@ -173,10 +177,6 @@ pub(super) fn locate<'v>(view: &'v View, bases: &[u32], position: u32) -> (&'v P
     (&view.parts[at], Ordinal(position - bases[at]))
 }
 
-/// Most selected rows of a part that are asked for before the first is touched;
-/// of more, the first would be forgotten again before they are read.
-const REQUESTED: u64 = 1 << 16;
-
 /// One query over a view. Queries of a group differ in nothing else.
 pub(super) struct Run<'a> {
     pub(super) view: &'a View,
@@ -187,6 +187,8 @@ pub(super) struct Run<'a> {
     pub(super) bases: &'a [u32],
     /// Rows that may be found, if not all.
     pub(super) selection: Option<&'a Selection>,
+    /// Norm to estimate dot products and distances with; 0 under cosine, which needs none.
+    pub(super) reference: f32,
     /// What all queries want.
     pub(super) wanted: Wanted<'a>,
 }
@@ -278,7 +280,11 @@ impl<'a> Run<'a> {
         selection: Option<&'a Selection>,
     ) -> Self {
         let (dims, limit) = (wanted.dims, wanted.hits);
-        Self { view, query, dims, limit, bases, selection, wanted: *wanted }
+        let reference = match view.schema.metric() {
+            Metric::Cosine => 0.0,
+            Metric::Dot | Metric::L2 => reference_norm(view.schema.dims(), query, dims),
+        };
+        Self { view, query, dims, limit, bases, selection, reference, wanted: *wanted }
     }
 
     pub(super) fn scorer(&self, dims: usize) -> Scorer<'a> {
@@ -288,9 +294,13 @@ impl<'a> Run<'a> {
 
     /// `found` is a buffer for the best rows.
     pub(super) fn rank(&self, dims: usize, found: Vec<Found>) -> Rank<'a> {
+        Rank { scorer: self.scorer(dims), best: self.best(found) }
+    }
+
+    /// The best rows, in the buffer `found`.
+    pub(super) fn best(&self, found: Vec<Found>) -> Best<'a> {
         let Wanted { limit, least, labels, .. } = self.wanted;
-        let best = Best::new(limit, least, labels.map(Groups::new), found);
-        Rank { scorer: self.scorer(dims), best }
+        Best::new(limit, least, labels.map(Groups::new), found)
     }
 
     /// A middle stage: ranks the shortlist by a longer prefix.
@@ -375,9 +385,6 @@ impl<'a> Run<'a> {
             return Ok(part.live_rows());
         };
         let rows = selection.of_part(at);
-        if rows.len() <= REQUESTED {
-            rows.iter().for_each(|row| part.rows.will_need(Ordinal(row)));
-        }
         self.sift(at, rows.iter(), rows.len(), ranks, scratch)?;
         Ok(rows.len())
     }

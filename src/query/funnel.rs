@@ -164,6 +164,13 @@ pub(super) struct Calibrated {
 }
 
 impl Calibrated {
+    /// Rows that a search for so many compares first: what held-out queries needed on the average.
+    /// Fewer would have to wait for others twice, and queries from elsewhere need more.
+    pub(super) fn first(&self, limit: usize) -> usize {
+        let compared = f64::from(self.noise.check(self.share).compared) * limit as f64 / 10.0;
+        (compared as usize).max(limit.saturating_add(FIRST))
+    }
+
     /// How far below the k-th best estimate a first scan keeps rows, in units of the error: as far
     /// as the cut can be below the k-th best *score*, and some more, since the best estimates are
     /// estimated too high. On text vectors one query in a hundred wants more and is scanned again;
@@ -186,6 +193,9 @@ impl Calibrated {
         Self { share, noise: self.noise.wider(narrower), ..*self }
     }
 }
+
+/// Rows compared first beside those wanted, at least.
+const FIRST: usize = 8;
 
 /// Standard deviations of the error that a first scan keeps rows beyond.
 const SPARE: f32 = 1.5;

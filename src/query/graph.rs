@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::exec::{Run, Scratch};
 use super::explain::{StageName, StageReport};
 use super::funnel::Entry;
+use super::vectors::SLOW;
 use crate::calibration::{Reach, TABLE};
 use crate::encoding::Bits;
 use crate::error::Result;
@@ -26,6 +27,16 @@ pub(super) enum Walks {
     Always(f64),
     /// Wherever there is a graph, keeping so many rows.
     Width(usize),
+}
+
+impl Walks {
+    /// For a shortlist so many times as long; where recall decides, that makes it so.
+    pub(super) fn wider(self, times: usize) -> Self {
+        match self {
+            Self::Width(width) => Self::Width(width.saturating_mul(times)),
+            other => other,
+        }
+    }
 }
 
 /// Rows that the floor of a walk is counted from, at least.
@@ -124,6 +135,13 @@ impl Run<'_> {
         if let Some(stage) = &mut report {
             stage.name = StageName::new(format_args!("{}, {hops} hops", stage.name));
             stage.time = start.elapsed();
+            if stage.time > SLOW * u32::try_from(stage.rows_in).unwrap_or(u32::MAX) {
+                self.view
+                    .parts
+                    .iter()
+                    .filter_map(|part| part.walkable())
+                    .for_each(Graph::ask_again);
+            }
         }
         Ok(Walked::Found(report))
     }

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use super::exec::{self, Answer, Scratch, Wanted};
-use super::funnel::Plan;
+use super::funnel::{Entry, Plan};
 use super::score::Found;
 use super::select::Selection;
 use crate::error::{Error, Result};
@@ -186,7 +186,7 @@ fn wider(
     let short = answer.found.len() < limit && answer.depth == answer.listed;
     let longer = |keep: usize| keep.saturating_mul(WIDER);
     (short && (*keep as u64) < rows).then(|| Plan::Funnel {
-        entry: *entry,
+        entry: Entry { walks: entry.walks.wider(WIDER), ..*entry },
         keep: longer(*keep),
         reranks: reranks
             .iter()

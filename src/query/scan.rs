@@ -85,9 +85,7 @@ fn prepare(runs: &[Run], plan: &Entry, scratch: &mut Scratch) {
             Some((query, _)) => query.set(plan.code, run.query, plan.dims),
             None => queries.push((StageQuery::new(plan.code, run.query, plan.dims), 0.0)),
         }
-        if run.view.schema.metric() != Metric::Cosine {
-            queries[n].1 = run.reference_norm();
-        }
+        queries[n].1 = run.reference;
     }
     let all = tops.len().max(runs.len());
     tops.resize_with(all, || TopK::new(0));
@@ -165,21 +163,21 @@ impl Run<'_> {
         let scans: Few<Scan> = scans.collect();
         Scan::run_all(&scans, Isa::detect(), scratch, tops)
     }
+}
 
-    /// Norm to estimate dot products and distances with.
-    ///
-    /// Row norms are those of full vectors. Over a prefix both sides shrink; we
-    /// take the rows to shrink as the query does (or, if only its prefix is
-    /// known, as the number of dimensions), and since `|x|^2 s^2 - 2 |x| s |q| c`
-    /// ranks as `|x|^2 - 2 |x| (|q| / s) c`, it is the query that is stretched.
-    pub(super) fn reference_norm(&self) -> f32 {
-        let square = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-        let prefix = square(&self.query[..self.dims]);
-        let all = self.view.schema.dims();
-        let share = match square(self.query) {
-            whole if self.query.len() == all && whole > 0.0 => prefix / whole,
-            _ => self.dims as f64 / all as f64,
-        };
-        (prefix / share.max(f64::MIN_POSITIVE)).sqrt() as f32
-    }
+/// Norm to estimate dot products and distances with, of a query of which `dims` are compared of
+/// the `all` that rows have.
+///
+/// Row norms are those of full vectors. Over a prefix both sides shrink; we
+/// take the rows to shrink as the query does (or, if only its prefix is
+/// known, as the number of dimensions), and since `|x|^2 s^2 - 2 |x| s |q| c`
+/// ranks as `|x|^2 - 2 |x| (|q| / s) c`, it is the query that is stretched.
+pub(super) fn reference_norm(all: usize, query: &[f32], dims: usize) -> f32 {
+    let square = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+    let prefix = square(&query[..dims]);
+    let share = match square(query) {
+        whole if query.len() == all && whole > 0.0 => prefix / whole,
+        _ => dims as f64 / all as f64,
+    };
+    (prefix / share.max(f64::MIN_POSITIVE)).sqrt() as f32
 }

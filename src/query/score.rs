@@ -71,9 +71,7 @@ impl<'a> Scorer<'a> {
                 if norm == 0.0 { 0.0 } else { dot() / (self.query_norm * norm) }
             }
         };
-        // Sums of huge components leave the range of f32; an infinite score
-        // would tie with others it should not tie with, a NaN would be lost.
-        score.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32
+        single(score)
     }
 
     /// The dot product in `f32`, for [`Self::bound`].
@@ -159,8 +157,9 @@ impl Reach {
     }
 }
 
-/// To `f32` as scores are. Rounding keeps the order, so what is not below before is not after;
-/// -0 becomes 0, which no score of 0 is above.
+/// A score as it is given out. Rounding keeps the order, so of bounds what is not below before is not
+/// after. Sums of huge components leave the range of `f32`: an infinite score would tie with others it
+/// should not tie with, a NaN would be lost. -0 becomes 0, with which it ties.
 fn single(score: f64) -> f32 {
     score.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32 + 0.0
 }

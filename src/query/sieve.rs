@@ -21,6 +21,7 @@ use crate::error::Result;
 use crate::kernel::topk::Scored;
 use crate::kernel::{Isa, gather};
 use crate::types::Ordinal;
+use crate::view::Part;
 
 /// Rows of a piece: their vectors are in the core's own cache still when those in reach are scored,
 /// or when the next query comes.
@@ -35,13 +36,37 @@ const FIRST: usize = 6;
 /// Where one row in so many is wanted, or more, bounds leave too many.
 const WANTED: u64 = 4;
 
+/// The rows of the next piece, while those of one are compared.
+struct Coming {
+    len: usize,
+    rows: [u32; PIECE],
+}
+
+impl Coming {
+    fn none() -> Self {
+        Self { len: 0, rows: [0; PIECE] }
+    }
+
+    /// Takes some rows of a part, and asks for them, those that follow each other at once.
+    fn take(&mut self, part: &Part, rows: &mut impl Iterator<Item = u32>) {
+        self.len = 0;
+        for (place, row) in self.rows.iter_mut().zip(rows.by_ref()) {
+            *place = row;
+            self.len += 1;
+        }
+        for some in self.rows[..self.len].chunk_by(|row, next| row + 1 == *next) {
+            part.rows.will_need(some[0]..some[0] + some.len() as u32);
+        }
+    }
+}
+
 /// Some rows of a part.
 struct Piece<'a> {
     len: usize,
     positions: [u32; PIECE],
     /// What is compared of each.
     vectors: [&'a [u8]; PIECE],
-    /// Those of whole vectors.
+    /// Those of whole vectors, if these are compared.
     norms: [f32; PIECE],
 }
 
@@ -50,20 +75,16 @@ impl<'a> Piece<'a> {
         Self { len: 0, positions: [0; PIECE], vectors: [&[]; PIECE], norms: [0.0; PIECE] }
     }
 
-    /// The next of these rows.
-    fn fill(
-        &mut self,
-        run: &Run<'a>,
-        at: usize,
-        rows: &mut impl Iterator<Item = u32>,
-    ) -> Result<()> {
+    /// Looks up rows of a part.
+    fn fill(&mut self, run: &Run<'a>, at: usize, coming: &Coming) -> Result<()> {
         let (part, base) = (&run.view.parts[at], run.bases[at]);
-        let (norms, bytes) = (part.rows.norms(), run.dims * run.view.schema.stored().bytes());
+        let bytes = run.dims * run.view.schema.stored().bytes();
+        let norms = if run.is_whole() { part.rows.norms() } else { &[] };
         self.len = 0;
-        for row in rows.take(PIECE) {
+        for &row in &coming.rows[..coming.len] {
             self.positions[self.len] = base + row;
             self.vectors[self.len] = &part.rows.vector(Ordinal(row))?[..bytes];
-            self.norms[self.len] = norms[row as usize];
+            self.norms[self.len] = norms.get(row as usize).copied().unwrap_or_default();
             self.len += 1;
         }
         Ok(())
@@ -91,18 +112,18 @@ impl Run<'_> {
         ranks: &mut [Rank],
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let (sifted, mut piece) = (self.is_sifted(count), Piece::new());
-        loop {
-            piece.fill(self, at, &mut rows)?;
-            if piece.len == 0 {
-                return Ok(());
-            }
+        let part = &self.view.parts[at];
+        let (sifted, whole) = (self.is_sifted(count), self.is_whole());
+        let (mut piece, mut coming) = (Piece::new(), Coming::none());
+        coming.take(part, &mut rows);
+        while coming.len > 0 {
+            piece.fill(self, at, &coming)?;
+            coming.take(part, &mut rows);
             for Rank { scorer, best } in &mut *ranks {
                 if sifted {
                     keep_reaching(&piece, scorer, best.floor(), &mut scratch.scored);
                     self.offer_reaching(&mut scratch.scored, scorer, best)?;
                 } else {
-                    let whole = self.dims == self.view.schema.dims();
                     for ((position, vector), norm) in piece.rows().zip(piece.norms) {
                         let score = scorer.score(vector, whole.then_some(norm));
                         self.offer(position, score, best)?;
@@ -110,6 +131,7 @@ impl Run<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     /// Whether bounds say more of `count` rows than they cost.
@@ -117,7 +139,12 @@ impl Run<'_> {
         let wanted = &self.wanted;
         let few = wanted.limit as u64 <= count / WANTED || wanted.least > f32::NEG_INFINITY;
         // Without wide registers the definition is the quicker one.
-        few && self.dims == self.view.schema.dims() && Isa::detect() != Isa::Scalar
+        few && self.is_whole() && Isa::detect() != Isa::Scalar
+    }
+
+    /// Whether whole vectors are compared, whose norms are known.
+    fn is_whole(&self) -> bool {
+        self.dims == self.view.schema.dims()
     }
 
     /// Offers rows by their upper bounds, highest first, until no other can be among the best.

@@ -3,11 +3,18 @@
 //! They lie all over a file, so what a row costs is the wait for it from memory, several times what
 //! scoring it takes. Each row is looked up once, [`AHEAD`] rows before it is scored.
 
+use std::time::{Duration, Instant};
+
 use super::exec::{Run, locate};
 use super::score::Scorer;
 use crate::error::Result;
 use crate::kernel::gather;
 use crate::kernel::topk::Scored;
+
+/// A list whose rows took longer than this each, on the average, was read from a disk, though all
+/// had been asked for: what memory had of them it has given up. From memory a row takes a
+/// microsecond at most, from a disk a hundred. Clocks decide what is asked for, not what is found.
+pub(super) const SLOW: Duration = Duration::from_micros(10);
 
 /// Rows whose vectors are on their way while one is scored.
 const AHEAD: usize = 4;
@@ -22,7 +29,7 @@ impl<'a> Run<'a> {
         shortlist.sort_unstable_by_key(|c| c.ordinal);
         for candidate in shortlist {
             let (part, row) = locate(self.view, self.bases, candidate.ordinal);
-            part.rows.will_need(row);
+            part.rows.will_need(row.0..row.0 + 1);
         }
     }
 
@@ -34,6 +41,7 @@ impl<'a> Run<'a> {
         scorer: &Scorer,
         mut take: impl FnMut(&mut Scored, Result<Vector<'a>>) -> Result<bool>,
     ) -> Result<()> {
+        let start = Instant::now();
         let mut coming = [const { None }; AHEAD];
         for at in 0..list.len() + AHEAD {
             let place = &mut coming[at % AHEAD];
@@ -46,6 +54,9 @@ impl<'a> Run<'a> {
             if let Some(Ok((vector, _))) = place {
                 gather::prefetch(vector);
             }
+        }
+        if start.elapsed() > SLOW * list.len() as u32 {
+            self.view.parts.iter().for_each(|part| part.rows.ask_again());
         }
         Ok(())
     }

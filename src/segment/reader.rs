@@ -1,5 +1,6 @@
 //! Opens a segment and reads its rows.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -337,8 +338,12 @@ impl Rows for Segment {
         self.vectors.get(row)
     }
 
-    fn will_need(&self, row: Ordinal) {
-        self.vectors.will_need(row);
+    fn will_need(&self, rows: Range<u32>) {
+        self.vectors.will_need(rows);
+    }
+
+    fn ask_again(&self) {
+        self.vectors.ask_again();
     }
 
     fn payload(&self, row: Ordinal) -> Result<String> {

@@ -25,8 +25,9 @@ pub(crate) enum Checksums {
     Kept(Arc<[u32]>),
 }
 
-/// What was compared with its checksum in this open: one bit for each of several things. Two
-/// threads may compare the same one; both find the same, so no order between them is needed.
+/// What was compared with its checksum in this open, or asked for: one bit for each of several
+/// things. Two threads may do the same thing twice, which changes nothing, so no order between them
+/// is needed.
 pub(super) struct Seen(Box<[AtomicU64]>);
 
 impl Seen {
@@ -40,6 +41,10 @@ impl Seen {
 
     pub(super) fn note(&self, at: usize) {
         self.0[at / 64].fetch_or(1 << (at % 64), Ordering::Relaxed);
+    }
+
+    pub(super) fn forget(&self) {
+        self.0.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 }
 
@@ -55,6 +60,8 @@ pub(crate) struct Region {
     first_checksum: usize,
     /// Blocks that were compared.
     seen: Seen,
+    /// Blocks that the system was asked to read.
+    asked: Seen,
 }
 
 impl Region {
@@ -75,6 +82,7 @@ impl Region {
             checksums,
             first_checksum: entry.first_checksum as usize,
             seen: Seen::none_of(blocks),
+            asked: Seen::none_of(blocks),
         }
     }
 
@@ -169,15 +177,24 @@ impl Region {
         }
     }
 
-    /// Says that bytes `[at, at + len)` will be read soon. Blocks that were read
-    /// in this open are taken to be in memory still: asking for a page that is
-    /// there costs as much as scoring it.
+    /// Says that bytes `[at, at + len)` will be read soon. Blocks that were asked for before are
+    /// taken to be in memory still, until [`Self::ask_again`]: asking for a page that is there
+    /// costs as much as scoring it.
     pub(crate) fn will_need(&self, at: usize, len: usize) {
         let inside = len > 0 && at.checked_add(len).is_some_and(|end| end <= self.len);
-        let seen = |at: usize| self.seen.has(at / self.block_len);
-        if inside && !(seen(at) && seen(at + len - 1)) {
-            self.bytes.will_need(self.offset + at, len);
+        if !inside {
+            return;
         }
+        let blocks = at / self.block_len..=(at + len - 1) / self.block_len;
+        if !blocks.clone().all(|block| self.asked.has(block)) {
+            self.bytes.will_need(self.offset + at, len);
+            blocks.for_each(|block| self.asked.note(block));
+        }
+    }
+
+    /// What was asked for may have left memory again.
+    pub(crate) fn ask_again(&self) {
+        self.asked.forget();
     }
 }
 
@@ -190,7 +207,19 @@ impl Source for Region {
         self.get(at, len)
     }
 
+    fn peek(&self, at: usize, len: usize) -> Option<&[u8]> {
+        self.raw().get(at..at.checked_add(len)?)
+    }
+
     fn corrupt(&self, at: usize, what: &str) -> Error {
         Error::corrupt(&self.file, (self.offset + at) as u64, what)
+    }
+
+    fn will_need(&self, at: usize, len: usize) {
+        self.will_need(at, len);
+    }
+
+    fn ask_again(&self) {
+        self.ask_again();
     }
 }

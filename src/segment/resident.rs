@@ -82,6 +82,7 @@ impl Norms {
     }
 
     pub(super) fn get(&self) -> &[f32] {
+        debug_assert!(self.0.is_ready(), "norms are used before they were checked");
         self.0.held().map_or_else(|| floats(&self.0.regions[0]), Vec::as_slice)
     }
 }

@@ -1,6 +1,7 @@
 //! The full vectors of a segment: in a region of its file, or where commits have put them,
 //! in logs that the segment keeps. Then the file has their places in these.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use super::format::PlaceEntry;
@@ -69,8 +70,8 @@ impl Vectors {
     pub(super) fn in_logs(places: Region, logs: Vec<KeptLog>, rows: u32, width: usize) -> Self {
         // Few bytes, without which none of the logs can be asked for ahead.
         places.will_need(0, places.len());
-        let seen = Seen::none_of(rows as usize);
-        Self { width, source: Source::Logs(Logged { places, logs, seen }) }
+        let [seen, asked] = [0; 2].map(|_| Seen::none_of(rows as usize));
+        Self { width, source: Source::Logs(Logged { places, logs, seen, asked }) }
     }
 
     /// The vector of a row, compared with its checksum when it is first read in this open.
@@ -81,11 +82,22 @@ impl Vectors {
         }
     }
 
-    /// Says that a vector will be read soon.
-    pub(super) fn will_need(&self, row: Ordinal) {
+    /// Says that the vectors of some rows will be read soon.
+    pub(super) fn will_need(&self, rows: Range<u32>) {
+        let (start, count) = (rows.start as usize, rows.len());
         match &self.source {
-            Source::Region(region) => region.will_need(row.index() * self.width, self.width),
-            Source::Logs(logged) => logged.will_need(row.index(), self.width),
+            Source::Region(region) => region.will_need(start * self.width, count * self.width),
+            Source::Logs(logged) => {
+                (start..start + count).for_each(|row| logged.will_need(row, self.width));
+            }
+        }
+    }
+
+    /// What was asked for may have left memory again.
+    pub(super) fn ask_again(&self) {
+        match &self.source {
+            Source::Region(region) => region.ask_again(),
+            Source::Logs(logged) => logged.asked.forget(),
         }
     }
 
@@ -118,6 +130,8 @@ struct Logged {
     logs: Vec<KeptLog>,
     /// Rows whose vectors were compared.
     seen: Seen,
+    /// Rows whose vectors were asked for.
+    asked: Seen,
 }
 
 impl Logged {
@@ -146,9 +160,10 @@ impl Logged {
     }
 
     fn will_need(&self, row: usize, width: usize) {
-        if self.seen.has(row) {
+        if self.asked.has(row) {
             return;
         }
+        self.asked.note(row);
         let Ok((log, place)) = self.place(row) else { return };
         let start = usize::try_from(place.offset).unwrap_or(usize::MAX);
         if start.checked_add(width).is_some_and(|end| end <= log.bytes.len()) {
