@@ -25,6 +25,9 @@ use support::{Array, Noise, ids, number};
 const LIMIT: usize = 10;
 /// Most queries for each recall; none is asked twice, so none finds its rows in the cache.
 const QUERIES: usize = 300;
+/// Searches between the first and the second time that these are asked: what they read has pushed
+/// out what was in the cache, and most of the collection has been read once.
+const BETWEEN: usize = 2000;
 const ASKED: [f64; 3] = [0.9, 0.95, 0.99];
 /// Tells the process that searches which collection to open.
 const CHILD: &str = "MATRYO_COLD_COLLECTION";
@@ -147,6 +150,27 @@ fn search(path: &Path) -> Result<(), Any> {
     let which: usize = std::env::var(WHICH)?.parse()?;
     let each = (cases.len() / ASKED.len()).max(1);
     let (share, cases) = (ASKED[which], &cases[which * each..][..each]);
+    let each = ask(&collection, share, cases, &format!("recall({share})"))?;
+    for (n, (query, _)) in cases.iter().cycle().take(BETWEEN).enumerate() {
+        let other = &cases[(n * 7 + n / cases.len() + 1) % cases.len()].0;
+        let sum: Vec<f32> = query.iter().zip(other).map(|(a, b)| a + b).collect();
+        collection.search(&sum).limit(LIMIT).recall(share).run()?;
+    }
+    ask(&collection, share, cases, &format!("  after {BETWEEN} others"))?;
+    forget(path)?;
+    let before = bytes_read()?;
+    let mut times = one_by_one(path, collection.schema().dims() * 2, each, cases.len())?;
+    print(&format!("{each} reads in turn"), None, &mut times, bytes_read()? - before);
+    Ok(())
+}
+
+/// Asks and measures all; how many vectors each query compared.
+fn ask(
+    collection: &Collection,
+    share: f64,
+    cases: &[(Vec<f32>, Vec<u64>)],
+    name: &str,
+) -> Result<usize, Any> {
     let (mut vectors, mut hits, mut times) = (0, 0, Vec::new());
     let before = bytes_read()?;
     for (query, truth) in cases {
@@ -158,13 +182,8 @@ fn search(path: &Path) -> Result<(), Any> {
         hits += found.hits.iter().filter(|hit| truth.contains(&number(&hit.id))).count();
     }
     let recall = hits as f64 / (cases.len() * LIMIT) as f64;
-    print(&format!("recall({share})"), Some(recall), &mut times, bytes_read()? - before);
-    forget(path)?;
-    let each = vectors as usize / cases.len();
-    let before = bytes_read()?;
-    let mut times = one_by_one(path, collection.schema().dims() * 2, each, cases.len())?;
-    print(&format!("{each} reads in turn"), None, &mut times, bytes_read()? - before);
-    Ok(())
+    print(name, Some(recall), &mut times, bytes_read()? - before);
+    Ok(vectors as usize / cases.len())
 }
 
 fn print(name: &str, recall: Option<f64>, times: &mut [f64], bytes: u64) {
