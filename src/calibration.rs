@@ -56,7 +56,8 @@ pub(crate) const ASKED: [f64; 5] = [0.8, 0.9, 0.95, 0.99, 0.999];
 /// What a collection knows about its own estimates; [`Collection::calibrate`]
 /// measures it. Its `Display` is the plan table: for each stage code and number of
 /// dimensions, what recall was found and how many full vectors were compared for
-/// each recall asked for, by queries that the plan was not made with.
+/// each recall asked for, by queries that were held out. Where these found less than was asked,
+/// errors were taken for wider until they did: so far the plan knows them.
 ///
 /// [`Collection::calibrate`]: crate::Collection::calibrate
 #[derive(Debug, Clone, PartialEq)]

@@ -33,7 +33,10 @@ class Flat(FaissFlat):
 
     def restrict(self, passing):
         import faiss
-        self.params = faiss.SearchParameters(sel=faiss.IDSelectorBatch(passing))
+        # An array is gone through by itself; any other selector is asked for every row.
+        self.passing = passing
+        selector = faiss.IDSelectorArray(len(passing), faiss.swig_ptr(passing))
+        self.params = faiss.SearchParameters(sel=selector)
 
 
 class Bitmap:
@@ -74,7 +77,7 @@ class QdrantFiltered(Qdrant):
         self.filter = edge.Filter(must=[edge.FieldCondition(key="n", range=below)])
 
     def query(self, q):
-        query = self.edge.Query.Nearest(q.tolist(), using="v")
+        query = self.edge.Query.Nearest(q, using="v")
         request = self.edge.QueryRequest(limit=K, query=query, params=self.params, filter=self.filter)
         return [hit.id for hit in self.shard.query(request)]
 
@@ -98,7 +101,7 @@ class ZvecFiltered(Zvec):
         self.filter = f"n < {len(passing)}"
 
     def query(self, q):
-        query = self.zvec.VectorQuery("v", vector=q.tolist(), param=self.param)
+        query = self.zvec.VectorQuery("v", vector=q, param=self.param)
         hits = self.collection.query(query, topk=K, filter=self.filter, output_fields=[])
         return [int(hit.id) for hit in hits]
 

@@ -21,6 +21,8 @@ RECALLS = [0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999]
 BATCHED = [0.95, 0.99]
 THREADS = 2
 PASSES = 3
+# Queries of a batch, at least; of fewer all are asked several times.
+BATCH = 1000
 
 
 def load(folder, most=None):
@@ -38,6 +40,16 @@ def memory(process="self"):
     return max((int(l.split()[1]) >> 10 for l in lines if l.startswith("RssAnon")), default=0)
 
 
+def made_ready(system, queries):
+    """Queries as the system takes them."""
+    return [getattr(system, "ready", lambda q: q)(q) for q in queries]
+
+
+def tiled(rows):
+    """As many as a batch has, in turns."""
+    return np.concatenate([rows] * -(-BATCH // len(rows)))
+
+
 def timed(work):
     """Seconds, the median of the passes."""
     times = []
@@ -50,7 +62,7 @@ def timed(work):
 
 def measure(system, queries, truth):
     """(recall, queries a second) of each setting, one query at a time."""
-    points = []
+    points, queries = [], made_ready(system, queries)
     for setting in system.settings:
         system.set(setting)
         found = [system.query(q) for q in queries]
@@ -64,7 +76,7 @@ def measure(system, queries, truth):
 def measure_batches(system, queries, points):
     """The same with all queries as one batch, for the settings and recalls of `points`; none
     where the system takes no batch."""
-    batches = []
+    batches, queries = [], tiled(queries)
     for setting, (recall, _) in zip(system.settings, points if hasattr(system, "batch") else []):
         system.set(setting)
         batches.append((recall, len(queries) / timed(lambda: system.batch(queries, THREADS))))
@@ -104,7 +116,7 @@ def run_matryo(program, folder, scratch, extra, most=None):
     scratch = pathlib.Path(scratch)
     path = scratch / "peers.matryo"
     for name in ["queries.npy", "gt100.npy"]:
-        np.save(scratch / name, np.load(folder / name)[:most])
+        np.save(scratch / name, tiled(np.load(folder / name)[:most]))
     load = [program, "import", path, "--npy", folder / "base_f16.npy", "--stored", "f16", *extra]
     start = time.perf_counter()
     # Merged, with a graph where there are rows enough for one, and calibrated: as the background

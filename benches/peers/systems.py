@@ -5,6 +5,7 @@
     set(setting)              before the queries
     query(q) -> row numbers   of the 10 nearest, nearest first
     batch(queries, threads)   the same for many at once; not all have it
+    ready(q)                  what query takes, if it is no numpy array: not timed
 """
 
 import one_thread  # noqa: F401  before numpy
@@ -87,10 +88,14 @@ class FaissRefined(FaissFlat):
         prefixes = faiss.IndexPreTransform(self.make(np.ascontiguousarray(unit(base[:, :PREFIX]))))
         prefixes.prepend_transform(faiss.NormalizationTransform(PREFIX, 2.0))
         prefixes.prepend_transform(faiss.RemapDimensionsTransform(dims, PREFIX, False))
-        full = faiss.IndexFlatIP(dims)
+        full = self.full(dims)
         full.add(base)
         self.index = faiss.IndexRefine(prefixes, full)
         faiss.omp_set_num_threads(1)
+
+    def full(self, dims):
+        import faiss
+        return faiss.IndexFlatIP(dims)
 
     def within(self, shortlist):
         """How the prefixes are searched, where that is not as usual."""
@@ -122,6 +127,15 @@ class FaissPqPrefix(FaissRefined):
         index.train(prefixes[:: max(1, len(prefixes) // 20000)])
         index.add(prefixes)
         return index
+
+
+class FaissPqPrefixHalf(FaissPqPrefix):
+    """Refined by half floats, as matryo is."""
+
+    def full(self, dims):
+        import faiss
+        half = faiss.ScalarQuantizer.QT_fp16
+        return faiss.IndexScalarQuantizer(dims, half, faiss.METRIC_INNER_PRODUCT)
 
 
 class Hnswlib:
@@ -218,7 +232,7 @@ class Zvec:
     def build(self, base, folder):
         import zvec
         dims = base.shape[1]
-        index = zvec.HnswIndexParam(metric_type=zvec.MetricType.IP, quantize_type=zvec.QuantizeType.INT8)
+        index = self.index_param(zvec)
         field = zvec.VectorSchema("v", zvec.DataType.VECTOR_FP32, dims, index_param=index)
         schema = zvec.CollectionSchema(name="peers", fields=self.fields(zvec), vectors=[field])
         self.collection = zvec.create_and_open(path=str(folder / "zvec"), schema=schema)
@@ -229,6 +243,9 @@ class Zvec:
         self.collection.optimize()
         self.zvec = zvec
 
+    def index_param(self, zvec):
+        return zvec.HnswIndexParam(metric_type=zvec.MetricType.IP, quantize_type=zvec.QuantizeType.INT8)
+
     def fields(self, zvec):
         return []
 
@@ -238,8 +255,11 @@ class Zvec:
     def set(self, setting):
         self.param = self.zvec.HnswQueryParam(ef=setting, is_using_refiner=True)
 
+    def ready(self, q):
+        return q.tolist()
+
     def query(self, q):
-        query = self.zvec.VectorQuery("v", vector=q.tolist(), param=self.param)
+        query = self.zvec.VectorQuery("v", vector=q, param=self.param)
         return [int(hit.id) for hit in self.collection.query(query, topk=K, output_fields=[])]
 
 
@@ -247,6 +267,7 @@ class Qdrant:
     """HNSW over 8-bit codes in RAM, scored again by the full vectors."""
 
     settings = [16, 32, 64, 128, 256, 512]
+    on_disk = False
 
     def build(self, base, folder):
         import qdrant_edge as edge
@@ -255,7 +276,7 @@ class Qdrant:
         path.mkdir()
         codes = edge.ScalarQuantizationConfig(type=edge.ScalarType.Int8, always_ram=True)
         hnsw = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10, max_indexing_threads=2)
-        vectors = edge.EdgeVectorParams(size=base.shape[1], distance=edge.Distance.Dot)
+        vectors = edge.EdgeVectorParams(size=base.shape[1], distance=edge.Distance.Dot, on_disk=self.on_disk)
         config = edge.EdgeConfig(vectors={"v": vectors}, hnsw_config=hnsw, quantization_config=codes)
         self.shard = edge.EdgeShard.create(str(path), config)
         self.declare(edge)
@@ -276,8 +297,11 @@ class Qdrant:
         rescore = self.edge.QuantizationSearchParams(rescore=True, oversampling=2.0)
         self.params = self.edge.SearchParams(hnsw_ef=setting, quantization=rescore)
 
+    def ready(self, q):
+        return q.tolist()
+
     def query(self, q):
-        query = self.edge.Query.Nearest(q.tolist(), using="v")
+        query = self.edge.Query.Nearest(q, using="v")
         request = self.edge.QueryRequest(limit=K, query=query, params=self.params)
         return [hit.id for hit in self.shard.query(request)]
 
@@ -349,6 +373,7 @@ SYSTEMS = {
     "Intel SVS, Vamana, f16": SvsHalf,
     "FAISS HNSW, prefix 256, refined": FaissHnswPrefix,
     "FAISS 4-bit PQ flat, prefix 256, refined": FaissPqPrefix,
+    "FAISS 4-bit PQ flat, prefix 256, refined by f16": FaissPqPrefixHalf,
     "usearch i8, prefix 256, refined": UsearchPrefix,
     "usearch bf16": Usearch,
     "FAISS HNSW32": FaissHnsw,

@@ -208,7 +208,7 @@ impl Measure<'_> {
         let bases = self.view.bases();
         let mut rows = vec![RoaringBitmap::new(); bases.len()];
         for (position, _) in truth {
-            let at = bases.partition_point(|base| base <= position) - 1;
+            let at = exec::part_at(&bases, *position);
             rows[at].insert(position - bases[at]);
         }
         let selection = Selection::of(rows);

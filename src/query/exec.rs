@@ -169,11 +169,16 @@ pub(super) fn hit(view: &View, bases: &[u32], found: Found, payloads: bool) -> R
     Ok(Hit { id: found.id, score: found.score, payload })
 }
 
-/// Which row stands at a position of the view.
-pub(super) fn locate<'v>(view: &'v View, bases: &[u32], position: u32) -> (&'v Part, Ordinal) {
-    let at = bases.partition_point(|base| *base <= position) - 1;
+/// The number of the part that has the row at a position of the view.
+pub(super) fn part_at(bases: &[u32], position: u32) -> usize {
     // Parts without rows share their base with the next one: the last wins, and
     // it is the one that has the row.
+    bases.partition_point(|base| *base <= position) - 1
+}
+
+/// Which row stands at a position of the view.
+pub(super) fn locate<'v>(view: &'v View, bases: &[u32], position: u32) -> (&'v Part, Ordinal) {
+    let at = part_at(bases, position);
     (&view.parts[at], Ordinal(position - bases[at]))
 }
 

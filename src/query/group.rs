@@ -70,7 +70,7 @@ impl Labels {
 
     /// The value of the row at a position of the view.
     fn of(&self, position: u32) -> Result<Option<Key>> {
-        let at = self.bases.partition_point(|base| *base <= position) - 1;
+        let at = exec::part_at(&self.bases, position);
         let index = self.view.parts[at].rows.index(self.field)?;
         let numbers = if let Some(numbers) = self.parts[at].get() {
             numbers

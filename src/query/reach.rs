@@ -10,7 +10,7 @@
 //! chosen to lead to its nearest rows, would do the work.
 
 use super::calibrate::{Known, LIMIT, Measure, WIDEN, WIDEST, summary};
-use super::exec::{Run, Scratch, Wanted};
+use super::exec::{Run, Scratch, Wanted, part_at};
 use super::explain::Explain;
 use super::funnel::{Calibrated, Entry};
 use super::graph::beam;
@@ -118,10 +118,8 @@ impl Measure<'_> {
     /// The nearest rows of a probe that are in parts with graphs: their positions.
     fn walked(&self, (_, truth): &Known) -> Vec<u32> {
         let bases = self.view.bases();
-        let has_graph = |position: u32| {
-            let at = bases.partition_point(|base| *base <= position) - 1;
-            self.view.parts[at].walkable().is_some()
-        };
+        let has_graph =
+            |position: u32| self.view.parts[part_at(&bases, position)].walkable().is_some();
         let nearest = truth.iter().take(LIMIT).map(|row| row.0);
         nearest.filter(|position| has_graph(*position)).collect()
     }

@@ -1,0 +1,235 @@
+"""Searches of data larger than memory: the page cache capped, the vectors on disk."""
+
+import argparse
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import one_thread  # noqa: F401  before numpy
+import numpy as np
+
+from search import asked, at, load, made_ready
+from systems import K, PREFIX, FaissHnsw, FaissHnswPrefix, Lance, Qdrant, Zvec
+
+GROUPS = pathlib.Path("/sys/fs/cgroup/memory")
+# What a process that is no matryo may take beside its share: an interpreter and its libraries.
+EXTRA = 64 << 20
+WANTED = [0.90, 0.95, 0.99]
+RECALLS = [0.8, 0.9, 0.95, 0.98, 0.99, 0.995]
+HERE = pathlib.Path(__file__).parent
+
+
+class FaissMapped(FaissHnsw):
+    """Written to a file, and mapped."""
+
+    def build(self, base, folder):
+        import faiss
+        super().build(base, folder)
+        faiss.write_index(self.index, str(folder / "index"))
+
+    def open(self, folder):
+        import faiss
+        faiss.omp_set_num_threads(1)
+        self.index = faiss.read_index(str(folder / "index"), faiss.IO_FLAG_MMAP_IFC)
+
+
+class FaissPrefixMapped(FaissMapped, FaissHnswPrefix):
+    settings = FaissHnswPrefix.settings
+
+    def build(self, base, folder):
+        import faiss
+        FaissHnswPrefix.build(self, base, folder)
+        faiss.write_index(self.index, str(folder / "index"))
+
+    def set(self, setting):
+        FaissHnswPrefix.set(self, setting)
+
+
+class ZvecDiskAnn(Zvec):
+    settings = [10, 20, 50, 100, 200, 400]
+
+    def index_param(self, zvec):
+        return zvec.DiskAnnIndexParam(metric_type=zvec.MetricType.IP)
+
+    def open(self, folder):
+        import zvec
+        self.zvec = zvec
+        self.collection = zvec.open(path=str(folder / "zvec"))
+
+    def set(self, setting):
+        self.param = self.zvec.DiskAnnQueryParam(list_size=setting)
+
+
+class LanceOpened(Lance):
+    def open(self, folder):
+        import lancedb
+        self.table = lancedb.connect(str(folder / "lance")).open_table("peers")
+
+
+class QdrantOpened(Qdrant):
+    """Codes in RAM, vectors and graph on disk."""
+
+    on_disk = True
+
+    def build(self, base, folder):
+        super().build(base, folder)
+        self.shard.close()
+
+    def open(self, folder):
+        import qdrant_edge as edge
+        self.edge = edge
+        self.shard = edge.EdgeShard.load(str(folder / "qdrant"))
+
+
+SYSTEMS = {
+    "FAISS HNSW32, mapped": FaissMapped,
+    f"FAISS HNSW, prefix {PREFIX}, refined, mapped": FaissPrefixMapped,
+    "zvec DiskANN": ZvecDiskAnn,
+    "LanceDB IVF_HNSW_SQ": LanceOpened,
+    "Qdrant Edge HNSW int8, rescored, on disk": QdrantOpened,
+}
+
+
+class Group:
+    """A memory control group (version 1): what is read by who is in it is counted, and what it
+    takes."""
+
+    def __init__(self, limit):
+        self.path = GROUPS / f"matryo-peers-{os.getpid()}"
+        self.path.mkdir()
+        (self.path / "memory.limit_in_bytes").write_text(str(limit))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for _ in range(50):
+            try:
+                return self.path.rmdir()
+            except OSError:
+                time.sleep(0.1)
+
+    def join(self, process):
+        (self.path / "cgroup.procs").write_text(str(process))
+
+
+def forget(folder):
+    """Drops the files of a folder from the page cache."""
+    for path in pathlib.Path(folder).rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def measure(system, queries, truth):
+    """(recall, queries a second, p99 in ms) of each setting; each query is asked twice, far apart."""
+    points, queries = [], made_ready(system, queries)
+    for setting in system.settings:
+        system.set(setting)
+        found = [system.query(q) for q in queries]
+        recall = np.mean([len(set(map(int, f)) & set(t.tolist())) / K for f, t in zip(found, truth)])
+        times = []
+        for query in queries:
+            start = time.perf_counter()
+            system.query(query)
+            times.append(time.perf_counter() - start)
+        p99 = sorted(times)[len(times) * 99 // 100] * 1e3
+        points.append((float(recall), len(times) / sum(times), p99))
+        if recall > 0.995 or sum(times) > 60:
+            break
+    return points
+
+
+def run_one(name, data, most, folder, share):
+    """Builds in one process, opens in another, which is capped from then on."""
+    base, queries, truth = load(data, most)
+    system, scratch = SYSTEMS[name](), pathlib.Path(folder)
+    if child := os.fork():
+        if os.waitpid(child, 0)[1]:
+            sys.exit("could not be built")
+    else:
+        sys.stdout = sys.stderr
+        try:
+            system.build(base, scratch)
+        except BaseException as error:  # noqa: BLE001
+            print(error, file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    limit = int(base.nbytes * share) + EXTRA
+    del base
+    forget(scratch)
+    system.open(scratch)
+    with Group(limit) as group:
+        group.join(os.getpid())
+        points = measure(system, queries, truth)
+        (GROUPS / "cgroup.procs").write_text(str(os.getpid()))
+    print(json.dumps({"points": points, "limit": limit}))
+
+
+def run_matryo(program, data, most, folder, share):
+    """The whole process is capped, and gets nothing extra."""
+    base, path = np.load(data / "base_f16.npy", mmap_mode="r"), pathlib.Path(folder) / "peers.matryo"
+    for name in ["queries.npy", "gt100.npy"]:
+        np.save(path.parent / name, np.load(data / name)[:most])
+    load_it = [program, "import", path, "--npy", data / "base_f16.npy", "--stored", "f16"]
+    for command in [load_it, [program, "compact", path], [program, "calibrate", path]]:
+        subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    limit, points = int(base.size * 4 * share), []
+    for recall in RECALLS:
+        forget(path)
+        bench = [program, "bench", path, "--vectors", path.parent / "queries.npy", "--truth",
+                 path.parent / "gt100.npy", "--limit", K, "--repeat", 1, "--json", "--recall", recall]
+        with Group(limit) as group:
+            join = lambda: group.join(os.getpid())  # noqa: E731
+            out = subprocess.run(list(map(str, bench)), check=True, capture_output=True, preexec_fn=join)
+        report = json.loads(out.stdout)
+        points.append((report[f"recall_at_{K}"], report["queries_per_second"], report["p99_us"] / 1e3))
+    return {"points": points, "limit": limit}
+
+
+def line(name, result):
+    speeds = [at([(r, q) for r, q, _ in result["points"]], recall) for recall in WANTED]
+    # Of the least setting that finds so much.
+    tails = [next((p for r, _, p in result["points"] if r >= recall), None) for recall in WANTED]
+    cells = ["-" if s is None else f"{s:,.0f} ({t:,.1f})" for s, t in zip(speeds, tails)]
+    return f"| {name} | " + " | ".join(cells) + f" | {result['limit'] >> 20} |"
+
+
+def main():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=pathlib.Path)
+    parser.add_argument("--only", action="append", help="a system whose name has this in it; may be repeated")
+    parser.add_argument("--matryo", default=HERE.parents[1] / "target/release/matryo")
+    parser.add_argument("--queries", type=int, default=200, help="ask only the first so many")
+    parser.add_argument("--share", type=float, default=0.1, help="memory, as a share of the vectors as f32")
+    parser.add_argument("--folder", help="where to write; on the disk that matters")
+    parser.add_argument("--system", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.system:
+        return run_one(args.system, args.data, args.queries, args.folder, args.share)
+    if not os.access(GROUPS, os.W_OK):
+        return print("skipped: no memory control group (version 1) can be made here")
+    print("| system | q/s (p99 ms) @.90 | @.95 | @.99 | memory MB |")
+    print("|---|---:|---:|---:|---:|")
+    for name in ["**matryo**", *SYSTEMS, "**matryo again** (A/A)"]:
+        if "matryo" not in name and args.only and not any(o in name for o in args.only):
+            continue
+        with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
+            if "matryo" in name:
+                result = run_matryo(args.matryo, args.data, args.queries, scratch, args.share)
+            else:
+                options = ["--queries", str(args.queries), "--folder", scratch, "--share", str(args.share)]
+                result = asked(__file__, name, str(args.data), *options)
+            if result:
+                print(line(name, result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
