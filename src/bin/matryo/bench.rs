@@ -3,7 +3,8 @@
 //! One thread asks one query at a time. A first pass over all queries warms the
 //! caches and measures what does not vary: recall, rows and bytes. The passes
 //! after it only measure time; their two halves, the same work twice, show how
-//! much two figures may differ for no reason (an A/A comparison).
+//! much two figures may differ for no reason (an A/A comparison). How long it took to open
+//! the collection, and to answer the first query of all, is reported beside them.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -54,7 +55,9 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(&self, output: Output) -> Outcome {
+        let start = Instant::now();
         let collection = self.opening.open(&self.dir)?;
+        let opened = start.elapsed();
         let limit = self.limit as usize;
         let mut reader = self.method.queries(&self.vectors, &collection)?;
         let truth = Truth::open(&self.truth, &collection, reader.rows(), limit)?;
@@ -63,8 +66,13 @@ impl Args {
         let queries: Vec<_> = queries.chunks(columns).collect();
         let bar = output.progress(self.repeat + 1, "passes");
         let mut tally = Tally::default();
-        let mut passes = Vec::new();
-        self.pass(&collection, &queries, |at, _, result| tally.add(&result, &truth.rows[at]))?;
+        let (mut passes, mut first) = (Vec::new(), Duration::ZERO);
+        self.pass(&collection, &queries, |at, time, result| {
+            if at == 0 {
+                first = time;
+            }
+            tally.add(&result, &truth.rows[at]);
+        })?;
         bar.inc(1);
         for _ in 0..self.repeat {
             let mut times = Vec::with_capacity(queries.len());
@@ -79,6 +87,8 @@ impl Args {
         report.count("queries", queries.len() as u64);
         report.count("passes", self.repeat);
         tally.report(&mut report, limit, queries.len() as f64)?;
+        report.figure("open_us", opened.as_secs_f64() * 1e6, " us");
+        report.figure("first_search_us", first.as_secs_f64() * 1e6, " us");
         report_speed(&mut report, &passes);
         if let Some(threads) = self.threads {
             let speed = self.batch_speed(&collection, &queries, threads)?;
