@@ -87,7 +87,7 @@ impl Collection {
         next.schema = (*view.schema).clone();
         next.calibration = view.calibration.as_deref().cloned();
         let done = Backup { from: &*self.shared.vfs, to, progress, total: mapped_bytes(&view) };
-        let written = done.write(&view, &mut next).and_then(|()| finish(to, &mut next));
+        let written = done.write(&view, &mut next).and_then(|()| finish(to, &next));
         written.inspect_err(|_| remove_all(to, &next))?;
         let had = view.parts.iter().filter(|part| part.live_rows() > 0 && part.graph.is_some());
         let graphs_left_out = had.count().saturating_sub(next.graphs.len());
@@ -106,9 +106,9 @@ pub(super) fn claim(to: &dyn Vfs) -> Result<Box<dyn Send + Sync>> {
 }
 
 /// Makes the files durable, and then the collection they are.
-pub(super) fn finish(to: &dyn Vfs, next: &mut Manifest) -> Result<()> {
+pub(super) fn finish(to: &dyn Vfs, next: &Manifest) -> Result<()> {
     to.sync_dir()?;
-    next.install(to)
+    next.install(to).map(drop)
 }
 
 /// Removes the files of a copy that could not be finished, the manifest first, if it was

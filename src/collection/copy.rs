@@ -170,7 +170,7 @@ impl Collection {
         let mut next = Manifest::new(to.entropy()?, schema);
         next.lsn = view.lsn;
         let written = rewrite(&view, to, &mut next, options, progress);
-        let written = written.and_then(|done| finish(to, &mut next).map(|()| done));
+        let written = written.and_then(|done| finish(to, &next).map(|()| done));
         let done = written.inspect_err(|_| remove_all(to, &next))?;
         measured(to, &next, done)
     }
@@ -214,7 +214,7 @@ impl Collection {
         self.flush()?;
         let vfs = &*self.shared.vfs;
         let mut writer = self.shared.lock_writer()?;
-        let mut next = writer.manifest.clone();
+        let mut next = writer.next_manifest(vfs)?;
         next.schema = schema;
         next.segments.clear();
         next.calibration = None;

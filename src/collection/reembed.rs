@@ -509,7 +509,7 @@ fn switch(collection: &Collection, new: &View) -> Result<()> {
     collection.flush()?;
     let vfs = &*collection.shared.vfs;
     let mut writer = collection.shared.lock_writer()?;
-    let mut next = writer.manifest.clone();
+    let mut next = writer.next_manifest(vfs)?;
     next.schema = (*new.schema).clone();
     next.segments.clear();
     next.calibration = None;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::codec::crc32;
 use crate::codec::header::{FileHeader, FileKind};
 use crate::error::{Corruption, Error, Result};
-use crate::manifest::{LogEntry, MAX_LOG, Manifest, SegmentEntry};
+use crate::manifest::{LogEntry, MAX_LOG, Manifest, SegmentEntry, counted};
 use crate::schema::Schema;
 use crate::segment::salvage::own_entry;
 use crate::types::FileNumber;
@@ -33,13 +33,13 @@ pub(super) fn manifest_lost(vfs: &dyn Vfs, mut damage: Corruption) -> Error {
 /// What can be said of a collection without its manifest: the segments and logs
 /// that say whose they are, in the order of their numbers.
 pub(super) fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifest> {
-    let mut files: Vec<(FileKind, FileNumber)> =
-        vfs.list()?.iter().filter_map(|name| FileKind::parse(name)).collect();
+    let names = vfs.list()?;
+    let mut files: Vec<_> = counted(&names).collect();
     files.sort_by_key(|(_, number)| *number);
     let mut made = Manifest::new([0; 16], schema.clone());
+    made.spend(&names);
     let (mut known, mut logs) = (false, Vec::new());
     for (kind, number) in files {
-        made.next_file = made.next_file.max(FileNumber(number.0 + 1));
         let Some(file) = vfs.open(&kind.name(number))? else { continue };
         let mut header = [0; FileHeader::LEN];
         if file.len() >= header.len() as u64 {

@@ -163,6 +163,10 @@ pub(crate) fn repair(vfs: &dyn Vfs, options: &RepairOptions) -> Result<Repaired>
     // Copies and new segments need all the room there is; the next writer takes it again.
     let _ = vfs.release(RESERVE_NAME);
     repair.set_aside()?;
+    if !repair.blind {
+        // Before the first file, as a writer does (FORMAT.md, section "Open").
+        repair.found = repair.found.install(vfs)?;
+    }
     let mut next = repair.found.clone();
     next.segments.clear();
     next.logs.clear();
@@ -170,7 +174,7 @@ pub(crate) fn repair(vfs: &dyn Vfs, options: &RepairOptions) -> Result<Repaired>
     let staged = repair.write(sources, &logs, &mut next).and_then(|()| next.stage(vfs));
     let staged = staged.inspect_err(|_| remove_unnamed(vfs, &next, &repair.found))?;
     // From here on the new manifest may be the one on disk, even where this fails.
-    staged.replace(vfs, manifest::NAME)?;
+    let next = staged.replace(vfs)?;
     remove_unnamed(vfs, &repair.found, &next);
     Ok(repair.report)
 }
@@ -231,11 +235,11 @@ impl<'a> Repair<'a> {
         check_writable(found.read_only, &vfs.path(manifest::NAME))?;
         // Names are never reused, not even those of files that nobody ever named.
         let blind = !damaged.is_empty();
-        for name in strays(vfs, &found)? {
-            let Some((_, number)) = FileKind::parse(&name) else { continue };
-            found.next_file = found.next_file.max(FileNumber(number.0 + 1));
-            // Without a manifest nobody knows that it is not needed.
-            damaged.extend(blind.then_some(name));
+        let strays = strays(vfs, &found)?;
+        found.spend(&strays);
+        if blind {
+            // Without a manifest nobody knows that they are not needed.
+            damaged.extend(strays.into_iter().filter(|name| FileKind::parse(name).is_some()));
         }
         Ok(Self { vfs, options, found, blind, damaged, lost_graphs: Vec::new(), report })
     }
