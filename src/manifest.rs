@@ -47,7 +47,7 @@ layout!(
 
 /// A file number and a generation to which nobody counts. A file that somebody named so would
 /// leave the next one no number: it spends none.
-const UNCOUNTED: u64 = MAX_COUNTER / 2;
+pub(crate) const UNCOUNTED: u64 = MAX_COUNTER / 2;
 
 /// Kinds and numbers of our files among these, if they can have been counted to.
 pub(crate) fn counted(names: &[String]) -> impl Iterator<Item = (FileKind, FileNumber)> {
