@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{self, GraphEntry, Manifest, SegmentEntry};
 use crate::segment::salvage::own_entry;
 use crate::types::FileNumber;
+use crate::vfs::disk::Disk;
 use crate::vfs::map::Bytes;
 use crate::vfs::{ReadFile, Vfs};
 use crate::view::{Part, View};
@@ -50,13 +51,14 @@ impl Collection {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] if something is there; [`Error::Corrupt`] if what
-    /// should be copied is damaged; [`Error::Io`]. What was written is removed then.
+    /// should be copied is damaged; [`Error::Io`]. What was written is removed then, and
+    /// the folder if it was made for it; one that was there keeps an empty file `LOCK`.
     pub fn backup_to(&self, path: impl AsRef<Path>) -> Result<Copied> {
         self.backup_with(path, |_| true)
     }
 
     /// As [`Self::backup_to`], telling how far it is, in bytes. When `progress`
-    /// returns false the backup ends early and leaves nothing.
+    /// returns false the backup ends early, with an error, and leaves what an error leaves.
     ///
     /// # Errors
     /// As [`Self::backup_to`]; [`Error::Invalid`] if `progress` ended it.
@@ -65,7 +67,8 @@ impl Collection {
         path: impl AsRef<Path>,
         progress: impl Fn(Progress) -> bool,
     ) -> Result<Copied> {
-        self.back_up(&open::folder_of_a_copy(path.as_ref(), &self.shared.options)?, &progress)
+        let write = |to: &Disk| self.back_up(to, &progress);
+        open::in_folder_of_a_copy(path.as_ref(), &self.shared.options, write)
     }
 
     /// Backs up into a folder without a collection.

@@ -46,10 +46,16 @@ pub(super) fn new_folder(path: &Path, options: &Options) -> Result<Disk> {
     disk.with(options.file_mode, options.mapped)
 }
 
-/// The same for a copy of a collection that is open with `options`: on any file system, for
-/// nobody writes there but us, once, and a network's is where copies are often kept.
-pub(super) fn folder_of_a_copy(path: &Path, options: &Options) -> Result<Disk> {
-    new_folder(path, &options.clone().allow_unsafe_fs(true))
+/// Writes a copy of a collection that is open with `options` into such a folder: on any file
+/// system, for nobody writes there but us, once, and a network's is where copies are often kept.
+/// Where that fails, a folder that was made for it is removed.
+pub(super) fn in_folder_of_a_copy<T>(
+    path: &Path,
+    options: &Options,
+    write: impl FnOnce(&Disk) -> Result<T>,
+) -> Result<T> {
+    let folder = new_folder(path, &options.clone().allow_unsafe_fs(true))?;
+    write(&folder).inspect_err(|_| folder.unmake())
 }
 
 pub(super) fn open_on_disk(path: &Path, options: Options) -> Result<Collection> {

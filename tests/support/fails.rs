@@ -281,6 +281,8 @@ pub(crate) fn survives(recorder: &Recorder, from: usize, what: &str) {
     }
 }
 
+type Step<'s> = &'s dyn Fn(&Recorder) -> matryo::Result<()>;
+
 /// Steps that write files, each the first through its handle, which found a manifest whose name
 /// the medium may not have.
 pub(crate) fn first_writes() {
@@ -296,7 +298,6 @@ pub(crate) fn first_writes() {
         bulk.upsert(1, &vector(1, DIMS), ())?;
         bulk.finish()
     };
-    type Step<'s> = &'s dyn Fn(&Recorder) -> matryo::Result<()>;
     let steps: [(&str, Step); 6] = [
         ("flush", &|recorder| open(recorder)?.flush()),
         ("compact", &|recorder| open(recorder)?.compact().map(drop)),
