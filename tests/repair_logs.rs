@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use matryo::testing::{Folder, begin_flush, finish_flush, merge_all};
 use matryo::{Collection, Options, RepairOptions, json};
-use support::damage::{Files, healthy, logs, make_kept, repair, rows, segment, with_cut};
+use support::damage::{Files, FoundRow, healthy, logs, make_kept, repair, rows, segment, with_cut};
 use support::{DIMS, files, folder_of, read_only, schema, vector};
 
 /// The log that a segment keeps has its rows, and without that log the segment has none.
@@ -110,7 +110,7 @@ fn put(db: &Collection, ids: Range<u64>, seed: u64) {
 }
 
 /// Files of a folder, and the rows in it.
-fn closed(folder: &Folder, db: Collection) -> (Files, Vec<(u64, Vec<u32>, String)>) {
+fn closed(folder: &Folder, db: Collection) -> (Files, Vec<FoundRow>) {
     let all = rows(&db);
     drop(db);
     (files(folder), all)
@@ -141,7 +141,7 @@ fn dead_rows_of_a_lost_segment_are_not_looked_for_in_a_log_with_other_rows() {
 
 /// Two segments with a log each, merged into one that keeps both, and is lost. Before, a row of
 /// the first was deleted, or replaced in a third.
-fn merged_and_lost(replaced: bool) -> (Folder, Vec<(u64, Vec<u32>, String)>, Files) {
+fn merged_and_lost(replaced: bool) -> (Folder, Vec<FoundRow>, Files) {
     let folder = Folder::default();
     let db = folder.create(schema(), Options::new()).expect("create");
     for ids in [0..100, 100..200] {

@@ -7,6 +7,9 @@ use super::{DIMS, files, folder_of, schema, vector};
 
 pub(crate) type Files = Vec<(String, Vec<u8>)>;
 
+/// Id, bits of the vector, payload.
+pub(crate) type FoundRow = (u64, Vec<u32>, String);
+
 /// Two segments, tombstones, a sealed log and one that was not closed. The payloads are so
 /// long that segments have their vectors themselves.
 pub(crate) fn make() -> Files {
@@ -64,7 +67,7 @@ pub(crate) fn made_with(text: &str, merged: bool) -> Files {
 }
 
 /// All rows: id, vector, payload.
-pub(crate) fn rows(collection: &Collection) -> Vec<(u64, Vec<u32>, String)> {
+pub(crate) fn rows(collection: &Collection) -> Vec<FoundRow> {
     let row = |id: u64| {
         let row = collection.get(id).expect("readable")?;
         let bits = row.vector.iter().map(|v| v.to_bits()).collect();
@@ -78,7 +81,7 @@ pub(crate) fn repair(folder: &Folder) -> Repaired {
 }
 
 /// It opens, is whole, and a second repair finds nothing.
-pub(crate) fn healthy(folder: &Folder) -> Vec<(u64, Vec<u32>, String)> {
+pub(crate) fn healthy(folder: &Folder) -> Vec<FoundRow> {
     let again = repair(folder);
     assert!(again.was_intact() && again.kept.is_empty(), "{again:?}");
     let collection = folder.open(Options::new()).expect("opens");

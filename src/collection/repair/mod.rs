@@ -127,7 +127,8 @@ impl Collection {
     /// # Errors
     /// [`Error::Locked`]; [`Error::NotACollection`]; [`Error::Corrupt`] if the
     /// manifest is damaged, or older than the other files; [`Error::Io`] if files
-    /// cannot be read: then copy the folder to a healthy disk first.
+    /// cannot be read: then copy the folder to a healthy disk first; or where there is no room:
+    /// what was written is removed then, and the damage is as it was.
     pub fn repair(path: impl AsRef<Path>) -> Result<Repaired> {
         Self::repair_with(path, &RepairOptions::new())
     }
