@@ -196,3 +196,29 @@ fn rows_of_several_logs_give_way_to_newer_ones() {
     let hits = db.search(&vector(5, DIMS)).exact().limit(1000).run().expect("search").hits;
     assert_eq!(hits.len(), 199);
 }
+
+/// A merged segment is lost, and the list of dead rows of a newer one that replaced some of its
+/// rows: of two versions of a row, neither of which is sure, the newer one stands.
+#[test]
+fn of_rows_that_are_not_sure_the_newer_ones_stand() {
+    let folder = Folder::default();
+    let db = folder.create(schema(), Options::new()).expect("create");
+    for ids in [0..100, 100..200] {
+        put(&db, ids, 0);
+        db.flush().expect("flush");
+    }
+    merge_all(&db, &|| ()).expect("merge");
+    put(&db, 5..30, 900);
+    db.flush().expect("flush");
+    db.delete(6).expect("delete");
+    db.flush().expect("flush");
+    let (good, all) = closed(&folder, db);
+    let of = |kind: &'static str| good.iter().filter(move |(name, _)| name.starts_with(kind));
+    assert_eq!((of("seg-").count(), of("del-").count(), all.len()), (2, 2, 199));
+    let folder = with_cut(&good, &segment(&good).0, None);
+    folder.remove(&of("del-").next_back().expect("there").0);
+    let report = repair(&folder);
+    assert_eq!((report.lost, report.undeleted, report.rows), (0, 1, 200), "{report:?}");
+    let there = healthy(&folder);
+    assert!(all.iter().all(|row| there.contains(row)), "all but the one that was deleted");
+}
