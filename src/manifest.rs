@@ -45,6 +45,15 @@ layout!(
     GRAPHS: 28, 4;
 });
 
+/// A file number and a generation to which nobody counts. A file that somebody named so would
+/// leave the next one no number: it spends none.
+pub(crate) const UNCOUNTED: u64 = MAX_COUNTER / 2;
+
+/// Kinds and numbers of our files among these, if they can have been counted to.
+pub(crate) fn counted(names: &[String]) -> impl Iterator<Item = (FileKind, FileNumber)> {
+    names.iter().filter_map(|name| FileKind::parse(name)).filter(|(_, n)| n.0 < UNCOUNTED)
+}
+
 /// The state of a collection on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Manifest {
@@ -92,6 +101,12 @@ impl Manifest {
         if sown(Bug::NumbersReused) { self.unnamed_number() } else { n }
     }
 
+    /// Numbers of these files are never given out again, though nobody named them.
+    pub(crate) fn spend(&mut self, names: &[String]) {
+        let spent = counted(names).map(|(_, number)| FileNumber(number.0 + 1));
+        self.next_file = spent.fold(self.next_file, Ord::max);
+    }
+
     /// The lowest number that no file has now.
     fn unnamed_number(&self) -> FileNumber {
         let taken = self.files();
@@ -127,22 +142,29 @@ impl Manifest {
         Ok((names.len(), bytes))
     }
 
-    /// Makes this the state of the collection, atomically and durably. Every file
-    /// it names must be durable already.
-    pub(crate) fn install(&mut self, vfs: &dyn Vfs) -> Result<()> {
-        self.stage(vfs)?.replace(vfs, NAME)
+    /// Makes this the state of the collection, atomically and durably: returns it as it is
+    /// installed. Every file it names must be durable already.
+    pub(crate) fn install(&self, vfs: &dyn Vfs) -> Result<Self> {
+        self.stage(vfs)?.replace(vfs)
     }
 
-    /// The first half of [`Self::install`], which leaves what is installed alone.
-    pub(crate) fn stage(&mut self, vfs: &dyn Vfs) -> Result<Staged> {
-        self.drop_orphans();
-        self.generation += 1;
-        let bytes = self.encode();
+    /// The first half of [`Self::install`], which leaves what is installed alone, and this too:
+    /// files are created under the generation that is installed, never under one that only was
+    /// to be.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a manifest that could not be read again.
+    pub(crate) fn stage(&self, vfs: &dyn Vfs) -> Result<StagedManifest> {
+        let mut next = self.clone();
+        next.drop_orphans();
+        next.generation = next.generation.saturating_add(1);
+        check(&next).map_err(|e| Error::invalid("manifest", e))?;
+        let bytes = next.encode();
         if bytes.len() as u64 > MAX_LEN {
             let why = format!("at most {MAX_LEN} bytes of manifest, got {}", bytes.len());
             return Err(Error::invalid("number of segments", why));
         }
-        vfs::stage(vfs, &bytes)
+        Ok(StagedManifest { file: vfs::stage(vfs, &bytes)?, next })
     }
 
     /// The graph of a segment.
@@ -193,6 +215,21 @@ impl Manifest {
         self.calibration.iter().for_each(|c| body.extend(c.encode()));
         let header = FileHeader::new(FileKind::Manifest, FileNumber(0), self.owner());
         [header.over(&body).encode().as_slice(), &body].concat()
+    }
+}
+
+/// A manifest in a durable file that has no lasting name yet. Dropping it changes nothing.
+pub(crate) struct StagedManifest {
+    file: Staged,
+    next: Manifest,
+}
+
+impl StagedManifest {
+    /// The second half of [`Manifest::install`]. After an error nobody knows which of the two
+    /// manifests is installed.
+    pub(crate) fn replace(self, vfs: &dyn Vfs) -> Result<Manifest> {
+        self.file.replace(vfs, NAME)?;
+        Ok(self.next)
     }
 }
 
@@ -345,8 +382,10 @@ mod tests {
     #[test]
     fn manifests_round_trip() {
         let vfs = Mem::default();
-        let mut m = sample();
-        m.install(&vfs).expect("install");
+        let m = sample();
+        let installed = m.install(&vfs).expect("install");
+        assert_eq!(installed, Manifest { generation: m.generation + 1, ..m });
+        let m = installed;
         assert_eq!(Manifest::load(&vfs).expect("load"), Some(m));
     }
 
@@ -448,9 +487,9 @@ mod tests {
 
     #[test]
     fn a_manifest_longer_than_any_is_not_written() {
-        let (vfs, mut m) = (Mem::default(), sample());
-        m.install(&vfs).expect("install");
-        let installed = m.clone();
+        let vfs = Mem::default();
+        let installed = sample().install(&vfs).expect("install");
+        let mut m = installed.clone();
         let more = MAX_LEN / entries::segment_entry::LEN as u64;
         let one = SegmentEntry { kept: Arc::default(), ..m.segments[0].clone() };
         let numbers = (100..100 + more).map(FileNumber);
@@ -459,6 +498,38 @@ mod tests {
         assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
         assert_eq!(Manifest::load(&vfs).expect("load"), Some(installed));
         assert_eq!(vfs.list().expect("list"), [NAME]);
+    }
+
+    #[test]
+    fn one_that_could_not_be_read_again_is_not_written() {
+        let vfs = Mem::default();
+        let m = sample().install(&vfs).expect("install");
+        let wrong = [
+            Manifest { next_file: FileNumber(MAX_COUNTER + 1), ..m.clone() },
+            Manifest { next_file: FileNumber(11), ..m.clone() },
+            Manifest { generation: u64::MAX, ..m.clone() },
+            Manifest { lsn: Lsn(MAX_COUNTER + 1), ..m.clone() },
+        ];
+        for wrong in wrong {
+            let refused = wrong.install(&vfs);
+            assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
+            assert_eq!(Manifest::load(&vfs).expect("load").as_ref(), Some(&m));
+        }
+        assert_eq!(vfs.list().expect("list"), [NAME]);
+    }
+
+    #[test]
+    fn names_spend_the_numbers_that_somebody_can_have_counted_to() {
+        let mut m = sample();
+        let mut spend = |kind: FileKind, number: u64| {
+            m.spend(&["notes".to_owned(), kind.name(FileNumber(number))]);
+            m.next_file.0
+        };
+        assert_eq!(spend(FileKind::Wal, 3), 12);
+        assert_eq!(spend(FileKind::Tombstones, 20), 21);
+        assert_eq!(spend(FileKind::Segment, MAX_COUNTER), 21);
+        assert_eq!(spend(FileKind::Graph, UNCOUNTED), 21);
+        assert_eq!(spend(FileKind::Graph, UNCOUNTED - 1), UNCOUNTED);
     }
 
     #[test]
@@ -482,7 +553,7 @@ mod tests {
         assert_eq!(m.graph_of(FileNumber(4)), Some(m.graphs[0]));
         assert_eq!(m.graph_of(FileNumber(3)), None);
         m.segments.remove(1);
-        m.install(&vfs).expect("install");
+        let m = m.install(&vfs).expect("install");
         assert!(m.graphs.is_empty());
         assert_eq!(Manifest::load(&vfs).expect("load"), Some(m));
     }

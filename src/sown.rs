@@ -22,6 +22,8 @@ pub enum Bug {
     FolderNotSyncedBeforeInstall,
     /// Strays are removed though the name of the manifest may not be durable.
     ManifestTrusted,
+    /// A flush that writes tombstones alone trusts the manifest that was found.
+    TombstonesNotVouched,
     /// The folder is synced again after a sync that failed, and that is believed.
     NamesSyncedAgain,
     /// The new manifest is relied on before its name is durable.

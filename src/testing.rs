@@ -211,6 +211,14 @@ impl Recorder {
         crate::collection::repair::repair(&self.0, options)
     }
 
+    /// Shortens the collection in it.
+    ///
+    /// # Errors
+    /// As [`Collection::drop_tier_with`].
+    pub fn drop_tier(&self, options: &CopyOptions) -> Result<Copied> {
+        self.open(Options::new())?.shorten(options, &|_| true)
+    }
+
     /// Backs a collection up into it.
     ///
     /// # Errors

@@ -87,6 +87,29 @@ fn a_backup_goes_nowhere_where_something_is() -> Done {
 }
 
 #[test]
+fn a_copy_that_fails_leaves_no_folder_that_was_not_there() -> Done {
+    let dir = tempfile::tempdir()?;
+    let at = |name: &str| dir.path().join(name);
+    let collection = create(&at("a"))?;
+    collection.upsert(500, &[&[0.0; 8], vector(1, DIMS - 8).as_slice()].concat(), ())?;
+    let small = CopyOptions::new().dims(8);
+    std::fs::create_dir(at("there"))?;
+    for name in ["there", "new"] {
+        let steps = Cell::new(0);
+        let ended = collection.backup_with(at(name), |_| steps.replace(steps.get() + 1) < 3);
+        assert!(matches!(ended, Err(Error::Invalid { .. })), "{ended:?}");
+        assert_eq!(at(name).exists(), name == "there");
+        let unfit = collection.copy_to(at(name), &small);
+        assert!(matches!(unfit, Err(Error::Invalid { .. })), "{unfit:?}");
+        assert_eq!(at(name).exists(), name == "there");
+    }
+    let left: Vec<_> = std::fs::read_dir(at("there"))?.map(|e| e.expect("list")).collect();
+    assert!(left.len() == 1 && left[0].file_name() == "LOCK", "{left:?}");
+    assert_eq!(collection.backup_to(at("there"))?.rows, collection.len());
+    Ok(())
+}
+
+#[test]
 fn files_that_are_merged_away_meanwhile_are_still_copied() -> Done {
     let dir = tempfile::tempdir()?;
     let at = |name: &str| dir.path().join(name);

@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use matryo::testing::{Failure, Folder, Recorder};
 use matryo::{Collection, Error, Options, Result, json};
-use support::fails::{FAILURES, reopened, sweep};
+use support::fails::{
+    FAILURES, first_writes, reopened, survives, sweep, with_a_log, with_a_name_in_doubt,
+    without_reserve,
+};
 use support::full::{
     deletes_go_on, nothing_goes_on_without_a_reserve, reserve_comes_and_goes, with_disk,
 };
@@ -37,6 +40,41 @@ fn an_operation_that_fails_loses_nothing_that_was_acknowledged() {
 fn what_is_reopened_after_a_failed_sync_trusts_no_name() {
     let cases = reopened(None).unwrap_or_else(|e| panic!("{e}"));
     assert!(cases > 100, "{cases}");
+}
+
+/// What is written first stands on a manifest whose name the medium may not have.
+#[test]
+fn whatever_is_written_first_trusts_no_name() {
+    first_writes();
+}
+
+/// After a crash each operation of the open fails once for want of room.
+#[test]
+fn an_open_that_finds_no_room_leaves_what_opens() {
+    for at in 0.. {
+        let mut more = false;
+        for code in [24, 28] {
+            // A log whose name may be lost, and one that was not closed.
+            let named = with_a_name_in_doubt(|db| put(db, 5));
+            for recorder in [named, with_a_log()] {
+                let (from, begin) = (recorder.operations(), recorder.tried());
+                let how = Failure { code, percent_written: 50 };
+                recorder.fail(begin + at..begin + at + 1, how);
+                let opened = recorder.open(without_reserve());
+                more |= recorder.tried() > begin + at;
+                recorder.fail(0..0, how);
+                if let Ok(db) = &opened {
+                    db.verify().unwrap_or_else(|e| panic!("operation {at}: {e}"));
+                }
+                drop(opened);
+                survives(&recorder, from, &format!("operation {at} fails with {code}"));
+            }
+        }
+        if !more {
+            assert!(at > 10, "{at}");
+            return;
+        }
+    }
 }
 
 #[test]
@@ -69,6 +107,27 @@ fn on_a_full_disk_recovery_goes_on() {
             assert_eq!(db.len(), 99);
         }
     });
+}
+
+/// A commit that finds no room changes nothing, what the handle knows of the manifest included.
+#[test]
+fn a_first_commit_that_finds_no_room_leaves_the_handle_what_it_was() {
+    let folder = Folder::default();
+    put(&folder.create(schema(), Options::new()).expect("create"), 1).expect("put");
+    folder.release_reserve();
+    for room in (0..).step_by(7) {
+        let folder = folder.fork();
+        let db = folder.open(without_reserve()).expect("open");
+        folder.limit(Some(folder.used() + room));
+        if put(&db, 2).is_ok() {
+            assert!(room > 500, "{room}");
+            return;
+        }
+        db.verify().unwrap_or_else(|e| panic!("room for {room} bytes: {e}"));
+        folder.limit(None);
+        put(&db, 2).unwrap_or_else(|e| panic!("room for {room} bytes, and then more: {e}"));
+        db.verify().unwrap_or_else(|e| panic!("room for {room} bytes, and then more: {e}"));
+    }
 }
 
 #[test]

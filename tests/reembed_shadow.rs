@@ -58,6 +58,24 @@ fn no_link_leads_to_the_shadow() -> Done {
 }
 
 #[test]
+fn a_run_that_embeds_nothing_leaves_no_folder() -> Done {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("a");
+    let rows = fill(&Collection::create(&path, schema())?);
+    let refused = Collection::reembed(&path, &options().granularities([NEW + 1]), model);
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(std::fs::read_dir(dir.path())?.count(), 1);
+    // What a run has begun stays, to be gone on with.
+    shadow_left(&path);
+    assert!(Collection::reembed(&path, &options().granularities([NEW + 1]), model).is_err());
+    assert_eq!(std::fs::read_dir(dir.path())?.count(), 2);
+    assert_eq!(Collection::reembed(&path, &options(), model)?.embedded, 49);
+    assert_eq!(std::fs::read_dir(dir.path())?.count(), 1);
+    assert_eq!(rows_of(&Collection::open(&path)?, NEW), rows);
+    Ok(())
+}
+
+#[test]
 fn folders_of_other_collections_are_left_alone() -> Done {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("a");

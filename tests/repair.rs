@@ -2,91 +2,13 @@
 
 mod support;
 
-use matryo::testing::{Folder, Recorder, begin_flush, finish_flush, merge_all};
-use matryo::{Collection, Error, IdKind, Options, RepairOptions, Repaired, RowId, Schema, json};
+use matryo::testing::{Failure, Folder, Recorder};
+use matryo::{Collection, Error, IdKind, Options, RepairOptions, RowId, Schema, json};
+use support::damage::{
+    Files, healthy, logs, make, make_kept, make_merged, number, region, repair, rows, segment,
+    with_cut,
+};
 use support::{DIMS, files, folder_of, read_only, schema, vector};
-
-type Files = Vec<(String, Vec<u8>)>;
-
-/// Two segments, tombstones, a sealed log and one that was not closed. The payloads are so
-/// long that segments have their vectors themselves.
-fn make() -> Files {
-    let files = made_with(&"text ".repeat(20), false);
-    assert_eq!(logs(&files).count(), 2);
-    files
-}
-
-/// The same where each segment keeps the log that has its vectors.
-fn make_kept() -> Files {
-    let files = made_with("", false);
-    assert_eq!(logs(&files).count(), 4);
-    files
-}
-
-/// The same where they were merged into one, which keeps both logs, and then lost a row.
-fn make_merged() -> Files {
-    let files = made_with("", true);
-    assert_eq!(logs(&files).count(), 4);
-    assert_eq!(files.iter().filter(|(name, _)| name.starts_with("seg-")).count(), 1);
-    files
-}
-
-fn logs(files: &Files) -> impl Iterator<Item = &(String, Vec<u8>)> {
-    files.iter().filter(|(name, _)| name.starts_with("wal-"))
-}
-
-fn made_with(text: &str, merged: bool) -> Files {
-    let folder = Folder::default();
-    let collection = folder.create(schema(), Options::new()).expect("create");
-    let put = |collection: &Collection, ids: std::ops::Range<u64>| {
-        let mut batch = collection.batch();
-        for id in ids {
-            let payload = if text.is_empty() { json!({"n": id}) } else { json!({"n": text}) };
-            batch.upsert(id, &vector(id, DIMS), payload).expect("fits");
-        }
-        batch.commit().expect("commit");
-    };
-    put(&collection, 0..200);
-    collection.flush().expect("flush");
-    put(&collection, 190..300);
-    collection.delete(3).expect("delete");
-    collection.flush().expect("flush");
-    if merged {
-        merge_all(&collection, &|| ()).expect("merge");
-        collection.delete(4).expect("delete");
-        collection.flush().expect("flush");
-    }
-    put(&collection, 300..310);
-    drop(collection);
-    let collection = folder.open(Options::new()).expect("open");
-    put(&collection, 310..320);
-    collection.delete(310).expect("delete");
-    files(&folder.fork())
-}
-
-/// All rows: id, vector, payload.
-fn rows(collection: &Collection) -> Vec<(u64, Vec<u32>, String)> {
-    let row = |id: u64| {
-        let row = collection.get(id).expect("readable")?;
-        let bits = row.vector.iter().map(|v| v.to_bits()).collect();
-        Some((id, bits, json!(row.payload).to_string()))
-    };
-    (0..400).filter_map(row).collect()
-}
-
-fn repair(folder: &Folder) -> Repaired {
-    folder.repair(&RepairOptions::new()).expect("repairs")
-}
-
-/// It opens, is whole, and a second repair finds nothing.
-fn healthy(folder: &Folder) -> Vec<(u64, Vec<u32>, String)> {
-    let again = repair(folder);
-    assert!(again.was_intact() && again.kept.is_empty(), "{again:?}");
-    let collection = folder.open(Options::new()).expect("opens");
-    collection.verify().expect("whole");
-    assert_eq!(collection.len(), again.rows);
-    rows(&collection)
-}
 
 #[test]
 fn an_intact_collection_is_left_alone() {
@@ -161,23 +83,6 @@ fn any_damaged_byte(good: &Files, kept: &[&str]) {
             assert_eq!(folder.read(&aside).as_ref(), Some(&bad), "{name} {at}: evidence");
         }
     }
-}
-
-fn segment(good: &Files) -> &(String, Vec<u8>) {
-    good.iter().find(|(name, _)| name.starts_with("seg-")).expect("a segment")
-}
-
-fn number(bytes: &[u8], at: usize) -> usize {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("inside")) as usize
-}
-
-/// Where the region of a kind begins, and its length.
-fn region(bytes: &[u8], kind: u16) -> (usize, usize) {
-    let table = number(bytes, bytes.len() - 64);
-    let entry = (0..).map(|n| table + 32 * n);
-    let entry = entry.into_iter().find(|at| bytes[*at..*at + 2] == kind.to_le_bytes());
-    let entry = entry.expect("there");
-    (number(bytes, entry + 8), number(bytes, entry + 16))
 }
 
 #[test]
@@ -356,19 +261,6 @@ fn without_a_manifest(good: &Files, segments: usize, logs: usize) {
     }
 }
 
-/// The folder with a file cut to a length, or without it.
-fn with_cut(good: &Files, name: &str, len: Option<usize>) -> Folder {
-    let folder = folder_of(good);
-    match len {
-        None => folder.remove(name),
-        Some(len) => {
-            let bytes = folder.read(name).expect("there");
-            folder.write(name, bytes[..len].to_vec());
-        }
-    }
-    folder
-}
-
 #[test]
 fn a_missing_or_cut_segment_is_lost_and_the_rest_is_not() {
     let good = make();
@@ -383,97 +275,6 @@ fn a_missing_or_cut_segment_is_lost_and_the_rest_is_not() {
     let folder = folder_of(&good);
     folder.write(name, [bytes.as_slice(), &[7; 100]].concat());
     assert_eq!((repair(&folder).lost, healthy(&folder).len()), (0, 318));
-}
-
-/// The log that a segment keeps has its rows, and without that log the segment has none.
-#[test]
-fn a_lost_segment_or_kept_log_costs_what_only_it_had() {
-    let good = make_kept();
-    let all = rows(&folder_of(&good).open(read_only()).expect("open"));
-    let (name, bytes) = segment(&good);
-    for cut in [None, Some(bytes.len() - 1), Some(5000), Some(0)] {
-        let folder = with_cut(&good, name, cut);
-        let report = repair(&folder);
-        assert_eq!((report.rebuilt, report.lost, report.rows), (1, 0, 318), "{cut:?}");
-        assert_eq!(healthy(&folder), all);
-    }
-    let (log, bytes) = logs(&good).next().expect("there");
-    for (cut, lost) in [(None, 189), (Some(bytes.len() - 1), 0), (Some(bytes.len() / 2), 90)] {
-        let folder = with_cut(&good, log, cut);
-        let report = repair(&folder);
-        assert_eq!(report.lost, lost, "{cut:?}");
-        assert_eq!(healthy(&folder).len() as u64, 318 - report.lost, "{cut:?}");
-    }
-}
-
-/// Without the manifest, and without what says that a log is kept, the log is replayed.
-#[test]
-fn without_a_manifest_and_a_segment_its_log_is_enough() {
-    let good = make_kept();
-    let all = rows(&folder_of(&good).open(read_only()).expect("open"));
-    for which in 0..2 {
-        let folder = folder_of(&good);
-        folder.remove("MANIFEST");
-        let segments = good.iter().filter(|(name, _)| name.starts_with("seg-"));
-        folder.remove(segments.map(|f| &f.0).nth(which).expect("there"));
-        let report = folder.repair(&RepairOptions::new().schema(schema())).expect("repairs");
-        let there = healthy(&folder);
-        assert!(all.iter().all(|row| there.contains(row)), "{which}: {report:?}");
-        assert!(there.len() <= all.len() + 1, "{which}: at most the one that was deleted");
-    }
-}
-
-/// Rows that died while a flush went on in the background are in the segment, dead; the log
-/// has as many.
-#[test]
-fn the_log_of_a_flush_in_the_background_has_the_rows_of_its_segment() {
-    let folder = Folder::default();
-    let collection = folder.create(schema(), Options::new()).expect("create");
-    let put = |ids: std::ops::Range<u64>, seed: u64| {
-        let mut batch = collection.batch();
-        for id in ids {
-            batch.upsert(id, &vector(seed + id, DIMS), ()).expect("fits");
-        }
-        batch.commit().expect("commit");
-    };
-    put(0..40, 0);
-    assert!(begin_flush(&collection).expect("freeze"));
-    put(10..20, 900);
-    collection.delete(30).expect("delete");
-    finish_flush(&collection, &|| ()).expect("flush");
-    let all = rows(&collection);
-    drop(collection);
-    let good = files(&folder);
-    assert_eq!((logs(&good).count(), all.len()), (2, 39), "one that is kept, one that is open");
-    for cut in [None, Some(5000)] {
-        let folder = with_cut(&good, &segment(&good).0, cut);
-        let report = repair(&folder);
-        assert_eq!((report.rebuilt, report.lost), (1, 0), "{cut:?}: {report:?}");
-        assert_eq!(healthy(&folder), all);
-    }
-}
-
-/// What is found of a lost segment in its log is older than what later segments have.
-#[test]
-fn without_a_manifest_older_rows_of_a_log_do_not_replace_newer_ones() {
-    let folder = Folder::default();
-    let collection = folder.create(schema(), Options::new()).expect("create");
-    for seed in [0, 900] {
-        let mut batch = collection.batch();
-        for id in 0..30 {
-            batch.upsert(id + seed / 90, &vector(seed + id, DIMS), ()).expect("fits");
-        }
-        batch.commit().expect("commit");
-        collection.flush().expect("flush");
-    }
-    let all = rows(&collection);
-    drop(collection);
-    let good = files(&folder);
-    assert_eq!(logs(&good).count(), 2, "both are kept");
-    let folder = with_cut(&good, &segment(&good).0, None);
-    folder.remove("MANIFEST");
-    let report = folder.repair(&RepairOptions::new().schema(schema())).expect("repairs");
-    assert_eq!((report.lost, healthy(&folder)), (0, all), "{report:?}");
 }
 
 #[test]
@@ -526,5 +327,117 @@ fn power_loss(good: &Files, kind: u16, byte: usize, lost: u64) {
         if !replay.step() {
             break;
         }
+    }
+}
+
+/// The name of the manifest that repair finds may not be on the medium.
+#[test]
+fn a_repair_trusts_no_name() {
+    let good = make();
+    let (name, bytes) = segment(&good);
+    let (at, _) = region(bytes, 6);
+    let mut bad = bytes.clone();
+    bad[at + 4096 * 2] ^= 1;
+    let folder = folder_of(&good);
+    folder.write(name, bad);
+    let closed = |failing: std::ops::Range<usize>| {
+        let recorder = Recorder::over(&folder);
+        let db = recorder.open(Options::new().reserve(0)).expect("what is damaged is not read");
+        db.delete(200).expect("delete");
+        recorder.fail(failing, Failure { code: 5, percent_written: 0 });
+        drop(db);
+        recorder
+    };
+    // The sync of the folder is the last that a close does.
+    let last = closed(0..0).tried() - 1;
+    let recorder = closed(last..last + 1);
+    let from = recorder.operations();
+    let report = recorder.repair(&RepairOptions::new()).expect("repairs");
+    assert_eq!((report.rebuilt, report.lost, report.rows), (1, 32, 285));
+    let mut replay = recorder.replay();
+    for done in 1.. {
+        if !replay.step() {
+            break;
+        }
+        for all in [false, true].into_iter().filter(|_| done >= from) {
+            let (left, when) = (replay.folder(|_| all, None), replay.describe());
+            let again = left.repair(&RepairOptions::new());
+            let again = again.unwrap_or_else(|e| panic!("all {all}, before {when}: {e}"));
+            assert!(again.was_intact() || again.lost == 32, "{when}: {again:?}");
+            assert_eq!(healthy(&left).len(), 285, "{when}");
+        }
+    }
+}
+
+/// Nobody can have counted to their numbers, which would leave none for the next file.
+#[test]
+fn files_with_the_highest_numbers_are_in_nobodys_way() {
+    let good = make();
+    for kind in ["wal", "seg", "del", "gra"] {
+        for number in [(1 << 62) - 1, (1 << 62) - 2, 1u64 << 61] {
+            let name = format!("{kind}-{number}");
+            let with_stray = || {
+                let folder = folder_of(&good);
+                folder.write(&name, Vec::new());
+                folder
+            };
+            let folder = with_stray();
+            for id in 500..503 {
+                let db = folder.open(Options::new()).unwrap_or_else(|e| panic!("{name}: {e}"));
+                db.upsert(id, &vector(id, DIMS), ()).expect("upsert");
+                db.flush().expect("flush");
+                assert!(!folder.names().contains(&name), "it is left over from nothing");
+            }
+            let folder = with_stray();
+            folder.remove(&segment(&good).0);
+            assert_eq!(repair(&folder).rows, 129, "{name}");
+            assert_eq!(healthy(&folder).len(), 129, "{name}");
+            let folder = with_stray();
+            folder.remove("MANIFEST");
+            let report = folder.repair(&RepairOptions::new().schema(schema())).expect("repairs");
+            assert_eq!(report.lost, 0, "{name}");
+            assert_eq!(healthy(&folder).len(), 319, "{name}: with the one that was deleted");
+        }
+    }
+}
+
+#[test]
+fn copies_take_the_first_number_that_is_free() {
+    let good = make();
+    let folder = folder_of(&good);
+    for taken in ["1-notes", "3-x", "18446744073709551615-x", "99999999999999999999-y"] {
+        folder.write(&format!("damaged-{taken}"), Vec::new());
+    }
+    for n in [2, 4] {
+        let names = folder.names();
+        let name = names.iter().find(|name| name.starts_with("seg-")).expect("there");
+        folder.write(name, vec![7; 5000]);
+        repair(&folder);
+        assert_eq!(folder.read(&format!("damaged-{n}-{name}")), Some(vec![7; 5000]), "{names:?}");
+    }
+}
+
+/// A repair that finds no room leaves the damage as it was, and no copies that are more each time.
+#[test]
+fn a_repair_without_room_leaves_no_files() {
+    for good in [make(), make_kept()] {
+        let folder = with_cut(&good, &segment(&good).0, Some(5000));
+        let before = folder.names();
+        let mut failures = 0;
+        for room in (0..).step_by(1500) {
+            folder.limit(Some(folder.used() + room));
+            match folder.repair(&RepairOptions::new()) {
+                Ok(report) => {
+                    assert_eq!(report.kept.len(), 1);
+                    break;
+                }
+                Err(Error::Io { .. }) => assert_eq!(folder.names(), before, "{room}"),
+                Err(e) => panic!("room for {room} bytes: {e}"),
+            }
+            failures += 1;
+        }
+        assert!(failures > 5, "{failures}");
+        folder.limit(None);
+        assert!(healthy(&folder).len() >= 129);
     }
 }

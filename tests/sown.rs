@@ -20,6 +20,8 @@ enum By {
     PowerLoss(Durability),
     FailingOperations,
     Reopening,
+    /// The first file that a handle writes.
+    FirstWrites,
     Damage,
     /// A manifest made by hand that begins at another commit.
     ForgedManifest,
@@ -31,7 +33,7 @@ enum By {
 
 const POWER: By = By::PowerLoss(Durability::Full);
 
-const BUGS: [(Wrong, By); 52] = [
+const BUGS: [(Wrong, By); 53] = [
     (Wrong::Folder(Flaw::NoDirSync), POWER),
     (Wrong::Folder(Flaw::NoDirSyncAfterRename), POWER),
     (Wrong::Folder(Flaw::NoDirSyncAfterCreate), POWER),
@@ -72,6 +74,7 @@ const BUGS: [(Wrong, By); 52] = [
     (Wrong::Engine(Bug::FailedFramesStay), By::FailingOperations),
     (Wrong::Engine(Bug::NamesSyncedAgain), By::Reopening),
     (Wrong::Engine(Bug::ManifestTrusted), By::Reopening),
+    (Wrong::Engine(Bug::TombstonesNotVouched), By::FirstWrites),
     (Wrong::Engine(Bug::FullForGood), By::FailingOperations),
     (Wrong::Engine(Bug::ReserveForAll), By::FullDisk),
     (Wrong::Engine(Bug::ReserveNotTakenAgain), By::FullDisk),
@@ -99,6 +102,10 @@ fn noticed(wrong: Wrong, by: By) -> Option<String> {
                 None
             }
             By::Reopening => fails::reopened(bug).err(),
+            By::FirstWrites => {
+                fails::first_writes();
+                None
+            }
             By::Damage => damage().err(),
             By::ForgedManifest => forged_manifest().err(),
             By::CountingFiles => counting_files().err(),

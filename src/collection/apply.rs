@@ -36,12 +36,12 @@ pub(super) fn apply(
 ) -> Result<View> {
     let mut last: HashMap<&RowId, usize> = HashMap::with_capacity(operations.len());
     for (at, operation) in operations.iter().enumerate() {
-        last.insert(id_of(operation), at);
+        last.insert(operation.id(), at);
     }
     let mut dead: HashMap<usize, RoaringBitmap> = HashMap::new();
     let mut new = RunBuilder::new(&view.schema);
     for (at, operation) in operations.iter().enumerate() {
-        let id = id_of(operation);
+        let id = operation.id();
         if last.get(id) != Some(&at) {
             continue;
         }
@@ -65,12 +65,6 @@ pub(super) fn apply(
     }
     merge_runs(view, &mut parts)?;
     Ok(view.with(lsn, parts))
-}
-
-fn id_of<'a>(operation: &'a Operation) -> &'a RowId {
-    match operation {
-        Operation::Upsert { id, .. } | Operation::Delete { id } => id,
-    }
 }
 
 fn run(builder: RunBuilder) -> Arc<Part> {

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{self, GraphEntry, Manifest, SegmentEntry};
 use crate::segment::salvage::own_entry;
 use crate::types::FileNumber;
+use crate::vfs::disk::Disk;
 use crate::vfs::map::Bytes;
 use crate::vfs::{ReadFile, Vfs};
 use crate::view::{Part, View};
@@ -50,13 +51,14 @@ impl Collection {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] if something is there; [`Error::Corrupt`] if what
-    /// should be copied is damaged; [`Error::Io`]. What was written is removed then.
+    /// should be copied is damaged; [`Error::Io`]. What was written is removed then, and
+    /// the folder if it was made for it; one that was there keeps an empty file `LOCK`.
     pub fn backup_to(&self, path: impl AsRef<Path>) -> Result<Copied> {
         self.backup_with(path, |_| true)
     }
 
     /// As [`Self::backup_to`], telling how far it is, in bytes. When `progress`
-    /// returns false the backup ends early and leaves nothing.
+    /// returns false the backup ends early, with an error, and leaves what an error leaves.
     ///
     /// # Errors
     /// As [`Self::backup_to`]; [`Error::Invalid`] if `progress` ended it.
@@ -65,7 +67,8 @@ impl Collection {
         path: impl AsRef<Path>,
         progress: impl Fn(Progress) -> bool,
     ) -> Result<Copied> {
-        self.back_up(&open::folder_of_a_copy(path.as_ref(), &self.shared.options)?, &progress)
+        let write = |to: &Disk| self.back_up(to, &progress);
+        open::in_folder_of_a_copy(path.as_ref(), &self.shared.options, write)
     }
 
     /// Backs up into a folder without a collection.
@@ -87,7 +90,7 @@ impl Collection {
         next.schema = (*view.schema).clone();
         next.calibration = view.calibration.as_deref().cloned();
         let done = Backup { from: &*self.shared.vfs, to, progress, total: mapped_bytes(&view) };
-        let written = done.write(&view, &mut next).and_then(|()| finish(to, &mut next));
+        let written = done.write(&view, &mut next).and_then(|()| finish(to, &next));
         written.inspect_err(|_| remove_all(to, &next))?;
         let had = view.parts.iter().filter(|part| part.live_rows() > 0 && part.graph.is_some());
         let graphs_left_out = had.count().saturating_sub(next.graphs.len());
@@ -106,9 +109,9 @@ pub(super) fn claim(to: &dyn Vfs) -> Result<Box<dyn Send + Sync>> {
 }
 
 /// Makes the files durable, and then the collection they are.
-pub(super) fn finish(to: &dyn Vfs, next: &mut Manifest) -> Result<()> {
+pub(super) fn finish(to: &dyn Vfs, next: &Manifest) -> Result<()> {
     to.sync_dir()?;
-    next.install(to)
+    next.install(to).map(drop)
 }
 
 /// Removes the files of a copy that could not be finished, the manifest first, if it was

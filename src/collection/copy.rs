@@ -18,6 +18,7 @@ use crate::memtable::RunBuilder;
 use crate::schema::Schema;
 use crate::types::{Ordinal, RowId};
 use crate::vfs::Vfs;
+use crate::vfs::disk::Disk;
 use crate::view::{Part, View};
 
 /// What a copy keeps; see [`Collection::copy_to`].
@@ -136,13 +137,14 @@ impl Collection {
     /// [`Error::AlreadyExists`] if something is there; [`Error::Invalid`] for
     /// dimensions the collection has not, and for a row that does not fit, unless
     /// [`CopyOptions::skip_unfit`]; [`Error::Corrupt`], [`Error::Io`]. What was
-    /// written is removed then.
+    /// written is removed then, and the folder if it was made for it; one that was there keeps
+    /// an empty file `LOCK`.
     pub fn copy_to(&self, path: impl AsRef<Path>, options: &CopyOptions) -> Result<Copied> {
         self.copy_with(path, options, |_| true)
     }
 
     /// As [`Self::copy_to`], telling how far it is, in rows. When `progress`
-    /// returns false the copy ends early and leaves nothing.
+    /// returns false the copy ends early, with an error, and leaves what an error leaves.
     ///
     /// # Errors
     /// As [`Self::copy_to`]; [`Error::Invalid`] if `progress` ended it.
@@ -153,8 +155,8 @@ impl Collection {
         progress: impl Fn(Progress) -> bool,
     ) -> Result<Copied> {
         let schema = options.schema(self.schema())?;
-        let to = open::folder_of_a_copy(path.as_ref(), &self.shared.options)?;
-        self.copy_into(&to, schema, options, &progress)
+        let write = |to: &Disk| self.copy_into(to, schema, options, &progress);
+        open::in_folder_of_a_copy(path.as_ref(), &self.shared.options, write)
     }
 
     /// Copies into a folder without a collection.
@@ -170,7 +172,7 @@ impl Collection {
         let mut next = Manifest::new(to.entropy()?, schema);
         next.lsn = view.lsn;
         let written = rewrite(&view, to, &mut next, options, progress);
-        let written = written.and_then(|done| finish(to, &mut next).map(|()| done));
+        let written = written.and_then(|done| finish(to, &next).map(|()| done));
         let done = written.inspect_err(|_| remove_all(to, &next))?;
         measured(to, &next, done)
     }
@@ -214,7 +216,7 @@ impl Collection {
         self.flush()?;
         let vfs = &*self.shared.vfs;
         let mut writer = self.shared.lock_writer()?;
-        let mut next = writer.manifest.clone();
+        let mut next = writer.next_manifest(vfs)?;
         next.schema = schema;
         next.segments.clear();
         next.calibration = None;

@@ -14,7 +14,7 @@ use super::reserve::Reserve;
 use super::residency::Residency;
 use super::writer::Writer;
 use super::{Collection, Handle, Shared};
-use crate::codec::header::{FileHeader, FileKind, check_writable};
+use crate::codec::header::{FileHeader, FileKind, Owner, check_writable};
 use crate::error::{Error, Result};
 use crate::manifest::{self, LogEntry, MAX_LOG, Manifest, SegmentEntry};
 use crate::rows::{Held, LogPlace};
@@ -46,10 +46,16 @@ pub(super) fn new_folder(path: &Path, options: &Options) -> Result<Disk> {
     disk.with(options.file_mode, options.mapped)
 }
 
-/// The same for a copy of a collection that is open with `options`: on any file system, for
-/// nobody writes there but us, once, and a network's is where copies are often kept.
-pub(super) fn folder_of_a_copy(path: &Path, options: &Options) -> Result<Disk> {
-    new_folder(path, &options.clone().allow_unsafe_fs(true))
+/// Writes a copy of a collection that is open with `options` into such a folder: on any file
+/// system, for nobody writes there but us, once, and a network's is where copies are often kept.
+/// Where that fails, a folder that was made for it is removed.
+pub(super) fn in_folder_of_a_copy<T>(
+    path: &Path,
+    options: &Options,
+    write: impl FnOnce(&Disk) -> Result<T>,
+) -> Result<T> {
+    let folder = new_folder(path, &options.clone().allow_unsafe_fs(true))?;
+    write(&folder).inspect_err(|_| folder.unmake())
 }
 
 pub(super) fn open_on_disk(path: &Path, options: Options) -> Result<Collection> {
@@ -82,12 +88,11 @@ pub(crate) fn create(vfs: Arc<dyn Vfs>, schema: Schema, options: Options) -> Res
     if Manifest::load(&*vfs)?.is_some() {
         return Err(Error::AlreadyExists { path: vfs.path("") });
     }
-    let mut manifest = Manifest::new(vfs.entropy()?, schema);
-    manifest.install(&*vfs)?;
+    let manifest = Manifest::new(vfs.entropy()?, schema).install(&*vfs)?;
     let schema = Arc::new(manifest.schema.clone());
     let view = Arc::new(View { schema, lsn: Lsn(0), parts: Vec::new(), calibration: None });
     let reserve = Reserve::new(options.reserve);
-    let writer = Writer::new(manifest, true, None, vfs.names(), reserve);
+    let writer = Writer::new(manifest, true, vfs.names(), reserve);
     Ok(handle(vfs, options, view, residency, Access::Write(writer, lock)))
 }
 
@@ -110,36 +115,27 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, options: Options) -> Result<Collection> {
     let residency = Residency::new(&view.schema, &options)?;
     residency.settle(&view)?;
     // Names are never reused, not even those of files that nobody ever named.
-    let spent = strays.iter().filter_map(|name| FileKind::parse(name)).map(|(_, n)| n.0 + 1);
-    manifest.next_file = spent.map(FileNumber).fold(manifest.next_file, Ord::max);
-    let old = manifest.files();
-    let mut reserve = Reserve::new(options.reserve);
-    let clean = tail.is_none() && strays.is_empty();
-    let vouched = !clean && reinstall(&*vfs, &mut manifest, &mut reserve)?;
-    let log = tail.map(|tail| tail.renew(&*vfs, &mut manifest, &mut reserve)).transpose()?;
-    let vouched = vouched || log.is_some();
-    let needed = manifest.files();
-    for name in strays.iter().chain(old.iter().filter(|name| !needed.contains(name))) {
-        // What cannot be removed now is a stray again at the next open.
-        if vouched && !sown(Bug::StraysStay) {
-            let _ = vfs.remove(name);
-        }
+    manifest.spend(&strays);
+    let reserve = Reserve::new(options.reserve);
+    let mut writer = Writer::new(manifest, false, vfs.names(), reserve);
+    match tail {
+        Some(tail) => tail.renew(&*vfs, &mut writer)?,
+        None if !strays.is_empty() => vouch_if_there_is_room(&*vfs, &mut writer)?,
+        None => {}
     }
-    let access = Access::Write(Writer::new(manifest, vouched, log, vfs.names(), reserve), lock);
-    Ok(handle(vfs, options, Arc::new(view), residency, access))
+    // What cannot be removed now is a stray again at the next open.
+    if writer.is_vouched() && !sown(Bug::StraysStay) {
+        strays.iter().for_each(|name| drop(vfs.remove(name)));
+    }
+    Ok(handle(vfs, options, Arc::new(view), residency, Access::Write(writer, lock)))
 }
 
-/// Makes the manifest durable that was found: where the sync of its name failed, the one on the
-/// medium is an older one, which names what are strays to this one ([`Writer::vouch`]). Whether
-/// there was room for it.
-fn reinstall(vfs: &dyn Vfs, manifest: &mut Manifest, reserve: &mut Reserve) -> Result<bool> {
-    if sown(Bug::ManifestTrusted) {
-        return Ok(true);
-    }
-    match reserve.lend(vfs, || manifest.stage(vfs)) {
-        Ok(staged) => staged.replace(vfs, manifest::NAME).map(|()| true),
-        Err(e) if e.is_exhaustion() => Ok(false),
-        Err(e) => Err(e),
+/// Makes sure of the manifest ([`Writer::vouch`]), so that strays can be removed. Without room
+/// for that they stay, and the collection opens all the same.
+fn vouch_if_there_is_room(vfs: &dyn Vfs, writer: &mut Writer) -> Result<()> {
+    match writer.with_reserve(vfs, |writer| writer.vouch(vfs)) {
+        Err(e) if e.is_exhaustion() && writer.healthy().is_ok() => Ok(()),
+        done => done,
     }
 }
 
@@ -255,30 +251,24 @@ impl Tail {
     /// The old file cannot be trusted as it lies: after a failed sync the system
     /// may show bytes that the disk does not have, and its torn end would stand
     /// in the way of the next frame.
-    fn renew(
-        self,
-        vfs: &dyn Vfs,
-        manifest: &mut Manifest,
-        reserve: &mut Reserve,
-    ) -> Result<LogWriter> {
-        let (log, staged) = reserve.lend(vfs, || {
-            let number = manifest.take_number();
+    fn renew(self, vfs: &dyn Vfs, writer: &mut Writer) -> Result<()> {
+        writer.with_reserve(vfs, |writer| {
+            let (number, owner) = writer.reserve_number(vfs)?;
             // On a full disk, what was written must not stay in the way.
             let remove = |_: &Error| drop(vfs.remove(&FileKind::Wal.name(number)));
-            let log = self.copy(vfs, manifest, number).inspect_err(remove)?;
-            let mut next = manifest.clone();
-            next.logs.pop();
-            next.logs.push(log.entry(false));
-            let staged = next.stage(vfs).inspect_err(remove)?;
-            *manifest = next;
-            Ok((log, staged))
-        })?;
-        staged.replace(vfs, manifest::NAME)?;
-        Ok(log)
+            let log = self.copy(vfs, &writer.manifest, number, owner).inspect_err(remove)?;
+            writer.go_on_with(vfs, log)
+        })
     }
 
-    fn copy(&self, vfs: &dyn Vfs, manifest: &Manifest, number: FileNumber) -> Result<LogWriter> {
-        let mut log = LogWriter::create(vfs, number, manifest.owner())?;
+    fn copy(
+        &self,
+        vfs: &dyn Vfs,
+        manifest: &Manifest,
+        number: FileNumber,
+        owner: Owner,
+    ) -> Result<LogWriter> {
+        let mut log = LogWriter::create(vfs, number, owner)?;
         for commit in read_commits(vfs, manifest, &self.held.bytes, self.entry, self.before)? {
             log.append(commit.lsn, commit.operations, &mut Frame::of(commit.body))?;
         }

@@ -255,9 +255,11 @@ impl Collection {
         let path = path.as_ref();
         let vfs = open::folder(path, &options.opening(false))?;
         let beside = shadow_path(path, &manifest::load_installed(&*vfs)?)?;
-        let shadow: Arc<dyn Vfs> = Arc::new(shadow_folder(&beside, &options.open)?);
+        let folder = shadow_folder(&beside, &options.open)?;
+        let shadow: Arc<dyn Vfs> = Arc::new(folder.clone());
         let mut work = Work { options, embed: &mut embed, progress: &progress };
-        let done = reembed(vfs, &shadow, &mut work)?;
+        // Where there is no shadow yet, its folder is nothing to go on with.
+        let done = reembed(vfs, &shadow, &mut work).inspect_err(|_| folder.unmake())?;
         // Where it cannot be removed it stays, empty but for what is not ours.
         let _ = std::fs::remove_dir(&beside);
         Ok(done)
@@ -286,7 +288,10 @@ fn shadow_folder(path: &Path, options: &Options) -> Result<Disk> {
             return Err(Error::invalid("reembed", why));
         }
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            Disk::create(path, options.file_mode, &|_, _| Ok(()))?;
+            let made = Disk::create(path, options.file_mode, &|_, _| Ok(()))?;
+            if made.is_new() {
+                return made.with(options.file_mode, options.mapped);
+            }
         }
         Err(e) => return Err(Error::io("inspect", path, e)),
     }
@@ -509,7 +514,7 @@ fn switch(collection: &Collection, new: &View) -> Result<()> {
     collection.flush()?;
     let vfs = &*collection.shared.vfs;
     let mut writer = collection.shared.lock_writer()?;
-    let mut next = writer.manifest.clone();
+    let mut next = writer.next_manifest(vfs)?;
     next.schema = (*new.schema).clone();
     next.segments.clear();
     next.calibration = None;

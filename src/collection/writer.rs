@@ -9,7 +9,7 @@ use super::reserve::Reserve;
 use crate::codec::crc32;
 use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::error::{Error, Result};
-use crate::manifest::{self, LogEntry, MAX_LOG, MAX_ROWS, Manifest, SegmentEntry, TombstonesEntry};
+use crate::manifest::{LogEntry, MAX_LOG, MAX_ROWS, Manifest, SegmentEntry, TombstonesEntry};
 use crate::schema::Schema;
 use crate::segment::{reader::Segment, writer as segment_writer};
 use crate::sown::{Bug, sown};
@@ -53,25 +53,37 @@ impl Writer {
     pub(super) fn new(
         manifest: Manifest,
         vouched: bool,
-        log: Option<LogWriter>,
         names: Arc<NamesSync>,
         reserve: Reserve,
     ) -> Self {
-        let (frozen, flushing, poisoned) = (None, false, None);
+        let (log, frozen, flushing, poisoned) = (None, None, false, None);
         Self { manifest, vouched, log, frozen, flushing, poisoned, names, reserve }
     }
 
-    /// Installs the manifest that was found, before the first file is created under it. Where the
-    /// sync of its name failed before this handle was there, the one on the medium is an older
-    /// one, to which files of this one would be newer than itself.
+    /// Installs the manifest that was found, before the first file is created under it, or
+    /// removed. Where the sync of its name failed before this handle was there, the one on the
+    /// medium is an older one: it names what are strays to this one, and files of this one would
+    /// be newer than itself.
     pub(super) fn vouch(&mut self, vfs: &dyn Vfs) -> Result<()> {
         if self.vouched || sown(Bug::ManifestTrusted) {
+            self.vouched = true;
             return Ok(());
         }
         let staged = self.manifest.stage(vfs).inspect_err(|e| self.poison_unless_exhausted(e))?;
-        staged.replace(vfs, manifest::NAME).inspect_err(|e| self.poison(e))?;
+        self.manifest = staged.replace(vfs).inspect_err(|e| self.poison(e))?;
         self.vouched = true;
         Ok(())
+    }
+
+    /// Whether the manifest is known to be the one on the medium.
+    pub(super) fn is_vouched(&self) -> bool {
+        self.vouched
+    }
+
+    /// The manifest, for one that will name new files.
+    pub(super) fn next_manifest(&mut self, vfs: &dyn Vfs) -> Result<Manifest> {
+        self.vouch(vfs)?;
+        Ok(self.manifest.clone())
     }
 
     /// A number for a file, and what its header records.
@@ -172,6 +184,16 @@ impl Writer {
         Ok(())
     }
 
+    /// Goes on with the copy of the last log, which was not closed.
+    pub(super) fn go_on_with(&mut self, vfs: &dyn Vfs, log: LogWriter) -> Result<()> {
+        let mut next = self.manifest.clone();
+        next.logs.pop();
+        next.logs.push(log.entry(false));
+        self.install(vfs, next)?;
+        self.log = Some(log);
+        Ok(())
+    }
+
     /// Whether some runs are frozen: being written in the background, or left
     /// over where that failed.
     pub(super) fn is_frozen(&self) -> bool {
@@ -237,7 +259,9 @@ impl Writer {
     /// A failure before the manifest is installed leaves everything as it was,
     /// but for files that no manifest names; the next open removes those.
     pub(super) fn flush(&mut self, vfs: &dyn Vfs, view: &View) -> Result<View> {
-        if view.parts.iter().any(|part| part.segment.is_none()) {
+        // Logs may have nothing but deletes, which become tombstones.
+        let runs = view.parts.iter().any(|part| part.segment.is_none());
+        if runs || (!self.manifest.logs.is_empty() && !sown(Bug::TombstonesNotVouched)) {
             self.vouch(vfs)?;
         }
         let mut next = self.manifest.clone();
@@ -272,9 +296,8 @@ impl Writer {
             remove_unnamed(vfs, &next, &self.manifest);
             self.poison_unless_exhausted(e);
         })?;
-        let replaced = staged.replace(vfs, manifest::NAME);
-        replaced.inspect_err(|e| self.poison(e))?;
-        let old = std::mem::replace(&mut self.manifest, next);
+        let installed = staged.replace(vfs).inspect_err(|e| self.poison(e))?;
+        let old = std::mem::replace(&mut self.manifest, installed);
         remove_unnamed(vfs, &old, &self.manifest);
         Ok(())
     }
@@ -332,10 +355,12 @@ impl Writer {
         if sown(Bug::CloseDoesNotSeal) {
             return Ok(());
         }
-        if let Some(entry) = self.manifest.logs.last_mut() {
+        let mut next = self.manifest.clone();
+        if let Some(entry) = next.logs.last_mut() {
             *entry = log.entry(true);
         }
-        self.with_reserve(vfs, |writer| writer.manifest.install(vfs))
+        self.manifest = self.with_reserve(vfs, |_| next.install(vfs))?;
+        Ok(())
     }
 
     /// Whether `manifest` is the one installed last. File numbers may have been

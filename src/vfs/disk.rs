@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 /// Prefix of files that were not given a name yet; strays are removed at open.
 pub(crate) const TEMP_PREFIX: &str = "tmp-";
 /// Name of the lock file. It is removed with a whole collection (the shadow of a
-/// re-embedding) and never else.
+/// re-embedding), or a folder in which there never was one, and never else.
 pub(crate) const LOCK_NAME: &str = "LOCK";
 /// Name of a file whose blocks are kept for when there are no others.
 pub(crate) const RESERVE_NAME: &str = "RESERVE";
@@ -56,6 +56,8 @@ struct Folder {
     mode: u32,
     /// Whether [`ReadFile::map`] maps, or reads.
     mapped: bool,
+    /// Whether it was made by [`Disk::create`].
+    made: bool,
     names: Arc<NamesSync>,
 }
 
@@ -115,21 +117,53 @@ impl Disk {
         sync_folder(above.as_fd(), &parent)?;
         // It is the one we made, not a link that somebody put there since.
         let made = rustix::fs::openat(&above, name, FOLDER | OFlags::NOFOLLOW, Mode::empty());
-        Ok(Self::at(made.map_err(failed)?, dir, mode))
+        Ok(Self::of(made.map_err(failed)?, dir, mode, true))
+    }
+
+    /// Whether [`Self::create`] made the folder, and did not find it.
+    pub(crate) fn is_new(&self) -> bool {
+        self.folder.made
+    }
+
+    /// Removes the folder, if it was made for something that then was not to be: there is
+    /// nothing in it but a lock that nobody holds. In any other case it stays.
+    pub(crate) fn unmake(&self) {
+        let Folder { fd, dir, made, .. } = &*self.folder;
+        if !made {
+            return;
+        }
+        let Ok(lock) = self.lock(Duration::ZERO) else { return };
+        let is_lock = |name: &String| name == LOCK_NAME;
+        if !self.list().is_ok_and(|names| names.iter().all(is_lock)) {
+            return;
+        }
+        let _ = self.remove(LOCK_NAME);
+        drop(lock);
+        // The name may mean another one by now.
+        let named = rustix::fs::statat(CWD, dir, AtFlags::SYMLINK_NOFOLLOW);
+        if let (Ok(ours), Ok(named)) = (rustix::fs::fstat(fd), named)
+            && (ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino)
+        {
+            let _ = rustix::fs::unlinkat(CWD, dir, AtFlags::REMOVEDIR);
+        }
     }
 
     /// The same folder. Files that are created have these permission bits (less
     /// those that the process masks); sealed ones are mapped, or read as a whole.
     pub(crate) fn with(self, mode: u32, mapped: bool) -> Result<Self> {
-        let Folder { fd, dir, .. } = &*self.folder;
+        let Folder { fd, dir, made, .. } = &*self.folder;
         let fd = fd.try_clone().map_err(|e| Error::io("open", dir, e))?;
-        let (dir, names) = (dir.clone(), Arc::default());
-        Ok(Self { folder: Arc::new(Folder { fd, dir, mode, mapped, names }) })
+        let (dir, made, names) = (dir.clone(), *made, Arc::default());
+        Ok(Self { folder: Arc::new(Folder { fd, dir, mode, mapped, made, names }) })
     }
 
     fn at(fd: OwnedFd, dir: &Path, mode: u32) -> Self {
+        Self::of(fd, dir, mode, false)
+    }
+
+    fn of(fd: OwnedFd, dir: &Path, mode: u32, made: bool) -> Self {
         let (dir, names) = (dir.to_owned(), Arc::default());
-        Self { folder: Arc::new(Folder { fd, dir, mode, mapped: true, names }) }
+        Self { folder: Arc::new(Folder { fd, dir, mode, mapped: true, made, names }) }
     }
 
     /// Fails on a file system that may break the durability contract.

@@ -25,6 +25,13 @@ pub(crate) enum Operation<'a> {
 }
 
 impl Operation<'_> {
+    /// The row that is changed.
+    pub(crate) fn id(&self) -> &RowId {
+        match self {
+            Self::Upsert { id, .. } | Self::Delete { id } => id,
+        }
+    }
+
     /// The same operation where `len` bytes stand before the body.
     pub(crate) fn behind(mut self, len: usize) -> Self {
         if let Self::Upsert { place, .. } = &mut self {

@@ -1,10 +1,10 @@
 //! Every operation of a workload fails in turn, in every way.
 
 use matryo::testing::{Bug, Failure, Folder, Recorder, sow};
-use matryo::{Collection, Durability, Error, Options, json};
+use matryo::{Collection, CopyOptions, Durability, Error, Options, json};
 
 use super::work::{Rows, Work, rows_in};
-use super::{DIMS, Rng, schema, vector};
+use super::{DIMS, Rng, reembed, schema, vector};
 
 /// Codes of Linux, and whether they mean that there was no room.
 pub(crate) const FAILURES: [(&str, i32, bool); 6] = [
@@ -202,4 +202,118 @@ fn loses_no_row(recorder: &Recorder, failed: usize, marks: &[(usize, u64)]) -> R
         }
     }
     unreachable!("a recording ends")
+}
+
+const EIO: Failure = Failure { code: 5, percent_written: 0 };
+
+pub(crate) fn without_reserve() -> Options {
+    Options::new().reserve(0)
+}
+
+/// A segment with as many rows as a calibration asks for.
+fn with_rows(recorder: &Recorder) -> Collection {
+    let db = recorder.create(reembed::schema(), without_reserve()).expect("create");
+    let mut batch = db.batch();
+    for id in 0..256 {
+        batch.upsert(id, &reembed::embedded(id, DIMS), json!({"n": id})).expect("upsert");
+    }
+    batch.commit().expect("commit");
+    db.flush().expect("flush");
+    db
+}
+
+/// Those rows, and then a step in which the folder is synced and fails at it. The handle is closed.
+pub(crate) fn with_a_name_in_doubt(step: impl Fn(&Collection) -> matryo::Result<()>) -> Recorder {
+    for at in 0.. {
+        let recorder = Recorder::new(None);
+        let db = with_rows(&recorder);
+        let begin = recorder.tried();
+        recorder.fail(begin + at..begin + at + 1, EIO);
+        match step(&db) {
+            Err(Error::Io { action: "sync", path, .. }) if path.ends_with("mem") => {
+                return recorder;
+            }
+            done => assert!(recorder.tried() > begin + at, "it never syncs: {done:?}"),
+        }
+    }
+    unreachable!("a step ends")
+}
+
+/// The same where it is the close that fails so, which seals a log with a deletion alone.
+fn with_a_close_in_doubt() -> Recorder {
+    let close = |failing: std::ops::Range<usize>| {
+        let recorder = Recorder::new(None);
+        let db = with_rows(&recorder);
+        db.delete(1).expect("delete");
+        recorder.fail(failing, EIO);
+        drop(db);
+        recorder
+    };
+    // The sync of the folder is the last that a close does.
+    let last = close(0..0).tried() - 1;
+    close(last..last + 1)
+}
+
+/// The same rows, and a log that was not closed.
+pub(crate) fn with_a_log() -> Recorder {
+    let recorder = Recorder::new(None);
+    let db = with_rows(&recorder);
+    reembed::put(&db, 5, 5);
+    recorder.fail(0..usize::MAX, EIO);
+    drop(db);
+    recorder
+}
+
+/// Cuts the power before every operation behind so many: what is left opens with the second row.
+pub(crate) fn survives(recorder: &Recorder, from: usize, what: &str) {
+    let mut replay = recorder.replay();
+    for done in 1.. {
+        if !replay.step() {
+            return;
+        }
+        for all in [false, true].into_iter().filter(|_| done >= from) {
+            let when = format!("{what}, all {all}, before {}", replay.describe());
+            let left = replay.folder(|_| all, None);
+            let left = left.open(Options::new()).unwrap_or_else(|e| panic!("{when}: {e}"));
+            assert!(left.get(2).expect("readable").is_some(), "{when}: lost");
+            left.verify().unwrap_or_else(|e| panic!("{when}: {e}"));
+        }
+    }
+}
+
+type Step<'s> = &'s dyn Fn(&Recorder) -> matryo::Result<()>;
+
+/// Steps that write files, each the first through its handle, which found a manifest whose name
+/// the medium may not have.
+pub(crate) fn first_writes() {
+    let open = |recorder: &Recorder| recorder.open(without_reserve());
+    let shorten = |recorder: &Recorder| recorder.drop_tier(&CopyOptions::new().dims(8)).map(drop);
+    let model = |recorder: &Recorder| {
+        let (beside, options) = (Folder::default(), reembed::options());
+        recorder.reembed(&beside, &options, &mut reembed::model, &|_| true).map(drop)
+    };
+    let bulk = |recorder: &Recorder| {
+        let db = open(recorder)?;
+        let mut bulk = db.bulk()?;
+        bulk.upsert(1, &vector(1, DIMS), ())?;
+        bulk.finish()
+    };
+    let steps: [(&str, Step); 6] = [
+        ("flush", &|recorder| open(recorder)?.flush()),
+        ("compact", &|recorder| open(recorder)?.compact().map(drop)),
+        ("graphs", &|recorder| open(recorder)?.build_graphs().map(drop)),
+        ("drop_tier", &shorten),
+        ("reembed", &model),
+        ("bulk", &bulk),
+    ];
+    let queries = [1, 2, 3, 4].map(|seed| vector(seed, DIMS));
+    for (name, step) in steps {
+        // With a log in which there are no rows, and without one.
+        let calibrated = with_a_name_in_doubt(|db| db.calibrate_with(&queries).map(drop));
+        for recorder in [with_a_close_in_doubt(), calibrated] {
+            let from = recorder.operations();
+            step(&recorder).unwrap_or_else(|e| panic!("{name}: {e}"));
+            survives(&recorder, from, name);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test uses a part of it")]
 
 pub(crate) mod cuts;
+pub(crate) mod damage;
 pub(crate) mod fails;
 pub(crate) mod forge;
 pub(crate) mod full;

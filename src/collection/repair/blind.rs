@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::codec::crc32;
 use crate::codec::header::{FileHeader, FileKind};
 use crate::error::{Corruption, Error, Result};
-use crate::manifest::{LogEntry, MAX_LOG, Manifest, SegmentEntry};
+use crate::manifest::{LogEntry, MAX_LOG, Manifest, SegmentEntry, UNCOUNTED, counted};
 use crate::schema::Schema;
 use crate::segment::salvage::own_entry;
 use crate::types::FileNumber;
@@ -33,13 +33,13 @@ pub(super) fn manifest_lost(vfs: &dyn Vfs, mut damage: Corruption) -> Error {
 /// What can be said of a collection without its manifest: the segments and logs
 /// that say whose they are, in the order of their numbers.
 pub(super) fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifest> {
-    let mut files: Vec<(FileKind, FileNumber)> =
-        vfs.list()?.iter().filter_map(|name| FileKind::parse(name)).collect();
+    let names = vfs.list()?;
+    let mut files: Vec<_> = counted(&names).collect();
     files.sort_by_key(|(_, number)| *number);
     let mut made = Manifest::new([0; 16], schema.clone());
+    made.spend(&names);
     let (mut known, mut logs) = (false, Vec::new());
     for (kind, number) in files {
-        made.next_file = made.next_file.max(FileNumber(number.0 + 1));
         let Some(file) = vfs.open(&kind.name(number))? else { continue };
         let mut header = [0; FileHeader::LEN];
         if file.len() >= header.len() as u64 {
@@ -50,7 +50,7 @@ pub(super) fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifes
                 continue;
             }
             (made.collection, known) = (header.collection, true);
-            made.generation = made.generation.max(header.generation);
+            made.generation = made.generation.max(header.generation.min(UNCOUNTED));
         }
         match kind {
             FileKind::Segment => {
@@ -103,8 +103,8 @@ fn lost_segment(
     let Some(file) = vfs.open(&FileKind::Wal.name(number))? else { return Ok(None) };
     let bytes = read_all(&*file, MAX_LOG)?;
     let log = LogEntry { number, len: bytes.len() as u64, crc: crc32(&bytes), sealed: true };
+    let rows = logged::rows(vfs, made, log)?.map_or(0, |part| part.rows.len());
     let kept = Arc::from([log]);
-    let rows = logged::rows(vfs, made, &kept)?.iter().map(|part| part.rows.len()).sum();
     let entry = SegmentEntry { rows, kept, ..SegmentEntry::planned(number) };
     Ok(Some(entry).filter(|entry| entry.rows > 0))
 }

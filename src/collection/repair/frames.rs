@@ -1,14 +1,15 @@
 //! The commits of a log, whether all of it can be read or not.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::super::apply;
 use super::super::open::is_finite;
-use crate::codec::header::FileHeader;
+use crate::codec::header::{FileHeader, MAX_COUNTER};
 use crate::error::{Error, Result};
 use crate::manifest::{LogEntry, Manifest};
 use crate::types::{FileNumber, Lsn};
-use crate::view::View;
+use crate::view::{Part, View};
 use crate::wal::format::{ALIGN, LogName, wal_frame};
 use crate::wal::ops::{self, Operation};
 use crate::wal::reader::commits;
@@ -67,6 +68,7 @@ impl<'a> Frames<'a> {
     /// The LSN before that of the first frame, as that says; 0 where there is none.
     pub(super) fn before(&self) -> Lsn {
         let first = self.name.head(self.bytes, FileHeader::LEN);
+        let first = first.filter(|head| head.lsn.0 <= MAX_COUNTER);
         Lsn(first.map_or(0, |head| head.lsn.0.saturating_sub(1)))
     }
 
@@ -90,6 +92,13 @@ impl<'a> Frames<'a> {
         let places = (start..self.bytes.len()).step_by(ALIGN);
         let heads = places.filter_map(|at| self.name.head(self.bytes, at));
         heads.map(|head| head.lsn).max().unwrap_or_default()
+    }
+
+    /// The rows that the valid frames leave, as if there had been no others; `None` without any.
+    pub(super) fn rows(&self) -> Result<Option<Part>> {
+        let schema = Arc::new(self.manifest.schema.clone());
+        let view = View { schema, lsn: self.before(), parts: Vec::new(), calibration: None };
+        Ok(self.apply(view)?.parts.pop().map(|run| run.freeze()))
     }
 
     /// The view after the valid frames that come next.

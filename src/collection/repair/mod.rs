@@ -9,40 +9,38 @@
 //! Nothing that was damaged is lost by it: a copy named `damaged-<n>-<file>` is
 //! durable in the folder before the manifest is replaced, and stays there.
 
+//!
+//! ```text
+//!   examine.rs  what is damaged, and what is left of it
+//!   blind.rs    the same without a manifest
+//!   rebuild.rs  new segments, and which of their rows live
+//!   logged.rs   rows of damaged segments that logs have
+//!   frames.rs   commits of a log, damaged or not
+//! ```
+
 mod blind;
+mod examine;
 mod frames;
 mod logged;
+mod rebuild;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use roaring::RoaringBitmap;
-
-use super::open::{open_segments, read_tombstones, replay, strays};
-use super::verify::{Sealed, check_files};
-use super::writer::{remove_unnamed, write_files, write_parts};
+use super::open::{open_segments, replay, strays};
+use super::writer::remove_unnamed;
 use super::{Collection, Options};
-use crate::codec::header::{FileHeader, FileKind, check_writable};
+use crate::codec::header::{FileKind, check_writable};
 use crate::error::{Corruption, Error, Result};
-use crate::manifest::{self, MAX_LOG, Manifest, SegmentEntry};
-use crate::memtable::RunBuilder;
+use crate::manifest::{self, Manifest, StagedManifest};
 use crate::schema::Schema;
-use crate::segment::reader::Segment;
-use crate::segment::salvage::Salvage;
-use crate::types::{FileNumber, Ordinal, RowId};
+use crate::types::{FileNumber, RowId};
 use crate::vfs::disk::{Disk, RESERVE_NAME};
-use crate::vfs::{ReadFile, Vfs, read_all};
-use crate::view::{Part, View};
+use crate::vfs::{ReadFile, Vfs, WriteFile};
 use blind::{manifest_lost, without_manifest};
-use frames::Frames;
-use logged::Logged;
+use examine::Source;
 
 /// Prefix of the copies of damaged files.
 const ASIDE: &str = "damaged-";
-/// Bytes of vectors that are gathered for one new segment.
-const RUN_BYTES: usize = 64 << 20;
-/// Threads that compare blocks.
-const THREADS: usize = 4;
 
 /// How [`Collection::repair_with`] goes about it.
 #[derive(Debug, Clone, Default)]
@@ -94,14 +92,16 @@ pub struct Repaired {
     pub rows: u64,
     /// Damaged segments whose rows were written anew, all or some.
     pub rebuilt: usize,
-    /// Rows that could not be read.
+    /// Rows that could not be read. Of a segment that is lost with one of several logs it kept,
+    /// at least so many: rows of the others that had been deleted may stand for them.
     pub lost: u64,
     /// The ids of lost rows, as far as these could be read.
     pub lost_ids: Vec<RowId>,
     /// Rows that were kept without their payload.
     pub payloads_lost: u64,
-    /// At most this many rows that had been deleted are back, because it is lost
-    /// which rows were.
+    /// At most this many rows that had been deleted are back, or as they were before they were
+    /// replaced, because it is lost which rows lived: with a list of dead rows, with the manifest,
+    /// or with a segment whose logs have other rows beside its own.
     pub undeleted: u64,
     /// Commits that the damage of a log took, as far as others came after them.
     pub commits_lost: u64,
@@ -127,7 +127,8 @@ impl Collection {
     /// # Errors
     /// [`Error::Locked`]; [`Error::NotACollection`]; [`Error::Corrupt`] if the
     /// manifest is damaged, or older than the other files; [`Error::Io`] if files
-    /// cannot be read: then copy the folder to a healthy disk first.
+    /// cannot be read: then copy the folder to a healthy disk first; or where there is no room:
+    /// what was written is removed then, and the damage is as it was.
     pub fn repair(path: impl AsRef<Path>) -> Result<Repaired> {
         Self::repair_with(path, &RepairOptions::new())
     }
@@ -162,42 +163,17 @@ pub(crate) fn repair(vfs: &dyn Vfs, options: &RepairOptions) -> Result<Repaired>
     }
     // Copies and new segments need all the room there is; the next writer takes it again.
     let _ = vfs.release(RESERVE_NAME);
-    repair.set_aside()?;
     let mut next = repair.found.clone();
-    next.segments.clear();
-    next.logs.clear();
-    next.graphs.retain(|graph| !repair.lost_graphs.contains(&graph.number));
-    let staged = repair.write(sources, &logs, &mut next).and_then(|()| next.stage(vfs));
-    let staged = staged.inspect_err(|_| remove_unnamed(vfs, &next, &repair.found))?;
+    let staged = repair.prepare(sources, &logs, &mut next).inspect_err(|_| {
+        remove_unnamed(vfs, &next, &repair.found);
+        // What they are copies of is still there.
+        repair.copies.iter().for_each(|copy| drop(vfs.remove(copy)));
+    })?;
     // From here on the new manifest may be the one on disk, even where this fails.
-    staged.replace(vfs, manifest::NAME)?;
+    let next = staged.replace(vfs)?;
     remove_unnamed(vfs, &repair.found, &next);
-    Ok(repair.report)
-}
-
-/// A segment, as it was found.
-struct Source {
-    entry: SegmentEntry,
-    dead: RoaringBitmap,
-    /// Whether its list of dead rows could not be read.
-    dead_unknown: bool,
-    state: State,
-}
-
-/// What can be done with a segment.
-enum State {
-    Intact,
-    /// The logs it keeps have its rows.
-    Logged,
-    Damaged(Box<Salvage>),
-    Lost,
-}
-
-impl Source {
-    /// Whether its rows are those that commits of its logs leave, not in the segment's order.
-    fn is_replayed(&self) -> bool {
-        matches!(self.state, State::Logged) && self.entry.kept.len() > 1
-    }
+    let kept = repair.copies.iter().map(|copy| vfs.path(copy)).collect();
+    Ok(Repaired { kept, ..repair.report })
 }
 
 struct Repair<'a> {
@@ -211,6 +187,8 @@ struct Repair<'a> {
     damaged: Vec<String>,
     /// Graphs that are damaged.
     lost_graphs: Vec<FileNumber>,
+    /// Names of the copies of damaged files.
+    copies: Vec<String>,
     report: Repaired,
 }
 
@@ -231,13 +209,14 @@ impl<'a> Repair<'a> {
         check_writable(found.read_only, &vfs.path(manifest::NAME))?;
         // Names are never reused, not even those of files that nobody ever named.
         let blind = !damaged.is_empty();
-        for name in strays(vfs, &found)? {
-            let Some((_, number)) = FileKind::parse(&name) else { continue };
-            found.next_file = found.next_file.max(FileNumber(number.0 + 1));
-            // Without a manifest nobody knows that it is not needed.
-            damaged.extend(blind.then_some(name));
+        let strays = strays(vfs, &found)?;
+        found.spend(&strays);
+        if blind {
+            // Without a manifest nobody knows that they are not needed.
+            damaged.extend(strays.into_iter().filter(|name| FileKind::parse(name).is_some()));
         }
-        Ok(Self { vfs, options, found, blind, damaged, lost_graphs: Vec::new(), report })
+        let (lost_graphs, copies) = (Vec::new(), Vec::new());
+        Ok(Self { vfs, options, found, blind, damaged, lost_graphs, copies, report })
     }
 
     fn note(&mut self, name: String, error: Error) -> Result<()> {
@@ -247,316 +226,42 @@ impl<'a> Repair<'a> {
         Ok(())
     }
 
-    /// Compares all segments, the logs that they keep, and tombstones.
-    fn examine(&mut self) -> Result<Vec<Source>> {
-        let mut sources = Vec::new();
-        for entry in self.found.segments.clone() {
-            let damage = self.damage_of(&entry)?;
-            let state = if damage { self.what_is_left(&entry)? } else { State::Intact };
-            self.examine_graph(&entry)?;
-            let mut source =
-                Source { dead: RoaringBitmap::new(), dead_unknown: self.blind, state, entry };
-            match read_tombstones(self.vfs, &self.found, &source.entry) {
-                // By what order of rows they count is lost with the segment.
-                Ok(dead) if source.is_replayed() => source.dead_unknown |= !dead.is_empty(),
-                Ok(dead) => source.dead = dead,
-                Err(e) => {
-                    let tombstones = source.entry.tombstones.expect("only what is named is read");
-                    self.note(FileKind::Tombstones.name(tombstones.number), e)?;
-                    source.dead_unknown = true;
-                }
-            }
-            sources.push(source);
+    /// Everything that comes before the new manifest, which is returned and is `next`.
+    fn prepare(
+        &mut self,
+        sources: Vec<Source>,
+        logs: &[Vec<u8>],
+        next: &mut Manifest,
+    ) -> Result<StagedManifest> {
+        self.set_aside()?;
+        if !self.blind {
+            // Before the first file, as a writer does: its name may not be on the medium.
+            self.found = self.found.install(self.vfs)?;
         }
-        Ok(sources)
+        *next = Manifest { segments: Vec::new(), logs: Vec::new(), ..self.found.clone() };
+        next.graphs.retain(|graph| !self.lost_graphs.contains(&graph.number));
+        self.write(sources, logs, next)?;
+        next.stage(self.vfs)
     }
 
-    /// Whether a segment or a log that it keeps is damaged. The segment is set aside in both
-    /// cases, for it will not be named any more.
-    fn damage_of(&mut self, entry: &SegmentEntry) -> Result<bool> {
-        let files = Sealed::of_segment(entry);
-        let checked = check_files(self.vfs, &self.found, &files, THREADS);
-        let name = FileKind::Segment.name(entry.number);
-        let mut damaged = false;
-        for (file, checked) in files.iter().zip(checked) {
-            let Err(e) = checked else { continue };
-            damaged = true;
-            self.note(file.name(), e)?;
-        }
-        if damaged && !self.damaged.contains(&name) {
-            self.damaged.push(name);
-        }
-        Ok(damaged)
-    }
-
-    /// Compares the graph of a segment. A damaged one is dropped: it follows from the
-    /// rows, and is built again when it is wanted.
-    fn examine_graph(&mut self, entry: &SegmentEntry) -> Result<()> {
-        let Some(graph) = self.found.graph_of(entry.number) else { return Ok(()) };
-        let file = Sealed::Graph(graph, entry.rows);
-        for checked in check_files(self.vfs, &self.found, &[file], THREADS) {
-            match checked {
-                // Of a version that can read it.
-                Ok(()) | Err(Error::UnsupportedFormat { .. }) => {}
-                Err(e) => {
-                    self.note(FileKind::Graph.name(graph.number), e)?;
-                    self.lost_graphs.push(graph.number);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn what_is_left(&self, entry: &SegmentEntry) -> Result<State> {
-        // The log of a flush has the rows in the segment's order, if it has as many.
-        if entry.kept.len() == 1 {
-            let rows = logged::rows(self.vfs, &self.found, &entry.kept)?;
-            if rows.iter().map(|part| part.rows.len()).sum::<u32>() == entry.rows {
-                return Ok(State::Logged);
-            }
-        }
-        let left = if entry.kept.is_empty() { State::Lost } else { State::Logged };
-        let Some(file) = self.vfs.open(&FileKind::Segment.name(entry.number))? else {
-            return Ok(left);
-        };
-        match Salvage::open(self.vfs, &*file, &self.found.schema, entry) {
-            Ok(left) => Ok(State::Damaged(Box::new(left))),
-            Err(Error::Corrupt(_)) => Ok(left),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Reads all logs; keeps the commits before the first damage.
-    fn examine_logs(&mut self) -> Result<Vec<Vec<u8>>> {
-        let (mut logs, mut last, mut broken) = (Vec::new(), self.found.lsn, false);
-        let mut highest = last;
-        for entry in self.found.logs.clone() {
-            let name = FileKind::Wal.name(entry.number);
-            let mut bytes = match self.vfs.open(&name)? {
-                Some(file) => read_all(&*file, MAX_LOG)?,
-                None => Vec::new(),
-            };
-            let frames = Frames::new(&self.found, entry.number, &bytes);
-            if self.blind {
-                // What comes between may be in segments.
-                last = last.max(frames.before());
-            }
-            let (lsn, end) = frames.valid_from(last);
-            let checked = frames.check(&self.vfs.path(&name), entry, last);
-            if broken {
-                // These commits stand on others that are lost.
-                highest = highest.max(frames.highest_from(FileHeader::LEN));
-                self.damaged.push(name);
-                bytes.clear();
-            } else {
-                last = lsn;
-                if let Err(e) = checked {
-                    broken = true;
-                    highest = frames.highest_from(end);
-                    self.note(name, e)?;
-                    bytes.truncate(end);
-                }
-            }
-            logs.push(bytes);
-        }
-        self.report.commits_lost = if broken { highest.0.saturating_sub(last.0) } else { 0 };
-        Ok(logs)
-    }
-
-    /// Copies damaged files under names that nothing removes.
+    /// Copies damaged files under names that nothing removes: the first that are free.
     fn set_aside(&mut self) -> Result<()> {
         let names = self.vfs.list()?;
-        let number = |name: &String| -> Option<u64> {
-            name.strip_prefix(ASIDE)?.split('-').next()?.parse().ok()
-        };
-        let n = names.iter().filter_map(number).max().unwrap_or(0) + 1;
+        let is_free = |prefix: &String| !names.iter().any(|name| name.starts_with(prefix));
+        let mut prefixes = (1u64..).map(|n| format!("{ASIDE}{n}-"));
+        let prefix = prefixes.find(is_free).expect("there are more numbers than names");
         for name in &self.damaged {
             let Ok(Some(file)) = self.vfs.open(name) else { continue };
-            let aside = format!("{ASIDE}{n}-{name}");
-            copy_file(&*file, &mut *self.vfs.create(&aside)?)?;
-            self.report.kept.push(self.vfs.path(&aside));
+            let aside = format!("{prefix}{name}");
+            let copy = self.vfs.create(&aside)?;
+            self.copies.push(aside);
+            copy_file(&*file, copy)?;
         }
         self.vfs.sync_dir()
     }
-
-    /// Writes what is needed beside the intact files, and enters all in `next`.
-    fn write(&mut self, sources: Vec<Source>, logs: &[Vec<u8>], next: &mut Manifest) -> Result<()> {
-        let schema = Arc::new(self.found.schema.clone());
-        let (mut parts, mut unsure) = (Vec::new(), Vec::new());
-        for source in sources {
-            let (number, unknown) = (source.entry.number, source.dead_unknown);
-            let dead = source.entry.tombstones.map_or(0, |t| u64::from(t.dead));
-            for part in self.parts_of(source, next)? {
-                if unknown {
-                    unsure.push((number, dead, part));
-                } else {
-                    parts.push(part);
-                }
-            }
-        }
-        self.settle(unsure, &mut parts, next)?;
-        let mut view = View { schema, lsn: self.found.lsn, parts, calibration: None };
-        for (entry, bytes) in self.found.logs.iter().zip(logs) {
-            let frames = Frames::new(&self.found, entry.number, bytes);
-            if self.blind {
-                view.lsn = view.lsn.max(frames.before());
-            }
-            view = frames.apply(view)?;
-        }
-        next.lsn = view.lsn;
-        self.report.rows = view.live_rows();
-        write_files(self.vfs, &view, next, &[]).map(drop)
-    }
-
-    /// The parts a source becomes: itself, or new segments of what is left.
-    fn parts_of(&mut self, source: Source, next: &mut Manifest) -> Result<Vec<Arc<Part>>> {
-        let Source { mut entry, dead, dead_unknown, state } = source;
-        match state {
-            State::Intact => {
-                if dead_unknown {
-                    entry.tombstones = None;
-                }
-                let part = self.open(&entry, dead)?;
-                next.segments.push(entry);
-                Ok(vec![part])
-            }
-            State::Lost => {
-                self.report.lost += u64::from(entry.rows) - dead.len();
-                Ok(Vec::new())
-            }
-            State::Logged => {
-                self.report.rebuilt += 1;
-                let rows = logged::rows(self.vfs, &self.found, &entry.kept)?;
-                let had: u64 = rows.iter().map(|part| part.live_rows()).sum();
-                self.report.lost += u64::from(entry.rows).saturating_sub(had);
-                let rows = match &rows[..] {
-                    [one] if !dead.is_empty() => vec![Arc::new(one.with_dead(dead))],
-                    _ => rows,
-                };
-                if rows.is_empty() { Ok(rows) } else { Ok(vec![self.write_parts(&rows, next)?]) }
-            }
-            State::Damaged(salvage) => {
-                self.report.rebuilt += 1;
-                let logged = Logged::read(self.vfs, &self.found, &entry.kept)?;
-                self.rebuild(&salvage, &logged, &dead, next)
-            }
-        }
-    }
-
-    fn open(&self, entry: &SegmentEntry, dead: RoaringBitmap) -> Result<Arc<Part>> {
-        let (collection, schema) = (&self.found.collection, &self.found.schema);
-        let segment = Segment::open(self.vfs, collection, schema, entry)?;
-        Ok(Arc::new(Part::new(Arc::new(segment), Arc::new(dead), Some(entry.number))))
-    }
-
-    /// Writes the living rows that can be read as new segments.
-    fn rebuild(
-        &mut self,
-        salvage: &Salvage,
-        logged: &Logged,
-        dead: &RoaringBitmap,
-        next: &mut Manifest,
-    ) -> Result<Vec<Arc<Part>>> {
-        let schema = Arc::new(self.found.schema.clone());
-        let (mut parts, mut bytes) = (Vec::new(), 0);
-        let mut run = RunBuilder::new(&schema);
-        for row in (0..salvage.rows).filter(|row| !dead.contains(*row)).map(Ordinal) {
-            let Some((id, vector, payload)) = self.read_row(salvage, logged, row) else { continue };
-            run.push(&id, vector, &payload);
-            bytes += vector.len() + payload.len() + 64;
-            if bytes >= RUN_BYTES {
-                bytes = 0;
-                let full = std::mem::replace(&mut run, RunBuilder::new(&schema));
-                parts.push(self.write_run(full, next)?);
-            }
-        }
-        if run.len() > 0 {
-            parts.push(self.write_run(run, next)?);
-        }
-        Ok(parts)
-    }
-
-    /// Id, vector and payload of a row, from the segment or else from a log that it keeps; notes
-    /// what cannot be read.
-    fn read_row<'s>(
-        &mut self,
-        salvage: &'s Salvage,
-        logged: &'s Logged,
-        row: Ordinal,
-    ) -> Option<(RowId, &'s [u8], String)> {
-        // Under the wrong schema anything may come out.
-        let id = salvage.id(row).ok().filter(|id| id.check(self.found.schema.ids()).is_ok());
-        let logged = logged.row(salvage.place(row), id.as_ref());
-        let Some(id) = id.or_else(|| Some(logged?.id.clone())) else {
-            self.report.lost += 1;
-            return None;
-        };
-        let vector = salvage.vector(row).ok().or_else(|| Some(&*logged?.vector));
-        let payload = salvage.payload(row).ok().or_else(|| Some(logged?.payload.clone()));
-        match (vector, payload) {
-            (Some(vector), Some(payload)) => Some((id, vector, payload)),
-            (Some(vector), None) if self.options.keep_without_payload => {
-                self.report.payloads_lost += 1;
-                Some((id, vector, String::new()))
-            }
-            _ => {
-                self.report.lost += 1;
-                self.report.lost_ids.push(id);
-                None
-            }
-        }
-    }
-
-    fn write_run(&self, run: RunBuilder, next: &mut Manifest) -> Result<Arc<Part>> {
-        let part = Part::new(Arc::new(run.finish()), Arc::default(), None);
-        self.write_parts(&[Arc::new(part)], next)
-    }
-
-    /// Writes the living rows of parts as a new segment.
-    fn write_parts(&self, parts: &[Arc<Part>], next: &mut Manifest) -> Result<Arc<Part>> {
-        let number = next.take_number();
-        next.segments.push(SegmentEntry::planned(number));
-        let (owner, schema) = (next.owner(), &self.found.schema);
-        let entry = write_parts(self.vfs, owner, schema, number, parts, &[], &|_| Ok(()))?;
-        *next.segments.last_mut().expect("pushed") = entry.clone();
-        self.vfs.sync_dir()?;
-        self.open(&entry, RoaringBitmap::new())
-    }
-
-    /// Of rows with one id one may live. A row whose segment lost its list of
-    /// dead rows gives way to any other, the older of two such to the newer.
-    fn settle(
-        &mut self,
-        mut unsure: Vec<(FileNumber, u64, Arc<Part>)>,
-        parts: &mut Vec<Arc<Part>>,
-        next: &mut Manifest,
-    ) -> Result<()> {
-        unsure.sort_by_key(|(number, ..)| std::cmp::Reverse(*number));
-        for (_, were_dead, part) in unsure {
-            let mut dead = RoaringBitmap::new();
-            for row in part.living() {
-                let id = part.rows.id(row)?;
-                for other in parts.iter() {
-                    if other.find(&id)?.is_some() {
-                        dead.insert(row.0);
-                        break;
-                    }
-                }
-            }
-            let alive = part.live_rows() - dead.len();
-            let most = if self.blind { alive } else { were_dead.saturating_sub(dead.len()) };
-            self.report.undeleted += most.min(alive);
-            parts.push(Arc::new(part.with_dead(dead)));
-        }
-        // The order of the manifest, which `write_files` goes by.
-        let place =
-            |part: &Arc<Part>| next.segments.iter().position(|e| Some(e.number) == part.segment);
-        parts.sort_by_key(place);
-        Ok(())
-    }
 }
 
-fn copy_file(from: &dyn ReadFile, to: &mut dyn crate::vfs::WriteFile) -> Result<()> {
+fn copy_file(from: &dyn ReadFile, mut to: Box<dyn WriteFile>) -> Result<()> {
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;
     while at < from.len() {

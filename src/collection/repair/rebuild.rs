@@ -1,0 +1,236 @@
+//! New segments of what is left of damaged ones, and which of their rows live.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use super::super::writer::{write_files, write_parts};
+use super::Repair;
+use super::examine::{Source, State};
+use super::frames::Frames;
+use super::logged::{self, Logged};
+use crate::codec::header::FileKind;
+use crate::error::{Error, Result};
+use crate::manifest::{Manifest, SegmentEntry};
+use crate::memtable::RunBuilder;
+use crate::segment::reader::Segment;
+use crate::segment::salvage::Salvage;
+use crate::types::{FileNumber, Ordinal, RowId};
+use crate::view::{Part, View};
+
+/// Bytes of vectors that are gathered for one new segment.
+const RUN_BYTES: usize = 64 << 20;
+
+/// What becomes of a source.
+struct Found {
+    /// Each with the number of the file that says what rows it has: later rows are in files of
+    /// higher numbers.
+    parts: Vec<(FileNumber, Arc<Part>)>,
+    /// At most so many of its rows were dead, and nobody knows which; `None` where all live.
+    dead: Option<u64>,
+}
+
+impl Repair<'_> {
+    /// Writes what is needed beside the intact files, and enters all in `next`.
+    pub(super) fn write(
+        &mut self,
+        sources: Vec<Source>,
+        logs: &[Vec<u8>],
+        next: &mut Manifest,
+    ) -> Result<()> {
+        let schema = Arc::new(self.found.schema.clone());
+        let found = sources.into_iter().map(|source| self.parts_of(source, next));
+        let found = found.collect::<Result<Vec<_>>>()?;
+        let parts = self.settle(found, next)?;
+        let mut view = View { schema, lsn: self.found.lsn, parts, calibration: None };
+        for (entry, bytes) in self.found.logs.iter().zip(logs) {
+            let frames = Frames::new(&self.found, entry.number, bytes);
+            if self.blind {
+                view.lsn = view.lsn.max(frames.before());
+            }
+            view = frames.apply(view)?;
+        }
+        next.lsn = view.lsn;
+        self.report.rows = view.live_rows();
+        write_files(self.vfs, &view, next, &[]).map(drop)
+    }
+
+    /// The parts a source becomes: itself, or new segments of what is left.
+    fn parts_of(&mut self, source: Source, next: &mut Manifest) -> Result<Found> {
+        let Source { mut entry, dead, dead_unknown, state } = source;
+        let were_dead = entry.tombstones.map_or(0, |t| u64::from(t.dead));
+        let number = entry.number;
+        let parts = match state {
+            State::Intact => {
+                if dead_unknown {
+                    entry.tombstones = None;
+                }
+                let part = self.open(&entry, dead)?;
+                next.segments.push(entry);
+                vec![part]
+            }
+            State::Lost => {
+                self.report.lost += u64::from(entry.rows) - were_dead;
+                Vec::new()
+            }
+            State::Logs => return self.replay(&entry, next),
+            State::Log(log) => {
+                self.report.rebuilt += 1;
+                let changed = || {
+                    let path = self.vfs.path(&FileKind::Wal.name(log.number));
+                    Error::corrupt(path, 0, "was changed while it was read")
+                };
+                let part = logged::rows(self.vfs, &self.found, log)?.ok_or_else(changed)?;
+                vec![self.write_parts(&[Arc::new(part.with_dead(dead))], next)?]
+            }
+            State::Damaged(salvage) => {
+                self.report.rebuilt += 1;
+                let logged = Logged::read(self.vfs, &self.found, &entry.kept)?;
+                self.rebuild(&salvage, &logged, &dead, next)?
+            }
+        };
+        let dead = dead_unknown.then_some(if self.blind { u64::MAX } else { were_dead });
+        Ok(Found { parts: parts.into_iter().map(|part| (number, part)).collect(), dead })
+    }
+
+    /// A new segment for each log that a lost one kept. How many rows that had lived there tells
+    /// how many of these had been dead, unless another log is lost, too.
+    fn replay(&mut self, entry: &SegmentEntry, next: &mut Manifest) -> Result<Found> {
+        let mut parts = Vec::new();
+        let all = logged::replay(self.vfs, &self.found, &entry.kept, &mut |log, part| {
+            parts.push((log, self.write_parts(&[Arc::new(part)], next)?));
+            Ok(())
+        })?;
+        let came: u64 = parts.iter().map(|(_, part)| part.live_rows()).sum();
+        let lived = u64::from(entry.rows) - entry.tombstones.map_or(0, |t| u64::from(t.dead));
+        self.report.rebuilt += usize::from(came > 0);
+        self.report.lost += lived.saturating_sub(came);
+        let dead = if all && !self.blind { came.saturating_sub(lived) } else { came };
+        Ok(Found { parts, dead: Some(dead) })
+    }
+
+    fn open(&self, entry: &SegmentEntry, dead: RoaringBitmap) -> Result<Arc<Part>> {
+        let (collection, schema) = (&self.found.collection, &self.found.schema);
+        let segment = Segment::open(self.vfs, collection, schema, entry)?;
+        Ok(Arc::new(Part::new(Arc::new(segment), Arc::new(dead), Some(entry.number))))
+    }
+
+    /// Writes the living rows that can be read as new segments.
+    fn rebuild(
+        &mut self,
+        salvage: &Salvage,
+        logged: &Logged,
+        dead: &RoaringBitmap,
+        next: &mut Manifest,
+    ) -> Result<Vec<Arc<Part>>> {
+        let schema = Arc::new(self.found.schema.clone());
+        let (mut parts, mut bytes) = (Vec::new(), 0);
+        let mut run = RunBuilder::new(&schema);
+        for row in (0..salvage.rows).filter(|row| !dead.contains(*row)).map(Ordinal) {
+            let Some((id, vector, payload)) = self.read_row(salvage, logged, row) else { continue };
+            run.push(&id, vector, &payload);
+            bytes += vector.len() + payload.len() + 64;
+            if bytes >= RUN_BYTES {
+                bytes = 0;
+                let full = std::mem::replace(&mut run, RunBuilder::new(&schema));
+                parts.push(self.write_run(full, next)?);
+            }
+        }
+        if run.len() > 0 {
+            parts.push(self.write_run(run, next)?);
+        }
+        Ok(parts)
+    }
+
+    /// Id, vector and payload of a row, from the segment or else from a log that it keeps; notes
+    /// what cannot be read.
+    fn read_row<'s>(
+        &mut self,
+        salvage: &'s Salvage,
+        logged: &'s Logged,
+        row: Ordinal,
+    ) -> Option<(RowId, &'s [u8], String)> {
+        // Under the wrong schema anything may come out.
+        let id = salvage.id(row).ok().filter(|id| id.check(self.found.schema.ids()).is_ok());
+        let logged = logged.row(salvage.place(row), id.as_ref());
+        let Some(id) = id.or_else(|| Some(logged?.id.clone())) else {
+            self.report.lost += 1;
+            return None;
+        };
+        let vector = salvage.vector(row).ok().or_else(|| Some(logged?.vector));
+        let payload = salvage.payload(row).ok().or_else(|| Some(logged?.payload.to_owned()));
+        match (vector, payload) {
+            (Some(vector), Some(payload)) => Some((id, vector, payload)),
+            (Some(vector), None) if self.options.keep_without_payload => {
+                self.report.payloads_lost += 1;
+                Some((id, vector, String::new()))
+            }
+            _ => {
+                self.report.lost += 1;
+                self.report.lost_ids.push(id);
+                None
+            }
+        }
+    }
+
+    fn write_run(&self, run: RunBuilder, next: &mut Manifest) -> Result<Arc<Part>> {
+        let part = Part::new(Arc::new(run.finish()), Arc::default(), None);
+        self.write_parts(&[Arc::new(part)], next)
+    }
+
+    /// Writes the living rows of parts as a new segment.
+    fn write_parts(&self, parts: &[Arc<Part>], next: &mut Manifest) -> Result<Arc<Part>> {
+        let number = next.take_number();
+        next.segments.push(SegmentEntry::planned(number));
+        let (owner, schema) = (next.owner(), &self.found.schema);
+        let entry = write_parts(self.vfs, owner, schema, number, parts, &[], &|_| Ok(()))?;
+        *next.segments.last_mut().expect("pushed") = entry.clone();
+        self.vfs.sync_dir()?;
+        self.open(&entry, RoaringBitmap::new())
+    }
+
+    /// Of rows with one id one may live. A row that may have been dead gives way to any that
+    /// was not, the older of two such to the newer.
+    fn settle(&mut self, found: Vec<Found>, next: &Manifest) -> Result<Vec<Arc<Part>>> {
+        let (mut parts, mut unsure, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        for (source, found) in found.into_iter().enumerate() {
+            match found.dead {
+                Some(_) => unsure.extend(found.parts.into_iter().map(|part| (part, source))),
+                None => parts.extend(found.parts.into_iter().map(|(_, part)| part)),
+            }
+            counts.push((found.dead.unwrap_or(0), 0));
+        }
+        unsure.sort_by_key(|((number, _), _)| Reverse(*number));
+        for ((_, part), source) in unsure {
+            let dead = replaced(&part, &parts)?;
+            let part = part.with_dead(dead);
+            let (most, living) = &mut counts[source];
+            // Those that give way were dead.
+            *most = most.saturating_sub(part.dead.len());
+            *living += part.live_rows();
+            parts.push(Arc::new(part));
+        }
+        self.report.undeleted = counts.iter().map(|(most, living)| most.min(living)).sum();
+        // The order of the manifest, which `write_files` goes by.
+        let place =
+            |part: &Arc<Part>| next.segments.iter().position(|e| Some(e.number) == part.segment);
+        parts.sort_by_key(place);
+        Ok(parts)
+    }
+}
+
+/// The rows of a part of whose ids there are rows in others.
+fn replaced(part: &Part, others: &[Arc<Part>]) -> Result<RoaringBitmap> {
+    let mut dead = RoaringBitmap::new();
+    for row in part.living() {
+        let id = part.rows.id(row)?;
+        for other in others {
+            if other.find(&id)?.is_some() {
+                dead.insert(row.0);
+                break;
+            }
+        }
+    }
+    Ok(dead)
+}
