@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use matryo::{Collection, Error, Options, Schema, json};
 use support::full::{Disk, deletes_go_on, fill, nothing_goes_on_without_a_reserve};
 use support::steps::{
-    COUNTER, DIMS, Rows, after, check, commit_for_ever, done, options, output, schema, spawn, step,
-    steps_of,
+    COUNTER, DIMS, PATIENCE, Rows, after, check, commit_for_ever, done, options, output, schema,
+    spawn, step, steps_of,
 };
 use support::{Rng, sized, vector};
 
@@ -147,7 +147,7 @@ fn a_process_that_is_short_of_files_gets_an_error_and_goes_on() {
     let path = dir.path().join("a.matryo");
     drop(Collection::create(&path, schema()).expect("create"));
     output(spawn("few files", &path, "ulimit -n 24;"));
-    check(&Collection::open(&path).expect("open"), &put_up_to(43));
+    check(&Collection::open_with(&path, options()).expect("open"), &put_up_to(43));
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_process_whose_files_may_not_grow_gets_an_error_and_goes_on() {
     let n = said.split("wrote ").nth(1).and_then(|rest| rest.split('.').next());
     let n: u64 = n.and_then(|n| n.parse().ok()).expect("said so");
     assert!(n > 50, "{n} rows");
-    check(&Collection::open(&path).expect("open"), &[(COUNTER, n)].into());
+    check(&Collection::open_with(&path, options()).expect("open"), &[(COUNTER, n)].into());
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn the_lock_holds_between_processes_and_dies_with_its_owner() {
     drop(Collection::open_with(&path, support::read_only()).expect("readers take no lock"));
     holder.kill().expect("is killed");
     holder.wait().expect("has ended");
-    let db = Collection::open(&path).expect("nobody has to remove anything");
+    let db = Collection::open_with(&path, options()).expect("nobody has to remove anything");
     // POSIX record locks would be lost here.
     drop(std::fs::read(path.join("LOCK")).expect("reads"));
     assert!(output(spawn("try", &path, "")).contains("refused: "));
@@ -206,7 +206,7 @@ fn folders_may_have_any_name_and_links_lead_nowhere() {
         step(&db, 1).expect("step");
         db.flush().expect("flush");
         drop(db);
-        check(&Collection::open(&path).expect("open"), &after(1));
+        check(&Collection::open_with(&path, options()).expect("open"), &after(1));
     }
     let long = dir.path().join("x/".repeat(2000));
     for refused in [Collection::create(&long, schema()).err(), Collection::open(&long).err()] {
@@ -224,7 +224,7 @@ fn folders_may_have_any_name_and_links_lead_nowhere() {
         std::fs::remove_file(&name).expect("remove");
         std::fs::rename(&away, &name).expect("rename");
     }
-    check(&Collection::open(&path).expect("open"), &after(1));
+    check(&Collection::open_with(&path, options()).expect("open"), &after(1));
 }
 
 #[test]
@@ -310,12 +310,12 @@ fn a_folder_that_is_moved_and_replaced_by_a_link_is_still_the_one_that_is_writte
     drop(db);
     assert_eq!(modes(&at("elsewhere")), [], "nothing was written through the link");
     for name in ["moved", "backup"] {
-        check(&Collection::open(at(name)).expect("open"), &after(41));
+        check(&Collection::open_with(at(name), options()).expect("open"), &after(41));
     }
     // A link to a folder is a folder for whoever opens it by that path.
     std::fs::remove_file(at("a")).expect("remove");
     std::os::unix::fs::symlink(at("moved"), at("a")).expect("link");
-    check(&Collection::open(at("a")).expect("open"), &after(41));
+    check(&Collection::open_with(at("a"), options()).expect("open"), &after(41));
 }
 
 #[test]
@@ -368,7 +368,7 @@ fn on_a_small_file_system_that_is_full_deletes_go_on() {
             create: &|options| {
                 Collection::create_with(&path, support::schema(), options).expect("create")
             },
-            open: &|options| Collection::open_with(&path, options),
+            open: &|options| Collection::open_with(&path, options.lock_timeout(PATIENCE)),
             fill: &|| fill(&rubbish),
             free: &|| std::fs::remove_file(&rubbish).expect("remove"),
             exact: true,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use matryo::{Collection, Error, Options, RowId, Schema, json};
 
@@ -20,8 +20,12 @@ pub(crate) fn schema() -> Schema {
     Schema::builder(DIMS).build().expect("valid")
 }
 
+/// A child process that another test starts has copies of all locks between its fork and its
+/// exec: what a test has just closed is to be waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
 pub(crate) fn options() -> Options {
-    Options::new().memtable_bytes(8000)
+    Options::new().memtable_bytes(8000).lock_timeout(PATIENCE)
 }
 
 /// The rows that step `n` writes, with the seeds of their vectors, and those it
