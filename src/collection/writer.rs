@@ -319,7 +319,8 @@ impl Writer {
 
     /// Makes all commits so far durable.
     pub(super) fn sync_log(&mut self) -> Result<()> {
-        let synced = self.log.as_mut().map_or(Ok(()), LogWriter::sync);
+        let log = self.log.as_mut().filter(|log| !log.is_synced());
+        let synced = log.map_or(Ok(()), LogWriter::sync);
         synced.inspect_err(|e| self.poison(e))
     }
 

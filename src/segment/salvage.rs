@@ -40,6 +40,13 @@ struct Payloads {
     count: usize,
 }
 
+impl Payloads {
+    fn new(blocks: Region, index: &Region) -> Self {
+        let count = index.len() / BlockEntry::LEN;
+        Self { blocks, entries: intact_entries(index, count), count }
+    }
+}
+
 impl Salvage {
     /// Finds the regions of rows.
     ///
@@ -83,18 +90,9 @@ impl Salvage {
         };
         let blocks = region(RegionKind::Payload, None);
         let payload = blocks.zip(region(RegionKind::PayloadIndex, None));
-        let payload = payload.map(|(blocks, index)| {
-            let count = index.len() / BlockEntry::LEN;
-            Payloads { blocks, entries: intact_entries(&index, count), count }
-        });
-        Ok(Self {
-            file: file.path().to_owned(),
-            id_kind: schema.ids(),
-            rows: entry.rows,
-            ids,
-            vectors,
-            payload,
-        })
+        let payload = payload.map(|(blocks, index)| Payloads::new(blocks, &index));
+        let (file, id_kind, rows) = (file.path().to_owned(), schema.ids(), entry.rows);
+        Ok(Self { file, id_kind, rows, ids, vectors, payload })
     }
 
     /// The id of a row.
