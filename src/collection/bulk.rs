@@ -4,7 +4,7 @@
 //! installs them all with one manifest. Each byte is written once and synced
 //! once; a crash before that leaves only stray files, which the next open removes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -13,12 +13,13 @@ use serde_json::Value;
 use super::encode::RowEncoder;
 use super::newest::{self, superseded};
 use super::writer::{
-    Writer, check_room, enter_with_dead, remove_unnamed, sync_names, write_segment,
+    Writer, check_room, enter_segment, plan_tombstones, remove_unnamed, sync_names, write_segment,
+    write_tombstones,
 };
 use super::{Collection, Shared};
 use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, SegmentEntry};
+use crate::manifest::{Manifest, SegmentEntry, TombstonesEntry};
 use crate::memtable::RunBuilder;
 use crate::rows::Rows;
 use crate::segment::reader::Segment;
@@ -43,6 +44,8 @@ pub struct Bulk<'c> {
     run: RunBuilder,
     run_bytes: usize,
     written: Vec<(SegmentEntry, Arc<Segment>)>,
+    /// Dead rows of parts, and the files that have them already.
+    tombstones: Vec<(Arc<Part>, TombstonesEntry)>,
     /// The thread that writes the rows gathered before those at hand.
     writing: Option<JoinHandle<Written>>,
     /// Whether rows were lost because their segment could not be written.
@@ -72,6 +75,7 @@ impl Collection {
             run,
             run_bytes: 0,
             written,
+            tombstones: Vec::new(),
             writing,
             failed: false,
             rows: 0,
@@ -152,6 +156,7 @@ impl Bulk<'_> {
                 break;
             }
         }
+        self.write_tombstones(&replaced)?;
         let mut writer = flushed(shared)?;
         self.install(&mut writer, replaced)?;
         drop(writer);
@@ -173,6 +178,25 @@ impl Bulk<'_> {
         Ok(parts.iter().zip(dead).map(|(part, dead)| Arc::new(part.with_dead(dead))).collect())
     }
 
+    /// Writes the dead rows that the load leaves, as far as they are known now.
+    fn write_tombstones(&mut self, replaced: &Replaced) -> Result<()> {
+        let shared = &*self.collection.shared;
+        let (vfs, view) = (&*shared.vfs, shared.view());
+        let is_new = |part: &Part| {
+            let old = view.parts.iter().find(|old| Arc::ptr_eq(&old.rows, &part.rows));
+            part.dead.len() > old.map_or(0, |old| old.dead.len())
+        };
+        let mut parts = replaced.parts(&view);
+        parts.retain(|part| part.segment.is_some() && part.live_rows() > 0 && is_new(part));
+        let reserve = |part: Arc<Part>| Ok((part, shared.lock_writer()?.reserve_number(vfs)?));
+        for (part, (number, owner)) in parts.into_iter().map(reserve).collect::<Result<Vec<_>>>()? {
+            let (body, planned) = plan_tombstones(number, &part.dead);
+            self.tombstones.push((part, planned));
+            write_tombstones(vfs, owner, planned, &body)?;
+        }
+        Ok(())
+    }
+
     /// Installs the manifest that names what was loaded, and shows it.
     fn install(&mut self, writer: &mut Writer, mut replaced: Replaced) -> Result<()> {
         let shared = &*self.collection.shared;
@@ -188,8 +212,9 @@ impl Bulk<'_> {
         // Numbers are spent even if writing fails: names are never reused.
         writer.manifest.next_file = next.next_file;
         entered.inspect_err(|_| remove_unnamed(vfs, &next, &writer.manifest))?;
+        let mut files = self.files();
         let written = std::mem::take(&mut self.written);
-        let numbers: Vec<_> = written.iter().map(|(entry, _)| entry.number).collect();
+        self.tombstones.clear();
         // From here on the files are the manifest's: where it fails the new one
         // may be on disk all the same, and the files it names must be too.
         writer.install(vfs, next).inspect_err(|_| {
@@ -197,9 +222,10 @@ impl Bulk<'_> {
                 self.written = written;
             }
         })?;
-        // A segment whose rows all came again later in this load is not needed.
-        let named = |n: &FileNumber| writer.manifest.segments.iter().any(|s| s.number == *n);
-        numbers.into_iter().filter(|n| !named(n)).for_each(|n| self.remove(n));
+        // Not a segment whose rows all came again later, nor dead rows that have become more.
+        let needed: HashSet<String> = writer.manifest.files().into_iter().collect();
+        files.retain(|file| !needed.contains(file));
+        self.remove(&files);
         let living = parts.into_iter().filter(|part| part.live_rows() > 0).collect();
         shared.publish(view.with(view.lsn.next(), living));
         Ok(())
@@ -264,18 +290,29 @@ impl Bulk<'_> {
         for part in parts.iter().filter(|part| part.live_rows() > 0) {
             let number = part.segment.expect("all rows were flushed");
             let entry = all.remove(&number).expect("entered, or written by this load");
-            if entry.tombstones.map_or(0, |t| t.dead) == part.dead.len() as u32 {
-                next.segments.push(entry);
-                continue;
+            let known = self.tombstones.iter().find(|(known, _)| known.segment == part.segment);
+            match known.filter(|(known, _)| known.dead == part.dead) {
+                Some((_, written)) => {
+                    next.segments.push(SegmentEntry { tombstones: Some(*written), ..entry });
+                }
+                None => enter_segment(vfs, next, entry, &part.dead)?,
             }
-            enter_with_dead(vfs, next, entry, &part.dead)?;
         }
         sync_names(vfs)
     }
 
-    /// Removes a file that nobody will name; if that fails the next open does.
-    fn remove(&self, number: FileNumber) {
-        let _ = self.collection.shared.vfs.remove(&FileKind::Segment.name(number));
+    /// What was written for the load.
+    fn files(&self) -> Vec<String> {
+        let segments = self.written.iter().map(|(entry, _)| FileKind::Segment.name(entry.number));
+        let dead = self.tombstones.iter().map(|(_, t)| FileKind::Tombstones.name(t.number));
+        segments.chain(dead).collect()
+    }
+
+    /// Removes files that nobody will name; where that fails the next open does.
+    fn remove(&self, files: &[String]) {
+        for file in files {
+            let _ = self.collection.shared.vfs.remove(file);
+        }
     }
 }
 
@@ -290,7 +327,7 @@ impl Drop for Bulk<'_> {
             let _ = self.keep(written);
         }
         if !sown(Bug::BulkLeavesFiles) {
-            self.written.iter().for_each(|(entry, _)| self.remove(entry.number));
+            self.remove(&self.files());
         }
     }
 }
@@ -334,7 +371,7 @@ impl Replaced {
     }
 
     /// All parts of the next view, those of the load last.
-    fn parts(self, view: &View) -> Vec<Arc<Part>> {
+    fn parts(&self, view: &View) -> Vec<Arc<Part>> {
         let old = view.parts.iter().map(|part| match self.of(part) {
             Some(dead) if !dead.is_subset(&part.dead) => {
                 Arc::new(part.with_dead(&*part.dead | dead))

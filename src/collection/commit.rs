@@ -308,15 +308,23 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::collection::open;
     use crate::sown::sow;
-    use crate::testing::Folder;
+    use crate::vfs::Vfs;
+    use crate::vfs::mem::Mem;
     use crate::{Batch, Collection, Options, RowId, Schema, json};
 
     /// What a thread does to its batch.
     type Fill = fn(&mut Batch) -> Result<()>;
 
-    fn collection(folder: &Folder) -> Collection {
-        folder.create(Schema::builder(2).build().expect("valid"), Options::new()).expect("create")
+    fn collection(folder: &Mem) -> Collection {
+        let (schema, options) = (Schema::builder(2).build(), Options::new().background(false));
+        open::create(Arc::new(folder.clone()), schema.expect("valid"), options).expect("create")
+    }
+
+    fn reopen(folder: &Mem) -> Collection {
+        let options = Options::new().background(false);
+        open::open(Arc::new(folder.clone()), options).expect("opens")
     }
 
     /// Commits batches as one group, in this order; what became of each, none where it
@@ -383,7 +391,7 @@ mod tests {
         let expected = [(1, 4), (2, 3), (4, 1), (5, 1), (9, 4)];
         let expected: Vec<_> = expected.iter().map(|(id, n)| (RowId::U64(*id), *n)).collect();
         for flushed in [false, true] {
-            let folder = Folder::default();
+            let folder = Mem::default();
             let collection = collection(&folder);
             let mut batch = collection.batch();
             (1..4).try_for_each(|id| put(&mut batch, id, 0)).expect("can be stored");
@@ -396,30 +404,30 @@ mod tests {
             assert_eq!(rows(&collection), expected);
             assert_eq!(collection.snapshot().lsn(), 5, "one for each commit");
             // As if the process died, and as it is closed.
-            let died = folder.fork().open(Options::new()).expect("opens");
+            let died = reopen(&folder.fork());
             assert_eq!((rows(&died), died.snapshot().lsn()), (expected.clone(), 5));
             drop(collection);
-            assert_eq!(rows(&folder.open(Options::new()).expect("opens")), expected);
+            assert_eq!(rows(&reopen(&folder)), expected);
         }
     }
 
     /// In the order of ids of a segment the block with the smallest is damaged.
-    fn damaged() -> (Folder, Collection) {
-        let folder = Folder::default();
+    fn damaged() -> (Mem, Collection) {
+        let folder = Mem::default();
         let db = collection(&folder);
         let mut batch = db.batch();
         (0..5000).try_for_each(|id| put(&mut batch, id, 0)).expect("can be stored");
         batch.commit().expect("commit");
         db.flush().expect("flush");
         drop(db);
-        let name = folder.names().into_iter().find(|name| name.starts_with("seg-"));
+        let name = folder.list().expect("in RAM").into_iter().find(|name| name.starts_with("seg-"));
         let name = name.expect("a segment");
-        let mut bytes = folder.read(&name).expect("there");
+        let mut bytes = folder.bytes(&name).expect("there");
         let order: Vec<u8> = (0..64u32).flat_map(u32::to_le_bytes).collect();
         let at = bytes.windows(order.len()).position(|some| some == order).expect("there");
         bytes[at + 100] ^= 1;
-        folder.write(&name, bytes);
-        let db = folder.open(Options::new()).expect("what is damaged was not read");
+        folder.set(&name, bytes);
+        let db = reopen(&folder);
         (folder, db)
     }
 
@@ -443,18 +451,16 @@ mod tests {
             ]
         ));
         db.upsert(6002, &[1.0, 1.0], json!({"n": 1})).expect("the handle writes on");
-        for folder in [folder.fork(), folder.clone()] {
-            let reopened = folder.open(Options::new().read_only(true)).expect("opens");
-            assert_eq!((reopened.len(), reopened.snapshot().lsn()), (5002, 4));
-            assert!(reopened.get(6001).expect("readable").is_none());
-        }
+        let died = reopen(&folder.fork());
+        assert_eq!((died.len(), died.snapshot().lsn()), (5002, 4));
+        assert!(died.get(6001).expect("readable").is_none());
         drop(db);
-        assert_eq!(folder.open(Options::new()).expect("opens").len(), 5002);
+        assert_eq!(reopen(&folder).len(), 5002);
     }
 
     #[test]
     fn where_a_thread_panics_the_others_of_its_group_are_told() {
-        let folder = Folder::default();
+        let folder = Mem::default();
         let db = collection(&folder);
         db.upsert(1, &[1.0, 1.0], json!({"n": 1})).expect("commit");
         let batches: [Fill; 2] = [|batch| put(batch, 2, 1), |batch| put(batch, 3, 1)];
@@ -465,7 +471,7 @@ mod tests {
         let after = db.upsert(4, &[1.0, 1.0], ()).expect_err("what is on disk is unknown");
         assert!(matches!(after, Error::Poisoned { .. }), "{after}");
         assert_eq!(rows(&db), [(RowId::U64(1), 1)]);
-        let reopened = folder.fork().open(Options::new()).expect("opens");
+        let reopened = reopen(&folder.fork());
         assert_eq!(rows(&reopened), [(RowId::U64(1), 1)]);
     }
 }

@@ -74,8 +74,7 @@ impl Salvage {
             fits.map(|r| Region::new(file.path(), bytes.clone(), checksums.clone(), r))
         };
         let (rows, width) = (entry.rows as usize, schema.vector_bytes());
-        let id_bytes = (schema.ids() == IdKind::U64).then_some(rows * 8);
-        let ids = region(RegionKind::Ids, id_bytes);
+        let ids = region(RegionKind::Ids, (schema.ids() == IdKind::U64).then_some(rows * 8));
         let vectors = if entry.kept.is_empty() {
             let region = region(RegionKind::Vectors, Some(rows * width));
             region.map(|region| Vectors::in_region(region, width))
