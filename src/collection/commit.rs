@@ -307,12 +307,15 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
+    use serde_json::json;
+
+    use super::super::{Batch, Collection, Options, Row, open};
     use super::*;
-    use crate::collection::open;
+    use crate::schema::Schema;
     use crate::sown::sow;
+    use crate::types::RowId;
     use crate::vfs::Vfs;
     use crate::vfs::mem::Mem;
-    use crate::{Batch, Collection, Options, RowId, Schema, json};
 
     /// What a thread does to its batch.
     type Fill = fn(&mut Batch) -> Result<()>;
@@ -371,7 +374,7 @@ mod tests {
     /// The `n` of each row.
     fn rows(collection: &Collection) -> Vec<(RowId, u64)> {
         let rows = collection.snapshot();
-        let row = |row: Result<crate::Row>| {
+        let row = |row: Result<Row>| {
             let row = row.expect("undamaged");
             (row.id, row.payload["n"].as_u64().expect("a number"))
         };

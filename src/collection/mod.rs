@@ -194,6 +194,7 @@ impl Collection {
     ///
     /// # Errors
     /// As [`Self::open_or_create`].
+    #[expect(clippy::needless_pass_by_value, reason = "as `create_with` takes it")]
     pub fn open_or_create_with(
         path: impl AsRef<Path>,
         schema: Schema,
