@@ -122,8 +122,8 @@ impl Bulk<'_> {
     }
 
     /// Makes all rows durable and visible, at once. Commits go on meanwhile, and count as
-    /// earlier ones; they wait only while what they changed is looked at and the load is
-    /// installed.
+    /// earlier ones; they wait only while they are flushed, what they changed is looked at, and
+    /// the load is installed.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if a file could not be written,

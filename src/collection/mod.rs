@@ -88,8 +88,9 @@ use writer::Writer;
 ///
 /// Any number of searches run while one batch at a time commits; each search
 /// sees the rows as they were when it began. The folder stays locked for other
-/// writers until the last clone is dropped; handles that only read, here or in
-/// other processes, come and go beside it ([`Options::read_only`]).
+/// writers until the last clone is dropped, or closed ([`Collection::close`]);
+/// handles that only read, here or in other processes, come and go beside it
+/// ([`Options::read_only`]).
 ///
 /// ```
 /// use matryo::{Collection, Schema, json};
