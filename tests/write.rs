@@ -231,7 +231,10 @@ fn a_handle_that_a_fork_inherits_reads_but_does_not_write() -> Done {
     let refused = collection.upsert(2, &vector(2), ()).expect_err("must be refused");
     assert!(matches!(refused, matryo::Error::Forked { .. }), "{refused}");
     assert!(collection.flush().is_err() && collection.bulk().is_err());
-    drop(collection);
+    let empty = collection.batch().commit();
+    assert!(matches!(empty, Err(matryo::Error::Forked { .. })), "{empty:?}");
+    assert!(collection.sync().is_err());
+    collection.close()?;
     assert_eq!(folder.read("MANIFEST"), parent, "the parent's log is not closed for it");
     Ok(())
 }
