@@ -32,7 +32,10 @@
 //! * A **collection** ([`Collection`]) is a folder of rows. A row has an id, a
 //!   vector and a JSON payload. What a collection stores is fixed by its
 //!   [`Schema`]. One writer commits a [`Batch`] at a time; searches never wait
-//!   for it, and each sees the rows as they were when it began.
+//!   for it, and each sees the rows as they were when it began. A commit is durable
+//!   when it returns, unless [`Durability::Buffered`] leaves that to
+//!   [`Collection::sync`]; dropping the last handle closes, and
+//!   [`Collection::close`] says whether that worked.
 //! * A **granularity** is a prefix length that the model was trained at. Its
 //!   embedding is the first so many dimensions of the vector; [`Search::dims`]
 //!   searches by it, or by any other number of dimensions.

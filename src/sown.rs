@@ -123,6 +123,8 @@ pub enum Bug {
     CommitDoesNotWait,
     /// A flush that ends in the background does not wake those who wait for it.
     FlushWakesNobody,
+    /// A thread panics while it commits a group.
+    CommitPanics,
 }
 
 /// Whether tests have sown this bug, on this thread.

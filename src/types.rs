@@ -9,7 +9,8 @@ pub const MAX_ID_BYTES: usize = 512;
 
 /// The user's key of a row: one kind per collection, fixed by its schema.
 ///
-/// Ids order as numbers or as bytes; equal scores are ranked by it.
+/// Ids order as numbers or as bytes; equal scores are ranked by it. Of the types of numbers only
+/// `u64` becomes one by itself: were there another, a literal as in `get(7)` would need its type.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RowId {
     /// A number; all of `u64` is allowed.
@@ -85,6 +86,12 @@ impl From<&str> for RowId {
 impl From<String> for RowId {
     fn from(s: String) -> Self {
         Self::Str(s.into())
+    }
+}
+
+impl From<&String> for RowId {
+    fn from(s: &String) -> Self {
+        Self::from(s.as_str())
     }
 }
 

@@ -1,6 +1,10 @@
 //! The public API as a user meets it.
 
-use matryo::{Collection, Error, Funnel, IdKind, Metric, Precision, RowId, Schema, json};
+use matryo::testing::Folder;
+use matryo::{
+    Bits, Collection, EmbedderId, Error, FieldKind, Funnel, IdKind, Metric, Options, Precision,
+    RowId, Schema, StageCode, json,
+};
 
 type Done = Result<(), Box<dyn std::error::Error>>;
 
@@ -360,5 +364,92 @@ fn a_full_memtable_becomes_segments_by_itself() -> Done {
     for id in [0, 999, 1999] {
         assert_eq!(collection.get(id)?.expect("is there").vector, vector(id, 64));
     }
+    Ok(())
+}
+
+#[test]
+fn a_collection_is_opened_or_created() -> Done {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("a");
+    let builder = || Schema::builder(8).granularities([4]).field("year", FieldKind::Integer);
+    let read_only = Options::new().read_only(true);
+    let missing = Collection::open_or_create_with(&path, builder().build()?, read_only.clone());
+    assert!(matches!(missing, Err(Error::NotACollection { .. })));
+    for n in 0..3u64 {
+        let collection = Collection::open_or_create(&path, builder().build()?)?;
+        assert_eq!(collection.len(), n);
+        collection.upsert(n, &[1.0; 8], ())?;
+        let beside = Collection::open_or_create_with(&path, builder().build()?, read_only.clone());
+        assert_eq!(beside?.len(), n + 1);
+        let locked = Collection::open_or_create(&path, builder().build()?);
+        assert!(matches!(locked, Err(Error::Locked { .. })));
+        // The last handle is gone with this, and so is the lock.
+        collection.close()?;
+    }
+    let one_bit = StageCode { dims: 8, bits: Bits::One };
+    let other = |hash| EmbedderId::new("model", [hash; 32]);
+    let wrong = [
+        (Schema::builder(9).build()?, "dimensions: the collection has 8, got 9"),
+        (builder().metric(Metric::Dot).build()?, "metric: the collection has cosine, got dot"),
+        (Schema::builder(8).build()?, "granularities: the collection has [4, 8], got [8]"),
+        (builder().stored(Precision::F16).build()?, "precision: the collection has f32, got f16"),
+        (builder().ids(IdKind::Str).build()?, "ids: the collection has u64, got string"),
+        (builder().stages([one_bit]).build()?, "stage codes: "),
+        (builder().field("more", FieldKind::Bool).build()?, "fields: "),
+        (builder().embedder(other(1)).build()?, "embedder: the collection has none, got"),
+    ];
+    for (schema, expected) in wrong {
+        let refused = Collection::open_or_create(&path, schema).err().expect("another schema");
+        assert!(refused.to_string().contains(expected), "{refused}");
+    }
+    let path = dir.path().join("b");
+    Collection::create(&path, builder().embedder(other(1)).build()?)?;
+    let refused = Collection::open_or_create(&path, builder().embedder(other(2)).build()?);
+    assert!(matches!(refused, Err(Error::OtherEmbedder { .. })));
+    let foreign = dir.path().join("c");
+    std::fs::create_dir(&foreign)?;
+    std::fs::write(foreign.join("letter.txt"), "mine")?;
+    let refused = Collection::open_or_create(&foreign, builder().build()?);
+    assert!(matches!(refused, Err(Error::NotACollection { .. })));
+    assert_eq!(std::fs::read_dir(&foreign)?.count(), 1);
+    Ok(())
+}
+
+#[test]
+fn a_payload_is_replaced_and_the_vector_stays() -> Done {
+    let folder = Folder::default();
+    let schema = Schema::builder(4).stored(Precision::F16).field("year", FieldKind::Integer);
+    let db = folder.create(schema.ids(IdKind::Str).build()?, Options::new())?;
+    let vector = [0.1, 0.7, -0.3, 0.9];
+    db.upsert("a", &vector, json!({"year": 1990}))?;
+    let name = String::from("b");
+    db.upsert(&name, &[1.0; 4], ())?;
+    let stored = db.get("a")?.expect("there").vector;
+    for year in 2000..2004 {
+        assert!(db.set_payload("a", json!({"year": year}))?);
+        let row = db.get("a")?.expect("there");
+        assert_eq!((row.vector, &row.payload["year"]), (stored.clone(), &json!(year)));
+        assert_eq!(db.count(&"year >= 2000".parse()?)?, 1);
+        assert_eq!(db.len(), 2);
+        if year % 2 == 0 {
+            db.flush()?;
+        }
+    }
+    let before = db.snapshot().lsn();
+    assert!(!db.set_payload("c", json!({"year": 1}))?, "there is none");
+    assert!(db.set_payload("a", json!({"year": "late"})).is_err());
+    assert!(db.set_payload(1, ()).is_err());
+    assert_eq!(db.snapshot().lsn(), before);
+    assert!(
+        db.contains("a")? && db.contains(&name)? && !db.contains("c")? && db.contains(1).is_err()
+    );
+    db.delete("a")?;
+    assert!(!db.contains("a")? && db.snapshot().contains("b")?);
+    drop(db);
+    let db = folder.open(Options::new().read_only(true))?;
+    let refused = db.set_payload("b", ()).expect_err("only reads");
+    assert!(matches!(refused, Error::Invalid { what: "write", .. }), "{refused}");
+    assert!(db.sync().is_err() && db.batch().commit().is_err());
+    db.close()?;
     Ok(())
 }

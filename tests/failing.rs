@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use matryo::testing::{Failure, Folder, Recorder};
-use matryo::{Collection, Error, Options, Result, json};
+use matryo::{Collection, Durability, Error, Options, Result, json};
 use support::fails::{
     FAILURES, first_writes, reopened, survives, sweep, with_a_log, with_a_name_in_doubt,
     without_reserve,
@@ -133,6 +133,73 @@ fn a_first_commit_that_finds_no_room_leaves_the_handle_what_it_was() {
 #[test]
 fn the_reserve_is_taken_before_the_first_commit_and_again_when_there_is_room() {
     with_disk(reserve_comes_and_goes);
+}
+
+fn buffered() -> Options {
+    Options::new().durability(Durability::Buffered)
+}
+
+/// What a power cut now leaves of what was not made durable: nothing.
+fn after_power_cut(recorder: &Recorder) -> BTreeSet<String> {
+    let mut replay = recorder.replay();
+    while replay.step() {}
+    ids(&replay.folder(|_| false, None).open(Options::new()).expect("opens"))
+}
+
+#[test]
+fn a_sync_makes_buffered_commits_durable() {
+    let recorder = Recorder::new(None);
+    let db = recorder.create(schema(), buffered()).expect("create");
+    put(&db, 1).expect("commit");
+    assert!(after_power_cut(&recorder).is_empty(), "or the test shows nothing");
+    db.sync().expect("sync");
+    let synced = recorder.syncs();
+    assert_eq!(after_power_cut(&recorder), ids(&db));
+    db.sync().expect("sync");
+    assert_eq!(recorder.syncs(), synced, "there is nothing to do");
+    put(&db, 2).expect("commit");
+    let other = db.clone();
+    other.close().expect("another clone is alive");
+    assert_eq!(after_power_cut(&recorder), ids(&db));
+    put(&db, 3).expect("and writes on");
+    let rows = ids(&db);
+    db.close().expect("close");
+    assert_eq!(after_power_cut(&recorder), rows);
+}
+
+#[test]
+fn what_keeps_a_sync_or_a_close_from_its_work_is_told() {
+    let how = Failure { code: 5, percent_written: 0 };
+    let recorder = Recorder::new(None);
+    let db = recorder.create(schema(), buffered()).expect("create");
+    put(&db, 1).expect("commit");
+    recorder.fail(recorder.tried()..usize::MAX, how);
+    assert!(matches!(db.sync(), Err(Error::Io { action: "sync", .. })));
+    assert!(matches!(db.sync(), Err(Error::Poisoned { .. })));
+    assert!(matches!(db.batch().commit(), Err(Error::Poisoned { .. })), "an empty one too");
+    assert!(matches!(db.clone().close(), Err(Error::Poisoned { .. })));
+    assert!(matches!(db.close(), Err(Error::Poisoned { .. })));
+
+    let mut failures = 0;
+    for options in [buffered(), Options::new()] {
+        for at in 0.. {
+            let recorder = Recorder::new(None);
+            let db = recorder.create(schema(), options.clone()).expect("create");
+            put(&db, 1).expect("commit");
+            let (rows, begin) = (ids(&db), recorder.tried());
+            recorder.fail(begin + at..begin + at + 1, how);
+            let closed = db.close();
+            if recorder.tried() <= begin + at {
+                closed.expect("nothing failed");
+                break;
+            }
+            // The folder is given back whatever happened.
+            let reopened = recorder.open(Options::new()).expect("opens");
+            assert_eq!(ids(&reopened), rows, "operation {at}");
+            failures += usize::from(closed.is_err());
+        }
+    }
+    assert!(failures >= 6, "{failures}: log and manifest are synced, and it is put in place");
 }
 
 /// Steps that sync each kind of file: log, manifest, segment, tombstones, graph, folder.

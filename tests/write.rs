@@ -1,6 +1,6 @@
 //! Bulk loading, group commit, snapshots.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use matryo::{Collection, Options, RowId, Schema, json};
@@ -68,6 +68,64 @@ fn bulk_rows_appear_at_once_and_replace_older_ones() -> Done {
     assert_eq!(writer_of(&collection, 40)?, Some(4), "commits go on after a bulk");
     drop(collection);
     assert_eq!(writer_of(&Collection::open(&path)?, 40)?, Some(4));
+    Ok(())
+}
+
+#[test]
+fn of_shuffled_rows_loaded_in_many_segments_the_last_of_each_id_lives() -> Done {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("a");
+    let collection = create(&path, 3000)?;
+    let mut model = BTreeMap::new();
+    let mut draws = 1u64;
+    let mut draw = |below: u64| {
+        draws =
+            draws.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (draws >> 33) % below
+    };
+    for round in 0..3 {
+        // Rows in segments and in the log, and some of both deleted again.
+        for step in 0..200 {
+            let id = draw(2000);
+            if step % 5 == 4 {
+                collection.delete(id)?;
+                model.remove(&id);
+            } else {
+                let n = round * 100_000 + step;
+                collection.upsert(id, &vector(id), json!({"n": n}))?;
+                model.insert(id, n);
+            }
+            if step == 120 {
+                collection.flush()?;
+            }
+        }
+        let mut bulk = collection.bulk()?;
+        for step in 0..1500 {
+            // Every tenth id again at once, most others again in another segment.
+            let id = if step % 10 == 9 { step % 7 } else { draw(2000) };
+            let n = round * 100_000 + 1000 + step;
+            bulk.upsert(id, &vector(id), json!({"n": n}))?;
+            model.insert(id, n);
+        }
+        let before = collection.info()?.segments;
+        bulk.finish()?;
+        assert!(collection.info()?.segments > before + 20, "the load has many segments");
+        let check = |collection: &Collection| -> Done {
+            assert_eq!(collection.len(), model.len() as u64);
+            for id in 0..2000 {
+                assert_eq!(writer_of(collection, id)?, model.get(&id).copied(), "row {id}");
+            }
+            assert_eq!(collection.snapshot().iter().count(), model.len());
+            collection.verify()?;
+            Ok(())
+        };
+        check(&collection)?;
+        check(&Collection::open_with(&path, Options::new().read_only(true))?)?;
+        if round == 1 {
+            collection.compact()?;
+            check(&collection)?;
+        }
+    }
     Ok(())
 }
 
@@ -173,7 +231,10 @@ fn a_handle_that_a_fork_inherits_reads_but_does_not_write() -> Done {
     let refused = collection.upsert(2, &vector(2), ()).expect_err("must be refused");
     assert!(matches!(refused, matryo::Error::Forked { .. }), "{refused}");
     assert!(collection.flush().is_err() && collection.bulk().is_err());
-    drop(collection);
+    let empty = collection.batch().commit();
+    assert!(matches!(empty, Err(matryo::Error::Forked { .. })), "{empty:?}");
+    assert!(collection.sync().is_err());
+    collection.close()?;
     assert_eq!(folder.read("MANIFEST"), parent, "the parent's log is not closed for it");
     Ok(())
 }

@@ -1,4 +1,7 @@
-//! A commit's operations become the next view. Recovery goes the same way.
+//! Operations of commits become the next view. Recovery goes the same way.
+//!
+//! What reads files, the places of the rows that die, is looked up first, so that a
+//! commit can be refused before the log has it: what comes after does not fail.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,22 +11,60 @@ use roaring::RoaringBitmap;
 use crate::codec::FormatError;
 use crate::error::{Error, Result};
 use crate::memtable::RunBuilder;
-use crate::rows::{Held, Lent};
-use crate::types::{Lsn, RowId};
+use crate::rows::{Held, Lent, Place};
+use crate::types::{Lsn, Ordinal, RowId};
 use crate::view::{Part, View};
 use crate::wal::format::Frame;
 use crate::wal::ops::{self, Operation};
 
-/// The view after one commit, whose rows stay in its frame.
-pub(super) fn commit(view: &View, lsn: Lsn, operations: u32, frame: Frame) -> Result<View> {
-    let schema = &view.schema;
-    let end = Frame::BODY + frame.body_len();
-    let held = Arc::new(frame.into_held());
-    let body = &held.bytes[Frame::BODY..end];
-    let operations = ops::parse(body, operations, schema.ids(), schema.vector_bytes())
-        .map_err(|e: FormatError| Error::invalid("batch", e))?;
-    let operations: Vec<_> = operations.into_iter().map(|one| one.behind(Frame::BODY)).collect();
-    apply(view, lsn, &operations, Some(&held))
+/// What the commits of a group change, looked up in the view that they build on.
+pub(super) struct Changes {
+    dead: Dead,
+    /// Of each row that is added: which commit brings it, and where in its frame.
+    rows: Vec<(RowId, usize, Place)>,
+}
+
+/// The dead rows of parts, by their numbers in a view.
+type Dead = HashMap<usize, RoaringBitmap>;
+
+impl Changes {
+    /// Looks up what commits change, which have so many operations in these frames; of
+    /// several on one id the last counts, whichever commit has it.
+    ///
+    /// # Errors
+    /// The number of the commit whose rows could not be looked up, and why.
+    pub(super) fn of<'a>(
+        view: &View,
+        commits: impl Iterator<Item = (u32, &'a Frame)>,
+    ) -> Result<Self, (usize, Error)> {
+        let schema = &view.schema;
+        let (mut operations, mut owners) = (Vec::new(), Vec::new());
+        for (commit, (count, frame)) in commits.enumerate() {
+            let parsed = ops::parse(frame.body(), count, schema.ids(), schema.vector_bytes());
+            let wrong = |e: FormatError| (commit, Error::invalid("batch", e));
+            operations.extend(parsed.map_err(wrong)?);
+            owners.resize(operations.len(), commit);
+        }
+        let (dead, counts) = look_up(view, &operations).map_err(|(at, e)| (owners[at], e))?;
+        let owned = operations.into_iter().zip(owners).zip(counts);
+        let row = |((operation, owner), counts): ((Operation, usize), bool)| match operation
+            .behind(Frame::BODY)
+        {
+            Operation::Upsert { id, place, .. } if counts => Some((id, owner, place)),
+            _ => None,
+        };
+        Ok(Self { dead, rows: owned.filter_map(row).collect() })
+    }
+
+    /// The view after the commits, which end at `lsn` and whose rows stay in their frames.
+    pub(super) fn apply(self, view: &View, lsn: Lsn, frames: Vec<Frame>) -> Result<View> {
+        let held: Vec<_> = frames.into_iter().map(|frame| Arc::new(frame.into_held())).collect();
+        let mut new = RunBuilder::new(&view.schema);
+        for (id, commit, place) in &self.rows {
+            new.lend(id, Lent { held: &held[*commit], place: *place });
+        }
+        next(view, lsn, self.dead, new)
+    }
 }
 
 /// The view after operations that end at `lsn`; of several on one id the last
@@ -34,28 +75,45 @@ pub(super) fn apply(
     operations: &[Operation],
     held: Option<&Arc<Held>>,
 ) -> Result<View> {
-    let mut last: HashMap<&RowId, usize> = HashMap::with_capacity(operations.len());
-    for (at, operation) in operations.iter().enumerate() {
-        last.insert(operation.id(), at);
-    }
-    let mut dead: HashMap<usize, RoaringBitmap> = HashMap::new();
+    let (dead, counts) = look_up(view, operations).map_err(|(_, e)| e)?;
     let mut new = RunBuilder::new(&view.schema);
-    for (at, operation) in operations.iter().enumerate() {
-        let id = operation.id();
-        if last.get(id) != Some(&at) {
-            continue;
-        }
-        if let Some((part, row)) = view.find(id)? {
-            let before = &view.parts[part].dead;
-            dead.entry(part).or_insert_with(|| (**before).clone()).insert(row.0);
-        }
-        if let Operation::Upsert { id, vector, payload, place } = operation {
+    for (operation, counts) in operations.iter().zip(counts) {
+        if let Operation::Upsert { id, vector, payload, place } = operation
+            && counts
+        {
             match held {
                 None => new.push(id, vector, payload),
                 Some(held) => new.lend(id, Lent { held, place: *place }),
             }
         }
     }
+    next(view, lsn, dead, new)
+}
+
+/// The rows that die by operations, and which operations count: the last on each id.
+///
+/// # Errors
+/// The number of the operation whose row could not be looked up, and why.
+fn look_up(view: &View, operations: &[Operation]) -> Result<(Dead, Vec<bool>), (usize, Error)> {
+    let mut last: HashMap<&RowId, usize> = HashMap::with_capacity(operations.len());
+    for (at, operation) in operations.iter().enumerate() {
+        last.insert(operation.id(), at);
+    }
+    let (mut dead, mut counts) = (Dead::new(), vec![false; operations.len()]);
+    for (at, operation) in operations.iter().enumerate() {
+        let id = operation.id();
+        counts[at] = last.get(id) == Some(&at);
+        let found = if counts[at] { view.find(id).map_err(|e| (at, e))? } else { None };
+        if let Some((part, Ordinal(row))) = found {
+            let before = &view.parts[part].dead;
+            dead.entry(part).or_insert_with(|| (**before).clone()).insert(row);
+        }
+    }
+    Ok((dead, counts))
+}
+
+/// The view with these rows dead, and new ones as its last run.
+fn next(view: &View, lsn: Lsn, dead: Dead, new: RunBuilder) -> Result<View> {
     let mut parts = view.parts.clone();
     for (at, rows) in dead {
         parts[at] = Arc::new(parts[at].with_dead(rows));

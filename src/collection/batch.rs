@@ -25,8 +25,73 @@ pub struct Batch<'c> {
     encoder: RowEncoder,
 }
 
+impl Collection {
+    /// Begins a batch of changes.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch::new(self)
+    }
+
+    /// Inserts or replaces one row: a batch of one.
+    ///
+    /// # Errors
+    /// As [`Batch::upsert`] and [`Batch::commit`].
+    pub fn upsert(
+        &self,
+        id: impl Into<RowId>,
+        vector: &[f32],
+        payload: impl Into<Value>,
+    ) -> Result<()> {
+        let mut batch = self.batch();
+        batch.upsert(id, vector, payload)?;
+        batch.commit()
+    }
+
+    /// Deletes one row: a batch of one.
+    ///
+    /// # Errors
+    /// As [`Batch::delete`] and [`Batch::commit`].
+    pub fn delete(&self, id: impl Into<RowId>) -> Result<()> {
+        let mut batch = self.batch();
+        batch.delete(id)?;
+        batch.commit()
+    }
+
+    /// Gives a row another payload, and leaves its vector as it is stored: a commit by itself.
+    /// False where there is no row with this id.
+    ///
+    /// ```
+    /// use matryo::{Collection, Schema, json};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("photos.matryo");
+    /// let photos = Collection::create(&path, Schema::builder(2).build()?)?;
+    /// photos.upsert(7, &[0.1, 0.9], json!({"title": "harbour"}))?;
+    /// assert!(photos.set_payload(7, json!({"title": "harbour", "seen": true}))?);
+    /// assert!(!photos.set_payload(8, ())?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Batch::upsert`] and [`Batch::commit`]; [`Error::Corrupt`] if the vector cannot be read.
+    pub fn set_payload(&self, id: impl Into<RowId>, payload: impl Into<Value>) -> Result<bool> {
+        let (id, mut encoder) = (id.into(), RowEncoder::default());
+        id.check(self.schema().ids())?;
+        encoder.check_payload(self.schema(), payload.into())?;
+        commit::replace(&self.shared, |view| {
+            let Some((part, row)) = view.find(&id)? else { return Ok(None) };
+            let stored = view.parts[part].rows.vector(row)?;
+            let put = |out: &mut Vec<u8>| {
+                out.extend_from_slice(stored);
+                Ok::<_, Error>(())
+            };
+            let mut frame = Frame::for_body(stored.len() + encoder.payload.len() + MAX_ID_BYTES);
+            frame.grow(|body| ops::put_upsert(body, &id, put, &encoder.payload))?;
+            Ok(Some(frame))
+        })
+    }
+}
+
 impl<'c> Batch<'c> {
-    pub(super) fn new(collection: &'c Collection) -> Self {
+    fn new(collection: &'c Collection) -> Self {
         // Often as long as the last: then it need not be moved while it grows.
         let last = collection.shared.batch_bytes.load(Ordering::Relaxed);
         let (frame, encoder) = (Frame::for_body(last), RowEncoder::default());
@@ -96,11 +161,15 @@ impl<'c> Batch<'c> {
     /// visible then. Where there was just no room (on the disk, or for another
     /// open file) nothing of it is on disk either, and there may be room for the
     /// next one; a batch that only deletes may use
-    /// [`Options::reserve`](super::Options::reserve). After any other failure the
-    /// handle refuses further writes ([`Error::Poisoned`]).
+    /// [`Options::reserve`](super::Options::reserve). After any other failure to write the
+    /// handle refuses further writes ([`Error::Poisoned`]). [`Error::Corrupt`] if the place of a
+    /// row it replaces or deletes cannot be read: nothing of the batch is written then, and
+    /// other batches go on. [`Error::Invalid`] for a handle that only reads, [`Error::Forked`],
+    /// even where the batch is empty.
     pub fn commit(self) -> Result<()> {
         if self.is_empty() {
-            return Ok(());
+            // Nothing to do, but one that could do nothing is told.
+            return self.collection.shared.lock_writer().map(drop);
         }
         let adds = self.upserts > 0;
         self.collection.shared.batch_bytes.store(self.frame.body_len(), Ordering::Relaxed);

@@ -4,25 +4,33 @@
 //! installs them all with one manifest. Each byte is written once and synced
 //! once; a crash before that leaves only stray files, which the next open removes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 use serde_json::Value;
 
-use super::Collection;
 use super::encode::RowEncoder;
-use super::writer::{check_room, enter_with_dead, remove_unnamed, sync_names, write_segment};
+use super::newest::{self, superseded};
+use super::writer::{
+    Writer, check_room, enter_segment, plan_tombstones, remove_unnamed, sync_names, write_segment,
+    write_tombstones,
+};
+use super::{Collection, Shared};
 use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, SegmentEntry};
+use crate::manifest::{Manifest, SegmentEntry, TombstonesEntry};
 use crate::memtable::RunBuilder;
 use crate::rows::Rows;
 use crate::segment::reader::Segment;
 use crate::sown::{Bug, sown};
+use crate::sync::MutexGuard;
 use crate::sync::thread::{self, JoinHandle};
-use crate::types::{FileNumber, Ordinal, RowId};
+use crate::types::{FileNumber, RowId};
 use crate::view::{Part, View};
+
+/// How often older rows are looked at without the writer's lock, while merges bring new parts.
+const LOOKS: usize = 4;
 
 /// Rows being loaded in bulk; made by [`Collection::bulk`]. Nothing is visible
 /// or lasting until [`Bulk::finish`]; dropping it forgets all rows.
@@ -36,6 +44,8 @@ pub struct Bulk<'c> {
     run: RunBuilder,
     run_bytes: usize,
     written: Vec<(SegmentEntry, Arc<Segment>)>,
+    /// Dead rows of parts, and the files that have them already.
+    tombstones: Vec<(Arc<Part>, TombstonesEntry)>,
     /// The thread that writes the rows gathered before those at hand.
     writing: Option<JoinHandle<Written>>,
     /// Whether rows were lost because their segment could not be written.
@@ -65,6 +75,7 @@ impl Collection {
             run,
             run_bytes: 0,
             written,
+            tombstones: Vec::new(),
             writing,
             failed: false,
             rows: 0,
@@ -110,11 +121,17 @@ impl Bulk<'_> {
         self.rows == 0
     }
 
-    /// Makes all rows durable and visible, at once.
+    /// Makes all rows durable and visible, at once. Commits go on meanwhile, and count as
+    /// earlier ones; they wait only while they are flushed, what they changed is looked at, and
+    /// the load is installed.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) if a file could not be written; the
-    /// collection is as it was then.
+    /// [`Error::Io`](crate::Error::Io) if a file could not be written,
+    /// [`Error::Corrupt`](crate::Error::Corrupt) if ids of older rows cannot be read. This
+    /// handle shows nothing of the load then. Where it was the manifest that could not be
+    /// installed, nobody knows which one is on disk: the handle refuses further writes
+    /// ([`Error::Poisoned`](crate::Error::Poisoned)), and the next open finds all of the load
+    /// or nothing of it.
     pub fn finish(mut self) -> Result<()> {
         self.spill()?;
         self.settle()?;
@@ -125,15 +142,68 @@ impl Bulk<'_> {
         if self.written.is_empty() {
             return Ok(());
         }
+        let shared = &self.collection.shared;
+        let mut replaced = Replaced::by(self.loaded()?);
+        // Now, while nobody waits for us.
+        let segments: Vec<_> = replaced.new.iter().map(|part| &*part.rows).collect();
+        shared.residency.welcome(&segments);
+        if shared.view().parts.iter().any(|part| part.segment.is_none()) {
+            drop(flushed(shared)?);
+        }
+        // A long look may miss what was merged meanwhile; a short one behind it will not.
+        for _ in 0..LOOKS {
+            if !replaced.look_up(&shared.view())? {
+                break;
+            }
+        }
+        self.write_tombstones(&replaced)?;
+        let mut writer = flushed(shared)?;
+        self.install(&mut writer, replaced)?;
+        drop(writer);
+        shared.wake();
+        Ok(())
+    }
+
+    /// What was loaded, as parts in which of rows with one id the last one lives.
+    fn loaded(&self) -> Result<Vec<Arc<Part>>> {
+        let part = |(entry, segment): &(SegmentEntry, Arc<Segment>)| {
+            let rows: Arc<dyn Rows> = segment.clone();
+            Arc::new(Part::new(rows, Arc::default(), Some(entry.number)))
+        };
+        let parts: Vec<_> = self.written.iter().map(part).collect();
+        if sown(Bug::BulkForgetsDead) {
+            return Ok(parts);
+        }
+        let dead = superseded(&parts)?;
+        Ok(parts.iter().zip(dead).map(|(part, dead)| Arc::new(part.with_dead(dead))).collect())
+    }
+
+    /// Writes the dead rows that the load leaves, as far as they are known now.
+    fn write_tombstones(&mut self, replaced: &Replaced) -> Result<()> {
         let shared = &*self.collection.shared;
-        let vfs = &*shared.vfs;
-        let mut writer = shared.idle_writer()?;
-        // Logs hold commits that come before this one.
-        let view = writer.flush(vfs, &shared.view())?;
-        shared.publish(view);
-        let view = shared.view();
+        let (vfs, view) = (&*shared.vfs, shared.view());
+        let is_new = |part: &Part| {
+            let old = view.parts.iter().find(|old| Arc::ptr_eq(&old.rows, &part.rows));
+            part.dead.len() > old.map_or(0, |old| old.dead.len())
+        };
+        let mut parts = replaced.parts(&view);
+        parts.retain(|part| part.segment.is_some() && part.live_rows() > 0 && is_new(part));
+        let reserve = |part: Arc<Part>| Ok((part, shared.lock_writer()?.reserve_number(vfs)?));
+        for (part, (number, owner)) in parts.into_iter().map(reserve).collect::<Result<Vec<_>>>()? {
+            let (body, planned) = plan_tombstones(number, &part.dead);
+            self.tombstones.push((part, planned));
+            write_tombstones(vfs, owner, planned, &body)?;
+        }
+        Ok(())
+    }
+
+    /// Installs the manifest that names what was loaded, and shows it.
+    fn install(&mut self, writer: &mut Writer, mut replaced: Replaced) -> Result<()> {
+        let shared = &*self.collection.shared;
+        let (vfs, view) = (&*shared.vfs, shared.view());
         check_room(&view, u32::try_from(self.rows).unwrap_or(u32::MAX))?;
-        let parts = self.parts(&view)?;
+        replaced.look_up(&view)?;
+        let parts = replaced.parts(&view);
         let mut next = writer.manifest.clone();
         if !sown(Bug::BulkTakesNoLsn) {
             next.lsn = view.lsn.next();
@@ -142,8 +212,9 @@ impl Bulk<'_> {
         // Numbers are spent even if writing fails: names are never reused.
         writer.manifest.next_file = next.next_file;
         entered.inspect_err(|_| remove_unnamed(vfs, &next, &writer.manifest))?;
+        let mut files = self.files();
         let written = std::mem::take(&mut self.written);
-        let numbers: Vec<_> = written.iter().map(|(entry, _)| entry.number).collect();
+        self.tombstones.clear();
         // From here on the files are the manifest's: where it fails the new one
         // may be on disk all the same, and the files it names must be too.
         writer.install(vfs, next).inspect_err(|_| {
@@ -151,14 +222,12 @@ impl Bulk<'_> {
                 self.written = written;
             }
         })?;
-        // A segment whose rows all came again later in this load is not needed.
-        let named = |n: &FileNumber| writer.manifest.segments.iter().any(|s| s.number == *n);
-        numbers.into_iter().filter(|n| !named(n)).for_each(|n| self.remove(n));
-        let view = view.with(view.lsn.next(), parts);
-        let living = view.parts.iter().filter(|part| part.live_rows() > 0).cloned().collect();
-        shared.publish(View { parts: living, ..view });
-        drop(writer);
-        shared.wake();
+        // Not a segment whose rows all came again later, nor dead rows that have become more.
+        let needed: HashSet<String> = writer.manifest.files().into_iter().collect();
+        files.retain(|file| !needed.contains(file));
+        self.remove(&files);
+        let living = parts.into_iter().filter(|part| part.live_rows() > 0).collect();
+        shared.publish(view.with(view.lsn.next(), living));
         Ok(())
     }
 
@@ -179,8 +248,9 @@ impl Bulk<'_> {
         let (number, owner) = shared.lock_writer()?.reserve_number(&*shared.vfs)?;
         let run = std::mem::replace(&mut self.run, RunBuilder::new(&shared.schema)).finish();
         self.run_bytes = 0;
-        let replaced = replaced_within(&run)?;
-        let part = Arc::new(Part::new(Arc::new(run), Arc::new(replaced), None));
+        let part = Arc::new(Part::new(Arc::new(run), Arc::default(), None));
+        let again = superseded(std::slice::from_ref(&part))?.into_iter().next();
+        let part = Arc::new(part.with_dead(again.unwrap_or_default()));
         let background = shared.options.background;
         let write = move || {
             let watch = |_| Ok(());
@@ -208,23 +278,6 @@ impl Bulk<'_> {
         Ok(())
     }
 
-    /// All parts of the next view: in those there are already and in the new
-    /// ones, rows die whose id comes again in a newer one.
-    fn parts(&self, view: &View) -> Result<Vec<Arc<Part>>> {
-        let mut parts = view.parts.clone();
-        for (entry, segment) in &self.written {
-            for part in &mut parts {
-                let dead = replaced_by(part, &**segment)?;
-                if dead.len() > part.dead.len() {
-                    *part = Arc::new(part.with_dead(dead));
-                }
-            }
-            let rows: Arc<dyn Rows> = segment.clone();
-            parts.push(Arc::new(Part::new(rows, Arc::default(), Some(entry.number))));
-        }
-        Ok(parts)
-    }
-
     /// Enters the parts into the manifest, and writes the tombstones they need.
     fn enter(&self, next: &mut Manifest, parts: &[Arc<Part>]) -> Result<()> {
         let vfs = &*self.collection.shared.vfs;
@@ -237,18 +290,29 @@ impl Bulk<'_> {
         for part in parts.iter().filter(|part| part.live_rows() > 0) {
             let number = part.segment.expect("all rows were flushed");
             let entry = all.remove(&number).expect("entered, or written by this load");
-            if entry.tombstones.map_or(0, |t| t.dead) == part.dead.len() as u32 {
-                next.segments.push(entry);
-                continue;
+            let known = self.tombstones.iter().find(|(known, _)| known.segment == part.segment);
+            match known.filter(|(known, _)| known.dead == part.dead) {
+                Some((_, written)) => {
+                    next.segments.push(SegmentEntry { tombstones: Some(*written), ..entry });
+                }
+                None => enter_segment(vfs, next, entry, &part.dead)?,
             }
-            enter_with_dead(vfs, next, entry, &part.dead)?;
         }
         sync_names(vfs)
     }
 
-    /// Removes a file that nobody will name; if that fails the next open does.
-    fn remove(&self, number: FileNumber) {
-        let _ = self.collection.shared.vfs.remove(&FileKind::Segment.name(number));
+    /// What was written for the load.
+    fn files(&self) -> Vec<String> {
+        let segments = self.written.iter().map(|(entry, _)| FileKind::Segment.name(entry.number));
+        let dead = self.tombstones.iter().map(|(_, t)| FileKind::Tombstones.name(t.number));
+        segments.chain(dead).collect()
+    }
+
+    /// Removes files that nobody will name; where that fails the next open does.
+    fn remove(&self, files: &[String]) {
+        for file in files {
+            let _ = self.collection.shared.vfs.remove(file);
+        }
     }
 }
 
@@ -263,51 +327,57 @@ impl Drop for Bulk<'_> {
             let _ = self.keep(written);
         }
         if !sown(Bug::BulkLeavesFiles) {
-            self.written.iter().for_each(|(entry, _)| self.remove(entry.number));
+            self.remove(&self.files());
         }
     }
 }
 
-/// Rows of a run whose id comes again later in it.
-fn replaced_within(run: &dyn Rows) -> Result<RoaringBitmap> {
-    let mut replaced = RoaringBitmap::new();
-    let mut last: Option<(RowId, Ordinal)> = None;
-    for rank in 0..run.len() {
-        let row = run.by_id(rank)?;
-        let id = run.id(row)?;
-        last = match last {
-            Some((same, other)) if same == id => {
-                replaced.insert(other.min(row).0);
-                Some((id, other.max(row)))
+/// The writer, once all commits so far are in segments: logs hold what comes before a load.
+fn flushed(shared: &Shared) -> Result<MutexGuard<'_, Writer>> {
+    let mut writer = shared.idle_writer()?;
+    let view = writer.flush(&*shared.vfs, &shared.view())?;
+    shared.publish(view);
+    Ok(writer)
+}
+
+/// Rows of older parts that a load replaces, as far as they were looked up.
+struct Replaced {
+    /// The load.
+    new: Vec<Arc<Part>>,
+    known: Vec<(Arc<Part>, RoaringBitmap)>,
+}
+
+impl Replaced {
+    fn by(new: Vec<Arc<Part>>) -> Self {
+        Self { new, known: Vec::new() }
+    }
+
+    fn of(&self, part: &Part) -> Option<&RoaringBitmap> {
+        let known = self.known.iter().find(|(known, _)| Arc::ptr_eq(&known.rows, &part.rows));
+        known.map(|(_, dead)| dead)
+    }
+
+    /// Looks at those parts of a view that were in none before; whether there were any.
+    fn look_up(&mut self, view: &View) -> Result<bool> {
+        let unknown = view.parts.iter().filter(|part| self.of(part).is_none());
+        let unknown: Vec<_> = unknown.cloned().collect();
+        let mut dead = newest::replaced(&unknown, &self.new)?;
+        if sown(Bug::BulkForgetsDead) {
+            dead.iter_mut().for_each(RoaringBitmap::clear);
+        }
+        let any = !unknown.is_empty();
+        self.known.extend(unknown.into_iter().zip(dead));
+        Ok(any)
+    }
+
+    /// All parts of the next view, those of the load last.
+    fn parts(&self, view: &View) -> Vec<Arc<Part>> {
+        let old = view.parts.iter().map(|part| match self.of(part) {
+            Some(dead) if !dead.is_subset(&part.dead) => {
+                Arc::new(part.with_dead(&*part.dead | dead))
             }
-            _ => Some((id, row)),
-        };
+            _ => part.clone(),
+        });
+        old.chain(self.new.iter().cloned()).collect()
     }
-    Ok(replaced)
-}
-
-/// The dead rows of `part` once the rows of `newer` are there.
-fn replaced_by(part: &Part, newer: &dyn Rows) -> Result<RoaringBitmap> {
-    let mut dead = (*part.dead).clone();
-    if sown(Bug::BulkForgetsDead) || !overlap(&*part.rows, newer)? {
-        return Ok(dead);
-    }
-    for row in (0..newer.len()).map(Ordinal) {
-        if let Some(old) = part.rows.find(&newer.id(row)?)? {
-            dead.insert(old.0);
-        }
-    }
-    Ok(dead)
-}
-
-/// Whether the ranges of ids have anything in common.
-fn overlap(a: &dyn Rows, b: &dyn Rows) -> Result<bool> {
-    let bounds = |rows: &dyn Rows| -> Result<Option<(RowId, RowId)>> {
-        match rows.len() {
-            0 => Ok(None),
-            n => Ok(Some((rows.id(rows.by_id(0)?)?, rows.id(rows.by_id(n - 1)?)?))),
-        }
-    };
-    let (Some(a), Some(b)) = (bounds(a)?, bounds(b)?) else { return Ok(false) };
-    Ok(a.0 <= b.1 && b.0 <= a.1)
 }

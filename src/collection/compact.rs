@@ -192,7 +192,7 @@ fn merge_once(
     let write = || write_segment(vfs, owner, &shared.schema, number, group, &logs, &watch);
     let merged = if total == 0 { None } else { Some(write()?) };
     // Now, while nobody waits for us.
-    merged.iter().for_each(|(_, segment)| shared.residency.welcome(segment));
+    merged.iter().for_each(|(_, segment)| shared.residency.welcome(&[segment]));
     let old = sown(Bug::MergeOnOldView).then(|| shared.view());
     let mut writer = shared.lock_writer()?;
     let view = old.unwrap_or_else(|| shared.view());

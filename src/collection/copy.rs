@@ -201,7 +201,9 @@ impl Collection {
         options: &CopyOptions,
         progress: impl Fn(Progress) -> bool,
     ) -> Result<Copied> {
-        let collection = open::open_on_disk(path.as_ref(), options.open.clone().background(false))?;
+        // Nothing is searched, so nothing is taken into RAM for searches.
+        let opening = options.open.clone().background(false).ram_budget(0);
+        let collection = open::open_on_disk(path.as_ref(), opening)?;
         collection.shorten(options, &progress)
     }
 

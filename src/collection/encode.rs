@@ -31,6 +31,11 @@ impl RowEncoder {
     ) -> Result<()> {
         id.check(schema.ids())?;
         schema.check_vector(vector, schema.dims())?;
+        self.check_payload(schema, payload)
+    }
+
+    /// The same of a payload alone.
+    pub(super) fn check_payload(&mut self, schema: &Schema, payload: Value) -> Result<()> {
         index::check(schema.fields(), &payload)?;
         self.payload = payload::to_text(payload, MAX_PAYLOAD)?;
         Ok(())

@@ -99,6 +99,8 @@ pub(super) fn write_frozen(shared: &Shared, watch: &dyn Fn(u64) -> Result<()>) -
     let living = group.iter().any(|part| part.live_rows() > 0);
     let write = || write_segment(vfs, owner, &shared.schema, number, &group, &logs, watch);
     let written = if living { Some(write()?) } else { None };
+    // Now, while nobody waits for us.
+    written.iter().for_each(|(_, segment)| shared.residency.welcome(&[segment]));
     let mut writer = shared.lock_writer()?;
     let view = shared.view();
     let mut died = died_meanwhile(&view, &group);

@@ -6,6 +6,7 @@ use super::{Collection, ColumnInfo};
 use crate::error::Result;
 use crate::schema::Schema;
 use crate::vfs::disk::RESERVE_NAME;
+use crate::view::View;
 
 /// What a collection holds and what it takes.
 #[derive(Debug, Clone)]
@@ -80,24 +81,31 @@ impl Collection {
                 .collect(),
             background_error,
         };
-        for part in &view.parts {
-            let bytes = part.rows.ram_bytes() as u64;
-            for (what, bytes) in part.rows.disk_bytes() {
-                *info.regions.entry(what).or_default() += bytes;
-            }
-            if let Some(graph) = part.walkable() {
-                *info.regions.entry("graphs").or_default() += graph.disk_bytes();
-            }
-            if part.segment.is_some() {
-                info.ram_bytes += bytes + part.walkable().map_or(0, |g| g.ram_bytes() as u64);
-            } else {
-                info.memtable_rows += part.live_rows();
-                info.memtable_bytes += bytes;
-            }
-        }
+        info.count(&view);
         (info.segments, info.disk_bytes) = self
             .shared
             .settled(|manifest| Ok((manifest.segments.len(), manifest.measure(vfs)?.1)))?;
         Ok(info)
+    }
+}
+
+impl Info {
+    /// Adds what each part takes.
+    fn count(&mut self, view: &View) {
+        for part in &view.parts {
+            let bytes = part.rows.ram_bytes() as u64;
+            for (what, bytes) in part.rows.disk_bytes() {
+                *self.regions.entry(what).or_default() += bytes;
+            }
+            if let Some(graph) = part.walkable() {
+                *self.regions.entry("graphs").or_default() += graph.disk_bytes();
+            }
+            if part.segment.is_some() {
+                self.ram_bytes += bytes + part.walkable().map_or(0, |g| g.ram_bytes() as u64);
+            } else {
+                self.memtable_rows += part.live_rows();
+                self.memtable_bytes += bytes;
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@
 //!   options.rs  how a collection is opened
 //!   batch.rs    changes that are committed as one
 //!   bulk.rs     many rows at once, without the log
+//!   newest.rs   of rows with one id in several parts, which live
 //!   encode.rs   a row as given -> a row as stored
 //!   commit.rs   the order of a commit; commits that share a sync
 //!   apply.rs    a commit's operations -> the next view
@@ -39,6 +40,7 @@ mod flush;
 mod follow;
 mod graph;
 mod info;
+mod newest;
 pub(crate) mod open;
 mod options;
 pub(crate) mod reembed;
@@ -52,8 +54,6 @@ mod writer;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
-
-use serde_json::Value;
 
 pub use backup::Copied;
 pub use batch::Batch;
@@ -88,8 +88,9 @@ use writer::Writer;
 ///
 /// Any number of searches run while one batch at a time commits; each search
 /// sees the rows as they were when it began. The folder stays locked for other
-/// writers until the last clone is dropped; handles that only read, here or in
-/// other processes, come and go beside it ([`Options::read_only`]).
+/// writers until the last clone is dropped, or closed ([`Collection::close`]);
+/// handles that only read, here or in other processes, come and go beside it
+/// ([`Options::read_only`]).
 ///
 /// ```
 /// use matryo::{Collection, Schema, json};
@@ -181,6 +182,40 @@ impl Collection {
         open::open_on_disk(path.as_ref(), options)
     }
 
+    /// Opens the collection at `path`, or creates it with this schema where there is nothing.
+    ///
+    /// # Errors
+    /// As [`Self::open`] and [`Self::create`]; [`Error::Invalid`], which names the part, if the
+    /// collection that is there has another schema, or [`Error::OtherEmbedder`] if it is that.
+    pub fn open_or_create(path: impl AsRef<Path>, schema: Schema) -> Result<Self> {
+        Self::open_or_create_with(path, schema, Options::new())
+    }
+
+    /// As [`Self::open_or_create`], with options. A handle that only reads creates nothing.
+    ///
+    /// # Errors
+    /// As [`Self::open_or_create`].
+    #[expect(clippy::needless_pass_by_value, reason = "as `create_with` takes it")]
+    pub fn open_or_create_with(
+        path: impl AsRef<Path>,
+        schema: Schema,
+        options: Options,
+    ) -> Result<Self> {
+        let path = path.as_ref();
+        let opened = match Self::open_with(path, options.clone()) {
+            Err(Error::NotACollection { .. }) if !options.read_only => {
+                match Self::create_with(path, schema.clone(), options.clone()) {
+                    // Somebody else was quicker, or it is no empty folder: which one, an open says.
+                    Err(Error::AlreadyExists { .. }) => Self::open_with(path, options)?,
+                    created => return created,
+                }
+            }
+            opened => opened?,
+        };
+        opened.schema().check_same(&schema)?;
+        Ok(opened)
+    }
+
     /// What the collection stores.
     pub fn schema(&self) -> &Schema {
         &self.shared.schema
@@ -215,36 +250,6 @@ impl Collection {
         self.len() == 0
     }
 
-    /// Begins a batch of changes.
-    pub fn batch(&self) -> Batch<'_> {
-        Batch::new(self)
-    }
-
-    /// Inserts or replaces one row: a batch of one.
-    ///
-    /// # Errors
-    /// As [`Batch::upsert`] and [`Batch::commit`].
-    pub fn upsert(
-        &self,
-        id: impl Into<RowId>,
-        vector: &[f32],
-        payload: impl Into<Value>,
-    ) -> Result<()> {
-        let mut batch = self.batch();
-        batch.upsert(id, vector, payload)?;
-        batch.commit()
-    }
-
-    /// Deletes one row: a batch of one.
-    ///
-    /// # Errors
-    /// As [`Batch::delete`] and [`Batch::commit`].
-    pub fn delete(&self, id: impl Into<RowId>) -> Result<()> {
-        let mut batch = self.batch();
-        batch.delete(id)?;
-        batch.commit()
-    }
-
     /// The collection as it is now.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(self.searched(), self.shared.residency.dims)
@@ -257,6 +262,14 @@ impl Collection {
     /// row is damaged.
     pub fn get(&self, id: impl Into<RowId>) -> Result<Option<Row>> {
         Snapshot::new(self.view(), self.shared.residency.dims).get(id)
+    }
+
+    /// Whether there is a row with this id.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn contains(&self, id: impl Into<RowId>) -> Result<bool> {
+        Snapshot::new(self.view(), self.shared.residency.dims).contains(id)
     }
 
     /// Begins a search over the rows as they are now.
@@ -321,6 +334,39 @@ impl Collection {
         Ok(())
     }
 
+    /// Makes all commits so far durable. Under [`Durability::Full`] they are already, and nothing
+    /// is done; under [`Durability::Buffered`] it is what a power loss cannot take any more.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the log could not be synced: the handle refuses further writes then
+    /// ([`Error::Poisoned`]), for nobody knows what is on disk. [`Error::Invalid`] for a handle
+    /// that only reads, [`Error::Forked`].
+    pub fn sync(&self) -> Result<()> {
+        self.shared.lock_writer()?.sync_log()
+    }
+
+    /// Closes the handle, and says what dropping it would keep to itself. The last clone waits for
+    /// the threads in the background, makes all commits durable, records how long the log is, and
+    /// gives the folder back to other writers, whatever it returns. Where other clones are alive
+    /// it does what [`Self::sync`] does, and the last of them closes. A handle that only reads, or
+    /// that a fork inherited, has nothing to do.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: commits under [`Durability::Buffered`] may be lost; others are not, the next
+    /// open recovers as after a crash. [`Error::Poisoned`] if an earlier write failed.
+    pub fn close(self) -> Result<()> {
+        if self.shared.writer.is_none() || self.shared.is_forked() {
+            return Ok(());
+        }
+        let synced = self.sync();
+        let Some(last) = Arc::into_inner(self.shared) else { return synced };
+        let shared = last.shared.clone();
+        // Waits for the threads in the background, which share it too.
+        drop(last);
+        let sealed = shared.seal();
+        synced.and(sealed)
+    }
+
     fn view(&self) -> Arc<View> {
         self.shared.view()
     }
@@ -356,6 +402,14 @@ impl Shared {
         drop(before);
         // What cannot be read is as well where it is: a search that reads it says so.
         let _ = self.residency.settle(&view);
+    }
+
+    /// A clean close: the log's length goes into the manifest. Done once: then there is no log.
+    fn seal(&self) -> Result<()> {
+        match &self.writer {
+            Some(writer) if !self.is_forked() => writer.lock().close(&*self.vfs),
+            _ => Ok(()),
+        }
     }
 
     /// Whether this process inherited the handle by a fork. The lock is the
@@ -468,12 +522,9 @@ impl Drop for Handle {
 }
 
 impl Drop for Shared {
-    /// A clean close: the log's length goes into the manifest. If that fails
-    /// nothing is lost, the next open recovers as after a crash.
     fn drop(&mut self) {
-        let forked = self.is_forked();
-        if let Some(writer) = self.writer.as_mut().filter(|_| !forked) {
-            let _ = writer.get_mut().close(&*self.vfs);
-        }
+        // Nobody is left to be told. Without it nothing that is durable is lost: the next open
+        // recovers as after a crash.
+        let _ = self.seal();
     }
 }

@@ -9,7 +9,8 @@ pub enum Durability {
     #[default]
     Full,
     /// When it survives the death of the process. Power loss may take the last
-    /// commits, never one from the middle.
+    /// commits since the last [`Collection::sync`](super::Collection::sync), never one
+    /// from the middle.
     Buffered,
 }
 

@@ -83,11 +83,13 @@ impl Residency {
         Ok(())
     }
 
-    /// The same for a segment that is in no view yet. One that cannot be read is
-    /// left where it is: whoever comes to read it is told.
-    pub(super) fn welcome(&self, rows: &dyn Rows) {
+    /// The same for segments that are in no view yet, before the writer's lock is taken. What
+    /// cannot be read is left where it is: whoever comes to read it is told.
+    pub(super) fn welcome(&self, segments: &[&dyn Rows]) {
         for column in &self.columns {
-            let _ = rows.hold(*column, &self.budget);
+            for segment in segments {
+                let _ = segment.hold(*column, &self.budget);
+            }
         }
     }
 

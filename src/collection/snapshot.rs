@@ -62,10 +62,16 @@ impl Snapshot {
     /// [`Error::Invalid`](crate::Error::Invalid) for an id of the wrong kind,
     /// [`Error::Corrupt`](crate::Error::Corrupt) if the row is damaged.
     pub fn get(&self, id: impl Into<RowId>) -> Result<Option<Row>> {
-        let id = id.into();
-        id.check(self.schema().ids())?;
-        let Some((part, row)) = self.view.find(&id)? else { return Ok(None) };
+        let Some((part, row)) = self.find(&id.into())? else { return Ok(None) };
         self.row(&self.view.parts[part], row).map(Some)
+    }
+
+    /// Whether there is a row with this id.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn contains(&self, id: impl Into<RowId>) -> Result<bool> {
+        Ok(self.find(&id.into())?.is_some())
     }
 
     /// All rows, in the order they are stored: older ones mostly come first.
@@ -101,6 +107,11 @@ impl Snapshot {
     /// As [`Collection::count`](super::Collection::count).
     pub fn count(&self, filter: &Filter) -> Result<u64> {
         query::count(&self.view, filter)
+    }
+
+    fn find(&self, id: &RowId) -> Result<Option<(usize, Ordinal)>> {
+        id.check(self.schema().ids())?;
+        self.view.find(id)
     }
 
     fn row(&self, part: &Part, row: Ordinal) -> Result<Row> {

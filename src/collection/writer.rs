@@ -342,7 +342,8 @@ impl Writer {
 
     /// Makes all commits so far durable.
     pub(super) fn sync_log(&mut self) -> Result<()> {
-        let synced = self.log.as_mut().map_or(Ok(()), LogWriter::sync);
+        let log = self.log.as_mut().filter(|log| !log.is_synced());
+        let synced = log.map_or(Ok(()), LogWriter::sync);
         synced.inspect_err(|e| self.poison(e))
     }
 
@@ -473,14 +474,27 @@ fn flush_tombstones(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<V
             continue;
         }
         kept.push(part.clone());
-        let dead = part.dead.len() as u32;
-        if entry.tombstones.map_or(0, |t| t.dead) == dead || sown(Bug::FlushForgetsDead) {
+        if sown(Bug::FlushForgetsDead) {
             next.segments.push(entry);
             continue;
         }
-        enter_with_dead(vfs, next, entry, &part.dead)?;
+        enter_segment(vfs, next, entry, &part.dead)?;
     }
     Ok(kept)
+}
+
+/// Enters a segment whose dead rows are these, and writes them where they have become more.
+pub(super) fn enter_segment(
+    vfs: &dyn Vfs,
+    next: &mut Manifest,
+    entry: SegmentEntry,
+    dead: &RoaringBitmap,
+) -> Result<()> {
+    if entry.tombstones.map_or(0, |t| u64::from(t.dead)) == dead.len() {
+        next.segments.push(entry);
+        return Ok(());
+    }
+    enter_with_dead(vfs, next, entry, dead)
 }
 
 /// Enters a segment and its dead rows, and writes those. The entry is made before

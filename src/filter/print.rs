@@ -31,45 +31,9 @@ impl fmt::Display for Filter {
         let sizes = self.sizes();
         let mut todo = vec![Todo::Operand(self.steps.len() - 1, false)];
         while let Some(next) = todo.pop() {
-            let (at, inside) = match next {
-                Todo::Text(text) => {
-                    f.write_str(text)?;
-                    continue;
-                }
-                Todo::Operand(at, inside) => (at, inside),
-            };
-            match &self.steps[at] {
-                Step::Field(name, condition) => print_condition(f, name, condition, false)?,
-                Step::Ids(ids) => {
-                    f.write_str("IDS")?;
-                    print_list(f, ids, print_id)?;
-                }
-                Step::Not => {
-                    if let Step::Field(name, equal @ Condition::Compare(Comparison::Eq, _)) =
-                        &self.steps[at - 1]
-                    {
-                        print_condition(f, name, equal, true)?;
-                    } else {
-                        f.write_str("NOT ")?;
-                        todo.push(Todo::Operand(at - 1, true));
-                    }
-                }
-                Step::And(n) | Step::Or(n) => {
-                    let word =
-                        if matches!(self.steps[at], Step::And(_)) { " AND " } else { " OR " };
-                    if inside {
-                        f.write_str("(")?;
-                        todo.push(Todo::Text(")"));
-                    }
-                    let mut end = at;
-                    for left in (0..*n).rev() {
-                        todo.push(Todo::Operand(end - 1, true));
-                        if left > 0 {
-                            todo.push(Todo::Text(word));
-                        }
-                        end -= sizes[end - 1];
-                    }
-                }
+            match next {
+                Todo::Text(text) => f.write_str(text)?,
+                Todo::Operand(at, inside) => self.print(f, at, inside, &sizes, &mut todo)?,
             }
         }
         Ok(())
@@ -77,6 +41,48 @@ impl fmt::Display for Filter {
 }
 
 impl Filter {
+    /// Writes how the operand begins that ends with step `at`, and leaves the rest to do.
+    fn print(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        at: usize,
+        inside: bool,
+        sizes: &[usize],
+        todo: &mut Vec<Todo>,
+    ) -> fmt::Result {
+        let (operands, word) = match &self.steps[at] {
+            Step::Field(name, condition) => return print_condition(f, name, condition, false),
+            Step::Ids(ids) => {
+                f.write_str("IDS")?;
+                return print_list(f, ids, print_id);
+            }
+            Step::Not => {
+                if let Step::Field(name, equal @ Condition::Compare(Comparison::Eq, _)) =
+                    &self.steps[at - 1]
+                {
+                    return print_condition(f, name, equal, true);
+                }
+                todo.push(Todo::Operand(at - 1, true));
+                return f.write_str("NOT ");
+            }
+            Step::And(n) => (*n, " AND "),
+            Step::Or(n) => (*n, " OR "),
+        };
+        if inside {
+            f.write_str("(")?;
+            todo.push(Todo::Text(")"));
+        }
+        let mut end = at;
+        for left in (0..operands).rev() {
+            todo.push(Todo::Operand(end - 1, true));
+            if left > 0 {
+                todo.push(Todo::Text(word));
+            }
+            end -= sizes[end - 1];
+        }
+        Ok(())
+    }
+
     /// Number of steps of the operand that ends at each step.
     fn sizes(&self) -> Vec<usize> {
         let mut sizes = Vec::with_capacity(self.steps.len());

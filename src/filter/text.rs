@@ -201,39 +201,18 @@ impl<'t> Parser<'t> {
                 self.advance()?;
                 Condition::In(self.list(Self::value)?)
             }
-            Token::Word("BETWEEN") => {
-                self.advance()?;
-                let low = self.value()?;
-                if self.token != Token::Word("AND") {
-                    return Err(self.expected("AND and the upper bound"));
-                }
-                self.advance()?;
-                Condition::Between(low, self.value()?)
-            }
+            Token::Word("BETWEEN") => self.between()?,
             Token::Word("EXISTS") => {
                 self.advance()?;
                 Condition::Exists
             }
-            Token::Word("PREFIX") => {
-                self.advance()?;
-                let Token::Text(prefix) = &self.token else {
-                    return Err(self.expected("text between single quotes"));
-                };
-                let prefix = prefix.clone();
-                self.advance()?;
-                Condition::Prefix(prefix)
-            }
+            Token::Word("PREFIX") => self.prefix()?,
             Token::Word("LIKE") => {
                 return Err(self.error_at(self.at, "LIKE is not supported: use PREFIX 'text'"));
             }
             Token::Symbol(symbol) if !negated => {
-                let comparison = match symbol {
-                    "=" | "==" | "!=" | "<>" => Comparison::Eq,
-                    "<" => Comparison::Lt,
-                    "<=" => Comparison::Le,
-                    ">" => Comparison::Gt,
-                    ">=" => Comparison::Ge,
-                    _ => return Err(self.expected(expected)),
+                let Some(comparison) = comparison(symbol) else {
+                    return Err(self.expected(expected));
                 };
                 self.advance()?;
                 let value = self.value()?;
@@ -242,6 +221,28 @@ impl<'t> Parser<'t> {
             _ => return Err(self.expected(expected)),
         };
         Ok((condition, false))
+    }
+
+    /// Both bounds, from the word BETWEEN on.
+    fn between(&mut self) -> Result<Condition> {
+        self.advance()?;
+        let low = self.value()?;
+        if self.token != Token::Word("AND") {
+            return Err(self.expected("AND and the upper bound"));
+        }
+        self.advance()?;
+        Ok(Condition::Between(low, self.value()?))
+    }
+
+    /// The text behind the word PREFIX.
+    fn prefix(&mut self) -> Result<Condition> {
+        self.advance()?;
+        let Token::Text(prefix) = &mut self.token else {
+            return Err(self.expected("text between single quotes"));
+        };
+        let prefix = std::mem::take(prefix);
+        self.advance()?;
+        Ok(Condition::Prefix(prefix))
     }
 
     fn name(&mut self) -> Result<Box<str>> {
@@ -361,6 +362,18 @@ impl<'t> Parser<'t> {
     fn error_at(&self, at: usize, why: &str) -> Error {
         let column = self.text[..at].chars().count() + 1;
         Error::invalid("filter", format!("column {column}: {why}"))
+    }
+}
+
+/// What a symbol compares by; `!=` is the opposite of `=`.
+fn comparison(symbol: &str) -> Option<Comparison> {
+    match symbol {
+        "=" | "==" | "!=" | "<>" => Some(Comparison::Eq),
+        "<" => Some(Comparison::Lt),
+        "<=" => Some(Comparison::Le),
+        ">" => Some(Comparison::Gt),
+        ">=" => Some(Comparison::Ge),
+        _ => None,
     }
 }
 

@@ -9,8 +9,10 @@ use rkyv::rancor;
 
 use crate::codec::{FormatError, Reader};
 
-/// Text gathered before a block is closed, in bytes.
+/// Bytes gathered before a block is closed: those of texts, and [`OF_A_ROW`] for each.
 pub(crate) const TARGET: usize = 32 << 10;
+/// Bytes that a row takes in a block whose text is empty.
+const OF_A_ROW: usize = 8;
 /// Blocks begin at multiples of this.
 pub(crate) const ALIGN: usize = 16;
 
@@ -60,7 +62,7 @@ impl BlockWriter {
     /// Adds the text of the next row.
     pub(crate) fn push(&mut self, text: &str) {
         self.texts.push(text.to_owned());
-        self.gathered += text.len();
+        self.gathered += text.len() + OF_A_ROW;
         self.rows += 1;
         if self.gathered >= TARGET {
             self.close();
@@ -183,6 +185,20 @@ mod tests {
             assert_eq!(text_of_valid(block, row as usize), Ok(expected.as_str()));
             assert!(text(block, rows as usize + 1, row as usize).is_err());
         }
+    }
+
+    /// To read one text its block is validated as a whole.
+    #[test]
+    fn rows_without_payload_do_not_make_a_block_long() {
+        let mut writer = BlockWriter::default();
+        for row in 0..1_000_000 {
+            writer.push(if row % 100_000 == 0 { "{\"a\":1}" } else { "" });
+        }
+        writer.close();
+        let longest = writer.entries.iter().map(|entry| entry.len as usize).max();
+        assert!(longest <= Some(TARGET + 64), "{longest:?} bytes");
+        let rows = TARGET / OF_A_ROW;
+        assert!(writer.entries.len() <= 1_000_000usize.div_ceil(rows - 20));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod field;
 mod format;
 mod metric;
 
+use std::fmt;
 use std::sync::Arc;
 
 pub use embedder::{EmbedderId, MAX_EMBEDDER_PARTS};
@@ -137,6 +138,33 @@ impl Schema {
     /// Bytes of one full vector as stored.
     pub fn vector_bytes(&self) -> usize {
         self.dims * self.stored.bytes()
+    }
+
+    /// Fails, naming the first part that differs, where a schema that was given is not this one.
+    pub(crate) fn check_same(&self, given: &Self) -> Result<()> {
+        let differs = |what: &str, has: String, got: String| {
+            let why = || format!("{what}: the collection has {has}, got {got}");
+            if has == got { Ok(()) } else { Err(Error::invalid("schema", why())) }
+        };
+        let list = |all: &[&dyn fmt::Display]| {
+            let all: Vec<_> = all.iter().map(ToString::to_string).collect();
+            format!("[{}]", all.join(", "))
+        };
+        let stages = |s: &Self| list(&s.stages.iter().map(|s| s as _).collect::<Vec<_>>());
+        let fields = |s: &Self| list(&s.fields.iter().map(|f| f as _).collect::<Vec<_>>());
+        let granularities = |s: &Self| format!("{:?}", s.granularities);
+        let embedder = |s: &Self| s.embedder.as_ref().map_or("none".into(), EmbedderId::to_string);
+        differs("dimensions", self.dims.to_string(), given.dims.to_string())?;
+        differs("metric", self.metric.to_string(), given.metric.to_string())?;
+        differs("granularities", granularities(self), granularities(given))?;
+        differs("stored precision", self.stored.to_string(), given.stored.to_string())?;
+        differs("ids", self.ids.to_string(), given.ids.to_string())?;
+        differs("stage codes", stages(self), stages(given))?;
+        differs("fields", fields(self), fields(given))?;
+        match (&self.embedder, &given.embedder) {
+            (Some(stored), Some(other)) => stored.check(other),
+            _ => differs("embedder", embedder(self), embedder(given)),
+        }
     }
 
     /// Checks a vector of `expected` dimensions that is to be stored or searched.

@@ -6,7 +6,6 @@
 //! region table with the footer. Whoever reads the spans, in any order or on any
 //! number of threads, keeps no more of the file in RAM than the span at hand.
 
-use std::collections::TryReserveError;
 use std::sync::Arc;
 
 use super::format::{Footer, PAGE, PlaceEntry, RegionKind};
@@ -19,7 +18,7 @@ use crate::manifest::{LogEntry, SegmentEntry};
 use crate::schema::Schema;
 use crate::sync::Mutex;
 use crate::types::IdKind;
-use crate::vfs::ReadFile;
+use crate::vfs::{self, ReadFile};
 
 /// Most bytes of blocks in a span: they stay in the cache of a core between
 /// being read and being summed.
@@ -178,8 +177,7 @@ impl Span {
     /// Its bytes.
     fn read<'b>(&self, file: &dyn ReadFile, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
         let more = self.len.saturating_sub(buffer.len());
-        let no_room = |e: TryReserveError| Error::io("allocate for", file.path(), e.into());
-        buffer.try_reserve_exact(more).map_err(no_room)?;
+        vfs::reserve(buffer, file.path(), more)?;
         buffer.resize(buffer.len() + more, 0);
         file.read_at(&mut buffer[..self.len], self.at)?;
         Ok(&buffer[..self.len])

@@ -1,6 +1,5 @@
 //! A region of a segment that is paged from disk, checked before first use.
 
-use std::collections::TryReserveError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +9,7 @@ use crate::codec::{Fields, crc32};
 use crate::error::{Error, Result};
 use crate::index::Source;
 use crate::sown::{Bug, sown};
-use crate::vfs::map::Bytes;
+use crate::vfs::{self, map::Bytes};
 
 /// Blocks that are asked for at once when a region is read as a whole.
 const AHEAD: usize = 64;
@@ -152,8 +151,7 @@ impl Region {
     /// A copy in RAM, each block compared after it was copied.
     pub(crate) fn copy(&self) -> Result<Vec<u8>> {
         let mut copy = Vec::new();
-        let no_room = |e: TryReserveError| Error::io("allocate for", &self.file, e.into());
-        copy.try_reserve_exact(self.len).map_err(no_room)?;
+        vfs::reserve(&mut copy, &self.file, self.len)?;
         for (block, bytes) in self.raw().chunks(self.block_len).enumerate() {
             if block.is_multiple_of(AHEAD) {
                 let (at, len) = (block * self.block_len, AHEAD * self.block_len);

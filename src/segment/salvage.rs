@@ -40,6 +40,13 @@ struct Payloads {
     count: usize,
 }
 
+impl Payloads {
+    fn new(blocks: Region, index: &Region) -> Self {
+        let count = index.len() / BlockEntry::LEN;
+        Self { blocks, entries: intact_entries(index, count), count }
+    }
+}
+
 impl Salvage {
     /// Finds the regions of rows.
     ///
@@ -67,8 +74,7 @@ impl Salvage {
             fits.map(|r| Region::new(file.path(), bytes.clone(), checksums.clone(), r))
         };
         let (rows, width) = (entry.rows as usize, schema.vector_bytes());
-        let id_bytes = (schema.ids() == IdKind::U64).then_some(rows * 8);
-        let ids = region(RegionKind::Ids, id_bytes);
+        let ids = region(RegionKind::Ids, (schema.ids() == IdKind::U64).then_some(rows * 8));
         let vectors = if entry.kept.is_empty() {
             let region = region(RegionKind::Vectors, Some(rows * width));
             region.map(|region| Vectors::in_region(region, width))
@@ -83,18 +89,9 @@ impl Salvage {
         };
         let blocks = region(RegionKind::Payload, None);
         let payload = blocks.zip(region(RegionKind::PayloadIndex, None));
-        let payload = payload.map(|(blocks, index)| {
-            let count = index.len() / BlockEntry::LEN;
-            Payloads { blocks, entries: intact_entries(&index, count), count }
-        });
-        Ok(Self {
-            file: file.path().to_owned(),
-            id_kind: schema.ids(),
-            rows: entry.rows,
-            ids,
-            vectors,
-            payload,
-        })
+        let payload = payload.map(|(blocks, index)| Payloads::new(blocks, &index));
+        let (file, id_kind, rows) = (file.path().to_owned(), schema.ids(), entry.rows);
+        Ok(Self { file, id_kind, rows, ids, vectors, payload })
     }
 
     /// The id of a row.

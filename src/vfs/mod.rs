@@ -164,9 +164,14 @@ pub(crate) fn read_all(file: &dyn ReadFile, limit: u64) -> Result<Vec<u8>> {
 /// A buffer for `len` bytes of a file, or an error where there is no RAM for it.
 pub(crate) fn buffer(file: &Path, len: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    bytes.try_reserve_exact(len).map_err(|e| Error::io("allocate for", file, e.into()))?;
+    reserve(&mut bytes, file, len)?;
     bytes.resize(len, 0);
     Ok(bytes)
+}
+
+/// Room for `more` bytes of a file, or an error where there is no RAM for them.
+pub(crate) fn reserve(bytes: &mut Vec<u8>, file: &Path, more: usize) -> Result<()> {
+    bytes.try_reserve_exact(more).map_err(|e| Error::io("allocate for", file, e.into()))
 }
 
 /// A durable file that has no lasting name yet. Dropping it changes nothing.

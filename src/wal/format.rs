@@ -100,6 +100,11 @@ impl Frame {
         self.body_len
     }
 
+    /// The body so far.
+    pub(crate) fn body(&self) -> &[u8] {
+        self.bytes.field(Self::BODY..Self::BODY + self.body_len)
+    }
+
     /// The sum of the body.
     pub(crate) fn body_crc(&self) -> &crc32fast::Hasher {
         &self.body_crc

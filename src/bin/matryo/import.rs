@@ -14,7 +14,7 @@ use matryo::{Bulk, Collection, IdKind, Info, Metric, Options, Precision, Schema}
 
 use crate::info::sizes;
 use crate::npy::Reader;
-use crate::report::{Outcome, Output, Report, context};
+use crate::report::{Failure, Outcome, Output, Report, context};
 
 const HELP: &str = "\
 Without --ids the ids are the numbers of the rows, from 0. The collection grows in
@@ -74,7 +74,8 @@ struct Input {
 struct Done {
     rows: usize,
     time: Duration,
-    info: Info,
+    /// Of the collection as it is now; the rows are there even where that cannot be told.
+    info: matryo::Result<Info>,
 }
 
 impl Args {
@@ -83,6 +84,8 @@ impl Args {
         let done =
             if self.append { self.append(input, output) } else { self.create(input, output) };
         let Done { rows, time, info } = done?;
+        let dir = self.dir.display();
+        let info = info.map_err(|e| context(format!("all rows are in {dir}, but"), e))?;
         let mut report = Report::default();
         report.count("rows", rows as u64);
         report.seconds(time);
@@ -97,8 +100,16 @@ impl Args {
         let collection = Collection::open_with(&self.dir, self.options())?;
         self.check_schema(collection.schema(), input.vectors.columns())
             .map_err(|e| context(format!("cannot add to {}", self.dir.display()), e))?;
-        fill(&collection, input, output)
-            .map_err(|e| context(format!("nothing was added to {}", self.dir.display()), e))
+        fill(&collection, input, output).map_err(|failure| {
+            let dir = self.dir.display();
+            match failure {
+                Unfinished::Before(e) => context(format!("nothing was added to {dir}"), e),
+                Unfinished::Finishing(e) => {
+                    let found = "what opens it next finds all rows of this import or none";
+                    context(format!("cannot add to {dir}; {found}"), e)
+                }
+            }
+        })
     }
 
     fn create(&self, input: Input, output: Output) -> Outcome<Done> {
@@ -117,7 +128,12 @@ impl Args {
         let filled = fill(&collection, input, output);
         // The folder is moved or removed when nothing has it open.
         drop(collection);
-        let done = filled.inspect_err(|_| remove(&partial))?;
+        let done = filled.map_err(|failure| {
+            remove(&partial);
+            match failure {
+                Unfinished::Before(e) | Unfinished::Finishing(e) => e,
+            }
+        })?;
         put_in_place(&partial, &self.dir).map_err(|e| {
             context(format!("the collection is whole, but still named {}", partial.display()), e)
         })?;
@@ -158,22 +174,30 @@ impl Args {
     }
 }
 
+/// When a load failed, and why.
+enum Unfinished {
+    /// The collection is as it was.
+    Before(Failure),
+    /// All rows may be on disk, or none.
+    Finishing(Failure),
+}
+
 /// Loads all rows, or none.
-fn fill(collection: &Collection, mut input: Input, output: Output) -> Outcome<Done> {
+fn fill(collection: &Collection, mut input: Input, output: Output) -> Result<Done, Unfinished> {
     let start = Instant::now();
     let rows = input.vectors.rows();
     let bar = output.progress(rows as u64, "rows");
-    let mut bulk = collection.bulk()?;
+    let mut bulk = collection.bulk().map_err(|e| Unfinished::Before(e.into()))?;
     let mut done = 0;
     while done < rows {
         let now = READ_ROWS.min(rows - done);
-        input.load(&mut bulk, done, now)?;
+        input.load(&mut bulk, done, now).map_err(Unfinished::Before)?;
         done += now;
         bar.inc(now as u64);
     }
-    bulk.finish()?;
+    bulk.finish().map_err(|e| Unfinished::Finishing(e.into()))?;
     bar.finish_and_clear();
-    Ok(Done { rows, time: start.elapsed(), info: collection.info()? })
+    Ok(Done { rows, time: start.elapsed(), info: collection.info() })
 }
 
 fn differs<T: PartialEq + fmt::Debug>(what: &str, has: &T, given: Option<&T>) -> Option<String> {

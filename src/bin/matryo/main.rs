@@ -115,9 +115,9 @@ fn main() -> ExitCode {
 }
 
 /// The collection at `path`, for reading only: any number of commands may, beside
-/// one that writes.
+/// one that writes. Nothing is searched, so nothing is taken into RAM for searches.
 fn open_to_read(path: &std::path::Path) -> Outcome<matryo::Collection> {
-    Opening::default().open(path)
+    Opening { ram_budget: Some(0), ..Opening::default() }.open(path)
 }
 
 /// How much of a collection is opened: shared by `search`, `bench` and `info`.

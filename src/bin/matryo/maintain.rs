@@ -126,7 +126,8 @@ pub(crate) struct CompactArgs {
 
 impl CompactArgs {
     pub(crate) fn run(&self, output: Output) -> Outcome {
-        let options = Options::new().background(false);
+        // Nothing is searched, so nothing is taken into RAM for searches.
+        let options = Options::new().background(false).ram_budget(0);
         let collection = Collection::open_with(&self.dir, options)?;
         let before = collection.info()?.disk_bytes;
         let (start, bar) = (Instant::now(), output.progress(0, "rows"));
