@@ -77,6 +77,27 @@ pub enum Error {
         /// What is wrong with it.
         source: Box<Error>,
     },
+    /// A write through a handle that was opened for reading only.
+    ReadOnly {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A progress callback said to go no further. Nothing is half done.
+    Cancelled {
+        /// What was ended: "backup", "compaction", ...
+        what: &'static str,
+    },
+    /// A search for what is like a row that is not there.
+    NoSuchRow {
+        /// The id that no row has.
+        id: String,
+    },
+    /// The collection does not record what made its vectors, so nobody knows whether an embedder
+    /// is the right one.
+    NoEmbedder {
+        /// The one that was to be compared.
+        given: String,
+    },
     /// A schema, batch, query or option makes no sense; nothing was changed.
     Invalid {
         /// Which argument.
@@ -167,6 +188,11 @@ impl Error {
         Self::Corrupt(Corruption { file: file.into(), offset, what: what.to_string() })
     }
 
+    /// An error where somebody who is told about progress wants it to end.
+    pub(crate) fn unless(go_on: bool, what: &'static str) -> Result<()> {
+        if go_on { Ok(()) } else { Err(Self::Cancelled { what }) }
+    }
+
     pub(crate) fn invalid(what: &'static str, why: impl fmt::Display) -> Self {
         Self::Invalid { what, why: why.to_string() }
     }
@@ -230,6 +256,19 @@ impl fmt::Display for Error {
             ),
             Self::Vector(v) => v.fmt(f),
             Self::Query { at, source } => write!(f, "query {at}: {source}"),
+            Self::ReadOnly { path } => {
+                write!(f, "{} is open for reading only through this handle", path.display())
+            }
+            Self::Cancelled { what } => write!(f, "the {what} was ended before it was done"),
+            Self::NoSuchRow { id } => {
+                write!(f, "no row has the id {id}, so nothing can be found that is like it")
+            }
+            Self::NoEmbedder { given } => {
+                write!(
+                    f,
+                    "the collection does not record what made its vectors, {given} or another"
+                )
+            }
             Self::Invalid { what, why } => write!(f, "invalid {what}: {why}"),
             Self::OtherEmbedder { stored, given, parts } => {
                 write!(f, "the vectors were made by {stored}, not by {given}")?;
@@ -253,11 +292,13 @@ impl fmt::Display for Corruption {
 impl fmt::Display for VectorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dimension { expected, got, granularities } => write!(
-                f,
-                "vector has {got} dimensions, expected {expected} (granularities {granularities:?}; \
-                 to search by a shorter prefix say so with `dims`)"
-            ),
+            Self::Dimension { expected, got, granularities } => {
+                write!(f, "vector has {got} dimensions, expected {expected}")?;
+                if granularities.is_empty() {
+                    return Ok(());
+                }
+                write!(f, " (granularities {granularities:?}; a shorter query says so with `dims`)")
+            }
             Self::NotFinite { at, value } => {
                 write!(f, "vector component {at} is {value}, expected a finite number")
             }
@@ -276,15 +317,18 @@ impl fmt::Display for VectorError {
 }
 
 impl std::error::Error for Error {
+    /// What is behind the cause. The cause itself is part of the message, and is not said twice to
+    /// who prints a whole chain.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { source, .. } => Some(source),
-            Self::Vector(v) => Some(v),
-            Self::Query { source, .. } => Some(source),
+            Self::Io { source, .. } => source.source(),
+            Self::Query { source, .. } => source.source(),
             _ => None,
         }
     }
 }
+
+impl std::error::Error for Corruption {}
 
 impl std::error::Error for VectorError {}
 

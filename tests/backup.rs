@@ -97,7 +97,7 @@ fn a_copy_that_fails_leaves_no_folder_that_was_not_there() -> Done {
     for name in ["there", "new"] {
         let steps = Cell::new(0);
         let ended = collection.backup_with(at(name), |_| steps.replace(steps.get() + 1) < 3);
-        assert!(matches!(ended, Err(Error::Invalid { .. })), "{ended:?}");
+        assert!(matches!(ended, Err(Error::Cancelled { .. })), "{ended:?}");
         assert_eq!(at(name).exists(), name == "there");
         let unfit = collection.copy_to(at(name), &small);
         assert!(matches!(unfit, Err(Error::Invalid { .. })), "{unfit:?}");
@@ -153,7 +153,7 @@ fn an_interrupted_backup_leaves_nothing_that_opens() -> Done {
             n.set(n.get() + 1);
             n.get() < stop
         });
-        assert!(matches!(ended, Err(Error::Invalid { .. })), "{ended:?}");
+        assert!(matches!(ended, Err(Error::Cancelled { .. })), "{ended:?}");
         assert_eq!(to.names(), Vec::<String>::new());
     }
     Ok(())
@@ -315,7 +315,7 @@ fn a_crash_while_a_tier_is_dropped_leaves_the_one_or_the_other() -> Done {
     // Called off, it changes nothing either.
     let folder = died.borrow()[0].fork();
     let ended = folder.drop_tier(&options, &|_| false);
-    assert!(matches!(ended, Err(Error::Invalid { .. })), "{ended:?}");
+    assert!(matches!(ended, Err(Error::Cancelled { .. })), "{ended:?}");
     assert_eq!(row(&folder)?, old);
     Ok(())
 }

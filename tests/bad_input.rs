@@ -28,7 +28,13 @@ fn said<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     match result {
         Ok(value) => format!("{value:?}"),
         Err(e) => {
-            let typed = matches!(e, Error::Invalid { .. } | Error::Vector(_));
+            let typed = matches!(
+                e,
+                Error::Invalid { .. }
+                    | Error::Vector(_)
+                    | Error::ReadOnly { .. }
+                    | Error::NoSuchRow { .. }
+            );
             assert!(typed, "{e:?}");
             format!("refused: {e}")
         }

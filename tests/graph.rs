@@ -202,7 +202,7 @@ fn a_build_that_is_ended_leaves_nothing() {
     collection.flush().expect("flush");
     let names = folder.names();
     let ended = collection.build_graphs_with(|progress| progress.done < 500);
-    assert!(matches!(ended, Err(Error::Invalid { .. })), "{ended:?}");
+    assert!(matches!(ended, Err(Error::Cancelled { .. })), "{ended:?}");
     assert_eq!(folder.names(), names);
     assert_eq!(collection.build_graphs().expect("build").rows, 1000);
 }

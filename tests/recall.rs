@@ -211,7 +211,7 @@ fn a_calibration_is_kept_and_damage_to_it_is_noticed() {
     assert_eq!(beside.calibration(), Some(given));
     beside.refresh().expect("refresh");
     assert_eq!(beside.calibration(), Some(measured.clone()));
-    assert!(matches!(beside.calibrate(), Err(Error::Invalid { .. })), "read-only");
+    assert!(matches!(beside.calibrate(), Err(Error::ReadOnly { .. })), "read-only");
     collection.compact().expect("compact");
     put(&collection, 5000, &base[3000..3010]);
     let answer = ids(&collection, &base[4000], DIMS, 0.9);

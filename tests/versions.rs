@@ -109,7 +109,7 @@ fn read_only_flags_let_it_read_and_nothing_else() {
         assert!(!reader.refresh().expect("nothing new"));
         unsupported(Folder::default().back_up(&reader, &|_| true), "a backup");
         let refused = reader.upsert(1, &vector(1, DIMS), ()).expect_err("read-only");
-        assert!(matches!(refused, Error::Invalid { .. }), "{refused}");
+        assert!(matches!(refused, Error::ReadOnly { .. }), "{refused}");
         assert_eq!(files(&later), before, "left alone");
     }
 }

@@ -61,7 +61,7 @@ impl Collection {
     /// returns false the backup ends early, with an error, and leaves what an error leaves.
     ///
     /// # Errors
-    /// As [`Self::backup_to`]; [`Error::Invalid`] if `progress` ended it.
+    /// As [`Self::backup_to`]; [`Error::Cancelled`] if `progress` ended it.
     pub fn backup_with(
         &self,
         path: impl AsRef<Path>,
@@ -231,9 +231,7 @@ impl Backup<'_> {
     }
 
     fn tell(&self, done: u64) -> Result<()> {
-        let ended = || Error::invalid("backup", "it was ended before it was done");
-        let go_on = (self.progress)(Progress { done, total: self.total });
-        if go_on { Ok(()) } else { Err(ended()) }
+        Error::unless((self.progress)(Progress { done, total: self.total }), "backup")
     }
 
     fn path(&self, number: FileNumber) -> PathBuf {

@@ -101,15 +101,14 @@ pub(super) fn run_policy(shared: &Shared) -> Result<()> {
     if !searched || !wants(shared, known.as_ref(), &shared.view()) {
         return Ok(());
     }
-    let closing = || Error::invalid("calibrate", "the collection is being closed");
-    let go_on = || if shared.closing.load(Ordering::Relaxed) { Err(closing()) } else { Ok(()) };
+    let go_on = || Error::unless(!shared.closing.load(Ordering::Relaxed), "calibration");
     // What the caller has had measured meanwhile stays.
     let wanted = |known: Option<&Calibration>| wants(shared, known, &shared.view());
     // Where it fails the next flush is the next occasion, not the next search.
     match measure_and_install(shared, None, &wanted, &go_on) {
         Ok(_) => shared.searched.store(false, Ordering::Relaxed),
         // Rows without a direction, or fewer than there were: nobody has asked for it.
-        Err(Error::Invalid { .. }) => {}
+        Err(Error::Invalid { .. } | Error::Cancelled { .. }) => {}
         Err(e) => return Err(e),
     }
     Ok(())

@@ -62,7 +62,7 @@ impl Collection {
     /// but not merge it or build or drop graphs: those would wait for each other.
     ///
     /// # Errors
-    /// As [`Self::compact`]; [`Error::Invalid`] if `progress` ended it.
+    /// As [`Self::compact`]; [`Error::Cancelled`] if `progress` ended it.
     pub fn compact_with(&self, progress: impl Fn(Progress) -> bool) -> Result<Compacted> {
         self.flush()?;
         let shared = &*self.shared.shared;
@@ -185,10 +185,7 @@ fn merge_once(
         (writer.reserve_number(vfs)?, logs)
     };
     let total = group.iter().map(|part| part.live_rows()).sum();
-    let watch = |done| {
-        let ended = || Error::invalid("compaction", "it was ended before it was done");
-        if progress(Progress { done, total }) { Ok(()) } else { Err(ended()) }
-    };
+    let watch = |done| Error::unless(progress(Progress { done, total }), "compaction");
     let write = || write_segment(vfs, owner, &shared.schema, number, group, &logs, &watch);
     let merged = if total == 0 { None } else { Some(write()?) };
     // Now, while nobody waits for us.

@@ -147,7 +147,7 @@ impl Collection {
     /// returns false the copy ends early, with an error, and leaves what an error leaves.
     ///
     /// # Errors
-    /// As [`Self::copy_to`]; [`Error::Invalid`] if `progress` ended it.
+    /// As [`Self::copy_to`]; [`Error::Cancelled`] if `progress` ended it.
     pub fn copy_with(
         &self,
         path: impl AsRef<Path>,
@@ -195,7 +195,7 @@ impl Collection {
     /// fit) and progress. When `progress` returns false nothing is changed.
     ///
     /// # Errors
-    /// As [`Self::drop_tier`]; [`Error::Invalid`] if `progress` ended it.
+    /// As [`Self::drop_tier`]; [`Error::Cancelled`] if `progress` ended it.
     pub fn drop_tier_with(
         path: impl AsRef<Path>,
         options: &CopyOptions,
@@ -259,9 +259,7 @@ fn rewrite(
                 Err(why) => return Err(unfit(&id, &why)),
             }
             done += 1;
-            if done % 1024 == 0 && !progress(Progress { done, total }) {
-                return Err(Error::invalid("copy", "it was ended before it was done"));
-            }
+            Error::unless(done % 1024 != 0 || progress(Progress { done, total }), "copy")?;
             if bytes >= options.memory {
                 let full = std::mem::replace(&mut run, RunBuilder::new(&schema));
                 write_run(to, next, full)?;

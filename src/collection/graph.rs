@@ -61,7 +61,7 @@ impl Collection {
     /// `progress` returns false it ends early and keeps the graphs built before.
     ///
     /// # Errors
-    /// As [`Self::build_graphs`]; [`Error::Invalid`] if `progress` ended it.
+    /// As [`Self::build_graphs`]; [`Error::Cancelled`] if `progress` ended it.
     pub fn build_graphs_with(&self, progress: impl Fn(Progress) -> bool) -> Result<Graphs> {
         self.flush()?;
         let shared = &**self.shared;
@@ -182,10 +182,7 @@ fn build_one(shared: &Shared, part: &Part, progress: &dyn Fn(Progress) -> bool) 
     let vfs = &*shared.vfs;
     let segment = part.segment.expect("only segments have graphs");
     let total = u64::from(part.rows.len());
-    let watch = |done| {
-        let ended = || Error::invalid("graph", "it was ended before it was done");
-        if progress(Progress { done, total }) { Ok(()) } else { Err(ended()) }
-    };
+    let watch = |done| Error::unless(progress(Progress { done, total }), "building of a graph");
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let source = Source { part, schema: &shared.schema };
     let built = graph::build(&source, cores.min(THREADS), &watch)?;

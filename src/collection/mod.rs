@@ -225,13 +225,14 @@ impl Collection {
     /// this collection. With the feature `embed`, `check_embedder(&embedder)`.
     ///
     /// # Errors
-    /// [`Error::OtherEmbedder`], which names the parts that differ;
-    /// [`Error::Invalid`] where the collection records none, and so nobody knows
-    /// ([`Schema::embedder`]).
+    /// [`Error::OtherEmbedder`], which names the parts that differ; [`Error::NoEmbedder`] where
+    /// the collection records none ([`Schema::embedder`]).
     pub fn check_embedder(&self, embedder: impl Into<EmbedderId>) -> Result<()> {
-        let why = "the collection does not record what made its vectors";
-        let stored = self.schema().embedder().ok_or_else(|| Error::invalid("embedder", why))?;
-        stored.check(&embedder.into())
+        let given = embedder.into();
+        match self.schema().embedder() {
+            Some(stored) => stored.check(&given),
+            None => Err(Error::NoEmbedder { given: given.to_string() }),
+        }
     }
 
     /// Most dimensions a search of this handle can have: all that the schema says,
@@ -422,8 +423,7 @@ impl Shared {
         if self.is_forked() {
             return Err(Error::Forked { path: self.vfs.path("") });
         }
-        let why = "this collection is open for reading only";
-        self.writer.as_ref().ok_or_else(|| Error::invalid("write", why))
+        self.writer.as_ref().ok_or_else(|| Error::ReadOnly { path: self.vfs.path("") })
     }
 
     /// The writer, if the collection may be written and no write failed yet.

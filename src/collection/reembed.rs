@@ -245,7 +245,8 @@ impl Collection {
     /// false it ends early: the collection is as it was, and the next call goes on.
     ///
     /// # Errors
-    /// As [`Self::reembed`]; [`Error::Invalid`] if `progress` ended it.
+    /// As [`Self::reembed`]; [`Error::Cancelled`] if `progress` ended it: the next run goes on from
+    /// there.
     pub fn reembed_with(
         path: impl AsRef<Path>,
         options: &ReembedOptions,
@@ -470,11 +471,8 @@ impl Run<'_, '_> {
     fn tell(&mut self, done: u64, total: u64) -> Result<()> {
         let done = self.told.map_or(done, |told| told.done.max(done)).min(total);
         let now = Progress { done, total };
-        if self.told.replace(now) == Some(now) || (self.work.progress)(now) {
-            return Ok(());
-        }
-        let why = "it was ended before it was done; the next run goes on from there";
-        Err(Error::invalid("reembed", why))
+        let go_on = self.told.replace(now) == Some(now) || (self.work.progress)(now);
+        Error::unless(go_on, "making of new vectors")
     }
 }
 

@@ -123,8 +123,7 @@ impl Search {
     pub(crate) fn like(view: Arc<View>, id: RowId, most_dims: usize) -> Result<Self> {
         id.check(view.schema.ids())?;
         let Some((part, row)) = view.find(&id)? else {
-            let why = format!("expected the id of a row to search like, but no row has {id:?}");
-            return Err(Error::invalid("id", why));
+            return Err(Error::NoSuchRow { id: id.to_string() });
         };
         let mut query = vec![0.0; view.schema.dims()];
         view.schema.stored().decode(view.parts[part].rows.vector(row)?, &mut query);

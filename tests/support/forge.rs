@@ -210,7 +210,8 @@ pub(crate) fn use_all(collection: &Collection) -> Result<(), Error> {
     let mut note = |result: Result<(), Error>| {
         if let Err(e) = result {
             // Some questions do not fit the schema, forged or not.
-            let asked = matches!(e, Error::Invalid { .. } | Error::Vector(_));
+            let asked =
+                matches!(e, Error::Invalid { .. } | Error::Vector(_) | Error::NoSuchRow { .. });
             if !asked && first.is_ok() {
                 assert!(matches!(e, Error::Corrupt(_)), "{e}");
                 first = Err(e);

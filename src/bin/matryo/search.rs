@@ -162,9 +162,12 @@ impl Method {
         if got == whole || got == self.dims.unwrap_or(collection.max_dims()) {
             return Ok(queries);
         }
+        let most = collection.max_dims();
         let or = match self.dims {
             Some(dims) => format!(" or the {dims} of --dims"),
-            None => format!("; to search by the first {got} say --dims {got}"),
+            None if got < most => format!("; to search by the first {got} say --dims {got}"),
+            None if most < whole => format!(" or the {most} that it was opened with"),
+            None => String::new(),
         };
         let path = path.display();
         Err(format!("{path}: queries have {got} dimensions, expected {whole}{or}").into())
