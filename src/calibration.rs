@@ -211,7 +211,43 @@ impl Noise {
     }
 }
 
+/// What held-out queries found by the plan for one recall, and what that cost.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct CalibratedPlan {
+    /// The stage code that searches begin with; `None` where they walk graphs.
+    pub code: Option<String>,
+    /// Dimensions searched.
+    pub dims: usize,
+    /// The recall that was asked for, 0 to 1.
+    pub asked: f64,
+    /// The recall of the top 10 that was found.
+    pub recall: f32,
+    /// Half the width of its 95 % confidence interval.
+    pub within: f32,
+    /// Full vectors that a query compared, on the average.
+    pub compared: f32,
+}
+
 impl Calibration {
+    /// What its `Display` shows: the plans of each stage code and number of dimensions, then those
+    /// of walks over graphs.
+    pub fn plans(&self) -> impl Iterator<Item = CalibratedPlan> {
+        let plans = |code: Option<String>, dims, checks: [Check; ASKED.len()]| {
+            ASKED.into_iter().zip(checks).map(move |(asked, check)| {
+                let (code, Check { recall, within, compared }) = (code.clone(), check);
+                CalibratedPlan { code, dims, asked, recall, within, compared }
+            })
+        };
+        let all = self.noises.iter().map(|noise| noise.dims).max().unwrap_or(0);
+        let scans = self.noises.iter().flat_map(move |noise| {
+            let code = self.codes.get(noise.stage).cloned();
+            plans(code, noise.dims, noise.checks)
+        });
+        let walks = self.reach.iter().flat_map(move |reach| plans(None, all, reach.checks));
+        scans.chain(walks)
+    }
+
     /// Queries it was measured with.
     pub fn queries(&self) -> usize {
         self.queries as usize

@@ -132,6 +132,7 @@ pub enum Error {
 
 /// Where bytes on disk differ from what was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Corruption {
     /// The damaged file.
     pub file: PathBuf,

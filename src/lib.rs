@@ -97,7 +97,7 @@ mod wal;
 #[doc(hidden)]
 pub mod testing;
 
-pub use calibration::Calibration;
+pub use calibration::{CalibratedPlan, Calibration};
 pub use collection::{
     Batch, Bulk, Collection, ColumnInfo, Compacted, Copied, CopyOptions, Durability, Graphs, Info,
     Options, Placement, Progress, ReembedOptions, Reembedded, RepairOptions, Repaired, Row,

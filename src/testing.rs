@@ -1,4 +1,5 @@
 //! What our own tests and benches may see of the inside. No stability is promised.
+#![expect(missing_debug_implementations, reason = "for our own tests")]
 
 use std::sync::Arc;
 

@@ -158,7 +158,7 @@ fn score(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
     match metric {
         Metric::Cosine => dot / (sum(&|x, _| x * x) * sum(&|_, y| y * y)).sqrt(),
         Metric::Dot => dot,
-        Metric::L2 => -sum(&|x, y| (x - y) * (x - y)),
+        _ => -sum(&|x, y| (x - y) * (x - y)),
     }
 }
 
@@ -399,7 +399,7 @@ fn a_collection_is_opened_or_created() -> Done {
         (builder().embedder(other(1)).build()?, "embedder: the collection has none, got"),
     ];
     for (schema, expected) in wrong {
-        let refused = Collection::open_or_create(&path, schema).err().expect("another schema");
+        let refused = Collection::open_or_create(&path, schema).expect_err("another schema");
         assert!(refused.to_string().contains(expected), "{refused}");
     }
     let path = dir.path().join("b");

@@ -346,9 +346,9 @@ fn a_search_like_a_row_leaves_it_out() {
             }
         }
     }
-    let unknown = collection.search_like(1u64 << 60).err().expect("refused").to_string();
+    let unknown = collection.search_like(1u64 << 60).expect_err("refused").to_string();
     assert!(unknown.contains("no row has") && unknown.contains(&(1u64 << 60).to_string()));
-    let kind = collection.search_like("seven").err().expect("refused").to_string();
+    let kind = collection.search_like("seven").expect_err("refused").to_string();
     assert!(kind.contains("u64 ids"), "{kind}");
     let snapshot = collection.snapshot();
     let gone = rows[0].id.clone();

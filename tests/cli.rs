@@ -313,11 +313,15 @@ fn damage_makes_verify_fail_and_names_the_file() -> Done {
     bytes[middle] ^= 4;
     std::fs::write(&segment, &bytes)?;
     let name = segment.file_name().and_then(|n| n.to_str()).expect("UTF-8");
-    let error = place.fails("verify c");
+    let said = place.run("verify c");
+    let error = said.err;
+    assert_eq!(said.code, 3, "{error}");
     assert!(error.contains(name) && error.contains("is damaged at byte"), "{error}");
     let said = place.run("verify c --json");
     let error: Value = serde_json::from_str(&said.out)?;
-    assert!(said.code == 1 && error["error"].as_str().is_some_and(|e| e.contains(name)));
+    assert_eq!((said.code, &error["damaged"]), (3, &json!(true)));
+    assert!(error["damage"]["file"].as_str().is_some_and(|file| file.ends_with(name)), "{error}");
+    assert!(error["error"].as_str().is_some_and(|e| e.contains(name)));
     Ok(())
 }
 

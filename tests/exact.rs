@@ -123,7 +123,7 @@ fn brute(case: &Case, query: &[f32], dims: usize, ids: &dyn Fn(u64) -> bool) -> 
         let score = match case.schema.metric() {
             Metric::Dot => row::dot(Isa::Scalar, stored, query, bytes),
             Metric::L2 => -row::l2_squared(Isa::Scalar, stored, query, bytes),
-            Metric::Cosine => {
+            _ => {
                 let norm = row::norm_squared(Isa::Scalar, stored, bytes).sqrt();
                 let single = norm as f32;
                 let norm = if single.is_normal() { f64::from(single) } else { norm };

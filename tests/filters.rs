@@ -49,7 +49,7 @@ fn value(rng: &mut Rng, kind: FieldKind) -> Value {
         FieldKind::Float => json!((n as f64 - 2.0) / 4.0),
         FieldKind::Bool => json!(n.is_multiple_of(2)),
         FieldKind::Timestamp if n.is_multiple_of(2) => json!(n as i64 * 86_400_000),
-        FieldKind::Timestamp => json!(format!("19{:02}-0{}-01", 70 + n % 30, 1 + n % 9)),
+        _ => json!(format!("19{:02}-0{}-01", 70 + n % 30, 1 + n % 9)),
     }
 }
 

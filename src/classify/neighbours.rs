@@ -23,6 +23,7 @@ const WITNESSES: usize = 10;
 /// Rows without a label have no part in it. They are passed over by a filter where the
 /// field is declared as a [`FieldKind::Keyword`]; else by searching for four times as
 /// many rows until enough of them have a label, which is slow where few have one.
+#[derive(Debug)]
 pub struct Neighbours {
     rows: Snapshot,
     field: String,

@@ -1,6 +1,7 @@
 //! A batch of changes that is committed as one.
 
 use serde_json::Value;
+use std::fmt;
 
 use super::encode::RowEncoder;
 use super::{Collection, commit};
@@ -23,6 +24,12 @@ pub struct Batch<'c> {
     /// How many of them add rows.
     upserts: u32,
     encoder: RowEncoder,
+}
+
+impl fmt::Debug for Batch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("operations", &self.operations).finish_non_exhaustive()
+    }
 }
 
 impl Collection {

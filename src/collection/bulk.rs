@@ -5,6 +5,7 @@
 //! once; a crash before that leaves only stray files, which the next open removes.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -51,6 +52,12 @@ pub struct Bulk<'c> {
     /// Whether rows were lost because their segment could not be written.
     failed: bool,
     rows: u64,
+}
+
+impl fmt::Debug for Bulk<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bulk").field("rows", &self.rows).finish_non_exhaustive()
+    }
 }
 
 type Written = Result<(SegmentEntry, Segment)>;

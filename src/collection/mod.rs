@@ -51,6 +51,7 @@ mod snapshot;
 mod verify;
 mod writer;
 
+use std::fmt;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
@@ -105,6 +106,16 @@ use writer::Writer;
 #[derive(Clone)]
 pub struct Collection {
     shared: Arc<Handle>,
+}
+
+impl fmt::Debug for Collection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.shared.vfs.path("");
+        f.debug_struct("Collection")
+            .field("path", &path)
+            .field("rows", &self.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the clones of a collection share. Dropping it stops the background

@@ -155,11 +155,16 @@ fn seek(part: &Part, rank: u32, id: &RowId) -> Result<u32> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Relaxed;
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::encoding::StageView;
+    use crate::index::Index;
     use crate::memtable::RunBuilder;
+    use crate::rows::Rows;
     use crate::schema::Schema;
     use crate::types::IdKind;
 
@@ -176,6 +181,83 @@ mod tests {
         }
         let dead = rows.iter().zip(0..).filter(|((_, dead), _)| *dead).map(|(_, row)| row);
         Arc::new(Part::new(Arc::new(run.finish()), Arc::new(dead.collect()), None))
+    }
+
+    /// Rows that count how often their order is asked for.
+    struct Counted(Arc<dyn Rows>, AtomicUsize);
+
+    impl Rows for Counted {
+        fn len(&self) -> u32 {
+            self.0.len()
+        }
+
+        fn id(&self, row: Ordinal) -> Result<RowId> {
+            self.0.id(row)
+        }
+
+        fn by_id(&self, rank: u32) -> Result<Ordinal> {
+            self.1.fetch_add(1, Relaxed);
+            self.0.by_id(rank)
+        }
+
+        fn vector(&self, row: Ordinal) -> Result<&[u8]> {
+            self.0.vector(row)
+        }
+
+        fn payload(&self, row: Ordinal) -> Result<String> {
+            self.0.payload(row)
+        }
+
+        fn index(&self, field: usize) -> Result<Index<'_>> {
+            self.0.index(field)
+        }
+
+        fn norms(&self) -> &[f32] {
+            self.0.norms()
+        }
+
+        fn code(&self, stage: usize) -> StageView<'_> {
+            self.0.code(stage)
+        }
+
+        fn ram_bytes(&self) -> usize {
+            0
+        }
+    }
+
+    /// Parts of 50 rows each, whose ids are spread over all of them.
+    fn counted(parts: u64, shift: u64) -> (Vec<Arc<Part>>, Vec<Arc<Counted>>) {
+        let ids = |n| (0..50).map(move |row| ((row * parts + n) * 7 + shift, false));
+        let rows = |n| part(IdKind::U64, &ids(n).collect::<Vec<_>>()).rows.clone();
+        let counted = |n| Arc::new(Counted(rows(n), AtomicUsize::new(0)));
+        let counted: Vec<_> = (0..parts).map(counted).collect();
+        let part = |rows: &Arc<Counted>| Arc::new(Part::new(rows.clone(), Arc::default(), None));
+        (counted.iter().map(part).collect(), counted)
+    }
+
+    fn looks(counted: &[Arc<Counted>]) -> usize {
+        counted.iter().map(|rows| rows.1.swap(0, Relaxed)).sum()
+    }
+
+    #[test]
+    fn rows_are_looked_at_once_however_many_parts_there_are() {
+        for parts in [1, 40, 400] {
+            let rows = parts as usize * 50;
+            let (all, counts) = counted(parts, 0);
+            assert!(superseded(&all).expect("in RAM").iter().all(RoaringBitmap::is_empty));
+            assert_eq!(looks(&counts), rows);
+            // As many others, between which they lie.
+            let (others, beside) = counted(parts, 3);
+            assert!(replaced(&all, &others).expect("in RAM").iter().all(RoaringBitmap::is_empty));
+            let seen = looks(&counts) + looks(&beside);
+            assert!(seen < 4 * 2 * rows, "{seen} looks at {rows} and as many rows");
+            // One beside many: each of them is asked for a few places.
+            let (one, few) = counted(1, 0);
+            let found = replaced(&all, &one).expect("in RAM");
+            assert_eq!(found.iter().map(RoaringBitmap::len).sum::<u64>(), 50);
+            let seen = looks(&counts) + looks(&few);
+            assert!(seen < 20 * parts as usize + 300, "{seen} looks at {parts} parts");
+        }
     }
 
     fn ids() -> impl Strategy<Value = Vec<Vec<(u64, bool)>>> {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// When a commit counts as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Durability {
     /// When it survives power loss, on a drive that honours a flush.
     #[default]

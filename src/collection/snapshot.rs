@@ -1,5 +1,6 @@
 //! A collection as it was at one moment.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -20,8 +21,16 @@ pub struct Snapshot {
     most_dims: usize,
 }
 
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (lsn, rows) = (self.lsn(), self.len());
+        f.debug_struct("Snapshot").field("lsn", &lsn).field("rows", &rows).finish_non_exhaustive()
+    }
+}
+
 /// A row as it is stored.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Row {
     /// Its id.
     pub id: RowId,

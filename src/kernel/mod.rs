@@ -63,6 +63,7 @@ pub(crate) const GROUP_BYTES: usize = BLOCK * 4;
 
 /// How a full vector's components are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Precision {
     /// IEEE 754 single precision: 4 bytes, stored as given.
     F32,

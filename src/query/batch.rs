@@ -11,6 +11,7 @@
 //! A search of one query is a group of one, so both go through the same code, and what a query is
 //! offered, and in which order, does not depend on the others.
 
+use std::fmt;
 use std::num::NonZero;
 use std::sync::Arc;
 
@@ -34,6 +35,14 @@ pub struct SearchBatch {
     queries: Vec<Vec<f32>>,
     search: Search,
     threads: Option<usize>,
+}
+
+impl fmt::Debug for SearchBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("SearchBatch");
+        shown.field("queries", &self.queries.len()).field("search", &self.search);
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl SearchBatch {

@@ -8,6 +8,7 @@ use crate::calibration::Check;
 
 /// How an answer was found, stage by stage. Its `Display` is a small table.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Explain {
     /// In the order they ran.
     pub stages: Vec<StageReport>,
@@ -131,6 +132,7 @@ impl PartialEq<&str> for StageName {
 
 /// One stage of a funnel.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct StageReport {
     /// What it did.
     pub name: StageName,

@@ -36,6 +36,7 @@ mod select;
 mod sieve;
 mod vectors;
 
+use std::fmt;
 use std::sync::Arc;
 
 pub use batch::SearchBatch;
@@ -78,8 +79,18 @@ pub struct Search {
     without: Option<RowId>,
 }
 
+impl fmt::Debug for Search {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { limit, dims, funnel, filter, .. } = self;
+        let mut shown = f.debug_struct("Search");
+        shown.field("limit", limit).field("dims", dims).field("funnel", funnel);
+        shown.field("filter", filter).finish_non_exhaustive()
+    }
+}
+
 /// A row that was found.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Hit {
     /// Its id.
     pub id: RowId,
@@ -92,6 +103,7 @@ pub struct Hit {
 
 /// The answer to a search.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SearchResult {
     /// Best first; equal scores by ascending id.
     pub hits: Vec<Hit>,

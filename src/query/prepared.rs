@@ -3,6 +3,7 @@
 use super::exec::Scratch;
 use super::{Prepared, Search, SearchResult};
 use crate::error::Result;
+use std::fmt;
 
 /// A search with everything settled but the query: [`Search::prepare`] makes it.
 ///
@@ -30,6 +31,12 @@ pub struct PreparedSearch {
     prepared: Prepared,
     scratch: Box<Scratch>,
     result: SearchResult,
+}
+
+impl fmt::Debug for PreparedSearch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PreparedSearch").field("search", &self.search).finish_non_exhaustive()
+    }
 }
 
 impl PreparedSearch {

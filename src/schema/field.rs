@@ -11,6 +11,7 @@ pub const MAX_FIELD_NAME: usize = 255;
 
 /// What values a declared field has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum FieldKind {
     /// Text compared byte by byte, of at most 65 535 bytes.
     Keyword,

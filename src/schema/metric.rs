@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 
 /// How two vectors are compared. Scores are higher-is-better under all three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Metric {
     /// Cosine of the angle, -1 to 1. Zero vectors are refused.
     Cosine,

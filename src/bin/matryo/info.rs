@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use indicatif::BinaryBytes;
-use matryo::{Info, Schema, json};
+use matryo::{Field, Info, Schema, json};
 use serde_json::Map;
 
 use crate::report::{Outcome, Output, Report};
@@ -85,10 +85,14 @@ fn schema(report: &mut Report, schema: &Schema) {
         });
         report.field("embedder", json, embedder);
     }
-    if !schema.fields().is_empty() {
-        let fields: Vec<_> = schema.fields().iter().map(ToString::to_string).collect();
-        report.field("fields", fields.clone(), fields.join(", "));
-    }
+    let fields = schema.fields().iter();
+    let declared = |f: &Field| {
+        // As `repair --field` takes it.
+        format!("{}:{}{}", f.name(), f.kind(), if f.is_list() { "[]" } else { "" })
+    };
+    let text: Vec<_> = fields.clone().map(declared).collect();
+    let field = |f: &Field| json!({"name": f.name(), "kind": f.kind().name(), "list": f.is_list()});
+    report.field("fields", fields.map(field).collect::<Vec<_>>(), text.join(", "));
 }
 
 /// What is kept in RAM, and why.

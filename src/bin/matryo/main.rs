@@ -58,7 +58,7 @@ enum Command {
     Bench(bench::Args),
     /// Show what a collection holds, and what it takes on disk and in RAM.
     Info(info::Args),
-    /// Read every file and compare it with its checksums; exit 1 on damage.
+    /// Read every file and compare it with its checksums; exit 3 on damage.
     Verify(info::VerifyArgs),
     /// Copy a collection as it is, checking every byte.
     Backup(maintain::BackupArgs),
@@ -101,16 +101,13 @@ fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|e| {
         // Usage errors are JSON too, for a script that reads nothing else.
         if e.use_stderr() && std::env::args_os().any(|arg| arg == "--json") {
-            report::print_json_error(&[e.to_string()]);
+            report::print_json_error(&[e.to_string()], None);
         }
         e.exit()
     });
     match cli.command.run(cli.output) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            cli.output.fail(&*failure);
-            ExitCode::FAILURE
-        }
+        Err(failure) => cli.output.fail(&*failure),
     }
 }
 

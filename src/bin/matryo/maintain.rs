@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use matryo::{
-    Collection, Copied, CopyOptions, FieldKind, Metric, Options, Precision, RepairOptions,
-    Repaired, Schema, SchemaBuilder, json,
+    CalibratedPlan, Collection, Copied, CopyOptions, FieldKind, Metric, Options, Precision,
+    RepairOptions, Repaired, Schema, SchemaBuilder, json,
 };
 
 use crate::npy::Reader;
@@ -87,6 +87,7 @@ impl CopyArgs {
 }
 
 #[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("what").args(["dims", "stored"]).required(true).multiple(true))]
 #[command(after_help = "\
 The dimensions beyond DIMS are gone for good: back up first. Until it is done the folder
 needs room for both forms; a crash leaves the one or the other, whole.
@@ -98,17 +99,13 @@ pub(crate) struct DropTierArgs {
     dir: PathBuf,
     #[command(flatten)]
     keep: Keep,
-    /// Yes, the other dimensions may go.
-    #[arg(long)]
+    /// Yes, the other dimensions may go: there is a backup, or none is wanted.
+    #[arg(long, required = true)]
     yes: bool,
 }
 
 impl DropTierArgs {
     pub(crate) fn run(&self, output: Output) -> Outcome {
-        if !self.yes {
-            let why = "this drops dimensions for good: back up first, then say --yes";
-            return Err(why.into());
-        }
         let (start, bar) = (Instant::now(), output.progress(0, "rows"));
         let options = self.keep.options();
         let copied = Collection::drop_tier_with(&self.dir, &options, advance(&bar))?;
@@ -219,9 +216,12 @@ impl CalibrateArgs {
         report.count("rows", found.rows());
         report.count("queries", found.queries() as u64);
         report.seconds(start.elapsed());
-        let table = found.to_string();
-        let lines: Vec<_> = table.lines().collect();
-        report.block("plans", json!(lines), &format!("plans: {table}"));
+        let plan = |p: CalibratedPlan| {
+            json!({"code": p.code, "dims": p.dims, "recall_asked": p.asked, "recall": p.recall,
+                   "within": p.within, "compared": p.compared})
+        };
+        let plans: Vec<_> = found.plans().map(plan).collect();
+        report.block("plans", json!(plans), &format!("plans: {found}"));
         output.print(&report)
     }
 }
@@ -284,9 +284,7 @@ fn print_copied(output: Output, copied: Copied, start: Instant) -> Outcome {
     let mut report = Report::default();
     report.count("rows", copied.rows);
     report.count("skipped", copied.skipped);
-    if copied.graphs_left_out > 0 {
-        report.count("graphs_left_out", copied.graphs_left_out as u64);
-    }
+    report.count("graphs_left_out", copied.graphs_left_out as u64);
     report.count("files", copied.files as u64);
     report.bytes("disk_bytes", copied.bytes);
     report.seconds(start.elapsed());

@@ -4,15 +4,16 @@
 use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{
     BinaryBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
-use matryo::{Explain, Progress, Value, json};
+use matryo::{Corruption, Explain, Progress, Value, json};
 use serde_json::Map;
 
-/// Anything that ends a command: printed with its causes, exit code 1.
+/// Anything that ends a command: printed with its causes, exit code 1, or 3 where files are damaged.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// The result of a command, or of a part of one.
@@ -67,13 +68,14 @@ impl Output {
         }
     }
 
-    /// Prints why a command failed.
-    pub(crate) fn fail(self, failure: &(dyn Error + 'static)) {
-        let messages = chain(failure);
+    /// Prints why a command failed; the exit code tells damage from other failures.
+    pub(crate) fn fail(self, failure: &(dyn Error + 'static)) -> ExitCode {
+        let (messages, damage) = (chain(failure), damage(failure));
         eprintln!("error: {}", messages.join("\n  caused by: "));
         if self.json {
-            print_json_error(&messages);
+            print_json_error(&messages, damage);
         }
+        ExitCode::from(if damage.is_some() { 3 } else { 1 })
     }
 
     /// A progress bar on stderr: hidden where nobody watches.
@@ -101,11 +103,25 @@ pub(crate) fn advance(bar: &indicatif::ProgressBar) -> impl Fn(Progress) -> bool
     }
 }
 
-/// An error as JSON on stdout: its message and those of its causes.
-pub(crate) fn print_json_error(messages: &[String]) {
-    let error = json!({"error": messages[0], "causes": messages[1..]});
+/// An error as JSON on stdout: its message and those of its causes, and which file is damaged.
+pub(crate) fn print_json_error(messages: &[String], damage: Option<&Corruption>) {
+    let mut error = json!({"error": messages[0], "causes": messages[1..]});
+    if let Some(Corruption { file, offset, what, .. }) = damage {
+        error["damaged"] = json!(true);
+        error["damage"] =
+            json!({"file": file.display().to_string(), "offset": offset, "what": what});
+    }
     // The exit code and stderr still tell, if stdout is gone.
     let _ = print(&format!("{error:#}\n"));
+}
+
+/// What is damaged, if that is why a command failed.
+fn damage<'a>(failure: &'a (dyn Error + 'static)) -> Option<&'a Corruption> {
+    let causes = std::iter::successors(Some(failure), |e| (*e).source());
+    causes.filter_map(|e| e.downcast_ref()).find_map(|e| match e {
+        matryo::Error::Corrupt(damage) => Some(damage),
+        _ => None,
+    })
 }
 
 /// The messages of an error and its causes. Some errors end with the message of
