@@ -273,7 +273,7 @@ impl Folder {
 
 impl Vfs for Disk {
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.dir.join(name)
+        super::within(&self.folder.dir, name)
     }
 
     fn list(&self) -> Result<Vec<String>> {

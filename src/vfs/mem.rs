@@ -91,7 +91,7 @@ fn full(action: &'static str, path: PathBuf) -> Error {
 
 impl Vfs for Mem {
     fn path(&self, name: &str) -> PathBuf {
-        Path::new("mem").join(name)
+        super::within(Path::new("mem"), name)
     }
 
     fn list(&self) -> Result<Vec<String>> {

@@ -32,7 +32,7 @@ use crate::sown::{Bug, sown};
 
 /// A folder of files. See the module documentation for what is durable when.
 pub(crate) trait Vfs: Send + Sync {
-    /// Where a file is, for messages only.
+    /// Where a file is, or the folder for an empty name; for messages only.
     fn path(&self, name: &str) -> PathBuf;
 
     /// Names of all files in the folder, in no order.
@@ -139,6 +139,11 @@ impl NamesSync {
             }
         })
     }
+}
+
+/// The path of a file in a folder; of the folder itself, without a slash behind it, for an empty name.
+fn within(folder: &Path, name: &str) -> PathBuf {
+    if name.is_empty() { folder.to_owned() } else { folder.join(name) }
 }
 
 /// Opens a file that a manifest names.
