@@ -37,6 +37,16 @@ impl RowId {
         }
     }
 
+    /// The number, if it is one.
+    pub fn as_u64(&self) -> Option<u64> {
+        if let Self::U64(id) = self { Some(*id) } else { None }
+    }
+
+    /// The text, if it is one.
+    pub fn as_str(&self) -> Option<&str> {
+        if let Self::Str(id) = self { Some(id) } else { None }
+    }
+
     /// Checks the id against a collection's kind and the length limit.
     pub(crate) fn check(&self, kind: IdKind) -> Result<()> {
         if self.kind() != kind {
