@@ -116,6 +116,32 @@ pub(crate) struct Place {
     pub(crate) payload_len: u32,
 }
 
+/// Asks for vectors ahead of somebody who goes through rows in their order: files are mapped for
+/// reads that jump about, so otherwise each page would be waited for by itself.
+#[derive(Default)]
+pub(crate) struct ReadAhead<'a> {
+    rows: Option<&'a dyn Rows>,
+    /// Rows before this one were asked for.
+    asked: u32,
+}
+
+impl<'a> ReadAhead<'a> {
+    /// Rows that are asked for at once.
+    const AHEAD: u32 = 512;
+
+    /// Before the vector of a row is read.
+    pub(crate) fn before(&mut self, rows: &'a dyn Rows, row: Ordinal) {
+        if !self.rows.is_some_and(|before| std::ptr::addr_eq(before, rows)) {
+            (self.rows, self.asked) = (Some(rows), 0);
+        }
+        if row.0.saturating_add(Self::AHEAD) > self.asked {
+            let end = row.0.saturating_add(2 * Self::AHEAD).min(rows.len());
+            rows.will_need(self.asked.max(row.0)..end);
+            self.asked = end.max(self.asked).max(row.0 + 1);
+        }
+    }
+}
+
 /// An immutable set of rows. Which of them are dead is kept beside it.
 pub(crate) trait Rows: Send + Sync {
     /// Number of rows; ordinals run from 0.

@@ -15,6 +15,7 @@ use crate::encoding::{Precision, StageCode};
 use crate::error::{Error, Result, VectorError};
 use crate::manifest::{Manifest, SegmentEntry};
 use crate::memtable::RunBuilder;
+use crate::rows::ReadAhead;
 use crate::schema::Schema;
 use crate::types::{Ordinal, RowId};
 use crate::vfs::Vfs;
@@ -247,7 +248,9 @@ fn rewrite(
     let (mut bytes, mut done, total) = (0, 0, view.live_rows());
     let mut copied = Copied::default();
     for part in &view.parts {
+        let mut ahead = ReadAhead::default();
         for row in part.living() {
+            ahead.before(&*part.rows, row);
             let (id, payload) = (part.rows.id(row)?, part.rows.payload(row)?);
             match shortener.shorten(part, row)? {
                 Ok(vector) => {

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::filter::Filter;
 use crate::payload::Payload;
 use crate::query::{self, Search, SearchBatch};
+use crate::rows::ReadAhead;
 use crate::schema::Schema;
 use crate::types::{Ordinal, RowId};
 use crate::view::{Part, View};
@@ -86,7 +87,13 @@ impl Snapshot {
     /// All rows, in the order they are stored: older ones mostly come first.
     pub fn iter(&self) -> impl Iterator<Item = Result<Row>> {
         let parts = self.view.parts.iter();
-        parts.flat_map(|part| part.living().map(|row| self.row(part, row)))
+        parts.flat_map(move |part| {
+            let mut ahead = ReadAhead::default();
+            part.living().map(move |row| {
+                ahead.before(&*part.rows, row);
+                self.row(part, row)
+            })
+        })
     }
 
     /// Begins a search.

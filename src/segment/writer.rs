@@ -11,6 +11,7 @@ use crate::index::IndexBuilder;
 use crate::manifest::{LogEntry, MAX_KEPT, SegmentEntry, encode_kept};
 use crate::memtable::{Codes, IdColumn};
 use crate::payload::block::{BlockEntry, BlockWriter};
+use crate::rows::ReadAhead;
 use crate::schema::Schema;
 use crate::sown::{Bug, sown};
 use crate::types::FileNumber;
@@ -92,13 +93,17 @@ fn write_vectors(
         out.region(RegionKind::Logs, 0, &encode_kept(&kept.logs).collect::<Vec<_>>())?;
     }
     out.begin_region(kept.map_or(RegionKind::Vectors, |_| RegionKind::Places), 0);
+    let mut ahead = ReadAhead::default();
     for (n, (source, row)) in rows.iter().enumerate() {
         if n.is_multiple_of(1024) {
             watch(n as u64)?;
         }
         ids.push(&source.id(*row)?);
         match kept.map(|kept| kept.places[n]) {
-            None => out.put(source.vector(*row)?)?,
+            None => {
+                ahead.before(*source, *row);
+                out.put(source.vector(*row)?)?;
+            }
             Some((log, offset)) => {
                 let sum = || source.vector(*row).map(crc32);
                 let crc = source.vector_crc(*row).map_or_else(sum, Ok)?;
