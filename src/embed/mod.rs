@@ -171,6 +171,10 @@ impl Embedder {
     /// `retrieval.passage`. As in Python, the default prompt is not put before
     /// documents or queries; ask for it with [`Prompt::Default`].
     ///
+    /// The vector of a text without a token that counts may be all zeros: of an empty
+    /// text, or, with a static model, of one without a word that it knows. It has no
+    /// direction, so a collection under cosine refuses it.
+    ///
     /// # Errors
     /// `Error::Invalid` for a text over [`MAX_TEXT_BYTES`], `Error::Runtime` or
     /// `Error::Model` when the graph fails.
@@ -179,7 +183,8 @@ impl Embedder {
     }
 
     /// Embeds texts to search with, with the model's prompt for queries if it has
-    /// one: `query`, `search_query` or `retrieval.query`.
+    /// one: `query`, `search_query` or `retrieval.query`. A vector may be all zeros, as
+    /// those of [`Embedder::embed_documents`] may.
     ///
     /// # Errors
     /// Those of [`Embedder::embed_documents`].
@@ -187,7 +192,8 @@ impl Embedder {
         self.embed(self.prompts.queries(), texts)
     }
 
-    /// Embeds one text to search with; see [`Embedder::embed_queries`].
+    /// Embeds one text to search with; see [`Embedder::embed_queries`]. It may be all
+    /// zeros.
     ///
     /// # Errors
     /// Those of [`Embedder::embed_documents`].
@@ -195,7 +201,8 @@ impl Embedder {
         Ok(self.embed_queries(&[text])?.pop().unwrap_or_default())
     }
 
-    /// Embeds texts with a prompt of the caller's choice.
+    /// Embeds texts with a prompt of the caller's choice. A vector may be all zeros, as
+    /// those of [`Embedder::embed_documents`] may.
     ///
     /// # Errors
     /// Those of [`Embedder::embed_documents`], and `Error::Invalid` for an unknown
