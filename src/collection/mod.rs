@@ -187,16 +187,17 @@ impl Collection {
     }
 
     /// Compares what is about to embed queries or rows with what made the vectors of
-    /// this collection. With the feature `embed`, `check_embedder(&embedder)`.
+    /// this collection. With the feature `embed`, `check_embedder(&embedder)`. Vectors of
+    /// another length are refused too, where the id says theirs ([`EmbedderId::dims`]; that
+    /// of an embedder does): a collection that was shortened to 256 dimensions wants an
+    /// embedder that was opened with `.dims(256)`.
     ///
     /// # Errors
     /// [`Error::OtherEmbedder`], which names the parts that differ;
-    /// [`Error::Invalid`] where the collection records none, and so nobody knows
-    /// ([`Schema::embedder`]).
+    /// [`Error::Invalid`] for vectors of another length, and where the collection records
+    /// no embedder, so that nobody knows ([`Schema::embedder`]).
     pub fn check_embedder(&self, embedder: impl Into<EmbedderId>) -> Result<()> {
-        let why = "the collection does not record what made its vectors";
-        let stored = self.schema().embedder().ok_or_else(|| Error::invalid("embedder", why))?;
-        stored.check(&embedder.into())
+        self.schema().check_embedder(&embedder.into())
     }
 
     /// Most dimensions a search of this handle can have: all that the schema says,

@@ -115,7 +115,12 @@ impl EmbedderBuilder {
 
     /// How many components of each vector are kept, instead of what the directory
     /// says (`truncate_dim`) or all. The store shortens vectors too, and then keeps
-    /// the rest for ranking: this throws the rest away.
+    /// the rest for ranking: this throws the rest away. It is what a collection wants
+    /// that was shortened itself (`Collection::drop_tier`, `copy_to`).
+    ///
+    /// Where the model ends with a scaling to unit length, what is kept has unit length
+    /// too, unlike in Python and unlike the rows of a collection that was shortened. Under
+    /// cosine that is no matter; under dot and l2 do not add such vectors to such rows.
     #[must_use]
     pub fn dims(mut self, dims: usize) -> Self {
         self.wanted.dims = Some(dims);

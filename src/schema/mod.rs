@@ -129,6 +129,14 @@ impl Schema {
         self.embedder.as_ref()
     }
 
+    /// Fails where vectors by `given` are not of the kind or length that is stored.
+    pub(crate) fn check_embedder(&self, given: &EmbedderId) -> Result<()> {
+        let why = "the collection does not record what made its vectors";
+        let stored = self.embedder().ok_or_else(|| Error::invalid("embedder", why))?;
+        stored.check(given)?;
+        given.check_dims(self.dims)
+    }
+
     /// The same, to be kept.
     pub(crate) fn shared_fields(&self) -> Arc<[Field]> {
         self.fields.clone()
