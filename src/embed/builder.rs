@@ -44,6 +44,10 @@ pub struct EmbedderBuilder {
     max_tokens: Option<usize>,
     batch_tokens: Option<usize>,
     pub(super) provider: Provider,
+    #[cfg(feature = "image")]
+    pub(super) vision_graph: Option<String>,
+    #[cfg(feature = "image")]
+    pub(super) batch_images: Option<usize>,
 }
 
 impl EmbedderBuilder {
@@ -60,6 +64,10 @@ impl EmbedderBuilder {
             max_tokens: None,
             batch_tokens: None,
             provider: Provider::Cpu,
+            #[cfg(feature = "image")]
+            vision_graph: None,
+            #[cfg(feature = "image")]
+            batch_images: None,
         }
     }
 
@@ -135,7 +143,9 @@ impl EmbedderBuilder {
         self
     }
 
-    /// Where a text is cut, in tokens, instead of where the directory says.
+    /// Where a text is cut, in tokens, instead of where the directory says. What a longer
+    /// one holds behind that has no part in its vector, and nothing tells so;
+    /// [`Embedder::count_tokens`] does.
     #[must_use]
     pub fn max_tokens(mut self, tokens: usize) -> Self {
         self.max_tokens = Some(tokens);

@@ -130,3 +130,27 @@ fn a_shortened_collection_wants_the_same_model_shortened() {
         assert!(matches!(refused, Err(Error::OtherEmbedder { .. })), "{refused:?}");
     }
 }
+
+#[test]
+fn tokens_are_counted_before_a_text_is_cut() {
+    if !ready() {
+        return;
+    }
+    let long = "the river runs down to the sea and ".repeat(9);
+    for model in ["tokens", "static", "../families/mxbai", "../families/qwen3"] {
+        let dir = fixtures().join(model);
+        let embedder = Embedder::open(&dir).unwrap();
+        assert_eq!(embedder.max_tokens(), embedder.describe().max_tokens);
+        let whole = Embedder::builder(&dir).max_tokens(100_000).open().unwrap();
+        let short = Embedder::builder(&dir).max_tokens(24).open().unwrap();
+        let [count, uncut] = [&short, &whole].map(|e| e.count_tokens(&long).unwrap());
+        assert!(count == uncut && count > 60, "{model}: {count} and {uncut}");
+        assert!(short.count_tokens("").unwrap() < 24, "{model}");
+        // What is cut off is counted and changes nothing, if so many tokens are taken.
+        let vectors = short.embed_documents(&[&*long, &long[..long.len() / 2]]).unwrap();
+        assert_eq!(vectors[0], vectors[1], "{model}");
+    }
+    let embedder = Embedder::open(fixtures().join("static")).unwrap();
+    let longer = "x".repeat(matryo::embed::MAX_TEXT_BYTES + 1);
+    assert!(embedder.count_tokens(&longer).is_err());
+}
