@@ -15,6 +15,7 @@ fn is_unknown(n: u64) -> bool {
 }
 
 /// No vector of a row without a source, one of zeros of what is not known.
+#[expect(clippy::unnecessary_wraps, reason = "what embeds may fail")]
 fn forgetful(rows: &[SourceRow]) -> Result<Vec<Option<Vec<f32>>>> {
     let one = |row: &SourceRow| {
         let n = source(row).ok()?;

@@ -181,7 +181,7 @@ impl Embedder {
     }
 
     /// Where a text is cut, in tokens, the prompt and special tokens included; `None` if
-    /// nowhere, as with static models. What is cut off has no part in the vector.
+    /// nowhere, as with most static models. What is cut off has no part in the vector.
     pub fn max_tokens(&self) -> Option<usize> {
         self.tokenizer.max_tokens
     }
