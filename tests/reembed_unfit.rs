@@ -2,7 +2,7 @@
 
 mod support;
 
-use matryo::testing::Folder;
+use matryo::testing::{Folder, Recorder};
 use matryo::{Collection, Options, Precision, Progress, Result, SourceRow, json};
 use support::reembed::{
     NEW, Rows, embedded, filled, model, options, put, reembed, rows_of, source, whole,
@@ -193,4 +193,31 @@ fn where_no_row_would_be_left_nothing_is_changed() {
     assert_eq!(rows_of(&folder.open(read_only()).expect("open"), DIMS), rows);
     assert_eq!(reembed(&folder, &beside).expect("by another").embedded, 59);
     assert!(whole(&folder, &rows, "at last"));
+}
+
+#[test]
+fn power_loss_leaves_all_rows_or_those_that_fit() {
+    let (before, rows) = filled();
+    let (left, _) = fit(&rows);
+    let recorder = Recorder::over(&before);
+    let skip = options().skip_unfit(true);
+    recorder.reembed(&Folder::default(), &skip, &mut forgetful, &|_| true).expect("reembed");
+    let (mut replay, mut seen) = (recorder.replay(), [0, 0]);
+    loop {
+        for all in [true, false] {
+            let folder = replay.folder(|_| all, None);
+            let what = format!("power lost before {}", replay.describe());
+            let db = folder.open(read_only()).expect(&what);
+            let is_new = db.schema().dims() == NEW;
+            drop(db);
+            whole(&folder, if is_new { &left } else { &rows }, &what);
+            seen[usize::from(is_new)] += 1;
+            reembed_skipping(&folder, &Folder::default());
+            assert!(whole(&folder, &left, &what));
+        }
+        if !replay.step() {
+            break;
+        }
+    }
+    assert!(seen[0] > 10 && seen[1] > 2, "{seen:?}");
 }

@@ -189,8 +189,8 @@ impl<'r, 'w> Run<'r, 'w> {
 fn refused(id: &RowId, why: Option<&VectorError>) -> Error {
     let why = match why {
         Some(why @ VectorError::Dimension { .. }) => why.to_string(),
-        Some(why) => format!("{why}; such rows can be left out"),
-        None => "expected something to embed, got none; such rows can be left out".into(),
+        Some(why) => format!("{why}; such rows can be left out (skip_unfit)"),
+        None => "there is nothing to embed; such rows can be left out (skip_unfit)".into(),
     };
     Error::invalid("reembed", format!("row {id}: {why}"))
 }
