@@ -127,7 +127,7 @@ impl From<&embed::Embedder> for EmbedderId {
     /// the usual one, as those of other precisions are not.
     fn from(embedder: &embed::Embedder) -> Self {
         let (dir, weights) = embedder.files();
-        embedder_id(dir, weights, embedder.fingerprint())
+        embedder_id(dir, weights, embedder.fingerprint()).dims(embedder.dims())
     }
 }
 
@@ -136,7 +136,7 @@ impl From<&embed::ImageEmbedder> for EmbedderId {
     /// Named as those of an `Embedder` are.
     fn from(embedder: &embed::ImageEmbedder) -> Self {
         let (dir, graph) = embedder.files();
-        embedder_id(dir, graph, embedder.fingerprint())
+        embedder_id(dir, graph, embedder.fingerprint()).dims(embedder.dims())
     }
 }
 

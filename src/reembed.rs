@@ -48,22 +48,31 @@ impl From<&ImageEmbedder> for ReembedOptions {
 }
 
 /// Embeds texts again, as documents: `text` makes that of a row from its payload
-/// ([`field`] for one that the payload holds).
+/// ([`field`] for one that the payload holds). It may return an `Option` of a text
+/// ([`optional_field`]); rows without any, and texts too long to be taken, are left out
+/// by [`ReembedOptions::skip_unfit`] and errors without it, as rows are whose vector is
+/// all zeros.
 ///
 /// # Errors
 /// As [`Collection::reembed_with`], and those of `text`;
 /// [`Error::OtherEmbedder`] for options of another embedder.
-pub fn texts(
+pub fn texts<S: Into<Option<String>>>(
     path: impl AsRef<Path>,
     embedder: &Embedder,
     options: &ReembedOptions,
-    mut text: impl FnMut(&SourceRow) -> Result<String>,
+    mut text: impl FnMut(&SourceRow) -> Result<S>,
     progress: impl Fn(Progress) -> bool,
 ) -> Result<Reembedded> {
     options.embedder().check(&EmbedderId::from(embedder))?;
+    let skip = options.skips_unfit();
+    let mut text = |row: &SourceRow| match text(row)?.into() {
+        Some(text) if text.len() > MAX_TEXT_BYTES && skip => Ok(None),
+        Some(text) => short_enough(row, text).map(Some),
+        None => Ok(None),
+    };
     let embed = |rows: &[SourceRow]| {
-        let texts = rows.iter().map(|row| short_enough(row, text(row)?));
-        embedder.embed_documents(&texts.collect::<Result<Vec<_>>>()?)
+        let texts = rows.iter().map(&mut text).collect::<Result<Vec<_>>>()?;
+        of_those_there(texts, |texts| embedder.embed_documents(texts))
     };
     Collection::reembed_with(path, options, embed, progress)
 }
@@ -75,6 +84,24 @@ fn short_enough(row: &SourceRow, text: String) -> Result<String> {
     }
     let why = format!("a text of {} bytes, at most {MAX_TEXT_BYTES} are taken", text.len());
     Err(lacks(row, &why))
+}
+
+/// Embeds what there is, and puts each vector where its source was.
+fn of_those_there<S>(
+    sources: Vec<Option<S>>,
+    embed: impl FnOnce(&[S]) -> Result<Vec<Vec<f32>>>,
+) -> Result<Vec<Option<Vec<f32>>>> {
+    let is_there: Vec<_> = sources.iter().map(Option::is_some).collect();
+    let sources: Vec<_> = sources.into_iter().flatten().collect();
+    // Nothing is asked of a model without need.
+    let vectors = if sources.is_empty() { Vec::new() } else { embed(&sources)? };
+    if vectors.len() != sources.len() {
+        let (expected, got) = (sources.len(), vectors.len());
+        let why = format!("expected {expected} vectors of the embedder, got {got}");
+        return Err(Error::invalid("reembed", why));
+    }
+    let mut vectors = vectors.into_iter();
+    Ok(is_there.into_iter().map(|is| if is { vectors.next() } else { None }).collect())
 }
 
 /// The text that the payload of a row holds under this name; dots go into nested
@@ -94,6 +121,15 @@ pub fn field(name: impl Into<String>) -> impl Fn(&SourceRow) -> Result<String> {
             Err(lacks(row, &format!("text in {name:?} to embed, got {kind}")))
         }
         None => Err(lacks(row, &format!("text in {name:?} to embed, got none"))),
+    }
+}
+
+/// As [`field`], where rows may hold no text under the name.
+pub fn optional_field(name: impl Into<String>) -> impl Fn(&SourceRow) -> Result<Option<String>> {
+    let name = name.into();
+    move |row| {
+        let found = payload::at(&row.payload, &name).and_then(Value::as_str);
+        Ok(found.map(str::to_owned))
     }
 }
 
@@ -137,26 +173,27 @@ impl PictureEmbedder for ImageEmbedder {
 }
 
 /// Embeds pictures again: `picture` finds that of a row by its payload ([`file()`] for
-/// the path of a file). A few are in memory at a time, whatever
+/// the path of a file), or `None` as for [`texts`]. A few are in memory at a time, whatever
 /// [`ReembedOptions::batch`] says.
 ///
 /// # Errors
 /// As [`Collection::reembed_with`], and those of `picture`;
 /// [`Error::OtherEmbedder`] for options of another embedder.
 #[cfg(feature = "image")]
-pub fn pictures(
+pub fn pictures<P: Into<Option<Image>>>(
     path: impl AsRef<Path>,
-    embedder: &impl PictureEmbedder,
+    embedder: &(impl PictureEmbedder + ?Sized),
     options: &ReembedOptions,
-    mut picture: impl FnMut(&SourceRow) -> Result<Image>,
+    mut picture: impl FnMut(&SourceRow) -> Result<P>,
     progress: impl Fn(Progress) -> bool,
 ) -> Result<Reembedded> {
     options.embedder().check(&embedder.id())?;
     let embed = |rows: &[SourceRow]| {
         let mut vectors = Vec::with_capacity(rows.len());
         for some in rows.chunks(PICTURES) {
-            let found = some.iter().map(&mut picture).collect::<Result<Vec<_>>>()?;
-            vectors.append(&mut embedder.embed(&found)?);
+            let found = some.iter().map(|row| Ok(picture(row)?.into()));
+            let found = found.collect::<Result<Vec<_>>>()?;
+            vectors.append(&mut of_those_there(found, |pictures| embedder.embed(pictures))?);
         }
         Ok(vectors)
     };
@@ -171,8 +208,21 @@ pub fn file(
     root: impl Into<PathBuf>,
 ) -> impl Fn(&SourceRow) -> Result<Image> {
     let (path, root) = (field(name), root.into());
-    move |row| {
-        let opened = Image::open(root.join(path(row)?));
-        opened.map_err(|e| Error::invalid("reembed", format!("row {}: {e}", row.id)))
-    }
+    move |row| open(row, root.join(path(row)?))
+}
+
+/// As [`file()`], where rows may hold no path under the name. A file that cannot be
+/// opened is an error all the same: it may be back another time.
+#[cfg(feature = "image")]
+pub fn optional_file(
+    name: impl Into<String>,
+    root: impl Into<PathBuf>,
+) -> impl Fn(&SourceRow) -> Result<Option<Image>> {
+    let (path, root) = (optional_field(name), root.into());
+    move |row| path(row)?.map(|path| open(row, root.join(path))).transpose()
+}
+
+#[cfg(feature = "image")]
+fn open(row: &SourceRow, path: PathBuf) -> Result<Image> {
+    Image::open(path).map_err(|e| Error::invalid("reembed", format!("row {}: {e}", row.id)))
 }

@@ -3,12 +3,15 @@
 
 use std::sync::Arc;
 
-use crate::collection::reembed::{Embed, Work, reembed};
+use crate::collection::reembed::{Work, optional, reembed};
 use crate::vfs::Vfs;
 use crate::{
     Collection, Compacted, Copied, CopyOptions, Options, Progress, ReembedOptions, Reembedded,
-    RepairOptions, Repaired, Result, Schema,
+    RepairOptions, Repaired, Result, Schema, SourceRow,
 };
+
+/// What makes the vectors of rows.
+type Embed<'e, V> = &'e mut dyn FnMut(&[SourceRow]) -> Result<Vec<V>>;
 
 /// A collection's folder that lives in RAM and can be tampered with. Nothing runs
 /// in the background, so what is written does not depend on threads.
@@ -76,11 +79,11 @@ impl Folder {
     ///
     /// # Errors
     /// As [`Collection::reembed_with`].
-    pub fn reembed(
+    pub fn reembed<V: Into<Option<Vec<f32>>>>(
         &self,
         beside: &Self,
         options: &ReembedOptions,
-        embed: &mut Embed<'_>,
+        embed: Embed<'_, V>,
         progress: &dyn Fn(Progress) -> bool,
     ) -> Result<Reembedded> {
         reembed_in(Arc::new(self.0.clone()), beside, options, embed, progress)
@@ -241,11 +244,11 @@ impl Recorder {
     ///
     /// # Errors
     /// As [`Collection::reembed_with`].
-    pub fn reembed(
+    pub fn reembed<V: Into<Option<Vec<f32>>>>(
         &self,
         beside: &Folder,
         options: &ReembedOptions,
-        embed: &mut Embed<'_>,
+        embed: Embed<'_, V>,
         progress: &dyn Fn(Progress) -> bool,
     ) -> Result<Reembedded> {
         reembed_in(Arc::new(self.0.clone()), beside, options, embed, progress)
@@ -282,13 +285,14 @@ impl Recorder {
 pub struct Replay(crate::vfs::record::Replay);
 
 /// Embeds the collection in `folder` again, by way of a shadow in `beside`.
-fn reembed_in(
+fn reembed_in<V: Into<Option<Vec<f32>>>>(
     folder: Arc<dyn Vfs>,
     beside: &Folder,
     options: &ReembedOptions,
-    mut embed: &mut Embed<'_>,
+    embed: Embed<'_, V>,
     progress: &dyn Fn(Progress) -> bool,
 ) -> Result<Reembedded> {
+    let mut embed = optional(embed);
     let work = &mut Work { options, embed: &mut embed, progress };
     let beside: Arc<dyn Vfs> = Arc::new(beside.0.clone());
     reembed(folder, &beside, work)

@@ -50,7 +50,7 @@ fn collection(rows: &Labelled) -> (tempfile::TempDir, Collection) {
 }
 
 /// Accuracy by 2, 4 and 8 dimensions: a quarter, a half, all.
-fn assert_coarse_to_fine(classifier: &impl Classifier, rows: &Labelled) {
+fn assert_coarse_to_fine(classifier: &(impl Classifier + ?Sized), rows: &Labelled) {
     for (dims, expected) in PREFIXES.iter().zip([0.25, 0.5, 1.0]) {
         let found = accuracy(classifier, rows, *dims).expect("classified");
         assert!((found - expected).abs() < 0.13, "{dims} dimensions: {found}");
@@ -248,6 +248,8 @@ fn wrong_input_is_refused_with_what_was_expected() {
     for wrong in [&[][..], &[0], &[9]] {
         invalid(LinearHeads::trainer().fit(&rows, wrong).err(), "expected some of 1 to 8");
     }
+    let unseen = LinearHeads::trainer().epochs(0).fit(&rows, &[4]);
+    invalid(unseen.err(), "at least 1 epoch");
     let trainer = LinearHeads::trainer();
     invalid(trainer.clone().importance([1.0]).fit(&rows, &[2, 4]).err(), "expected 2 numbers");
     invalid(trainer.learning_rate(f32::NAN).fit(&rows, &[2]).err(), "learning rate");
@@ -257,4 +259,49 @@ fn wrong_input_is_refused_with_what_was_expected() {
     invalid(Cascade::new([Level { dims: 2, threshold: f32::NAN }]).err(), "thresholds");
     let map = mean_average_precision(&collection.snapshot(), "colour", &rows, 8, 10);
     invalid(map.err(), "no row has the label");
+}
+
+/// What was trained can be kept anywhere and made again from what the accessors tell.
+#[test]
+fn trained_heads_are_made_again_from_their_weights() {
+    let (train, test) = (labelled(160, 1), labelled(40, 2));
+    for shared in [false, true] {
+        let trained = LinearHeads::trainer().shared(shared).fit(&train, &PREFIXES).expect("fits");
+        assert_eq!((trained.is_shared(), trained.features()), (shared, Features::Scaled));
+        let mut heads: Vec<_> = trained.heads().map(|(w, b)| (w.to_vec(), b.to_vec())).collect();
+        let lengths: Vec<_> = heads.iter().map(|(w, b)| (w.len() / 8, b.len())).collect();
+        let expected: Vec<_> = trained.dims().into_iter().map(|dims| (dims, 8)).collect();
+        assert_eq!(lengths, expected);
+        let (classes, features) = (trained.classes().to_vec(), trained.features());
+        let again = if shared {
+            let (weights, bias) = heads.remove(0);
+            LinearHeads::shared(classes, weights, bias, features)
+        } else {
+            LinearHeads::separate(classes, heads, features)
+        };
+        let again = again.expect("the same");
+        for (vector, _) in test.iter() {
+            for dims in PREFIXES {
+                let same = trained.predict(vector, dims).expect("classified");
+                assert_eq!(again.predict(vector, dims).expect("classified"), same);
+            }
+        }
+    }
+}
+
+#[test]
+fn classifiers_may_be_chosen_at_run_time() {
+    let (train, test) = (labelled(160, 1), labelled(40, 2));
+    let linear = LinearHeads::trainer().fit(&train, &PREFIXES).expect("fits");
+    let means = ClassMeans::fit(&train).expect("fits");
+    let all: [&dyn Classifier; 2] = [&means, &linear];
+    for classifier in all {
+        assert_coarse_to_fine(classifier, &test);
+        let cascade = Cascade::learn(classifier, &test, &PREFIXES, 0.0).expect("learnt");
+        cascade.evaluate(classifier, &test).expect("measured");
+        let (vector, _) = test.iter().next().expect("rows");
+        cascade.predict(classifier, vector).expect("classified");
+        votes(classifier, vector, &PREFIXES).expect("asked");
+        agreement(classifier, &test, &PREFIXES).expect("measured");
+    }
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use matryo::{Collection, IdKind, Schema};
+use matryo::{Collection, FieldKind, IdKind, Schema};
 use serde_json::{Value, json};
 
 type Done = Result<(), Box<dyn std::error::Error>>;
@@ -299,6 +299,43 @@ fn ranges_threads_and_searches_by_row() -> Done {
     place.succeeds("search c --exact --vectors q.npy --limit 10 --out gt.npy");
     let bench = place.json("bench c --vectors q.npy --truth gt.npy --threads 2");
     assert!(bench["batch_queries_per_second"].as_f64() > Some(0.0));
+    Ok(())
+}
+
+#[test]
+fn hits_are_filtered_and_shown_with_their_payloads() -> Done {
+    let place = Place::new()?;
+    let schema = Schema::builder(2).field("year", FieldKind::Integer).build()?;
+    let books = Collection::create(place.path().join("c"), schema)?;
+    for (id, year) in [(1, 1999), (2, 2020), (3, 2021)] {
+        let vector = [id as f32, 1.0];
+        books.upsert(id, &vector, json!({"year": year, "title": format!("book {id}")}))?;
+    }
+    drop(books);
+    place.npy("v.npy", "'<f4'", "(1, 2)", &[1f32, 1.0].map(f32::to_le_bytes).concat());
+    let ids = |args: &str| {
+        let found = place.json(&format!("search c {args}"))["results"][0]["hits"].clone();
+        let hits = found.as_array().expect("hits").clone();
+        hits.iter().map(|hit| hit["id"].as_u64().expect("a number")).collect::<Vec<_>>()
+    };
+    assert_eq!(ids("--vectors v.npy"), [1, 2, 3]);
+    assert_eq!(ids("--vectors v.npy --filter year>=2020"), [2, 3]);
+    assert_eq!(ids("--like 3 --filter year<2020"), [1]);
+    place.succeeds("search c --vectors v.npy --filter year>=2020 --limit 3 --out o.npy");
+    assert_eq!(place.read_ids("o.npy", 1, 3), [[2, 3, -1]]);
+    for query in ["--vectors v.npy", "--like 1"] {
+        let args = format!("search c {query} --filter year=2021 --payloads");
+        let hit = &place.json(&args)["results"][0]["hits"][0];
+        assert_eq!(hit["payload"], json!({"year": 2021, "title": "book 3"}), "{query}");
+        let text = place.succeeds(&args);
+        assert!(text.contains(r#"3  {"title":"book 3","year":2021}"#), "{text}");
+    }
+    let plain = place.json("search c --vectors v.npy --limit 1");
+    assert_eq!(plain["results"][0]["hits"][0].get("payload"), None);
+    let said = place.run("search c --vectors v.npy --filter year>>2020");
+    assert!(said.code == 2 && said.err.contains("column"), "{}", said.err);
+    assert_eq!(place.run("search c --vectors v.npy --payloads --out o.npy").code, 2);
+    assert!(place.fails("search c --vectors v.npy --filter colour=1").contains("colour"));
     Ok(())
 }
 

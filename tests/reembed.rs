@@ -67,7 +67,9 @@ fn rows_get_new_vectors_and_keep_the_rest() -> Done {
     assert_eq!(std::fs::read_dir(&path)?.count(), 4);
     assert_eq!(std::fs::read_dir(dir.path())?.count(), 1);
     // Once more: there is nothing to do.
-    let again = Collection::reembed(&path, &stored, |_| panic!("all is embedded"))?;
+    let again = Collection::reembed(&path, &stored, |_| -> Result<Vec<Vec<f32>>> {
+        panic!("all is embedded")
+    })?;
     assert_eq!((again.rows, again.embedded), (59, 0));
     assert_eq!(std::fs::read_dir(dir.path())?.count(), 1);
     Ok(())

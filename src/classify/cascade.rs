@@ -75,13 +75,14 @@ impl Cascade {
     /// Learns the thresholds on rows that the classifier was not made of. From the
     /// last level to the first, a level gets the lowest threshold with which level
     /// and those after it find at most `tolerance` (a share of all rows) fewer
-    /// classes than with the best threshold. The paper's rule has tolerance 0.
+    /// classes than with the best threshold. The paper's rule has tolerance 0. Each level
+    /// but the last spends its own tolerance, so four levels may lose three times as much.
     ///
     /// # Errors
     /// As [`Self::new`] and [`Classifier::predict`]; [`Error::Invalid`] if there
     /// are no rows, or for a tolerance that is not from 0 to 1.
     pub fn learn(
-        classifier: &impl Classifier,
+        classifier: &(impl Classifier + ?Sized),
         held_out: &Labelled,
         dims: &[usize],
         tolerance: f64,
@@ -119,7 +120,11 @@ impl Cascade {
     ///
     /// # Errors
     /// As [`Classifier::predict`].
-    pub fn predict(&self, classifier: &impl Classifier, vector: &[f32]) -> Result<Decision> {
+    pub fn predict(
+        &self,
+        classifier: &(impl Classifier + ?Sized),
+        vector: &[f32],
+    ) -> Result<Decision> {
         let (last, before) = self.levels.split_last().expect("checked by new");
         let mut earlier = Vec::new();
         for level in before {
@@ -137,7 +142,11 @@ impl Cascade {
     ///
     /// # Errors
     /// As [`Classifier::predict`]; [`Error::Invalid`] if there are no rows.
-    pub fn evaluate(&self, classifier: &impl Classifier, rows: &Labelled) -> Result<CascadeReport> {
+    pub fn evaluate(
+        &self,
+        classifier: &(impl Classifier + ?Sized),
+        rows: &Labelled,
+    ) -> Result<CascadeReport> {
         rows.check_some()?;
         let empty = |level: &Level| LevelReport { dims: level.dims, rows: 0, correct: 0 };
         let mut levels: Vec<_> = self.levels.iter().map(empty).collect();
@@ -165,7 +174,11 @@ impl Decision {
 }
 
 /// Confidence and correctness of each row's prediction.
-fn answers(classifier: &impl Classifier, rows: &Labelled, dims: usize) -> Result<Vec<(f32, bool)>> {
+fn answers(
+    classifier: &(impl Classifier + ?Sized),
+    rows: &Labelled,
+    dims: usize,
+) -> Result<Vec<(f32, bool)>> {
     let answer = |(vector, label): (&[f32], &str)| {
         let answer = classifier.predict(vector, dims)?;
         Ok((answer.confidence, answer.label == label))

@@ -32,7 +32,11 @@ impl Votes {
 ///
 /// # Errors
 /// As [`Classifier::predict`].
-pub fn votes(classifier: &impl Classifier, vector: &[f32], dims: &[usize]) -> Result<Votes> {
+pub fn votes(
+    classifier: &(impl Classifier + ?Sized),
+    vector: &[f32],
+    dims: &[usize],
+) -> Result<Votes> {
     let ask = |dims: &usize| Ok((*dims, classifier.predict(vector, *dims)?));
     Ok(Votes { predictions: dims.iter().map(ask).collect::<Result<_>>()? })
 }
@@ -53,7 +57,7 @@ pub struct Agreement {
 /// # Errors
 /// As [`Classifier::predict`]; [`Error::Invalid`] if there are no rows or prefixes.
 pub fn agreement(
-    classifier: &impl Classifier,
+    classifier: &(impl Classifier + ?Sized),
     rows: &Labelled,
     dims: &[usize],
 ) -> Result<Agreement> {
@@ -81,7 +85,11 @@ pub fn agreement(
 ///
 /// # Errors
 /// As [`Classifier::predict`]; [`Error::Invalid`] if there are no rows.
-pub fn accuracy(classifier: &impl Classifier, rows: &Labelled, dims: usize) -> Result<f64> {
+pub fn accuracy(
+    classifier: &(impl Classifier + ?Sized),
+    rows: &Labelled,
+    dims: usize,
+) -> Result<f64> {
     rows.check_some()?;
     let mut right = 0usize;
     for (vector, label) in rows.iter() {

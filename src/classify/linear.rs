@@ -133,6 +133,36 @@ impl LinearHeads {
         self.heads.iter().map(|head| head.dims).collect()
     }
 
+    /// What the heads multiply their weights with.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Whether it is one head for all prefixes.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Weights and bias of each head, in the order of [`Self::dims`]: with [`Self::classes`]
+    /// and [`Self::features`] all that [`Self::shared`] (of the only one) or
+    /// [`Self::separate`] make the same heads of again.
+    ///
+    /// ```
+    /// use matryo::classify::{Labelled, LinearHeads};
+    /// # let mut rows = Labelled::new(2);
+    /// # rows.push(&[0.9, 0.1], "red")?;
+    /// # rows.push(&[0.1, 0.9], "blue")?;
+    /// let trained = LinearHeads::trainer().fit(&rows, &[1, 2])?;
+    /// let heads = trained.heads().map(|(weights, bias)| (weights.to_vec(), bias.to_vec()));
+    /// let classes = trained.classes().to_vec();
+    /// let again = LinearHeads::separate(classes, heads, trained.features())?;
+    /// # assert_eq!(again.dims(), trained.dims());
+    /// # Ok::<(), matryo::Error>(())
+    /// ```
+    pub fn heads(&self) -> impl Iterator<Item = (&[f32], &[f32])> {
+        self.heads.iter().map(|head| (&head.weights[..], &head.bias[..]))
+    }
+
     fn head(&self, dims: usize) -> Result<&Head> {
         let fits = |head: &&Head| head.dims == dims || (self.shared && dims < head.dims);
         self.heads.iter().find(fits).ok_or_else(|| {

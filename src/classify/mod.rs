@@ -23,8 +23,13 @@
 //! rows.push(&[0.1, 0.9, 0.1, 0.9], "blue")?;
 //! let means = ClassMeans::fit(&rows)?;
 //! assert_eq!(means.predict(&[0.8, 0.2, 0.4, 0.0], 2)?.label, "red");
-//! // Two dimensions know red from the others, but not green from blue.
-//! let cascade = Cascade::learn(&means, &rows, &[2, 4], 0.0)?;
+//! // Two dimensions know red from the others, but not green from blue. How sure they must be
+//! // is learnt on other rows than the means: of those they are surer than of what comes.
+//! let mut held_out = Labelled::new(4);
+//! held_out.push(&[0.8, 0.2, 0.2, 0.2], "red")?;
+//! held_out.push(&[0.3, 0.7, 0.4, 0.1], "green")?;
+//! held_out.push(&[0.1, 0.8, 0.2, 0.7], "blue")?;
+//! let cascade = Cascade::learn(&means, &held_out, &[2, 4], 0.0)?;
 //! let blue = cascade.predict(&means, &[0.2, 0.8, 0.1, 0.8])?;
 //! assert_eq!((blue.label.as_str(), blue.dims), ("blue", 4));
 //! # Ok::<(), matryo::Error>(())

@@ -20,6 +20,10 @@ const WITNESSES: usize = 10;
 /// The confidence is the share of the 10 nearest labelled rows (or `k`, if that is more)
 /// which have the class, so that it says something for `k = 1` too.
 ///
+/// A vector that is asked about must not be among the rows, as those that one measures with
+/// easily are: each would be its own nearest neighbour, and its label would answer for it.
+/// Keep them in a collection of their own, or take them out before the [`Snapshot`].
+///
 /// Rows without a label have no part in it. They are passed over by a filter where the
 /// field is declared as a [`FieldKind::Keyword`]; else by searching for four times as
 /// many rows until enough of them have a label, which is slow where few have one.

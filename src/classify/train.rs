@@ -31,7 +31,7 @@ impl LinearTrainer {
         Self { epochs, learning_rate, l2, seed: 1, shared: false, importance: Vec::new() }
     }
 
-    /// How often every row is seen. Default: 10.
+    /// How often every row is seen, at least once. Default: 10.
     pub fn epochs(mut self, epochs: usize) -> Self {
         self.epochs = epochs;
         self
@@ -102,6 +102,9 @@ impl LinearTrainer {
             let got = format!("{} and {}", self.learning_rate, self.l2);
             let why = format!("expected a learning rate above 0 and an l2 from 0, got {got}");
             return Err(Error::invalid("training", why));
+        }
+        if self.epochs == 0 {
+            return Err(Error::invalid("training", "expected at least 1 epoch, got 0"));
         }
         let importance = &self.importance;
         if !importance.is_empty()

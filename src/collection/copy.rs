@@ -184,7 +184,9 @@ impl Collection {
     /// **The dimensions beyond are gone for good** when this returns: keep a
     /// [backup](Self::backup_to) if they may be wanted again. Until then the
     /// folder needs room for both forms. A crash leaves the one or the other,
-    /// whole.
+    /// whole. Queries and new rows want `dims` dimensions from then on (of an
+    /// embedder that was opened with `.dims(dims)`); rows are cut, not scaled, which
+    /// matters under dot and l2.
     ///
     /// # Errors
     /// As [`Self::open`] and [`Self::copy_to`]; nothing was changed then.

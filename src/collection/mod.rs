@@ -233,17 +233,17 @@ impl Collection {
     }
 
     /// Compares what is about to embed queries or rows with what made the vectors of
-    /// this collection. With the feature `embed`, `check_embedder(&embedder)`.
+    /// this collection. With the feature `embed`, `check_embedder(&embedder)`. Vectors of
+    /// another length are refused too, where the id says theirs ([`EmbedderId::dims`]; that
+    /// of an embedder does): a collection that was shortened to 256 dimensions wants an
+    /// embedder that was opened with `.dims(256)`.
     ///
     /// # Errors
-    /// [`Error::OtherEmbedder`], which names the parts that differ; [`Error::NoEmbedder`] where
-    /// the collection records none ([`Schema::embedder`]).
+    /// [`Error::OtherEmbedder`], which names the parts that differ;
+    /// [`Error::Invalid`] for vectors of another length; [`Error::NoEmbedder`] where the
+    /// collection records none ([`Schema::embedder`]).
     pub fn check_embedder(&self, embedder: impl Into<EmbedderId>) -> Result<()> {
-        let given = embedder.into();
-        match self.schema().embedder() {
-            Some(stored) => stored.check(&given),
-            None => Err(Error::NoEmbedder { given: given.to_string() }),
-        }
+        self.schema().check_embedder(&embedder.into())
     }
 
     /// Most dimensions a search of this handle can have: all that the schema says,

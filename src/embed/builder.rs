@@ -44,6 +44,10 @@ pub struct EmbedderBuilder {
     max_tokens: Option<usize>,
     batch_tokens: Option<usize>,
     pub(super) provider: Provider,
+    #[cfg(feature = "image")]
+    pub(super) vision_graph: Option<String>,
+    #[cfg(feature = "image")]
+    pub(super) batch_images: Option<usize>,
 }
 
 impl EmbedderBuilder {
@@ -60,6 +64,10 @@ impl EmbedderBuilder {
             max_tokens: None,
             batch_tokens: None,
             provider: Provider::Cpu,
+            #[cfg(feature = "image")]
+            vision_graph: None,
+            #[cfg(feature = "image")]
+            batch_images: None,
         }
     }
 
@@ -115,7 +123,12 @@ impl EmbedderBuilder {
 
     /// How many components of each vector are kept, instead of what the directory
     /// says (`truncate_dim`) or all. The store shortens vectors too, and then keeps
-    /// the rest for ranking: this throws the rest away.
+    /// the rest for ranking: this throws the rest away. It is what a collection wants
+    /// that was shortened itself (`Collection::drop_tier`, `copy_to`).
+    ///
+    /// Where the model ends with a scaling to unit length, what is kept has unit length
+    /// too, unlike in Python and unlike the rows of a collection that was shortened. Under
+    /// cosine that is no matter; under dot and l2 do not add such vectors to such rows.
     #[must_use]
     pub fn dims(mut self, dims: usize) -> Self {
         self.wanted.dims = Some(dims);
@@ -130,7 +143,9 @@ impl EmbedderBuilder {
         self
     }
 
-    /// Where a text is cut, in tokens, instead of where the directory says.
+    /// Where a text is cut, in tokens, instead of where the directory says. What a longer
+    /// one holds behind that has no part in its vector, and nothing tells so;
+    /// [`Embedder::count_tokens`] does.
     #[must_use]
     pub fn max_tokens(mut self, tokens: usize) -> Self {
         self.max_tokens = Some(tokens);

@@ -170,6 +170,8 @@ impl Chain {
     }
 }
 
+/// For the fingerprint: all but how much is kept. Shorter vectors are prefixes of the
+/// longer ones, as a collection has them that dropped a tier.
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} prompt {}", self.pooling, self.pool_prompt)?;
@@ -177,7 +179,7 @@ impl fmt::Display for Chain {
             match module {
                 Module::Dense(dense) => write!(f, " dense {}", dense.outputs())?,
                 Module::LayerNorm(_) => f.write_str(" layer norm")?,
-                Module::Keep(keep) => write!(f, " keep {keep}")?,
+                Module::Keep(_) => {}
                 Module::Normalize => f.write_str(" normalize")?,
             }
         }

@@ -23,7 +23,8 @@ const PARTS: [&str; 4] = ["graph", "tokenizer", "modules", "prompts"];
 const VISION: &str = "vision";
 
 /// Identifies what an embedder computes. Equal fingerprints give equal vectors,
-/// up to rounding by another machine or version of ONNX Runtime.
+/// up to rounding by another machine or version of ONNX Runtime, and up to how many
+/// components are kept of them: that is no part of it.
 ///
 /// Displays as one hex number; [`Fingerprint::to_record`] writes every part.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,10 +2,24 @@
 //!
 //! [`Embedder::open`] takes a model directory as sentence-transformers and
 //! Hugging Face tools export it: the ONNX graph, `tokenizer.json`, the modules
-//! after it and the prompts. It gives the vectors that Python gives for the same
-//! directory, and the whole of them: shortening and rescaling to a prefix is the
-//! store's business. What it chose is told by [`Embedder::describe`], and what
-//! determines its vectors is hashed by [`Embedder::fingerprint`].
+//! after it and the prompts. It gives the vectors that Python's sentence-transformers
+//! gives for the same directory, and the whole of them: shortening and rescaling to a
+//! prefix is the store's business. What it chose is told by [`Embedder::describe`], and
+//! what determines its vectors is hashed by [`Embedder::fingerprint`].
+//!
+//! Three things differ from Python, where following the directory to the letter gives
+//! worse vectors:
+//!
+//! * [`Embedder::embed_documents`] takes the prompt called `passage` where there is no
+//!   prompt `document` or an empty one; sentence-transformers 6.2 finds its own empty
+//!   `document` first.
+//! * The prompts of nomic (`search_query`, `search_document`) and jina v3
+//!   (`retrieval.query`, `retrieval.passage`) count as those for queries and documents.
+//! * A vector of unit length that is shortened ([`EmbedderBuilder::dims`],
+//!   `truncate_dim`) has unit length again.
+//!
+//! Texts longer than the model takes ([`Embedder::max_tokens`]) are cut, as in Python, and
+//! nothing tells so: split them before, with [`Embedder::count_tokens`].
 //!
 //! The ONNX Runtime library is found as [`runtime`] says; nothing is downloaded
 //! unless [`runtime::install`] is called.
@@ -166,10 +180,33 @@ impl Embedder {
         self.prompts.by_name()
     }
 
+    /// Where a text is cut, in tokens, the prompt and special tokens included; `None` if
+    /// nowhere, as with most static models. What is cut off has no part in the vector.
+    pub fn max_tokens(&self) -> Option<usize> {
+        self.tokenizer.max_tokens
+    }
+
+    /// Tokens of a text to be found, before it is cut, with the prompt for documents and
+    /// special tokens: if they are more than [`Embedder::max_tokens`], it is cut. The first
+    /// call takes the memory of another copy of the tokenizer.
+    ///
+    /// # Errors
+    /// `Error::Invalid` for a text over [`MAX_TEXT_BYTES`].
+    pub fn count_tokens(&self, text: &str) -> Result<usize> {
+        let prompt = self.prompts.documents().text;
+        check_length(0, prompt.len() + text.len())?;
+        self.tokenizer.count(prompt, text)
+    }
+
     /// Embeds texts to be found, with the model's prompt for documents if it has
     /// one: `document`, `passage`, `corpus`, `search_document` or
     /// `retrieval.passage`. As in Python, the default prompt is not put before
-    /// documents or queries; ask for it with [`Prompt::Default`].
+    /// documents or queries; ask for it with [`Prompt::Default`]. A text of more tokens
+    /// than [`Embedder::max_tokens`] is cut without notice.
+    ///
+    /// The vector of a text without a token that counts may be all zeros: of an empty
+    /// text, or, with a static model, of one without a word that it knows. It has no
+    /// direction, so a collection under cosine refuses it.
     ///
     /// # Errors
     /// `Error::Invalid` for a text over [`MAX_TEXT_BYTES`], `Error::Runtime` or
@@ -179,7 +216,8 @@ impl Embedder {
     }
 
     /// Embeds texts to search with, with the model's prompt for queries if it has
-    /// one: `query`, `search_query` or `retrieval.query`.
+    /// one: `query`, `search_query` or `retrieval.query`. A vector may be all zeros, as
+    /// those of [`Embedder::embed_documents`] may.
     ///
     /// # Errors
     /// Those of [`Embedder::embed_documents`].
@@ -187,7 +225,8 @@ impl Embedder {
         self.embed(self.prompts.queries(), texts)
     }
 
-    /// Embeds one text to search with; see [`Embedder::embed_queries`].
+    /// Embeds one text to search with; see [`Embedder::embed_queries`]. It may be all
+    /// zeros.
     ///
     /// # Errors
     /// Those of [`Embedder::embed_documents`].
@@ -195,7 +234,8 @@ impl Embedder {
         Ok(self.embed_queries(&[text])?.pop().unwrap_or_default())
     }
 
-    /// Embeds texts with a prompt of the caller's choice.
+    /// Embeds texts with a prompt of the caller's choice. A vector may be all zeros, as
+    /// those of [`Embedder::embed_documents`] may.
     ///
     /// # Errors
     /// Those of [`Embedder::embed_documents`], and `Error::Invalid` for an unknown

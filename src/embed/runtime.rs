@@ -195,9 +195,9 @@ fn nowhere() -> Error {
             file_name()
         ),
         cure: format!(
-            "call matryo::embed::runtime::install() once to fetch it with pip, or run `python3 -m \
-             pip install onnxruntime=={VERSION}`, or set {DYLIB_PATH} to the library of ONNX \
-             Runtime 1.{OLDEST_MINOR} or newer"
+            "run `python3 -m pip install onnxruntime=={VERSION}`, or set {DYLIB_PATH} to the \
+             library of ONNX Runtime 1.{OLDEST_MINOR} or newer; in a program, \
+             matryo::embed::runtime::install() fetches it with pip"
         ),
     }
 }

@@ -10,6 +10,7 @@
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 use std::thread;
 
 use parking_lot::Mutex;
@@ -47,6 +48,8 @@ pub(super) struct Tokenizer {
     pub(super) pad_left: bool,
     /// Where a text is cut, special tokens included.
     pub(super) max_tokens: Option<usize>,
+    /// The same without that limit, for counting: made when it is asked for.
+    uncut: OnceLock<Box<HfTokenizer>>,
     /// Set when texts may be tokenized word by word.
     by_words: Option<ByWords>,
 }
@@ -119,6 +122,7 @@ impl Tokenizer {
             lower_case: config.lower_case,
             pad_id,
             max_tokens: None,
+            uncut: OnceLock::new(),
             by_words: None,
         };
         tokenizer.limit(&path, config, max_tokens)?;
@@ -195,6 +199,25 @@ impl Tokenizer {
         let specials = self.inner.get_added_tokens_decoder();
         let ends = ids.last().is_some_and(|id| specials.get(id).is_some_and(|t| t.special));
         Ok(ids.len() - usize::from(ends))
+    }
+
+    /// Tokens of `prompt` + `text` before they are cut, special ones included.
+    pub(super) fn count(&self, prompt: &str, text: &str) -> Result<usize> {
+        let whole = format!("{prompt}{text}");
+        let counted = guarded(|| {
+            let tokenizer = match self.max_tokens {
+                None => &self.inner,
+                Some(_) => self.uncut.get_or_init(|| self.without_limit()),
+            };
+            tokenizer.encode_fast(whole.as_str(), self.special_tokens)
+        });
+        Ok(counted.map_err(|why| refused(text, &why))?.len())
+    }
+
+    fn without_limit(&self) -> Box<HfTokenizer> {
+        let mut uncut = Box::new(self.inner.clone());
+        uncut.with_truncation(None).expect("only a limit can be wrong");
+        uncut
     }
 
     fn encode_whole(&self, text: &str, into: &mut Tokens) -> Result<()> {

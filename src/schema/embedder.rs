@@ -14,6 +14,9 @@ const MAX_NAME: usize = 255;
 /// tokenizer, ...), so that a mismatch can say where it lies. What is hashed is up
 /// to whoever embeds; with the feature `embed` one is made `From` an `Embedder`.
 ///
+/// How long the vectors are should not be hashed: the prefix of a vector is searched by the
+/// prefix of a query, whoever cut them. [`Self::dims`] says it beside.
+///
 /// ```
 /// use matryo::{Collection, EmbedderId, Schema};
 /// # let dir = tempfile::tempdir()?;
@@ -27,23 +30,42 @@ const MAX_NAME: usize = 255;
 /// assert!(refused.contains("they differ in prompts"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct EmbedderId {
     pub(super) name: String,
     pub(super) hash: [u8; 32],
     pub(super) parts: Vec<(String, [u8; 32])>,
+    /// Of the vectors it is about to make; not recorded, and not compared with another.
+    pub(super) dims: Option<usize>,
 }
+
+impl PartialEq for EmbedderId {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, &self.hash, &self.parts) == (&other.name, &other.hash, &other.parts)
+    }
+}
+
+impl Eq for EmbedderId {}
 
 impl EmbedderId {
     /// An embedder without parts.
     pub fn new(name: impl Into<String>, hash: [u8; 32]) -> Self {
-        Self { name: name.into(), hash, parts: Vec::new() }
+        Self { name: name.into(), hash, parts: Vec::new(), dims: None }
     }
 
     /// Adds a part.
     #[must_use]
     pub fn part(mut self, name: impl Into<String>, hash: [u8; 32]) -> Self {
         self.parts.push((name.into(), hash));
+        self
+    }
+
+    /// Says how many dimensions the vectors have that it is about to make, so that
+    /// [`Collection::check_embedder`](crate::Collection::check_embedder) can compare them
+    /// with the collection's. It is not recorded: a schema knows its own.
+    #[must_use]
+    pub fn dims(mut self, dims: usize) -> Self {
+        self.dims = Some(dims);
         self
     }
 
@@ -78,6 +100,23 @@ impl EmbedderId {
         }
         let parts = self.differing_parts(other).into_iter().map(str::to_owned).collect();
         Err(Error::OtherEmbedder { stored: self.to_string(), given: other.to_string(), parts })
+    }
+
+    /// Fails where its vectors, made by the same embedder, have another length than those
+    /// stored.
+    pub(super) fn check_dims(&self, stored: usize) -> Result<()> {
+        let why = match self.dims {
+            Some(given) if given > stored => format!(
+                "it is the right one, but gives vectors of {given} dimensions, and the collection \
+                 keeps the first {stored} of them: open it with `.dims({stored})`"
+            ),
+            Some(given) if given < stored => format!(
+                "it is the right one, but gives the first {given} dimensions of each vector, and \
+                 the collection has {stored}: open it with `.dims({stored})`"
+            ),
+            _ => return Ok(()),
+        };
+        Err(Error::invalid("embedder", why))
     }
 
     pub(super) fn validate(&self) -> Result<()> {
@@ -138,6 +177,16 @@ mod tests {
         assert!(said.contains("\"m\" (010101010101..)"), "{said}");
         let vague = sample(3, &[]).check(&sample(4, &[])).expect_err("another").to_string();
         assert!(!vague.contains("differ in"), "{vague}");
+    }
+
+    #[test]
+    fn the_length_of_vectors_is_no_part_of_what_made_them() {
+        let a = sample(1, &[("graph", 1)]);
+        assert!(a == a.clone().dims(64) && a.check(&a.clone().dims(64)).is_ok());
+        assert!(a.check_dims(8).is_ok() && a.clone().dims(8).check_dims(8).is_ok());
+        let said = a.clone().dims(64).check_dims(8).expect_err("too long").to_string();
+        assert!(said.contains("64") && said.contains("`.dims(8)`"), "{said}");
+        assert!(a.dims(4).check_dims(8).is_err());
     }
 
     #[test]

@@ -109,7 +109,7 @@ fn fields(r: &mut Reader) -> Result<Arc<[Field]>, FormatError> {
 fn embedder(r: &mut Reader) -> Result<EmbedderId, FormatError> {
     let (name, hash) = named_hash(r)?;
     let parts = (0..r.u8()?).map(|_| named_hash(r)).collect::<Result<_, _>>()?;
-    Ok(EmbedderId { name, hash, parts })
+    Ok(EmbedderId { name, hash, parts, dims: None })
 }
 
 fn named_hash(r: &mut Reader) -> Result<(String, [u8; 32]), FormatError> {

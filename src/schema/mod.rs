@@ -130,6 +130,14 @@ impl Schema {
         self.embedder.as_ref()
     }
 
+    /// Fails where vectors by `given` are not of the kind or length that is stored.
+    pub(crate) fn check_embedder(&self, given: &EmbedderId) -> Result<()> {
+        let unknown = || Error::NoEmbedder { given: given.to_string() };
+        let stored = self.embedder().ok_or_else(unknown)?;
+        stored.check(given)?;
+        given.check_dims(self.dims)
+    }
+
     /// The same, to be kept.
     pub(crate) fn shared_fields(&self) -> Arc<[Field]> {
         self.fields.clone()

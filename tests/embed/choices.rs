@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use matryo::EmbedderId;
 use matryo::embed::{Embedder, Fingerprint, Pooling};
+use matryo::{Collection, CopyOptions, EmbedderId, Error, Schema};
 
 use crate::support::{Copy, copy_all, fixtures, ready, set_pooling};
 
@@ -89,4 +89,68 @@ fn the_fingerprint_names_the_part_that_differs() {
     let tokenizer = fs::read_to_string(copy.path("tokenizer.json")).unwrap();
     copy.write("tokenizer.json", tokenizer + "\n");
     assert_eq!(original.differing_parts(&open(&copy)), ["tokenizer"]);
+}
+
+/// A collection that was shortened holds what a shortened embedder gives, and only that one's
+/// queries fit.
+#[test]
+fn a_shortened_collection_wants_the_same_model_shortened() {
+    if !ready() {
+        return;
+    }
+    let texts = ["a cat sleeps on the roof", "the river runs down to the sea"];
+    let (dir, model) = (tempfile::tempdir().unwrap(), fixtures().join("static"));
+    let path = |name| dir.path().join(name);
+    let whole = Embedder::open(&model).unwrap();
+    let short = Embedder::builder(&model).dims(4).open().unwrap();
+    assert_eq!(whole.fingerprint(), short.fingerprint());
+    let schema = Schema::builder(whole.dims()).embedder(&whole).build().unwrap();
+    let collection = Collection::create(path("whole"), schema).unwrap();
+    let vector = whole.embed_documents(&texts).unwrap().into_iter().find(|v| v[0] != 0.0);
+    collection.upsert(1, &vector.expect("a known word"), ()).unwrap();
+    collection.check_embedder(&whole).unwrap();
+    let refused = collection.check_embedder(&short).unwrap_err().to_string();
+    assert!(refused.contains("the right one") && refused.contains("`.dims(8)`"), "{refused}");
+    collection.copy_to(path("copy"), &CopyOptions::new().dims(4)).unwrap();
+    drop(collection);
+    Collection::drop_tier(path("whole"), 4).unwrap();
+    for name in ["copy", "whole"] {
+        let collection = Collection::open(path(name)).unwrap();
+        collection.check_embedder(&short).unwrap();
+        let found = texts.iter().flat_map(|text| {
+            let query = short.embed_query(text).unwrap();
+            let found = collection.search(&query).limit(1).run();
+            found.map(|found| found.hits[0].score)
+        });
+        assert!(found.fold(0.0, f32::max) > 0.9999, "{name}");
+        let refused = collection.check_embedder(&whole).unwrap_err().to_string();
+        assert!(refused.contains("keeps the first 4") && refused.contains("`.dims(4)`"));
+        let other = Embedder::open(fixtures().join("tokens")).unwrap();
+        let refused = collection.check_embedder(&other);
+        assert!(matches!(refused, Err(Error::OtherEmbedder { .. })), "{refused:?}");
+    }
+}
+
+#[test]
+fn tokens_are_counted_before_a_text_is_cut() {
+    if !ready() {
+        return;
+    }
+    let long = "the river runs down to the sea and ".repeat(9);
+    for model in ["tokens", "static", "../families/mxbai", "../families/qwen3"] {
+        let dir = fixtures().join(model);
+        let embedder = Embedder::open(&dir).unwrap();
+        assert_eq!(embedder.max_tokens(), embedder.describe().max_tokens);
+        let whole = Embedder::builder(&dir).max_tokens(100_000).open().unwrap();
+        let short = Embedder::builder(&dir).max_tokens(24).open().unwrap();
+        let [count, uncut] = [&short, &whole].map(|e| e.count_tokens(&long).unwrap());
+        assert!(count == uncut && count > 60, "{model}: {count} and {uncut}");
+        assert!(short.count_tokens("").unwrap() < 24, "{model}");
+        // What is cut off is counted and changes nothing, if so many tokens are taken.
+        let vectors = short.embed_documents(&[&*long, &long[..long.len() / 2]]).unwrap();
+        assert_eq!(vectors[0], vectors[1], "{model}");
+    }
+    let embedder = Embedder::open(fixtures().join("static")).unwrap();
+    let longer = "x".repeat(matryo::embed::MAX_TEXT_BYTES + 1);
+    assert!(embedder.count_tokens(&longer).is_err());
 }

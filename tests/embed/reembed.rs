@@ -117,6 +117,80 @@ fn rows_without_a_text_and_options_of_another_model_are_refused() {
     assert_eq!(reembed::texts(&path, &embedder, &options, text, |_| true).unwrap().rows, 6);
 }
 
+/// Texts of which the static model makes zeros, one that is too long, and none.
+fn fill_unfit(path: &Path) -> usize {
+    let embedder = Embedder::open(new_model()).unwrap();
+    let schema = Schema::builder(embedder.dims()).embedder(&embedder).build().unwrap();
+    let collection = Collection::create(path, schema).unwrap();
+    let long = "x".repeat(matryo::embed::MAX_TEXT_BYTES + 1);
+    for (id, payload) in [
+        json!({"text": "the river runs down to the sea"}),
+        json!({"text": ""}),
+        json!({"title": "no text"}),
+        json!({"text": long}),
+        json!({"text": 5}),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        collection.upsert(id as u64, &vec![1.0; embedder.dims()], payload).unwrap();
+    }
+    embedder.dims()
+}
+
+#[test]
+fn unfit_rows_are_left_out_if_that_is_asked_for() {
+    if !ready() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("texts");
+    let dims = fill_unfit(&path);
+    let embedder = Embedder::open(old_model()).unwrap();
+    let empty = embedder.embed_documents(&[""]).unwrap();
+    assert!(empty[0].iter().all(|v| *v == 0.0), "the model makes zeros of an empty text");
+    let options = ReembedOptions::from(&embedder);
+    let run = |options: &ReembedOptions| {
+        let text = reembed::optional_field("text");
+        reembed::texts(&path, &embedder, options, text, |_| true)
+    };
+    let refused = run(&options).expect_err("zeros").to_string();
+    assert!(refused.contains("row 1: ") || refused.contains("row 3: "), "{refused}");
+    assert_eq!(Collection::open(&path).unwrap().schema().dims(), dims);
+    let misspelt = reembed::optional_field("txt");
+    let skip = options.skip_unfit(true);
+    let refused = reembed::texts(&path, &embedder, &skip, misspelt, |_| true);
+    assert!(refused.expect_err("nothing is left").to_string().contains("each of the 5 rows"));
+    let done = run(&skip).unwrap();
+    assert_eq!((done.rows, done.embedded, done.skipped), (1, 1, 4));
+    let collection = Collection::open(&path).unwrap();
+    collection.check_embedder(&embedder).unwrap();
+    assert!(collection.get(0).unwrap().is_some() && collection.len() == 1);
+}
+
+#[test]
+#[cfg(feature = "cli")]
+fn the_command_leaves_unfit_rows_out() {
+    if !ready() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("texts");
+    fill_unfit(&path);
+    let run = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_matryo"));
+        command.arg("reembed").arg(&path).arg("--model").arg(old_model());
+        let done = command.args(["--field", "text", "--json"]).args(more).output();
+        let done = done.expect("the program starts");
+        (done.status.code(), String::from_utf8(done.stdout).unwrap())
+    };
+    let (code, said) = run(&[]);
+    assert!(code == Some(1) && said.contains("row "), "{said}");
+    let (code, said) = run(&["--skip-unfit"]);
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &report["rows"], &report["skipped"]), (Some(0), &json!(1), &json!(4)));
+}
+
 #[test]
 #[cfg(feature = "cli")]
 fn the_command_does_it_and_says_what_it_did() {

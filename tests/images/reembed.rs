@@ -46,7 +46,24 @@ fn pictures_are_embedded_again_by_their_paths() {
     let refused = reembed::pictures(&path, &towers, &options, picture(), |_| true);
     let refused = refused.expect_err("a file is gone").to_string();
     assert!(refused.contains("row x: ") && refused.contains("gone.png"), "{refused}");
-    assert_eq!(Collection::open(&path).unwrap().len(), 5);
+    let collection = Collection::open(&path).unwrap();
+    assert_eq!(collection.len(), 5);
+
+    // Rows that name no picture can be left out; one whose file is gone is no such row.
+    collection.upsert("y", &vec![1.0; vit.dims()], json!({"path": null})).unwrap();
+    drop(collection);
+    let towers: &dyn reembed::PictureEmbedder = &towers;
+    let run = |skip| {
+        let (options, picture) = (options.clone(), reembed::optional_file("path", &folder));
+        reembed::pictures(&path, towers, &options.skip_unfit(skip), picture, |_| true)
+    };
+    let refused = run(true).expect_err("a file is gone").to_string();
+    assert!(refused.contains("row x: ") && refused.contains("gone.png"), "{refused}");
+    Collection::open(&path).unwrap().delete("x").unwrap();
+    let refused = run(false).expect_err("no picture").to_string();
+    assert!(refused.contains("row y: there is nothing to embed"), "{refused}");
+    let done = run(true).unwrap();
+    assert_eq!((done.rows, done.skipped), (4, 1));
 }
 
 fn check(path: &std::path::Path, id: &EmbedderId, embed: impl Fn(&str) -> Vec<f32>) {

@@ -182,3 +182,37 @@ fn the_shipped_model_finds_things() {
         }
     }
 }
+
+#[test]
+fn a_vision_tower_of_another_name_is_chosen() {
+    if !ready() {
+        return;
+    }
+    let dir = copy("clip");
+    let picture = fixtures().join("pictures/wide.png");
+    let expected = Embedder::open(dir.path()).unwrap().embed_image(&picture).unwrap();
+    let onnx = dir.path().join("onnx");
+    fs::rename(onnx.join("vision_model.onnx"), onnx.join("vision_model_quantized.onnx")).unwrap();
+    let texts = Embedder::open(dir.path()).unwrap();
+    let refused = texts.embed_image(&picture).unwrap_err().to_string();
+    assert!(refused.contains("onnx/vision_model_quantized.onnx"), "{refused}");
+    assert!(refused.contains("vision_graph(NAME)"), "{refused}");
+    let both = Embedder::builder(dir.path()).vision_graph("vision_model_quantized.onnx");
+    let both = both.batch_images(3).open().unwrap();
+    assert_eq!(both.describe().images.unwrap().batch_images, 3);
+    assert_eq!(both.embed_image(&picture).unwrap(), expected);
+    let refused = Embedder::builder(dir.path()).vision_graph("vision.onnx").open();
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("there is no graph \"vision.onnx\""), "{refused}");
+}
+
+#[test]
+fn a_picture_is_taken_as_an_array_of_bytes() {
+    if !ready() {
+        return;
+    }
+    let embedder = Embedder::open(fixtures().join("clip")).unwrap();
+    let bytes = include_bytes!("../fixtures/images/pictures/wide.png");
+    let path = fixtures().join("pictures/wide.png");
+    assert_eq!(embedder.embed_image(bytes).unwrap(), embedder.embed_image(&path).unwrap());
+}

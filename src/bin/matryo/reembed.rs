@@ -40,6 +40,10 @@ pub(crate) struct Args {
     /// Rows that are embedded and made durable at a time.
     #[arg(long, default_value_t = ReembedOptions::BATCH)]
     batch: usize,
+    /// Leave out rows with nothing to embed, or whose new vector cannot be stored (all
+    /// zeros, under cosine). DIR is without them afterwards.
+    #[arg(long)]
+    skip_unfit: bool,
     /// Discard what a run with other options left that was not finished.
     #[arg(long)]
     restart: bool,
@@ -68,12 +72,16 @@ impl Args {
         let mut report = Report::default();
         report.count("rows", done.rows);
         report.count("embedded", done.embedded);
+        if self.skip_unfit {
+            report.count("skipped", done.skipped);
+        }
         report.seconds(start.elapsed());
         output.print(&report)
     }
 
     fn options(&self, options: impl Into<ReembedOptions>) -> ReembedOptions {
         let mut options = options.into().batch(self.batch).restart(self.restart);
+        options = options.skip_unfit(self.skip_unfit);
         if let Some(metric) = self.metric {
             options = options.metric(metric);
         }
@@ -85,24 +93,40 @@ impl Args {
 
     fn texts(&self, name: &str, progress: impl Fn(Progress) -> bool) -> Result<Reembedded> {
         let embedder = Embedder::builder(&self.model).runtime(runtime::locate()?).open()?;
-        let (options, text) = (self.options(&embedder), reembed::field(name));
-        reembed::texts(&self.dir, &embedder, &options, text, progress)
+        let options = self.options(&embedder);
+        if self.skip_unfit {
+            let text = reembed::optional_field(name);
+            return reembed::texts(&self.dir, &embedder, &options, text, progress);
+        }
+        reembed::texts(&self.dir, &embedder, &options, reembed::field(name), progress)
     }
 
     #[cfg(feature = "image")]
     fn pictures(&self, progress: impl Fn(Progress) -> bool) -> Result<Reembedded> {
-        let name = self.source.picture.as_deref().unwrap_or_default();
-        let picture = reembed::file(name, self.root.clone().unwrap_or_default());
         let library = runtime::locate()?;
         // As the collection's vectors are to be compared with those of texts, if it can.
         if self.model.join("tokenizer.json").is_file() {
             let embedder = Embedder::builder(&self.model).runtime(library).open()?;
-            let options = self.options(&embedder);
-            return reembed::pictures(&self.dir, &embedder, &options, picture, progress);
+            return self.pictures_by(&embedder, &self.options(&embedder), progress);
         }
         let embedder = ImageEmbedder::builder(&self.model).runtime(library).open()?;
-        let options = self.options(&embedder);
-        reembed::pictures(&self.dir, &embedder, &options, picture, progress)
+        self.pictures_by(&embedder, &self.options(&embedder), progress)
+    }
+
+    #[cfg(feature = "image")]
+    fn pictures_by(
+        &self,
+        embedder: &dyn reembed::PictureEmbedder,
+        options: &ReembedOptions,
+        progress: impl Fn(Progress) -> bool,
+    ) -> Result<Reembedded> {
+        let name = self.source.picture.as_deref().unwrap_or_default();
+        let root = self.root.clone().unwrap_or_default();
+        if self.skip_unfit {
+            let picture = reembed::optional_file(name, root);
+            return reembed::pictures(&self.dir, embedder, options, picture, progress);
+        }
+        reembed::pictures(&self.dir, embedder, options, reembed::file(name, root), progress)
     }
 
     #[cfg(not(feature = "image"))]

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use matryo::{
-    Collection, Error, Explain, Funnel, Hit, IdKind, RowId, Search, SearchResult, Value, json,
+    Collection, Error, Explain, Filter, Funnel, Hit, IdKind, RowId, Search, SearchBatch,
+    SearchResult, Value, json,
 };
 
 use crate::Opening;
@@ -49,6 +50,13 @@ pub(crate) struct Args {
     method: Method,
     #[command(flatten)]
     opening: Opening,
+    /// Only rows whose payload passes, such as "year >= 2020 AND lang = 'en'": the text that
+    /// `Filter::parse` documents.
+    #[arg(long, value_name = "TEXT", value_parser = filter)]
+    filter: Option<Filter>,
+    /// Show the payloads of the hits.
+    #[arg(long, conflicts_with = "out")]
+    payloads: bool,
     /// Write the ids of the hits here, as .npy; without it they are printed.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -90,6 +98,10 @@ fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "expected a number from 0 to 1".into())
 }
 
+fn filter(text: &str) -> Result<Filter, String> {
+    Filter::parse(text).map_err(|e| e.to_string())
+}
+
 fn stage(text: &str) -> Result<(usize, usize), String> {
     let (dims, keep) = text.split_once(':').ok_or("expected dims:keep, as in 16:200")?;
     let number = |n: &str| n.parse().map_err(|e| format!("{n:?}: {e}"));
@@ -122,7 +134,16 @@ impl Method {
         limit: usize,
         threads: Option<u16>,
     ) -> matryo::Result<Vec<SearchResult>> {
-        let mut search = collection.search_batch(queries).limit(limit).funnel(self.funnel());
+        self.ask_all(collection.search_batch(queries).limit(limit), threads)
+    }
+
+    /// A batch of searches in this way, on so many threads.
+    fn ask_all(
+        &self,
+        search: SearchBatch,
+        threads: Option<u16>,
+    ) -> matryo::Result<Vec<SearchResult>> {
+        let mut search = search.funnel(self.funnel());
         if let Some(threads) = threads {
             search = search.threads(threads.into());
         }
@@ -202,6 +223,10 @@ impl Args {
             }
         };
         let search = collection.search_like(id)?.limit(self.limit as usize);
+        let mut search = search.payloads(self.payloads);
+        if let Some(filter) = &self.filter {
+            search = search.filter(filter.clone());
+        }
         Ok(self.method.ask(search).run()?)
     }
 
@@ -217,7 +242,12 @@ impl Args {
             let count = TOGETHER.min(queries.rows() - first);
             queries.read_floats(count, &mut values)?;
             let some: Vec<_> = values.chunks(columns.max(1)).collect();
-            let results = self.method.batch(collection, &some, self.limit as usize, self.threads);
+            let search = collection.search_batch(&some).limit(self.limit as usize);
+            let mut search = search.payloads(self.payloads);
+            if let Some(filter) = &self.filter {
+                search = search.filter(filter.clone());
+            }
+            let results = self.method.ask_all(search, self.threads);
             let results = results.map_err(|e| match e {
                 Error::Query { at, source } => context(format!("query {}", first + at), source),
                 other => other.into(),
@@ -354,13 +384,24 @@ fn hits_json(hits: &[Hit]) -> Vec<Value> {
         RowId::U64(id) => json!(id),
         RowId::Str(id) => json!(id),
     };
-    hits.iter().map(|hit| json!({"id": id(hit), "score": hit.score})).collect()
+    let one = |hit: &Hit| {
+        let mut shown = json!({"id": id(hit), "score": hit.score});
+        if let Some(payload) = &hit.payload {
+            shown["payload"] = Value::Object(payload.clone());
+        }
+        shown
+    };
+    hits.iter().map(one).collect()
 }
 
 fn table(query: usize, hits: &[Hit]) -> String {
     let mut text = format!("query {query}\n{:>6} {:>10}  id\n", "rank", "score");
     for (rank, hit) in (1..).zip(hits) {
-        writeln!(text, "{rank:>6} {:>10.6}  {}", hit.score, hit.id).expect("a String grows");
+        write!(text, "{rank:>6} {:>10.6}  {}", hit.score, hit.id).expect("a String grows");
+        if let Some(payload) = &hit.payload {
+            write!(text, "  {}", Value::Object(payload.clone())).expect("a String grows");
+        }
+        text.push('\n');
     }
     text.push('\n');
     text

@@ -156,6 +156,13 @@ impl<'a> From<&'a [u8]> for ImageSource<'a> {
     }
 }
 
+impl<'a, const N: usize> From<&'a [u8; N]> for ImageSource<'a> {
+    /// As of `include_bytes!`.
+    fn from(bytes: &'a [u8; N]) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
 impl<'a> From<&'a Vec<u8>> for ImageSource<'a> {
     fn from(bytes: &'a Vec<u8>) -> Self {
         Self::Bytes(bytes)

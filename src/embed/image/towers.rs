@@ -46,6 +46,23 @@ impl Embedder {
 }
 
 impl EmbedderBuilder {
+    /// Which ONNX file is the vision tower, such as `vision_model_quantized.onnx`; looked
+    /// for in the directory and in its `onnx` folder. By default `vision_model.onnx`, or the
+    /// graph of the texts if that takes pictures too.
+    #[must_use]
+    pub fn vision_graph(mut self, name: impl Into<String>) -> Self {
+        self.vision_graph = Some(name.into());
+        self
+    }
+
+    /// Images in a batch, as
+    /// [`ImageEmbedderBuilder::batch_images`](super::ImageEmbedderBuilder::batch_images).
+    #[must_use]
+    pub fn batch_images(mut self, images: usize) -> Self {
+        self.batch_images = Some(images);
+        self
+    }
+
     /// The vision tower beside a text tower, or in the same graph. A graph with
     /// both is opened for text also where its directory does not tell how to prepare
     /// pictures; then the inner error says what is wrong with them.
@@ -56,7 +73,7 @@ impl EmbedderBuilder {
         text: &Opened,
         chain: &Chain,
     ) -> Result<Result<ImageEmbedder, String>> {
-        let mut beside = false;
+        let mut beside = self.vision_graph.is_some();
         for name in VISION_GRAPHS {
             beside |= dir.has(name)?;
         }
@@ -67,12 +84,14 @@ impl EmbedderBuilder {
         let running = running.filter(|model| model.inputs.names().any(|name| name == PIXELS));
         let joint = running.is_some();
         if !beside && !joint {
-            return Ok(Err("it has no vision tower".into()));
+            return Ok(Err(no_tower(dir)));
         }
         let mut options = ImageEmbedder::builder(dir.root()).provider(self.provider);
         options.runtime.clone_from(&self.runtime);
         options.threads = self.threads;
-        if joint {
+        options.batch = self.batch_images;
+        options.graph.clone_from(&self.vision_graph);
+        if joint && options.graph.is_none() {
             options.graph.clone_from(&self.graph);
         }
         let shortened = self.wanted.dims.or(config.truncate).is_some();
@@ -86,6 +105,17 @@ impl EmbedderBuilder {
             Err(e) => Err(e),
         }
     }
+}
+
+/// Why there are no pictures, and what may be a tower all the same.
+fn no_tower(dir: &ModelDir) -> String {
+    let mut others = dir.graphs();
+    others.retain(|name| name.contains("vision"));
+    if others.is_empty() {
+        return "it has no vision tower".into();
+    }
+    let usual = VISION_GRAPHS[0];
+    format!("there is no {usual}; choose with vision_graph(NAME) one of {}", others.join(", "))
 }
 
 /// The vision tower with what the directory says of vectors, which holds for both

@@ -15,14 +15,15 @@
 //! The manifest is the switch. Before it the collection is the old one, whatever
 //! happens; after it, the new one. A row counts as embedded if the shadow has it
 //! with the same payload, and the payload is all that a vector may be made of: that
-//! makes it safe to go on with a shadow of any age.
+//! makes it safe to go on with a shadow of any age. A row that is left out is in no
+//! shadow; a run remembers those that it tried, the next one tries them again.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+mod run;
 
 use super::writer::{remove_unnamed, sync_names, write_parts};
 use super::{Collection, Options, Progress, open};
@@ -30,19 +31,13 @@ use crate::codec::header::FileKind;
 use crate::encoding::{Precision, StageCode};
 use crate::error::{Error, Result};
 use crate::manifest::{self, Manifest, SegmentEntry};
-use crate::payload::{self, Payload};
+use crate::payload::Payload;
 use crate::schema::{EmbedderId, Metric, Schema};
-use crate::types::{MAX_ID_BYTES, RowId};
+use crate::types::RowId;
 use crate::vfs::Vfs;
 use crate::vfs::disk::{Disk, LOCK_NAME, RESERVE_NAME, TEMP_PREFIX};
 use crate::view::View;
-use crate::wal::ops::MAX_PAYLOAD;
-
-/// What the rows of one batch may take as the collection has them, unless it is one row:
-/// with room for what grows when it is written as we write it, a commit's frame holds it.
-const MAX_BATCH_BYTES: usize = 8 << 20;
-/// Deletions in one commit, for the same reason.
-const MAX_DELETES: usize = 10_000;
+use run::Run;
 
 /// What a row is embedded from; see [`Collection::reembed`].
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +61,7 @@ pub struct ReembedOptions {
     stages: Option<Vec<StageCode>>,
     batch: usize,
     restart: bool,
+    skip_unfit: bool,
     open: Options,
 }
 
@@ -73,10 +69,12 @@ pub struct ReembedOptions {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reembedded {
-    /// Rows of the collection.
+    /// Rows of the collection now.
     pub rows: u64,
-    /// Vectors that this run made. The others a run before it had made already.
+    /// Vectors that this run made and stored. The others a run before it had made already.
     pub embedded: u64,
+    /// Rows that were left out; see [`ReembedOptions::skip_unfit`].
+    pub skipped: u64,
 }
 
 impl ReembedOptions {
@@ -95,6 +93,7 @@ impl ReembedOptions {
             stages: None,
             batch: Self::BATCH,
             restart: false,
+            skip_unfit: false,
             open: Options::new(),
         }
     }
@@ -145,6 +144,18 @@ impl ReembedOptions {
         self
     }
 
+    /// Leaves out rows that have no vector in the new form: the model makes all zeros
+    /// of them (many do of an empty text, those of word vectors of a text without a word
+    /// they know) and the metric is cosine, a component is too large for the precision,
+    /// or there is nothing to embed. **The collection does not have these rows afterwards**;
+    /// [`Reembedded::skipped`] counts them, and if it would be left without any row
+    /// nothing is changed. Default: no, the first such row is an error.
+    #[must_use]
+    pub fn skip_unfit(mut self, yes: bool) -> Self {
+        self.skip_unfit = yes;
+        self
+    }
+
     /// How the folders are opened: how long to wait for the lock, permission bits,
     /// file systems. Default: [`Options::new`].
     #[must_use]
@@ -156,6 +167,12 @@ impl ReembedOptions {
     /// What is to make the vectors.
     pub fn embedder(&self) -> &EmbedderId {
         &self.embedder
+    }
+
+    /// Whether [`Self::skip_unfit`] was asked for.
+    #[cfg(feature = "embed")]
+    pub(crate) fn skips_unfit(&self) -> bool {
+        self.skip_unfit
     }
 
     /// The schema of the collection afterwards.
@@ -180,8 +197,15 @@ impl ReembedOptions {
     }
 }
 
-/// Rows -> a vector of each.
-pub(crate) type Embed<'w> = dyn FnMut(&[SourceRow]) -> Result<Vec<Vec<f32>>> + 'w;
+/// Rows -> a vector of each that has one.
+pub(crate) type Embed<'w> = dyn FnMut(&[SourceRow]) -> Result<Vec<Option<Vec<f32>>>> + 'w;
+
+/// What the caller embeds by, in that form.
+pub(crate) fn optional<V: Into<Option<Vec<f32>>>>(
+    mut embed: impl FnMut(&[SourceRow]) -> Result<Vec<V>>,
+) -> impl FnMut(&[SourceRow]) -> Result<Vec<Option<Vec<f32>>>> {
+    move |rows| Ok(embed(rows)?.into_iter().map(Into::into).collect())
+}
 
 /// What a run works with.
 pub(crate) struct Work<'w> {
@@ -194,7 +218,8 @@ impl Collection {
     /// Gives every row of the collection at `path` a new vector, made of its
     /// payload by `embed`: for a change of the model, where payloads keep what was
     /// embedded (a text, a path of a picture). `embed` gets some rows and returns a
-    /// vector for each, in their order.
+    /// vector for each, in their order; or an `Option` of one, `None` for a row that has
+    /// nothing to embed, which [`ReembedOptions::skip_unfit`] leaves out.
     ///
     /// The vectors are gathered in a folder beside the collection, named as it is with
     /// `.reembed-` and the random name in its files behind: that of another collection
@@ -229,14 +254,14 @@ impl Collection {
     /// ```
     ///
     /// # Errors
-    /// That of `embed`; [`Error::Invalid`] for options that make no schema, a row
-    /// whose vector cannot be stored (it is named), or the vectors of an earlier run
+    /// That of `embed`; [`Error::Invalid`] for options that make no schema, a row that
+    /// has no vector or one that cannot be stored (it is named), or the vectors of an earlier run
     /// by another model; [`Error::Locked`], [`Error::Corrupt`], [`Error::Io`]. The
     /// collection is as it was then.
-    pub fn reembed(
+    pub fn reembed<V: Into<Option<Vec<f32>>>>(
         path: impl AsRef<Path>,
         options: &ReembedOptions,
-        embed: impl FnMut(&[SourceRow]) -> Result<Vec<Vec<f32>>>,
+        embed: impl FnMut(&[SourceRow]) -> Result<Vec<V>>,
     ) -> Result<Reembedded> {
         Self::reembed_with(path, options, embed, |_| true)
     }
@@ -247,10 +272,10 @@ impl Collection {
     /// # Errors
     /// As [`Self::reembed`]; [`Error::Cancelled`] if `progress` ended it: the next run goes on from
     /// there.
-    pub fn reembed_with(
+    pub fn reembed_with<V: Into<Option<Vec<f32>>>>(
         path: impl AsRef<Path>,
         options: &ReembedOptions,
-        mut embed: impl FnMut(&[SourceRow]) -> Result<Vec<Vec<f32>>>,
+        embed: impl FnMut(&[SourceRow]) -> Result<Vec<V>>,
         progress: impl Fn(Progress) -> bool,
     ) -> Result<Reembedded> {
         let path = path.as_ref();
@@ -258,6 +283,7 @@ impl Collection {
         let beside = shadow_path(path, &manifest::load_installed(&*vfs)?)?;
         let folder = shadow_folder(&beside, &options.open)?;
         let shadow: Arc<dyn Vfs> = Arc::new(folder.clone());
+        let mut embed = optional(embed);
         let mut work = Work { options, embed: &mut embed, progress: &progress };
         // Where there is no shadow yet, its folder is nothing to go on with.
         let done = reembed(vfs, &shadow, &mut work).inspect_err(|_| folder.unmake())?;
@@ -311,14 +337,14 @@ pub(crate) fn reembed(
     if *reader.schema() == schema {
         // Done before; perhaps the shadow outlived that.
         remove_shadow_of(&schema, beside, work.options)?;
-        return Ok(Reembedded { rows: reader.len(), embedded: 0 });
+        return Ok(Reembedded { rows: reader.len(), ..Reembedded::default() });
     }
     let shadow = begin(beside, &schema, reader.schema(), work.options)?;
     let seen = reader.view();
-    let mut run = Run { shadow: &shadow, work, embedded: 0, told: None };
+    let mut run = Run::new(&shadow, work);
     run.catch_up(&seen)?;
     drop(reader);
-    let collection = open::open(vfs, run.work.options.opening(false))?;
+    let collection = open::open(vfs, run.options().opening(false))?;
     if *collection.schema() != *seen.schema {
         let why = "the collection was given another schema meanwhile: begin again";
         return Err(Error::invalid("reembed", why));
@@ -327,17 +353,13 @@ pub(crate) fn reembed(
     // Even at the same LSN rows can be others: what was taken back where the disk was
     // full had the LSN of the commit that came next.
     run.catch_up(&now)?;
-    let (embedded, new) = (run.embedded, shadow.view());
-    if new.live_rows() != now.live_rows() {
-        let (is, has) = (new.live_rows(), now.live_rows());
-        let why = format!("expected {has} rows in the shadow, got {is}: discard it with `restart`");
-        return Err(Error::invalid("reembed", why));
-    }
+    let new = shadow.view();
+    let done = run.finished(&now, &new)?;
     switch(&collection, &new)?;
     drop((collection, shadow, new));
     // The switch is made. What cannot be removed now is removed by the next run.
     let _ = remove_shadow(beside);
-    Ok(Reembedded { rows: now.live_rows(), embedded })
+    Ok(done)
 }
 
 /// The shadow: one that an earlier run began for the same, or a new one.
@@ -395,115 +417,6 @@ fn remove_shadow(vfs: &Arc<dyn Vfs>) -> Result<()> {
     vfs.remove(LOCK_NAME)?;
     drop(lock);
     Ok(())
-}
-
-/// A run: the shadow it fills, and how far it is.
-struct Run<'r, 'w> {
-    shadow: &'r Collection,
-    work: &'r mut Work<'w>,
-    embedded: u64,
-    /// What was told last.
-    told: Option<Progress>,
-}
-
-impl Run<'_, '_> {
-    /// Makes the shadow have the rows of `source`, with their payloads.
-    fn catch_up(&mut self, source: &View) -> Result<()> {
-        let known = self.shadow.view();
-        forget_deleted(source, &known, self.shadow)?;
-        let total = source.live_rows();
-        let (mut done, before) = (0, self.embedded);
-        self.tell(done, total)?;
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        for part in &source.parts {
-            for row in part.living() {
-                let (id, text) = (part.rows.id(row)?, part.rows.payload(row)?);
-                let had = payload_of(&known, &id)?;
-                if had.as_ref() == Some(&text) {
-                    done += 1;
-                    continue;
-                }
-                let payload = part.parse_payload(row, &text)?;
-                if had.is_some() && had == canonical(&payload) {
-                    done += 1;
-                    continue;
-                }
-                let size = self.shadow.schema().vector_bytes() + text.len() + MAX_ID_BYTES;
-                if batch.len() == self.work.options.batch || bytes + size > MAX_BATCH_BYTES {
-                    self.commit(std::mem::take(&mut batch))?;
-                    self.tell(done + self.embedded - before, total)?;
-                    bytes = 0;
-                }
-                bytes += size;
-                batch.push(SourceRow { id, payload });
-            }
-        }
-        self.commit(batch)?;
-        self.tell(done + self.embedded - before, total)
-    }
-
-    /// Embeds some rows and makes them durable in the shadow, all or none.
-    fn commit(&mut self, rows: Vec<SourceRow>) -> Result<()> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let (vectors, expected) = ((self.work.embed)(&rows)?, rows.len());
-        if vectors.len() != expected {
-            let got = vectors.len();
-            let why = format!("expected {expected} vectors for as many rows, got {got}");
-            return Err(Error::invalid("reembed", why));
-        }
-        let mut batch = self.shadow.batch();
-        for (SourceRow { id, payload }, vector) in rows.into_iter().zip(vectors) {
-            let added = batch.upsert(&id, &vector, Value::Object(payload));
-            added.map_err(|e| match e {
-                Error::Vector(why) => Error::invalid("reembed", format!("row {id}: {why}")),
-                other => other,
-            })?;
-        }
-        batch.commit()?;
-        self.embedded += expected as u64;
-        Ok(())
-    }
-
-    /// Tells how far the run is, if that is news. The second pass begins at the first
-    /// row again, which is no step back.
-    fn tell(&mut self, done: u64, total: u64) -> Result<()> {
-        let done = self.told.map_or(done, |told| told.done.max(done)).min(total);
-        let now = Progress { done, total };
-        let go_on = self.told.replace(now) == Some(now) || (self.work.progress)(now);
-        Error::unless(go_on, "making of new vectors")
-    }
-}
-
-/// The text of the payload that a row has, if there is such a row.
-fn payload_of(view: &View, id: &RowId) -> Result<Option<String>> {
-    let Some((part, row)) = view.find(id)? else { return Ok(None) };
-    Ok(Some(view.parts[part].rows.payload(row)?))
-}
-
-/// The text of a payload as the shadow has it. That of the collection may be another:
-/// the format leaves the order of keys and the form of numbers open.
-fn canonical(payload: &Payload) -> Option<String> {
-    payload::to_text(Value::Object(payload.clone()), MAX_PAYLOAD).ok()
-}
-
-/// Deletes rows of the shadow that are not in the collection any more.
-fn forget_deleted(source: &View, known: &View, shadow: &Collection) -> Result<()> {
-    let mut gone = shadow.batch();
-    for part in &known.parts {
-        for row in part.living() {
-            let id = part.rows.id(row)?;
-            if source.find(&id)?.is_some() {
-                continue;
-            }
-            gone.delete(id)?;
-            if gone.len() == MAX_DELETES {
-                std::mem::replace(&mut gone, shadow.batch()).commit()?;
-            }
-        }
-    }
-    gone.commit()
 }
 
 /// The switch: replaces all segments by one with the rows of `new`, and the schema by
