@@ -166,7 +166,9 @@ def asked(script, name, *arguments):
     command = [sys.executable, script, *arguments, "--system", name]
     out = subprocess.run(command, capture_output=True, text=True)
     if out.returncode:
-        print(f"| {name} | failed: {out.stderr.strip().splitlines()[-1][:100]} |", flush=True)
+        said = out.stderr.strip().splitlines()[-1][:100]
+        why = said if out.returncode > 0 else f"ended by signal {-out.returncode}"
+        print(f"| {name} | failed: {why} |", flush=True)
         return None
     return json.loads(out.stdout.strip().splitlines()[-1])
 
