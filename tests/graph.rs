@@ -25,18 +25,27 @@ fn schema() -> Schema {
 }
 
 fn fill(collection: &Collection, ids: std::ops::Range<u64>) {
+    fill_in_groups(collection, ids, 10);
+}
+
+fn fill_in_groups(collection: &Collection, ids: std::ops::Range<u64>, groups: u64) {
     let mut batch = collection.batch();
     for id in ids {
-        batch.upsert(id, &vector(id), json!({"n": id % 10})).expect("a row");
+        batch.upsert(id, &vector(id), json!({"n": id % groups})).expect("a row");
     }
     batch.commit().expect("commit");
 }
 
 /// A collection of 1500 rows whose segment has a graph.
 fn with_graph() -> (Folder, Collection) {
+    with_graph_of(10)
+}
+
+/// The same, with rows of so many groups; of seven, near rows are of one.
+fn with_graph_of(groups: u64) -> (Folder, Collection) {
     let folder = Folder::default();
     let collection = folder.create(schema(), Options::new()).expect("create");
-    fill(&collection, 0..1500);
+    fill_in_groups(&collection, 0..1500, groups);
     let built = collection.build_graphs().expect("build");
     assert_eq!((built.segments, built.rows), (1, 1500));
     (folder, collection)
@@ -82,14 +91,7 @@ fn walks_find_what_exact_searches_find() {
 /// Near rows are all of one group, so a walk must become wider to come to the others.
 #[test]
 fn a_walk_that_comes_upon_too_few_groups_is_made_wider() {
-    let folder = Folder::default();
-    let collection = folder.create(schema(), Options::new()).expect("create");
-    let mut batch = collection.batch();
-    for id in 0..1500 {
-        batch.upsert(id, &vector(id), json!({"n": id % 7})).expect("a row");
-    }
-    batch.commit().expect("commit");
-    collection.build_graphs().expect("build");
+    let (_folder, collection) = with_graph_of(7);
     let search = || collection.search(&vector(3)).group_by("n", 1).limit(7);
     let walked = search().funnel(Funnel::graph(20, [])).run().expect("search");
     let stages: Vec<_> = walked.explain.stages.iter().map(|stage| stage.name.as_str()).collect();
@@ -150,14 +152,7 @@ fn dead_rows_and_rows_outside_of_a_filter_are_not_found() {
 
 #[test]
 fn a_filter_that_leaves_out_all_near_rows_still_finds_as_many_as_pass() {
-    let folder = Folder::default();
-    let collection = folder.create(schema(), Options::new()).expect("create");
-    let mut batch = collection.batch();
-    for id in 0..1500 {
-        batch.upsert(id, &vector(id), json!({"n": id % 7})).expect("a row");
-    }
-    batch.commit().expect("commit");
-    collection.build_graphs().expect("build");
+    let (_folder, collection) = with_graph_of(7);
     for (query, width) in [(0, 10), (7, 50), (14, 200)] {
         // The 214 rows of the query's kind fail, and fill the walk.
         let search = || collection.search(&vector(query)).filter(field("n").ge(1));

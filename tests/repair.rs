@@ -145,15 +145,20 @@ fn indexes_of_fields_are_made_anew() {
     }
 }
 
+/// The folder with a bit changed in a region of its segment.
+fn damaged_in(good: &Files, kind: u16, byte: usize) -> Folder {
+    let (name, bytes) = segment(good);
+    let mut bad = bytes.clone();
+    bad[region(bytes, kind).0 + byte] ^= 1;
+    let folder = folder_of(good);
+    folder.write(name, bad);
+    folder
+}
+
 #[test]
 fn rows_in_a_damaged_block_are_dropped_and_named() {
     let good = make();
-    let (name, bytes) = segment(&good);
-    let (at, _) = region(bytes, 6);
-    let mut bad = bytes.clone();
-    bad[at + 4096 * 2] ^= 1;
-    let folder = folder_of(&good);
-    folder.write(name, bad);
+    let folder = damaged_in(&good, 6, 4096 * 2);
     let report = repair(&folder);
     // Rows of 128 bytes: 32 to a block, and none of them is dead.
     let lost: Vec<RowId> = (64..96).map(RowId::U64).collect();
@@ -161,12 +166,7 @@ fn rows_in_a_damaged_block_are_dropped_and_named() {
     assert_eq!(report.damage.len(), 1);
     assert!(healthy(&folder).iter().all(|row| !(64..96).contains(&row.0)));
     // Damaged ids: the rows are lost, and nobody knows their names.
-    let (at, _) = region(bytes, 1);
-    let mut bad = bytes.clone();
-    bad[at] ^= 1;
-    let folder = folder_of(&good);
-    folder.write(name, bad);
-    let report = repair(&folder);
+    let report = repair(&damaged_in(&good, 1, 0));
     assert_eq!((report.lost, report.lost_ids.len()), (189, 0), "all fit in one block");
 }
 
@@ -334,12 +334,7 @@ fn power_loss(good: &Files, kind: u16, byte: usize, lost: u64) {
 #[test]
 fn a_repair_trusts_no_name() {
     let good = make();
-    let (name, bytes) = segment(&good);
-    let (at, _) = region(bytes, 6);
-    let mut bad = bytes.clone();
-    bad[at + 4096 * 2] ^= 1;
-    let folder = folder_of(&good);
-    folder.write(name, bad);
+    let folder = damaged_in(&good, 6, 4096 * 2);
     let closed = |failing: std::ops::Range<usize>| {
         let recorder = Recorder::over(&folder);
         let db = recorder.open(Options::new().reserve(0)).expect("what is damaged is not read");

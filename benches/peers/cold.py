@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +12,7 @@ import time
 import one_thread  # noqa: F401  before numpy
 import numpy as np
 
-from search import asked, at, load, made_ready, memory
+from search import asked, at, load, made_ready, make_collection, memory
 from systems import K, PREFIX, FaissHnsw, FaissHnswPrefix, Lance, Qdrant, Zvec
 
 GROUPS = pathlib.Path("/sys/fs/cgroup/memory")
@@ -24,8 +23,8 @@ RECALLS = [0.8, 0.9, 0.95, 0.98, 0.99, 0.995]
 HERE = pathlib.Path(__file__).parent
 
 
-class FaissMapped(FaissHnsw):
-    """Written to a file, and mapped."""
+class Mapped:
+    """An index of FAISS that is written to a file, and mapped."""
 
     def build(self, base, folder):
         import faiss
@@ -38,16 +37,12 @@ class FaissMapped(FaissHnsw):
         self.index = faiss.read_index(str(folder / "index"), faiss.IO_FLAG_MMAP_IFC)
 
 
-class FaissPrefixMapped(FaissMapped, FaissHnswPrefix):
-    settings = FaissHnswPrefix.settings
+class FaissMapped(Mapped, FaissHnsw):
+    pass
 
-    def build(self, base, folder):
-        import faiss
-        FaissHnswPrefix.build(self, base, folder)
-        faiss.write_index(self.index, str(folder / "index"))
 
-    def set(self, setting):
-        FaissHnswPrefix.set(self, setting)
+class FaissPrefixMapped(Mapped, FaissHnswPrefix):
+    pass
 
 
 class ZvecDiskAnn(Zvec):
@@ -180,9 +175,7 @@ def run_matryo(program, data, folder, share):
     """The whole process is capped, and gets nothing extra. All queries are asked once before they are
     timed, and together read several times what is left of the memory."""
     base, path = np.load(data / "base_f16.npy", mmap_mode="r"), pathlib.Path(folder) / "peers.matryo"
-    load_it = [program, "import", path, "--npy", data / "base_f16.npy", "--stored", "f16"]
-    for command in [load_it, [program, "compact", path], [program, "calibrate", path]]:
-        subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    make_collection(program, data, path)
     limit, points = int(base.size * 4 * share), []
     for recall in RECALLS:
         forget(path)
@@ -206,7 +199,6 @@ def line(name, result):
 
 
 def main():
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=pathlib.Path)
     parser.add_argument("--only", action="append", help="a system whose name has this in it; may be repeated")

@@ -13,7 +13,7 @@ import one_thread  # noqa: F401  before numpy
 import numpy as np
 
 from cold import HERE, FaissMapped, FaissPrefixMapped
-from search import load
+from search import load, make_collection
 from systems import PREFIX, Usearch
 
 TIMES = 7
@@ -82,9 +82,7 @@ def main():
             np.save(few / name, np.load(args.data / name)[:20])
         if path is None:
             path = few / "peers.matryo"
-            load_it = [args.matryo, "import", path, "--npy", args.data / "base_f16.npy", "--stored", "f16"]
-            for command in [load_it, [args.matryo, "compact", path], [args.matryo, "calibrate", path]]:
-                subprocess.run(list(map(str, command)), check=True, capture_output=True)
+            make_collection(args.matryo, args.data, path)
         for budget in [None, 0]:
             options = [] if budget is None else ["--ram-budget", budget]
             name = "**matryo**" if budget is None else "**matryo**, nothing pinned"

@@ -111,18 +111,22 @@ def run_bench(command):
     return json.loads(process.stdout.read()), most
 
 
-def run_matryo(program, folder, scratch, extra, most=None):
+def make_collection(program, folder, path):
+    """Merged, with a graph where there are rows enough for one, and calibrated: as the background
+    thread of a program that keeps the collection open would leave it."""
+    load = [program, "import", path, "--npy", folder / "base_f16.npy", "--stored", "f16"]
+    for command in [load, [program, "compact", path], [program, "calibrate", path]]:
+        subprocess.run(list(map(str, command)), check=True, capture_output=True)
+
+
+def run_matryo(program, folder, scratch, most=None):
     base = np.load(folder / "base_f16.npy", mmap_mode="r")
     scratch = pathlib.Path(scratch)
     path = scratch / "peers.matryo"
     for name in ["queries.npy", "gt100.npy"]:
         np.save(scratch / name, tiled(np.load(folder / name)[:most]))
-    load = [program, "import", path, "--npy", folder / "base_f16.npy", "--stored", "f16", *extra]
     start = time.perf_counter()
-    # Merged, with a graph where there are rows enough for one, and calibrated: as the background
-    # thread of a program that keeps the collection open would leave it.
-    for command in [load, [program, "compact", path], [program, "calibrate", path]]:
-        subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    make_collection(program, folder, path)
     seconds = time.perf_counter() - start
     # matryo knows rows by id; import numbers them from 0, as the truth does.
     points, batches, taken = [], [], 0
@@ -190,14 +194,14 @@ def main():
     print("| system | q/s @.90 | @.95 | @.99 | batch @.95 | @.99 | build s | RAM MB |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as scratch:
-        first = run_matryo(args.matryo, args.data, scratch, [], args.queries)
+        first = run_matryo(args.matryo, args.data, scratch, args.queries)
     print(line("**matryo**", first), flush=True)
     for name in names:
         few = ["--queries", str(args.queries)] if args.queries else []
         if result := asked(__file__, name, str(args.data), *few):
             print(line(name, result), flush=True)
     with tempfile.TemporaryDirectory() as scratch:
-        again = run_matryo(args.matryo, args.data, scratch, [], args.queries)
+        again = run_matryo(args.matryo, args.data, scratch, args.queries)
     print(line("**matryo again** (A/A)", again))
     print(f"\nmatryo exact: {first['exact']:.0f} and {again['exact']:.0f} q/s; {first['rows']:,} rows")
 

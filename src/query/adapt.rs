@@ -57,7 +57,7 @@ pub(super) fn adapt<'r, 'a>(
     scratch.walked.clear();
     let begin = |((n, run), explain): ((usize, &'r Run<'a>), Explain)| {
         let list = (std::mem::take(&mut scratch.lists[n]), scratch.floors[n]);
-        Adapting::new(run, *plan, list, explain, scratch.compared.pop().unwrap_or_default())
+        Adapting::new(run, *plan, list, explain, scratch)
     };
     let mut all: Few<_> = runs.iter().enumerate().zip(explains).map(begin).collect();
     compare_all(&mut all, scratch)?;
@@ -121,8 +121,7 @@ impl Run<'_> {
         let least = graphs.map(Graph::code).min_by_key(|code| code.dims);
         let plan = plan.behind_walks(least.filter(|_| only_walks), self.dims);
         let found = (std::mem::take(list), floor);
-        let scored = scratch.compared.pop().unwrap_or_default();
-        let mut one = [Adapting::new(self, plan, found, explain, scored)];
+        let mut one = [Adapting::new(self, plan, found, explain, scratch)];
         compare_all(&mut one, scratch)?;
         let [one] = one;
         let (answer, compared) = one.finish(scratch)?;
@@ -187,8 +186,9 @@ impl<'r, 'a> Adapting<'r, 'a> {
         plan: Calibrated,
         (list, floor): (Vec<Scored>, f32),
         explain: Explain,
-        mut scored: Vec<Scored>,
+        scratch: &mut Scratch,
     ) -> Self {
+        let mut scored = scratch.compared.pop().unwrap_or_default();
         scored.clear();
         let (scorer, next) = (run.scorer(run.dims), plan.first(run.limit).min(list.len()));
         let (cut, time) = (f32::NEG_INFINITY, Duration::ZERO);

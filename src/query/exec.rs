@@ -32,8 +32,8 @@ pub(super) struct Scratch {
     pub(super) tops: Vec<TopK>,
     /// The k best of each scan, beside all that is kept.
     pub(super) best: Vec<TopK>,
-    /// A query for each scan, and its norm.
-    pub(super) queries: Vec<(StageQuery, f32)>,
+    /// A query for each scan.
+    pub(super) queries: Vec<StageQuery>,
     pub(super) bounds: Vec<BoundQuery>,
     /// A shortlist for each query.
     pub(super) lists: Vec<Vec<Scored>>,

@@ -82,10 +82,9 @@ fn prepare(runs: &[Run], plan: &Entry, scratch: &mut Scratch) {
     let Scratch { tops, best, queries, lists, floors, .. } = scratch;
     for (n, run) in runs.iter().enumerate() {
         match queries.get_mut(n) {
-            Some((query, _)) => query.set(plan.code, run.query, plan.dims),
-            None => queries.push((StageQuery::new(plan.code, run.query, plan.dims), 0.0)),
+            Some(query) => query.set(plan.code, run.query, plan.dims),
+            None => queries.push(StageQuery::new(plan.code, run.query, plan.dims)),
         }
-        queries[n].1 = run.reference;
     }
     let all = tops.len().max(runs.len());
     tops.resize_with(all, || TopK::new(0));
@@ -98,13 +97,14 @@ fn prepare(runs: &[Run], plan: &Entry, scratch: &mut Scratch) {
 fn scan_parts(
     runs: &[Run],
     plan: &Entry,
-    queries: &[(StageQuery, f32)],
+    queries: &[StageQuery],
     scratch: &mut ScanScratch,
     tops: &mut [impl Collect],
 ) -> u64 {
     let Some(first) = runs.first() else { return 0 };
+    let queries: Few<_> = queries.iter().zip(runs.iter().map(|run| run.reference)).collect();
     let parts = 0..first.view.parts.len();
-    parts.map(|at| first.scan_part(at, plan, queries, scratch, tops)).sum()
+    parts.map(|at| first.scan_part(at, plan, &queries, scratch, tops)).sum()
 }
 
 /// What was read and kept, for each query.
@@ -133,12 +133,12 @@ fn report(
 }
 
 impl Run<'_> {
-    /// Scans a part for all queries, if it is to be scanned; how many rows were scored.
+    /// Scans a part for all queries and their norms, if it is to be scanned; how many rows were scored.
     fn scan_part(
         &self,
         at: usize,
         plan: &Entry,
-        queries: &[(StageQuery, f32)],
+        queries: &[(&StageQuery, f32)],
         scratch: &mut ScanScratch,
         tops: &mut [impl Collect],
     ) -> u64 {
@@ -148,8 +148,7 @@ impl Run<'_> {
         }
         let mask = self.selection.map(|some| some.mask(at, part.rows.len()));
         let alive = mask.or_else(|| part.alive());
-        let scans = queries.iter().map(|(query, norm)| {
-            let query_norm = *norm;
+        let scans = queries.iter().map(|&(query, query_norm)| {
             // Only then were they made ready.
             let norms = || part.rows.norms();
             let scoring = match self.view.schema.metric() {

@@ -1,10 +1,12 @@
 //! New segments of what is left of damaged ones, and which of their rows live.
 
 use std::cmp::Reverse;
+use std::slice;
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use super::super::newest::replaced;
 use super::super::writer::{write_files, write_parts};
 use super::Repair;
 use super::examine::{Source, State};
@@ -203,7 +205,7 @@ impl Repair<'_> {
         }
         unsure.sort_by_key(|((number, _), _)| Reverse(*number));
         for ((_, part), source) in unsure {
-            let dead = replaced(&part, &parts)?;
+            let dead = replaced(slice::from_ref(&part), &parts)?.remove(0);
             let part = part.with_dead(dead);
             let (most, living) = &mut counts[source];
             // Those that give way were dead.
@@ -218,19 +220,4 @@ impl Repair<'_> {
         parts.sort_by_key(place);
         Ok(parts)
     }
-}
-
-/// The rows of a part of whose ids there are rows in others.
-fn replaced(part: &Part, others: &[Arc<Part>]) -> Result<RoaringBitmap> {
-    let mut dead = RoaringBitmap::new();
-    for row in part.living() {
-        let id = part.rows.id(row)?;
-        for other in others {
-            if other.find(&id)?.is_some() {
-                dead.insert(row.0);
-                break;
-            }
-        }
-    }
-    Ok(dead)
 }
