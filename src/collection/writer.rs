@@ -167,9 +167,8 @@ impl Writer {
     /// Creates a log and installs a manifest that names it, and says how long the
     /// one before is.
     fn start_log(&mut self, vfs: &dyn Vfs) -> Result<()> {
-        self.vouch(vfs)?;
-        let number = self.manifest.take_number();
-        let created = LogWriter::create(vfs, number, self.manifest.owner());
+        let (number, owner) = self.reserve_number(vfs)?;
+        let created = LogWriter::create(vfs, number, owner);
         let log = created.inspect_err(|e| {
             let _ = vfs.remove(&FileKind::Wal.name(number));
             self.poison_unless_exhausted(e);
