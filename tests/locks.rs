@@ -89,11 +89,10 @@ impl Drop for Place {
     }
 }
 
-/// Opens a folder that is free. A process that another test starts holds copies of our
-/// descriptors until it runs its program.
+/// Opens a folder that is free.
 fn open(path: &Path) -> Collection {
-    let patient = Options::new().lock_timeout(Duration::from_mins(1)).background(false);
-    Collection::open_with(path, patient).expect("the folder is free")
+    let options = Options::new().background(false);
+    Collection::open_with(path, options).expect("the folder is free")
 }
 
 fn is_locked<T>(result: Result<T, Error>, what: &str) {
@@ -167,8 +166,8 @@ fn removing_or_replacing_the_lock_file_lets_nobody_in() {
     assert_eq!(open(&place.path).len(), 2);
 }
 
-/// Runs `work` in a process that was forked off; what it was worth.
-fn in_a_fork(work: impl FnOnce()) -> bool {
+/// Runs `work` in a process that is forked off: its number.
+fn fork_off(work: impl FnOnce()) -> i32 {
     // SAFETY: no other thread of this process runs code that holds a lock: the collection has
     // no background thread, and the test harness waits for this one. The child runs `work` and
     // leaves without unwinding into what it shares with its parent.
@@ -179,11 +178,20 @@ fn in_a_fork(work: impl FnOnce()) -> bool {
         // SAFETY: ends the process, and runs nothing of it any more.
         unsafe { _exit(i32::from(done.is_err())) };
     }
+    process
+}
+
+/// Waits for the end of a process: whether its work succeeded.
+fn wait_for(process: i32) -> bool {
     let mut status = -1;
     // SAFETY: `status` outlives the call.
     let ended = unsafe { waitpid(process, &raw mut status, 0) };
     assert_eq!(ended, process);
     status == 0
+}
+
+fn in_a_fork(work: impl FnOnce()) -> bool {
+    wait_for(fork_off(work))
 }
 
 /// All files of the folder with their bytes.
@@ -230,6 +238,7 @@ fn forks(path: &Path) {
     db.verify().expect("intact");
     drop(db);
     forks_within_a_load(path);
+    is_free_while_a_child_lives(path);
     println!("parent is done");
 }
 
@@ -254,6 +263,24 @@ fn forks_within_a_load(path: &Path) {
     let db = open(path);
     db.verify().expect("intact");
     (100..400).for_each(|id| db.delete(id).expect("delete"));
+}
+
+/// A child that is being started has copies of all descriptors until it runs its program.
+fn is_free_while_a_child_lives(path: &Path) {
+    let go = path.with_extension("go");
+    let db = open(path);
+    let child = fork_off(|| {
+        while !go.exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    drop(db);
+    let again = Collection::open(path);
+    std::fs::write(&go, "").expect("write");
+    assert!(wait_for(child));
+    let again = again.expect("free, though a child has a copy of the lock");
+    is_locked(Collection::open(path), "the end of the child unlocks nothing");
+    drop(again);
 }
 
 #[test]

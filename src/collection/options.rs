@@ -167,10 +167,6 @@ impl Options {
     /// How long to wait where another handle or process has the collection open
     /// for writing, before [`Error::Locked`](crate::Error::Locked). Default: not
     /// at all. Who waits is not served in any order.
-    ///
-    /// A process that starts others may want a moment here: between `fork` and
-    /// `exec` a child holds a copy of the lock, so that the collection can be
-    /// locked for some milliseconds after its handle was dropped.
     #[must_use]
     pub fn lock_timeout(mut self, patience: Duration) -> Self {
         self.lock_timeout = patience;

@@ -5,7 +5,7 @@
 //! place, cannot make us read or write anywhere else.
 #![expect(clippy::disallowed_types, reason = "this is the module the ban points to")]
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use super::allocate::allocate;
 use super::file_system::check_file_system;
 use super::growing::Growing;
+use super::lock::Lock;
 use super::map::Bytes;
 use super::{NamesSync, ReadFile, TempFile, Vfs, WriteFile};
 use crate::error::{Error, Result};
@@ -207,31 +208,18 @@ fn folder_mode(mode: u32) -> Mode {
 
 impl Folder {
     /// Locks a file, if it can be had in time.
-    fn wait_for(&self, file: &File, patience: Duration) -> Result<()> {
-        // The system could wait for us, but not for a time and no longer.
-        let (start, mut pause) = (Instant::now(), Duration::from_millis(1));
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(()),
-                Err(TryLockError::Error(e)) => return Err(self.io("lock", LOCK_NAME, e)),
-                Err(TryLockError::WouldBlock) => {}
-            }
-            let left = patience.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                return Err(Error::Locked { path: self.dir.clone() });
-            }
-            std::thread::sleep(pause.min(left));
-            pause = (pause * 2).min(Duration::from_millis(32));
-        }
+    fn wait_for(&self, file: File, patience: Duration) -> Result<Lock> {
+        let lock = Lock::take(file, patience).map_err(|e| self.io("lock", LOCK_NAME, e))?;
+        lock.ok_or_else(|| Error::Locked { path: self.dir.clone() })
     }
 
     /// Locks the folder, which no name has to lead to; nothing where the system locks files only.
-    fn lock_itself(&self, patience: Duration) -> Result<Option<File>> {
+    fn lock_itself(&self, patience: Duration) -> Result<Option<Lock>> {
         let opened = rustix::fs::openat(&self.fd, ".", FOLDER, Mode::empty());
         let opened = File::from(opened.map_err(|e| self.io("open", ".", e))?);
-        match self.wait_for(&opened, patience) {
+        match self.wait_for(opened, patience) {
             Err(Error::Io { .. }) => Ok(None),
-            done => done.map(|()| Some(opened)),
+            done => done.map(Some),
         }
     }
 
@@ -369,9 +357,9 @@ impl Vfs for Disk {
         for _ in 0..LOCK_ATTEMPTS {
             let file = folder.open(LOCK_NAME, OFlags::RDWR | OFlags::CREATE);
             let file = file.map_err(|e| folder.io("open", LOCK_NAME, e))?;
-            folder.wait_for(&file, left())?;
-            if folder.is_named(LOCK_NAME, &file)? {
-                return Ok(Box::new((file, folder.lock_itself(left())?)));
+            let lock = folder.wait_for(file, left())?;
+            if folder.is_named(LOCK_NAME, lock.file())? {
+                return Ok(Box::new((lock, folder.lock_itself(left())?)));
             }
         }
         Err(folder.io("lock", LOCK_NAME, io::Error::other("it is replaced again and again")))

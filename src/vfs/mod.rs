@@ -16,6 +16,7 @@ mod allocate;
 pub(crate) mod disk;
 pub(crate) mod file_system;
 mod growing;
+mod lock;
 pub(crate) mod map;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod mem;
