@@ -7,14 +7,13 @@
 
 use std::cmp::Ordering;
 use std::convert::Infallible;
-use std::ptr;
 use std::sync::{Arc, OnceLock};
 
 use crate::encoding::{Precision, StageBuilder, StageCode, StageView};
 use crate::error::{Error, Result};
 use crate::index::{Index, IndexBuilder, Source};
 use crate::kernel::{Isa, row};
-use crate::rows::{CodeColumn, Column, Held, Lent, LogPlace, Place, Rows};
+use crate::rows::{CodeColumn, Held, Lent, LogPlace, Place, Rows};
 use crate::schema::Schema;
 use crate::types::{IdKind, Ordinal, RowId};
 
@@ -91,36 +90,15 @@ pub(crate) struct Codes {
 }
 
 impl Codes {
-    /// Those that rows of segments have already; `None` where one is in RAM.
-    pub(crate) fn copied(schema: &Schema, rows: &[(&dyn Rows, Ordinal)]) -> Result<Option<Self>> {
-        if !rows.iter().all(|(source, _)| source.column(Column::Norms).is_some()) {
-            return Ok(None);
-        }
-        let (mut norms, mut stages) =
-            (Vec::with_capacity(rows.len()), builders(schema, rows.len()));
-        let of_one = |a: &(&dyn Rows, Ordinal), b: &(&dyn Rows, Ordinal)| ptr::addr_eq(a.0, b.0);
-        for rows in rows.chunk_by(of_one) {
-            let source = rows[0].0;
-            source.ready(Column::Norms)?;
-            (0..stages.len()).try_for_each(|stage| source.ready(Column::Stage(stage)))?;
-            for run in rows.chunk_by(|a, b| a.1.0 + 1 == b.1.0) {
-                let run = run[0].1.index()..run[0].1.index() + run.len();
-                norms.extend_from_slice(&source.norms()[run.clone()]);
-                for (n, stage) in stages.iter_mut().enumerate() {
-                    stage.extend(&source.code(n), run.clone());
-                }
-            }
-        }
-        Ok(Some(Self { norms, stages: stages.into_iter().map(column).collect() }))
-    }
-
     /// Those of `rows` vectors as stored.
     pub(crate) fn of<'a>(
         schema: &Schema,
         rows: usize,
         vectors: impl Iterator<Item = Result<&'a [u8]>>,
     ) -> Result<Self> {
-        let (mut norms, mut stages) = (Vec::with_capacity(rows), builders(schema, rows));
+        let builder = |code: &StageCode| StageBuilder::with_room(*code, rows);
+        let mut stages: Vec<_> = schema.stages().iter().map(builder).collect();
+        let mut norms = Vec::with_capacity(rows);
         let (stored, mut wide) = (schema.stored(), vec![0.0; schema.dims()]);
         for vector in vectors {
             let vector = vector?;
@@ -128,29 +106,13 @@ impl Codes {
             stages.iter_mut().for_each(|stage| stage.push(&wide));
             norms.push(norm(stored, vector));
         }
-        Ok(Self { norms, stages: stages.into_iter().map(column).collect() })
+        Ok(Self { norms, stages: stages.into_iter().map(CodeColumn::from).collect() })
     }
-}
-
-/// Builders of all stage codes, with room for so many rows.
-fn builders(schema: &Schema, rows: usize) -> Vec<StageBuilder> {
-    let builder = |code: &StageCode| {
-        let mut builder = StageBuilder::new(*code);
-        builder.reserve(rows);
-        builder
-    };
-    schema.stages().iter().map(builder).collect()
 }
 
 /// The norm of a vector as stored.
 fn norm(stored: Precision, vector: &[u8]) -> f32 {
     row::norm_squared(Isa::detect(), stored, vector).sqrt() as f32
-}
-
-fn column(builder: StageBuilder) -> CodeColumn {
-    let code = builder.view().code();
-    let (blocks, factors) = builder.finish();
-    CodeColumn::new(code, blocks, factors).expect("a builder's parts fit each other")
 }
 
 /// An immutable set of rows in RAM. Vectors and payloads stay in the bytes they
@@ -271,13 +233,13 @@ impl Run {
     }
 
     fn make_code(&self, code: StageCode) -> CodeColumn {
-        let mut builder = StageBuilder::new(code);
+        let mut builder = StageBuilder::with_room(code, self.places.len());
         let mut wide = vec![0.0; code.dims];
         for row in 0..self.places.len() {
             self.schema.stored().decode(self.stored(row), &mut wide);
             builder.push(&wide);
         }
-        column(builder)
+        builder.into()
     }
 
     fn indexes(&self) -> Result<&[Bytes]> {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::encoding::{StageCode, StageView};
+use crate::encoding::{StageBuilder, StageCode, StageView};
 use crate::error::Result;
 use crate::index::Index;
 use crate::types::{FileNumber, Ordinal, RowId};
@@ -75,6 +75,14 @@ impl CodeColumn {
 
     pub(crate) fn scalars(&self) -> &[f32] {
         &self.scalars
+    }
+}
+
+impl From<StageBuilder> for CodeColumn {
+    fn from(builder: StageBuilder) -> Self {
+        let code = builder.view().code();
+        let (blocks, scalars) = builder.finish();
+        Self { code, blocks, scalars }
     }
 }
 

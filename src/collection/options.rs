@@ -74,11 +74,10 @@ impl Options {
     }
 
     /// RAM for rows that are not in a segment yet. When it is used up they are
-    /// written as a segment, so larger means fewer, larger segments. While a segment is
-    /// written, of these rows or by a merge, its rows are listed in RAM, and what follows from
-    /// them is held there until their vectors are written: 24 bytes each, their ids, stage codes
-    /// (some 650 bytes for 1024 dimensions) and values of declared fields. A merge of a million
-    /// such rows so takes 0.7 GB while it lasts.
+    /// written as a segment, so larger means fewer, larger segments. While they are, or are
+    /// loaded in bulk, their stage codes are held beside them until their vectors are written
+    /// (some 650 bytes for 1024 dimensions). A merge takes codes from its sources as it writes:
+    /// it lists its rows, some 60 bytes each, and the values of declared fields.
     #[must_use]
     pub fn memtable_bytes(mut self, bytes: usize) -> Self {
         self.memtable_bytes = bytes;

@@ -199,10 +199,12 @@ impl StageBuilder {
         }
     }
 
-    /// Makes room for `rows` more rows.
-    pub fn reserve(&mut self, rows: usize) {
-        self.blocks.reserve(self.code.code_bytes(rows));
-        self.factors.reserve(rows);
+    /// No rows yet, and room for so many.
+    pub fn with_room(code: StageCode, rows: usize) -> Self {
+        let mut builder = Self::new(code);
+        builder.blocks.reserve_exact(code.code_bytes(rows));
+        builder.factors.reserve_exact(rows);
+        builder
     }
 
     /// Rows coded so far.

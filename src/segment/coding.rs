@@ -4,13 +4,16 @@
 //! Rows are cut into groups of whole blocks, and each group goes to the next thread
 //! that is free. It is coded by itself, so the codes depend on the rows alone.
 
+use std::ops::Range;
+use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use crate::encoding::StageBuilder;
 use crate::error::Result;
 use crate::kernel::BLOCK;
 use crate::memtable::Codes;
-use crate::rows::Rows;
+use crate::rows::{CodeColumn, Column, Rows};
 use crate::schema::Schema;
 use crate::types::Ordinal;
 
@@ -23,6 +26,57 @@ const GROUP: usize = 16 * BLOCK;
 /// beside commits and searches, and by more than these the medium is busy anyway.
 const MOST_THREADS: usize = 4;
 
+/// The codes of a group of rows.
+pub(super) enum Coded<'a> {
+    Held(Codes),
+    /// Segments have them. They are copied when they are written, column by column, so a merge
+    /// holds those of one group.
+    InSegments(&'a [Source<'a>]),
+}
+
+impl Coded<'_> {
+    pub(super) fn norms<T>(&self, read: impl FnOnce(&[f32]) -> T) -> Result<T> {
+        let group = match self {
+            Self::Held(codes) => return Ok(read(&codes.norms)),
+            Self::InSegments(group) => group,
+        };
+        let mut norms = Vec::with_capacity(group.len());
+        for (source, rows) in runs(group) {
+            source.ready(Column::Norms)?;
+            norms.extend_from_slice(&source.norms()[rows]);
+        }
+        Ok(read(&norms))
+    }
+
+    /// Those of a stage of the schema.
+    pub(super) fn stage<T>(
+        &self,
+        schema: &Schema,
+        stage: usize,
+        read: impl FnOnce(&CodeColumn) -> T,
+    ) -> Result<T> {
+        let group = match self {
+            Self::Held(codes) => return Ok(read(&codes.stages[stage])),
+            Self::InSegments(group) => group,
+        };
+        let mut copy = StageBuilder::with_room(schema.stages()[stage], group.len());
+        for (source, rows) in runs(group) {
+            source.ready(Column::Stage(stage))?;
+            copy.extend(&source.code(stage), rows);
+        }
+        Ok(read(&copy.into()))
+    }
+}
+
+/// Rows of a group that lie one after another in the same place.
+fn runs<'a>(group: &[Source<'a>]) -> impl Iterator<Item = (&'a dyn Rows, Range<usize>)> {
+    let follows = |a: &Source, b: &Source| ptr::addr_eq(a.0, b.0) && a.1.0 + 1 == b.1.0;
+    group.chunk_by(follows).map(|run| {
+        let (source, first) = (run[0].0, run[0].1.index());
+        (source, first..first + run.len())
+    })
+}
+
 /// The codes of rows, in groups, in their order.
 struct Coding<'a> {
     schema: &'a Schema,
@@ -31,9 +85,9 @@ struct Coding<'a> {
     next: AtomicUsize,
 }
 
-impl Coding<'_> {
+impl<'a> Coding<'a> {
     /// Codes groups as long as there are any.
-    fn work(&self) -> Result<Vec<(usize, Codes)>> {
+    fn work(&self) -> Result<Vec<(usize, Coded<'a>)>> {
         let mut done = Vec::new();
         loop {
             let at = self.next.fetch_add(1, Ordering::Relaxed);
@@ -42,12 +96,12 @@ impl Coding<'_> {
         }
     }
 
-    fn codes(&self, group: &[Source]) -> Result<Codes> {
-        if let Some(copied) = Codes::copied(self.schema, group)? {
-            return Ok(copied);
+    fn codes(&self, group: &'a [Source<'a>]) -> Result<Coded<'a>> {
+        if group.iter().all(|(source, _)| source.column(Column::Norms).is_some()) {
+            return Ok(Coded::InSegments(group));
         }
         let vectors = group.iter().map(|(source, row)| source.vector(*row));
-        Codes::of(self.schema, group.len(), vectors)
+        Codes::of(self.schema, group.len(), vectors).map(Coded::Held)
     }
 
     /// Leaves the groups that are left to nobody.
@@ -59,11 +113,11 @@ impl Coding<'_> {
 /// Does `write`, and has other threads code the rows meanwhile; this one helps when
 /// it has written. Returns the codes of groups of rows, each of whole blocks but the
 /// last.
-pub(super) fn beside<T>(
-    schema: &Schema,
-    rows: &[Source],
+pub(super) fn beside<'a, T>(
+    schema: &'a Schema,
+    rows: &'a [Source<'a>],
     write: impl FnOnce() -> Result<T>,
-) -> Result<(T, Vec<Codes>)> {
+) -> Result<(T, Vec<Coded<'a>>)> {
     let groups: Vec<_> = rows.chunks(GROUP).collect();
     let helpers = if groups.len() < 2 { 0 } else { threads().min(groups.len()) - 1 };
     let coding = Coding { schema, groups, next: AtomicUsize::new(0) };
@@ -136,6 +190,7 @@ mod tests {
             assert_eq!(said, 7);
             assert_eq!(groups.len(), rows.div_ceil(GROUP));
             for (group, codes) in sources.chunks(GROUP).zip(&groups) {
+                let Coded::Held(codes) = codes else { panic!("of rows in RAM") };
                 let vectors = group.iter().map(|(source, row)| source.vector(*row));
                 let alone = Codes::of(&schema, group.len(), vectors).expect("codes");
                 assert_eq!(alone.norms, codes.norms);

@@ -143,11 +143,6 @@ impl Region {
         &self.bytes[self.offset..self.offset + self.len]
     }
 
-    /// Whether all bytes were compared.
-    pub(crate) fn is_checked(&self) -> bool {
-        (0..self.len.div_ceil(self.block_len)).all(|block| self.seen.has(block))
-    }
-
     /// A copy in RAM, each block compared after it was copied.
     pub(crate) fn copy(&self) -> Result<Vec<u8>> {
         let mut copy = Vec::new();

@@ -4,6 +4,7 @@
 //! before its first use. Where there is room in the budget it is copied into RAM;
 //! that can happen at any time, for whoever reads it next.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::region::Region;
@@ -15,13 +16,15 @@ use crate::rows::{Budget, CodeColumn, Lease};
 /// A column of one or more regions, which are in RAM together as a `T` or not at all.
 struct Resident<T> {
     regions: Vec<Region>,
+    /// Whether all of them were compared where they lie.
+    checked: AtomicBool,
     held: OnceLock<(T, Lease)>,
 }
 
 impl<T> Resident<T> {
     fn new(regions: Vec<Region>) -> Self {
         regions.iter().for_each(Region::in_order);
-        Self { regions, held: OnceLock::new() }
+        Self { regions, checked: AtomicBool::new(false), held: OnceLock::new() }
     }
 
     fn held(&self) -> Option<&T> {
@@ -33,14 +36,15 @@ impl<T> Resident<T> {
     }
 
     fn ready(&self) -> Result<()> {
-        if self.held().is_some() {
-            return Ok(());
+        if !self.is_ready() {
+            self.regions.iter().try_for_each(|region| region.get(0, region.len()).map(drop))?;
+            self.checked.store(true, Ordering::Relaxed);
         }
-        self.regions.iter().try_for_each(|region| region.get(0, region.len()).map(drop))
+        Ok(())
     }
 
     fn is_ready(&self) -> bool {
-        self.held().is_some() || self.regions.iter().all(Region::is_checked)
+        self.checked.load(Ordering::Relaxed) || self.held().is_some()
     }
 
     fn hold(&self, budget: &Arc<Budget>, make: impl FnOnce(Vec<Vec<u8>>) -> T) -> Result<()> {

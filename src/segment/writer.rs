@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use super::coding::{self, Source};
+use super::coding::{self, Coded, Source};
 use super::format::{Footer, PAGE, PlaceEntry, RegionEntry, RegionKind, encode_table};
 use crate::codec::header::{FileHeader, FileKind, Owner};
 use crate::codec::{crc32, f32_bytes};
 use crate::error::{Error, Result};
 use crate::index::IndexBuilder;
 use crate::manifest::{LogEntry, MAX_KEPT, SegmentEntry, encode_kept};
-use crate::memtable::{Codes, IdColumn};
+use crate::memtable::IdColumn;
 use crate::payload::block::{BlockEntry, BlockWriter};
-use crate::rows::ReadAhead;
+use crate::rows::{CodeColumn, ReadAhead};
 use crate::schema::Schema;
 use crate::sown::{Bug, sown};
 use crate::types::FileNumber;
@@ -22,9 +22,9 @@ use crate::vfs::{Vfs, WriteFile};
 ///
 /// Vectors come first: they are most of the file, and the medium is busy with them
 /// while the rows are coded. They are not written where `logs`, to which nothing is
-/// written any more, have them: see [`kept`]. Codes are held in RAM until then, and the
-/// values of declared fields; vectors and payloads go from their source to the file a row
-/// at a time. `watch` is told of the first row and every thousandth; its error ends the
+/// written any more, have them: see [`kept`]. Codes of rows that no segment has are held in
+/// RAM until then, as are ids and the values of declared fields; vectors and payloads go from
+/// their source to the file a row at a time, codes of segments a group at a time. `watch` is told of the first row and every thousandth; its error ends the
 /// writing.
 pub(crate) fn write(
     vfs: &dyn Vfs,
@@ -118,29 +118,36 @@ fn write_vectors(
 /// Writes norms, and codes and factors of each stage. Groups of rows have whole
 /// blocks, so that their codes stand one after another; of their scalars, all first
 /// ones come first.
-fn write_codes(out: &mut SegmentWriter, schema: &Schema, groups: &[Codes]) -> Result<()> {
+fn write_codes(out: &mut SegmentWriter, schema: &Schema, groups: &[Coded]) -> Result<()> {
     out.begin_region(RegionKind::Norms, 0);
-    groups.iter().try_for_each(|codes| out.put(&f32_bytes(&codes.norms)))?;
+    for group in groups {
+        group.norms(|norms| out.put(&f32_bytes(norms)))??;
+    }
     out.end_region()?;
     for (stage, number) in (0..schema.stages().len()).zip(0..) {
+        let mut scalars = Vec::new();
         out.begin_region(RegionKind::Codes, number);
-        groups.iter().try_for_each(|codes| out.put(codes.stages[stage].blocks()))?;
+        for group in groups {
+            group.stage(schema, stage, |codes| {
+                add_scalars(codes, &mut scalars);
+                out.put(codes.blocks())
+            })??;
+        }
         out.end_region()?;
         out.begin_region(RegionKind::Factors, number);
-        let kinds = groups.first().map_or(0, |codes| scalars(codes, stage).count());
-        for kind in 0..kinds {
-            for some in groups.iter().filter_map(|codes| scalars(codes, stage).nth(kind)) {
-                out.put(&f32_bytes(some))?;
-            }
-        }
+        scalars.iter().try_for_each(|kind| out.put(kind))?;
         out.end_region()?;
     }
     Ok(())
 }
 
-/// The factors of a group, or its scales and its residuals.
-fn scalars(codes: &Codes, stage: usize) -> impl Iterator<Item = &[f32]> {
-    codes.stages[stage].scalars().chunks(codes.norms.len())
+/// Adds the scalars of a group to those of their kind: factors, or scales and residuals.
+fn add_scalars(codes: &CodeColumn, kinds: &mut Vec<Vec<u8>>) {
+    let groups = codes.scalars().chunks(codes.view().rows());
+    kinds.resize_with(kinds.len().max(groups.len()), Vec::new);
+    for (kind, some) in kinds.iter_mut().zip(groups) {
+        kind.extend_from_slice(&f32_bytes(some));
+    }
 }
 
 /// Writes payload blocks and their index, nothing where no row has a payload,
