@@ -167,7 +167,7 @@ fn the_funnel_finds_what_brute_force_finds() -> Done {
     let dir = tempfile::tempdir()?;
     for metric in Metric::ALL {
         let schema = Schema::builder(256).metric(metric).granularities([32, 64]).build()?;
-        let collection = filled(&dir.path().join(metric.name()), schema, 4000)?;
+        let collection = filled(&dir.path().join(metric.name()), schema, 20_000)?;
         collection.flush()?;
         let (mut found, mut wanted) = (0, 0);
         for q in 0..20 {

@@ -102,7 +102,8 @@ pub fn accuracy(
 /// exactly by the first `dims` dimensions. A hit is relevant if the text in `field`
 /// of its payload is the query's label. The average precision is the sum of the
 /// precision at each relevant hit, divided by the smaller of `k` and the number of
-/// relevant rows; queries without a relevant row are left out.
+/// relevant rows; queries without a relevant row are left out. Queries that are rows of the
+/// collection find themselves first: take others.
 ///
 /// # Errors
 /// As [`Search::run`](crate::Search::run); [`Error::Invalid`] for `k = 0`, or if

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::{Collection, Shared};
 use crate::calibration::Calibration;
 use crate::error::{Error, Result};
+use crate::query::UNKNOWN;
 use crate::query::calibrate::{MIN_ROWS, Measure};
-use crate::schema::Metric;
 use crate::sync::atomic::Ordering;
 use crate::view::View;
 
@@ -67,9 +67,6 @@ impl Collection {
     }
 }
 
-/// Rows from which on the background thread calibrates a collection that never was.
-const FIRST_ROWS: u64 = 20_000;
-
 /// Whether the background thread should calibrate: not before somebody searches, or a
 /// collection that grows would be calibrated again and again for nobody. Rows that were
 /// replaced since the collection was opened are counted when it runs next.
@@ -80,13 +77,13 @@ pub(super) fn has_work(shared: &Shared) -> bool {
 
 fn wants(shared: &Shared, known: Option<&Calibration>, view: &View) -> bool {
     let rows = view.live_rows();
-    let walks = view.schema.metric() == Metric::Cosine && view.walkable() > 0;
+    let walks = view.walkable() > 0;
     // A handle with fewer dimensions would leave the others without a calibration.
     let whole = shared.residency.dims == view.schema.dims();
     shared.options.recalibrate
         && whole
         && match known {
-            None => rows >= FIRST_ROWS,
+            None => rows >= UNKNOWN,
             Some(known) if known.given => false,
             // Graphs have come, of which it knows nothing.
             Some(known) if known.reach.is_none() && walks => rows >= MIN_ROWS,

@@ -190,6 +190,13 @@ impl Scan<'_> {
 }
 
 impl Scoring<'_> {
+    /// The score of a row by its estimated cosine.
+    pub fn of_row(&self, row: usize, cosine: f32) -> f32 {
+        let mut score = [cosine];
+        self.apply(row..row + 1, &mut score);
+        score[0]
+    }
+
     /// Turns estimated cosines of `rows` into scores.
     fn apply(&self, rows: Range<usize>, scores: &mut [f32]) {
         match *self {

@@ -26,7 +26,7 @@ use super::funnel::Calibrated;
 use super::graph::Walked;
 use super::scan::{scan_above, scan_near};
 use super::score::Scorer;
-use crate::calibration::{Noise, sine};
+use crate::calibration::{Check, Noise, sine};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::kernel::topk::Scored;
@@ -98,12 +98,17 @@ impl Run<'_> {
         scratch.shortlist = list;
         let mut answer = answer?;
         let check = self.reach().map(|reach| reach.check(plan.share));
-        // Checks were made over all dimensions, without filters.
-        let whole = self.dims == self.view.schema.dims() && self.selection.is_none();
-        let none = ExpectedRecall { asked: plan.share, measured: None };
-        let expected = check.filter(|_| whole).map(|check| ExpectedRecall::new(plan.share, check));
-        answer.explain.recall = Some(expected.unwrap_or(none));
+        answer.explain.recall = Some(self.expected(plan.share, self.view.schema.dims(), check));
         Ok(answer)
+    }
+
+    /// What checks over `dims` dimensions say of this search. They were made without filters, and
+    /// those with rows without the row itself.
+    fn expected(&self, asked: f64, dims: usize, check: Option<Check>) -> ExpectedRecall {
+        let others = self.view.live_rows().saturating_sub(1);
+        let all = self.selection.is_none_or(|selection| selection.rows() >= others);
+        let check = check.filter(|_| all && self.dims == dims);
+        ExpectedRecall::new(asked, check)
     }
 
     /// Compares rows that walks found, and only these where there was no scan; what scans found is
@@ -291,7 +296,8 @@ impl<'r, 'a> Adapting<'r, 'a> {
             bytes: scored.len() as u64 * scorer.row_bytes() as u64,
             time: self.time + start.elapsed(),
         });
-        explain.recall = Some(ExpectedRecall::new(plan.share, plan.noise.check(plan.share)));
+        let Calibrated { share, noise, .. } = plan;
+        explain.recall = Some(run.expected(share, noise.dims, Some(noise.check(share))));
         let listed = scored.len();
         scratch.compared.push(scored);
         Ok((Answer { found, explain, listed, depth: 0 }, list))

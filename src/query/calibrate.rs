@@ -107,7 +107,11 @@ impl Measure<'_> {
             self.view.schema.check_vector(query, dims)?;
             Ok(Probe { vector: query.to_vec(), own: None })
         };
-        queries.iter().map(probe).collect()
+        let mut probes = queries.iter().map(probe).collect::<Result<Vec<_>>>()?;
+        // Logs of queries have their topics in a row, or questions and answers in turns.
+        let mut random = self.seed;
+        shuffle(&mut probes, &mut random);
+        Ok(probes)
     }
 
     /// Rows spread evenly over the collection, one at random in each of equal pieces.
@@ -173,7 +177,7 @@ impl Measure<'_> {
                 let plan = Calibrated { entry, share: asked, noise, keep: MOST, table: 0 };
                 noise.checks[at] = self.check(&plan, &held_out, dims, &mut scratch)?;
             }
-            if Check::all_found(&noise.checks) || noise.scale >= WIDEST {
+            if Check::all_found(&noise.checks, held_out.len() * LIMIT) || noise.scale >= WIDEST {
                 return Ok(Some(noise));
             }
             noise.scale *= WIDEN;

@@ -35,8 +35,9 @@ pub struct ExpectedRecall {
 }
 
 impl ExpectedRecall {
-    pub(super) fn new(asked: f64, check: Check) -> Self {
-        Self { asked, measured: Some((f64::from(check.recall), f64::from(check.within))) }
+    pub(super) fn new(asked: f64, check: Option<Check>) -> Self {
+        let measured = check.map(|check| (f64::from(check.recall), f64::from(check.within)));
+        Self { asked, measured }
     }
 }
 

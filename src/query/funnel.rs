@@ -128,8 +128,18 @@ pub(super) struct Candidates {
 }
 
 /// Where a filter leaves one row in so many, or fewer, comparing them all costs
-/// no more than the scan of the others' codes (`benches/filters.rs`).
+/// no more than the scan of the others' codes (`benches/filters.rs`), ...
 const GATHERED: u64 = 64;
+/// ... unless they are so many times the rows that would be compared behind a scan: vectors may
+/// have to come from a disk, codes hardly.
+const GATHERED_MORE: u64 = 32;
+/// Where one row in so many would be compared, or more, a proof costs less: it reads half a byte of
+/// each dimension of all rows in their order, and next to no vector.
+const PROOF: u64 = 8;
+/// Smaller collections are searched exactly until they are calibrated: that takes half a
+/// millisecond at most where codes bound scores, and the table knows only vectors whose components lie
+/// about zero. All signs of others may be one.
+pub(crate) const UNKNOWN: u64 = 20_000;
 
 impl Default for Funnel {
     fn default() -> Self {
@@ -206,6 +216,10 @@ const ROOM: usize = 64;
 /// See [`ROOM`].
 pub(super) const MOST: usize = 1 << 14;
 
+/// A list of a fixed length has so many times the rows that are compared on the average: queries
+/// from elsewhere want more, and a fifth of them wanted more than that.
+const FIXED: usize = 8;
+
 /// How many rows are compared on the average, by the checks for 10 hits.
 fn expected(noise: &Noise, share: f64, limit: usize) -> usize {
     let more_hits = (limit as f64 / 10.0).max(1.0);
@@ -222,6 +236,16 @@ impl Plan {
             Some(stage) => Self::Proven { stage, entry: Entry::choose(schema, dims) },
             None => Self::Exact,
         }
+    }
+
+    /// The same with a shortlist of a fixed length. What is grouped needs one: how many of the best
+    /// rows it takes to fill the groups, no calibration knows.
+    pub(super) fn of_one_list(self, hits: usize) -> Self {
+        let Self::Calibrated(Calibrated { entry, share, noise, table, .. }) = self else {
+            return self;
+        };
+        let keep = table.max(expected(&noise, share, hits).saturating_mul(FIXED));
+        Self::Funnel { entry, keep, reranks: Vec::new() }
     }
 
     /// The same where every row that reaches a score is wanted: that score is a floor from the
@@ -333,12 +357,16 @@ fn by_recall(
         Some(noise) => expected(&noise, share, limit),
         None => shortlist(share, limit, rows, entry, dims),
     };
-    // A shortlist of most rows costs more than comparing all of them.
-    // So does a scan for so few of them that they can be gathered.
-    let most = keep as u64 >= rows / 2;
-    let few = rows <= all / GATHERED;
-    if most || few {
-        Plan::exact(schema, dims, limit, candidates)
+    // A shortlist of many rows costs more than a proof, or than comparing all of them; a scan
+    // more than gathering few that pass a filter.
+    let exact = Plan::exact(schema, dims, limit, candidates);
+    let proven = matches!(exact, Plan::Proven { .. }) && !matches!(walks, Walks::Always(_));
+    let most = keep as u64 >= rows / if proven { PROOF } else { 2 };
+    let few = rows <= all / GATHERED && rows <= GATHERED_MORE * keep as u64;
+    let unknown = noise.is_none() && all < UNKNOWN && entry.code.bits == Bits::One;
+    let in_vain = noise.is_some_and(|noise| !noise.finds(share));
+    if most || few || in_vain || unknown && !matches!(walks, Walks::Always(_)) {
+        exact
     } else if let Some(noise) = noise {
         let table = shortlist(share, limit, rows, entry, dims);
         let keep = keep.saturating_mul(ROOM).max(MOST);
@@ -445,9 +473,23 @@ mod tests {
             Plan::Calibrated(plan) => plan.keep,
         };
         assert_eq!(keep(100_000), kept(DEFAULT_RECALL, 10, 100_000, 1024));
-        assert_eq!(plan(1_000_000 / GATHERED), Plan::Exact);
-        assert_ne!(plan(1_000_000 / GATHERED + 1), Plan::Exact);
+        // Few that pass are gathered, if comparing them is not much more than a shortlist asks for.
+        let of_few = |rows, all| Funnel::default().plan(&schema(), 1024, 10, of(rows, all), None);
+        assert_eq!(of_few(1500, 1500 * GATHERED).expect("plan"), Plan::Exact);
+        assert_ne!(of_few(1500, 1500 * GATHERED - 1).expect("plan"), Plan::Exact);
+        assert_ne!(of_few(15_000, 15_000 * GATHERED).expect("plan"), Plan::Exact);
         assert_eq!(plan(0), Plan::Exact);
+    }
+
+    #[test]
+    fn what_nobody_has_measured_is_exact_while_it_is_small() {
+        let plan = |rows, dims| {
+            Funnel::default().plan(&schema(), dims, 10, of(rows, rows), None).expect("plan")
+        };
+        assert!(matches!(plan(UNKNOWN - 1, 1024), Plan::Proven { .. }));
+        assert!(matches!(plan(UNKNOWN, 1024), Plan::Funnel { .. }));
+        // A byte for each dimension searched says the score to within a percent.
+        assert!(matches!(plan(UNKNOWN - 1, 64), Plan::Funnel { .. }));
     }
 
     #[test]

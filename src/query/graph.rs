@@ -14,7 +14,6 @@ use crate::encoding::Bits;
 use crate::error::Result;
 use crate::graph::{Beam, Graph};
 use crate::kernel::topk::Scored;
-use crate::schema::Metric;
 
 /// Whether a funnel begins with graphs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,8 +87,7 @@ impl Run<'_> {
             Walks::Recall(share) | Walks::Always(share) if pass > 0 => {
                 let known = self.reach();
                 // A calibration that knows nothing of walks vouches for scans only.
-                let cosine = self.view.schema.metric() == Metric::Cosine;
-                let unknown = known.is_none() && cosine && self.view.calibration.is_some();
+                let unknown = known.is_none() && self.view.calibration.is_some();
                 let (mut beam, scored) = beam(known.unwrap_or(&TABLE), share, self.limit, selected);
                 // Fewer dimensions say less.
                 let dims = graph.code().dims;
@@ -187,8 +185,11 @@ impl Run<'_> {
             part.graph.iter().for_each(|graph| graph.give_up(damage));
         })?;
         let before = scratch.shortlist.len();
-        let found = scratch.walk.found();
-        scratch.shortlist.extend(found.map(|(score, row)| Scored { ordinal: base + row, score }));
+        let scoring = self.scoring(at, self.reference);
+        scratch.shortlist.extend(scratch.walk.found().map(|(cosine, row)| {
+            let score = scoring.of_row(row as usize, cosine);
+            Scored { ordinal: base + row, score }
+        }));
         Ok((scratch.shortlist.len() - before) as u64)
     }
 }

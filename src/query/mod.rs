@@ -41,6 +41,7 @@ use std::sync::Arc;
 
 pub use batch::SearchBatch;
 pub use explain::{ExpectedRecall, Explain, StageName, StageReport};
+pub(crate) use funnel::UNKNOWN;
 pub use funnel::{DEFAULT_RECALL, Funnel, FunnelStage};
 pub use prepared::PreparedSearch;
 
@@ -334,11 +335,9 @@ impl Search {
     /// The plan for so many hits.
     fn plan(&self, dims: usize, hits: usize, candidates: Candidates) -> Result<Plan> {
         let schema = &self.view.schema;
-        // What is cut by a score or grouped is planned by the table: calibration knows
-        // how many rows the best need, not these.
-        let plain = self.within.is_none() && self.group.is_none();
-        let known = self.view.calibration.as_deref().filter(|_| plain);
+        let known = self.view.calibration.as_deref();
         let plan = self.funnel.plan(schema, dims, hits, candidates, known)?;
+        let plan = if self.group.is_some() { plan.of_one_list(hits) } else { plan };
         Ok(if self.within.is_some() { plan.reaching(schema, dims, candidates) } else { plan })
     }
 

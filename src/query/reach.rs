@@ -17,7 +17,6 @@ use super::graph::beam;
 use crate::calibration::{ASKED, Check, Noise, Reach, TABLE};
 use crate::error::Result;
 use crate::graph::Beam;
-use crate::schema::Metric;
 
 /// Margins are taken for this much wider than they were, and never for narrower than the
 /// table's, which are of queries from elsewhere: rows find the most of their neighbours by
@@ -33,11 +32,9 @@ const SHARE: f64 = 8.0;
 
 impl Measure<'_> {
     /// How far walks over the view's graphs go; `None` where there are none, or not all
-    /// dimensions are at hand. What walks estimate are cosines: under another metric it is not
-    /// known how far these are off.
+    /// dimensions are at hand.
     pub(super) fn reach(&self, noise: Noise, known: &[Known]) -> Result<Option<Reach>> {
-        let schema = &self.view.schema;
-        if schema.metric() != Metric::Cosine || self.most_dims < schema.dims() {
+        if self.most_dims < self.view.schema.dims() {
             return Ok(None);
         }
         self.view.while_graphs_hold(|| match self.view.walkable() {
@@ -65,7 +62,7 @@ impl Measure<'_> {
                 most = most.max(scored);
                 most
             });
-            if Check::all_found(&reach.checks) || reach.scale >= WIDEST {
+            if Check::all_found(&reach.checks, held_out.len() * LIMIT) || reach.scale >= WIDEST {
                 return Ok(reach);
             }
             reach.scale *= WIDEN;

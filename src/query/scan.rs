@@ -149,18 +149,22 @@ impl Run<'_> {
         let mask = self.selection.map(|some| some.mask(at, part.rows.len()));
         let alive = mask.or_else(|| part.alive());
         let scans = queries.iter().map(|&(query, query_norm)| {
-            // Only then were they made ready.
-            let norms = || part.rows.norms();
-            let scoring = match self.view.schema.metric() {
-                Metric::Cosine => Scoring::Cosine,
-                Metric::Dot => Scoring::Dot { norms: norms(), query_norm },
-                Metric::L2 => Scoring::L2 { norms: norms(), query_norm },
-            };
-            let view = part.rows.code(plan.stage);
+            let (view, scoring) = (part.rows.code(plan.stage), self.scoring(at, query_norm));
             Scan { view, query, scoring, alive, base: self.bases[at] }
         });
         let scans: Few<Scan> = scans.collect();
         Scan::run_all(&scans, Isa::detect(), scratch, tops)
+    }
+
+    /// How an estimated cosine of a row of a part becomes its score.
+    pub(super) fn scoring(&self, at: usize, query_norm: f32) -> Scoring<'_> {
+        // Only where they are needed were they made ready.
+        let norms = || self.view.parts[at].rows.norms();
+        match self.view.schema.metric() {
+            Metric::Cosine => Scoring::Cosine,
+            Metric::Dot => Scoring::Dot { norms: norms(), query_norm },
+            Metric::L2 => Scoring::L2 { norms: norms(), query_norm },
+        }
     }
 }
 
