@@ -17,7 +17,7 @@ use std::time::Instant;
 use matryo::testing::{Bug, Folder, Recorder, sow};
 use matryo::{Collection, Options, RowId, Schema, Snapshot, json};
 use shuttle::rand::RngCore;
-use shuttle::scheduler::{PctScheduler, RandomScheduler};
+use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler};
 use shuttle::{Config, FailurePersistence, Runner, thread};
 use support::sized;
 
@@ -302,6 +302,18 @@ fn power_loss() {
     }
 }
 
+/// The last two handles go at once, with a commit in the log: a world so small that every
+/// schedule of it can be tried.
+fn closing() {
+    let (folder, ledger) = (Folder::default(), Arc::new(Ledger::default()));
+    let db = folder.create(schema(), Options::new()).expect("create");
+    write(&db, &ledger, 0, 1);
+    run(db, &ledger, vec![Box::new(|db, _| drop(db)), Box::new(|db, _| drop(db))]);
+    let closed = folder.open(Options::new()).expect("the lock is free");
+    assert_eq!(commits(&closed.snapshot()), [1, 0, 0]);
+    closed.verify().expect("whole");
+}
+
 fn config(print: bool) -> Config {
     let mut config = Config::new();
     config.stack_size = 1 << 20;
@@ -338,6 +350,19 @@ fn every_schedule_shows_readers_commits_in_order() {
 #[test]
 fn every_schedule_survives_power_loss() {
     explored("power loss", power_loss, 8000);
+}
+
+#[test]
+fn all_schedules_of_a_close_leave_it_closed() {
+    let tried = Arc::new(AtomicUsize::new(0));
+    let count = tried.clone();
+    Runner::new(DfsScheduler::new(None, false), config(true)).run(move || {
+        count.fetch_add(1, SeqCst);
+        closing();
+    });
+    let tried = tried.load(SeqCst);
+    println!("two handles: all {tried} schedules");
+    assert!(tried > 10, "they do not meet");
 }
 
 /// A scheduler that finds nothing would prove nothing.
