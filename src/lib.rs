@@ -60,7 +60,8 @@
 //! * `image` (default): pictures to vectors, in the same module.
 //! * `cli` (default): the program `matryo`.
 //! * `cuda`: lets the embedder ask ONNX Runtime for CUDA.
-//! * `testing`: opens internals to our own tests; promises nothing.
+//! * `testing`: opens internals to our own tests; promises nothing. `shuttle`, for one of them,
+//!   puts a scheduler's locks and threads in the place of real ones.
 //!
 //! The files ARCHITECTURE.md and FORMAT.md say how it is built and what is on disk.
 
