@@ -155,7 +155,11 @@ fn embedder_id(dir: &Path, weights: &Path, print: &embed::Fingerprint) -> Embedd
     print.parts().fold(EmbedderId::new(name, print.hash()), add)
 }
 
-/// The README's Rust code, so that it is compiled with the tests.
+/// The Rust code of the documents, so that it is compiled with the tests.
 #[cfg(all(doctest, feature = "embed"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(all(doctest, feature = "embed"))]
+#[doc = include_str!("../docs/EMBEDDING.md")]
+struct EmbeddingModels;
