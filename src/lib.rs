@@ -60,7 +60,8 @@
 //! * `image` (default): pictures to vectors, in the same module.
 //! * `cli` (default): the program `matryo`.
 //! * `cuda`: lets the embedder ask ONNX Runtime for CUDA.
-//! * `testing`: opens internals to our own tests; promises nothing.
+//! * `testing`: opens internals to our own tests; promises nothing. `shuttle`, for one of them,
+//!   puts a scheduler's locks and threads in the place of real ones.
 //!
 //! The files ARCHITECTURE.md and FORMAT.md say how it is built and what is on disk.
 
@@ -154,7 +155,11 @@ fn embedder_id(dir: &Path, weights: &Path, print: &embed::Fingerprint) -> Embedd
     print.parts().fold(EmbedderId::new(name, print.hash()), add)
 }
 
-/// The README's Rust code, so that it is compiled with the tests.
+/// The Rust code of the documents, so that it is compiled with the tests.
 #[cfg(all(doctest, feature = "embed"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(all(doctest, feature = "embed"))]
+#[doc = include_str!("../docs/EMBEDDING.md")]
+struct EmbeddingModels;

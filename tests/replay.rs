@@ -1,4 +1,4 @@
-//! T6 without a fuzzer: every input that is kept in `tests/corpus` (seeds, what
+//! The fuzz targets without a fuzzer: every input that is kept in `tests/corpus` (seeds, what
 //! fuzzing found to reach further, and every input that once broke something)
 //! runs through its target, and so do some thousand inputs made of them with a
 //! fixed seed.

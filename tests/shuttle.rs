@@ -1,4 +1,4 @@
-//! T9: the whole engine under a scheduler that decides, at every lock, atomic and
+//! The whole engine under a scheduler that decides, at every lock, atomic and
 //! operation of the folder, which thread runs next (the crate `shuttle`): at
 //! random, and by PCT (Burckhardt et al., ASPLOS 2010), which finds any bug that
 //! needs few switches with a known probability.

@@ -171,7 +171,7 @@ impl<'c> Batch<'c> {
     /// [`Options::reserve`](super::Options::reserve). After any other failure to write the
     /// handle refuses further writes ([`Error::Poisoned`]). [`Error::Corrupt`] if the place of a
     /// row it replaces or deletes cannot be read: nothing of the batch is written then, and
-    /// other batches go on. [`Error::Invalid`] for a handle that only reads, [`Error::Forked`],
+    /// other batches go on. [`Error::ReadOnly`] for a handle that only reads, [`Error::Forked`],
     /// even where the batch is empty.
     pub fn commit(self) -> Result<()> {
         if self.is_empty() {

@@ -43,8 +43,8 @@ impl Collection {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Invalid`] for fewer than 256 rows, or a handle that only reads;
-    /// [`Error::Corrupt`] where a row that had to be read is damaged; [`Error::Io`].
+    /// [`Error::Invalid`] for fewer than 256 rows; [`Error::ReadOnly`] for a handle that only
+    /// reads; [`Error::Corrupt`] where a row that had to be read is damaged; [`Error::Io`].
     pub fn calibrate(&self) -> Result<Calibration> {
         measure_and_install(&self.shared, None, &|_| true, &|| Ok(()))
     }

@@ -23,7 +23,7 @@
 //!   verify.rs   every byte is read and compared
 //!   backup.rs   a copy of the files, while they are in use
 //!   copy.rs     copies of fewer dimensions or another precision
-//!   reembed.rs  new vectors for all rows, by another model
+//!   reembed/    new vectors for all rows, by another model
 //!   repair/     what can be saved of a damaged folder
 //! ```
 
@@ -293,8 +293,8 @@ impl Collection {
     /// ([`Search::with_itself`]).
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an id of the wrong kind, or that no row has; [`Error::Corrupt`] if
-    /// the row is damaged.
+    /// [`Error::Invalid`] for an id of the wrong kind, [`Error::NoSuchRow`] for one that no row
+    /// has; [`Error::Corrupt`] if the row is damaged.
     pub fn search_like(&self, id: impl Into<RowId>) -> Result<Search> {
         Search::like(self.searched(), id.into(), self.shared.residency.dims)
     }
@@ -351,7 +351,7 @@ impl Collection {
     ///
     /// # Errors
     /// [`Error::Io`] if the log could not be synced: the handle refuses further writes then
-    /// ([`Error::Poisoned`]), for nobody knows what is on disk. [`Error::Invalid`] for a handle
+    /// ([`Error::Poisoned`]), for nobody knows what is on disk. [`Error::ReadOnly`] for a handle
     /// that only reads, [`Error::Forked`].
     pub fn sync(&self) -> Result<()> {
         self.shared.lock_writer()?.sync_log()

@@ -6,10 +6,12 @@
 //!   mask.rs     those rows as a scan wants them
 //!   adapt.rs    a calibrated plan: how far down the shortlist to compare vectors
 //!   calibrate.rs measures how wrong the estimates are
+//!   reach.rs    measures how far walks over graphs must go
 //!   graph.rs    which parts are walked, how far
 //!   scan.rs     estimates from a stage code, of all rows
 //!   exec.rs     plan -> scan of a stage code -> shortlist -> full vectors -> hits
 //!   exact.rs    the true nearest rows by bounds, where a code has them
+//!   sieve.rs    many rows compared, few of them scored by the definition
 //!   group.rs    at most so many hits for each value of a field
 //!   batch.rs    many queries at once, on several threads
 //!   prepared.rs one query after another, with nothing allocated between

@@ -31,7 +31,7 @@ impl Bytes {
         //    which leaves the mapped pages alone.
         // 2. So do other matryo processes, whoever of them has the lock.
         // 3. Foreign programs that truncate our files are outside what we can
-        //    promise (README, "Not yet"); the process gets SIGBUS,
+        //    promise (README, "Limits"); the process gets SIGBUS,
         //    unless it asked for files that are read (`Options::mapped`).
         let map = unsafe { memmap2::Mmap::map(file)? };
         Ok(Self::Mapped(Arc::new(map)))

@@ -34,7 +34,7 @@ use report::{Outcome, Output};
 /// A collection is a folder. Vectors and ids are exchanged as the .npy files of
 /// numpy.save: little-endian, C order, no pickle.
 ///
-/// Exit codes: 0 done, 1 failed (stderr says why), 2 wrong usage.
+/// Exit codes: 0 done, 1 failed (stderr says why), 2 wrong usage, 3 a file is damaged.
 #[derive(Parser)]
 #[command(version, about, after_help = EXAMPLE)]
 struct Cli {

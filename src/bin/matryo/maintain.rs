@@ -143,12 +143,15 @@ impl CompactArgs {
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Copies of damaged files stay in the folder, as damaged-<n>-<file>. Rows in damaged blocks are
-dropped and listed. Without damage nothing is changed.
+Rows that cannot be read whole are dropped and counted, and their ids listed as far as these can
+be read. Commits behind the damage of a log are dropped and counted too. Where a list of deleted
+rows is lost, such rows may come back, at most as many as the report says. Copies of damaged files
+stay in the folder, as damaged-<n>-<file>; it needs room for them and for what is written anew.
+Nothing else may have the collection open. Without damage nothing is changed.
 
-Where MANIFEST itself is lost, say what the collection stored: --dims, --metric, --stored,
---string-ids for string ids, and each declared field in its order, as `matryo info` showed them.
-Deleted rows may come back then.
+Where MANIFEST itself is lost or damaged, say what the collection stored: --dims, --granularities,
+--metric, --stored, --string-ids for string ids, and each declared field in its order, as
+`matryo info` showed them. Deleted rows may come back then.
 
 Examples:
   matryo repair books.matryo

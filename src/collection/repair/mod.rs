@@ -8,7 +8,6 @@
 //!
 //! Nothing that was damaged is lost by it: a copy named `damaged-<n>-<file>` is
 //! durable in the folder before the manifest is replaced, and stays there.
-
 //!
 //! ```text
 //!   examine.rs  what is damaged, and what is left of it
