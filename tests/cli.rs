@@ -229,6 +229,8 @@ fn info_bench_and_verify_say_what_is_there() -> Done {
     assert!(bench["recall_at_10"].as_f64() >= Some(0.9), "{bench}");
     assert_eq!(bench["stages"][0]["rows_in"], json!(3000.0));
     assert_eq!(bench["noise"], Value::Null);
+    let bench = place.json("bench c --vectors q.npy --truth gt.npy --exact --repeat 0");
+    assert_eq!(bench["passes"], json!(1), "the first is timed");
     assert!(place.fails("bench c --vectors q.npy --truth q.npy").contains("expected ids"));
     let error = place.fails("bench c --vectors q.npy --truth gt.npy --limit 11");
     assert!(error.contains("expected [20, 11 or more], a row for each query, got [20, 10]"));

@@ -172,15 +172,14 @@ def run_one(name, data, folder, share):
 
 
 def run_matryo(program, data, folder, share):
-    """The whole process is capped, and gets nothing extra. All queries are asked once before they are
-    timed, and together read several times what is left of the memory."""
+    """The whole process is capped, and gets nothing extra."""
     base, path = np.load(data / "base_f16.npy", mmap_mode="r"), pathlib.Path(folder) / "peers.matryo"
     make_collection(program, data, path)
     limit, points = int(base.size * 4 * share), []
     for recall in RECALLS:
         forget(path)
         bench = [program, "bench", path, "--vectors", data / "queries.npy", "--truth",
-                 data / "gt100.npy", "--limit", K, "--repeat", 1, "--json", "--recall", recall]
+                 data / "gt100.npy", "--limit", K, "--repeat", 0, "--json", "--recall", recall]
         with Group(limit) as group:
             join = lambda: group.join(os.getpid())  # noqa: E731
             out = subprocess.run(list(map(str, bench)), check=True, capture_output=True, preexec_fn=join)

@@ -99,11 +99,6 @@ impl TopK {
         }
     }
 
-    /// How many rows are wanted.
-    pub fn k(&self) -> usize {
-        self.k
-    }
-
     /// Offers up to [`BLOCK`] rows with consecutive ordinals; bit `i` of
     /// `alive` says whether row `first + i` takes part.
     ///
@@ -114,24 +109,6 @@ impl TopK {
         let mut words = [0];
         coding::reaching(isa, scores, self.floor_score, &mut words);
         self.offer_words(first, scores, &[words[0] & alive]);
-    }
-
-    /// Offers everything another collector kept.
-    pub fn merge(&mut self, other: &Self) {
-        for &key in &other.kept {
-            if self.k > 0 {
-                self.admit(key);
-            }
-        }
-    }
-
-    /// The score a row must reach to be kept; `None` until `k` are known.
-    pub fn threshold(&mut self) -> Option<f32> {
-        if self.k == 0 || self.kept.len() < self.k {
-            return None;
-        }
-        self.select();
-        Some(self.floor_score)
     }
 
     /// Appends the best rows to `out`, best first. Offers may go on after.
@@ -314,16 +291,6 @@ mod tests {
             prop_assert_eq!(pairs(&mut blocks), pairs(&mut single));
         }
 
-        #[test]
-        fn merged_halves_equal_the_whole(scores in scores(), k in 0usize..100) {
-            let rows: Vec<_> = scores.iter().enumerate().map(|(i, &s)| (i as u32, s)).collect();
-            let (mut left, mut right) = (TopK::new(k), TopK::new(k));
-            for &(ordinal, score) in &rows {
-                if ordinal % 3 == 0 { &mut left } else { &mut right }.offer(ordinal, score);
-            }
-            left.merge(&right);
-            prop_assert_eq!(pairs(&mut left), best(rows, k));
-        }
     }
 
     proptest! {
@@ -366,18 +333,5 @@ mod tests {
         top.raise(-5.0);
         top.offer(9, 0.0);
         assert_eq!(top.sorted().len(), 2);
-    }
-
-    #[test]
-    fn threshold_is_the_kth_score_once_known() {
-        let mut top = TopK::new(3);
-        for (i, score) in [5.0, 1.0, 4.0, 2.0, 3.0].into_iter().enumerate() {
-            assert_eq!(top.threshold().is_some(), i >= 3, "after {i}");
-            top.offer(i as u32, score);
-        }
-        assert_eq!(top.threshold(), Some(3.0));
-        top.reset(1);
-        assert_eq!(top.threshold(), None);
-        assert!(top.sorted().is_empty());
     }
 }
