@@ -252,8 +252,10 @@ fn forks(path: &Path) {
     std::fs::write(&go, "").expect("write");
     assert!(wait_for(child), "the forked process has said why");
     // A child of somebody who merges waits for nobody.
+    db.upsert(5, &vector(6, DIMS), json!({"seed": 6})).expect("upsert");
     let within = |_| in_a_fork(|| assert!(forked(db.drop_graphs().map(drop))));
-    db.compact_with(within).expect("the forked process has ended");
+    let merged = db.compact_with(within).expect("the forked process has ended");
+    assert_eq!(merged.segments, 2);
     assert_eq!(db.len(), 3);
     db.verify().expect("intact");
     drop(db);
