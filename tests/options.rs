@@ -282,6 +282,11 @@ fn impossible_dimensions_are_refused_and_nothing_is_made() {
     let empty = Folder::default();
     assert!(empty.create(schema(), Options::new().max_dims(99)).is_err());
     assert!(!empty.names().contains(&"MANIFEST".to_owned()));
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("new");
+    let refused = Collection::create_with(&path, schema(), Options::new().max_dims(99)).err();
+    assert!(matches!(refused, Some(Error::Invalid { what: "max_dims", .. })), "{refused:?}");
+    assert!(!path.exists(), "the folder was made for it");
 }
 
 // What made the vectors.
