@@ -59,8 +59,8 @@ impl Collection {
 
     /// As [`Self::compact`], telling how far it is: first the merge, in rows, then each graph that
     /// [`Options::graph_min_rows`](crate::Options::graph_min_rows) asks for. When `progress`
-    /// returns false it ends early: a merge changes nothing then, and while graphs are built what
-    /// was merged stays so, and the graphs built before stay, too. It may read and write the collection,
+    /// returns false it ends early: a merge changes nothing then, and where graphs are built what
+    /// was merged stays so, as do the graphs built before. It may read and write the collection,
     /// but not merge it or build or drop graphs: those would wait for each other.
     ///
     /// # Errors
@@ -95,7 +95,8 @@ impl Collection {
             watch();
             true
         };
-        merge(shared, segments(&shared.view()), Vectors::Kept, &progress)
+        let group = segments(&shared.view());
+        merge(shared, group, Vectors::Kept, &progress)
     }
 }
 
