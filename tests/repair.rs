@@ -121,7 +121,11 @@ fn payloads_that_are_not_found_are_lost_and_not_empty() {
             let report = repair(&folder);
             let there = healthy(&folder);
             assert!(there.iter().all(|row| all.contains(row) || report.undeleted > 0), "{bit}");
-            assert_eq!(there.len() as u64 + report.lost, all.len() as u64 + report.undeleted, "{bit}");
+            assert_eq!(
+                there.len() as u64 + report.lost,
+                all.len() as u64 + report.undeleted,
+                "{bit}"
+            );
         }
     }
 }

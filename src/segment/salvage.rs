@@ -237,11 +237,7 @@ impl Table {
 }
 
 /// The table with other names of its regions, if it has its checksum then.
-fn mended(
-    table: &[u8],
-    footer: &Footer,
-    names: &[Vec<(RegionKind, u16)>],
-) -> Option<Vec<u8>> {
+fn mended(table: &[u8], footer: &Footer, names: &[Vec<(RegionKind, u16)>]) -> Option<Vec<u8>> {
     let fits = names.iter().filter(|names| names.len() == footer.regions as usize);
     let mended = fits.map(|names| {
         let mut mended = table.to_vec();

@@ -46,10 +46,7 @@ pub(super) fn without_manifest(
     let (mut known, mut logs, mut unknown) = (false, Vec::new(), Vec::new());
     for (kind, number) in files {
         let Some(file) = vfs.open(&kind.name(number))? else { continue };
-        let mut header = [0; FileHeader::LEN];
-        if file.len() >= header.len() as u64 {
-            file.read_at(&mut header, 0)?;
-        }
+        let header = header_of(&*file)?;
         if let Ok(header) = FileHeader::decode(&header, kind, file.path()) {
             if known && header.collection != made.collection {
                 continue;
@@ -58,13 +55,14 @@ pub(super) fn without_manifest(
             made.generation = made.generation.max(header.generation.min(UNCOUNTED));
         }
         match kind {
-            FileKind::Segment => match own_entry(number, file.path(), &file.map()?) {
-                Some(entry) => made.segments.extend(Some(entry).filter(|entry| entry.rows > 0)),
-                None => {
+            FileKind::Segment => {
+                let entry = own_entry(number, file.path(), &file.map()?);
+                if entry.is_none() {
                     unknown.push(number);
                     damage.push(footer_lost(&*file));
                 }
-            },
+                made.segments.extend(entry.filter(|entry| entry.rows > 0));
+            }
             FileKind::Wal => logs.push(log_of(&*file, number, &header)),
             // Only the manifest knew of which segment a graph is; it is built again.
             FileKind::Tombstones | FileKind::Graph | FileKind::Manifest => {}
@@ -72,6 +70,15 @@ pub(super) fn without_manifest(
     }
     sort_logs(vfs, &mut made, &logs, &unknown)?;
     Ok(made)
+}
+
+/// The bytes of a file's header; zeros where there is none.
+fn header_of(file: &dyn ReadFile) -> Result<[u8; FileHeader::LEN]> {
+    let mut header = [0; FileHeader::LEN];
+    if file.len() >= header.len() as u64 {
+        file.read_at(&mut header, 0)?;
+    }
+    Ok(header)
 }
 
 fn footer_lost(file: &dyn ReadFile) -> Corruption {
