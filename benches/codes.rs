@@ -48,7 +48,6 @@ fn main() {
 
 fn measure(data: &Data, code: StageCode) {
     let mut builder = StageBuilder::new(code);
-    builder.reserve(data.base.rows().len());
     data.base.rows().for_each(|row| builder.push(row));
     let rows = builder.rows();
     let (blocks, factors) = builder.finish();

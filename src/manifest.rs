@@ -131,15 +131,15 @@ impl Manifest {
         self.logs.iter().copied().chain(kept.filter(|_| !sown(Bug::KeptLogUnnamed)))
     }
 
-    /// How many files these are with the manifest itself, and their bytes.
+    /// How many files these are with the manifest itself, and their bytes; the manifest may be one
+    /// that is not installed yet.
     pub(crate) fn measure(&self, vfs: &dyn Vfs) -> Result<(usize, u64)> {
-        let mut names = self.files();
-        names.push(NAME.to_owned());
-        let mut bytes = 0;
+        let names = self.files();
+        let mut bytes = self.encode().len() as u64;
         for name in &names {
             bytes += vfs.open(name)?.map_or(0, |file| file.len());
         }
-        Ok((names.len(), bytes))
+        Ok((names.len() + 1, bytes))
     }
 
     /// Makes this the state of the collection, atomically and durably: returns it as it is

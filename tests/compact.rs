@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::path::Path;
 
-use matryo::testing::{Folder, merge_all};
+use matryo::testing::{Failure, Folder, Recorder, merge_all};
 use matryo::{Collection, Error, Options, Schema, json};
 
 type Done = Result<(), Box<dyn std::error::Error>>;
@@ -268,6 +268,33 @@ fn a_source_may_go_while_it_is_merged() -> Done {
             collection.verify()?;
         }
     }
+    Ok(())
+}
+
+/// A medium that fails is no reason to begin anew, whatever has become of the sources.
+#[test]
+fn a_merge_that_fails_is_not_tried_again() -> Done {
+    let recorder = Recorder::new(None);
+    let collection = recorder.create(Schema::builder(DIMS).build()?, Options::new())?;
+    for start in [0, 100] {
+        let mut batch = collection.batch();
+        (start..start + 100).try_for_each(|id| batch.upsert(id, &vector(id), ()).map(drop))?;
+        batch.commit()?;
+        collection.flush()?;
+    }
+    let tries = Cell::new(0);
+    let failed = merge_all(&collection, &|| {
+        tries.set(tries.get() + 1);
+        if tries.get() == 1 {
+            (0..100).for_each(|id| collection.delete(id).expect("commit"));
+            collection.flush().expect("flush");
+            let next = recorder.tried();
+            recorder.fail(next..next + 1, Failure { code: 5, percent_written: 0 });
+        }
+    });
+    assert!(matches!(failed, Err(Error::Io { .. })), "{failed:?}");
+    assert_eq!((tries.get(), collection.len()), (1, 100));
+    collection.verify()?;
     Ok(())
 }
 

@@ -14,7 +14,8 @@ use support::fails::{
     without_reserve,
 };
 use support::full::{
-    deletes_go_on, nothing_goes_on_without_a_reserve, reserve_comes_and_goes, with_disk,
+    deletes_go_on, loaded_rows_can_go, nothing_goes_on_without_a_reserve, reserve_comes_and_goes,
+    with_disk,
 };
 use support::{DIMS, schema, sized, vector};
 
@@ -80,6 +81,7 @@ fn an_open_that_finds_no_room_leaves_what_opens() {
 #[test]
 fn on_a_full_disk_deletes_merges_and_closes_go_on() {
     with_disk(|_, disk| deletes_go_on(disk));
+    with_disk(|_, disk| loaded_rows_can_go(disk));
     with_disk(|_, disk| nothing_goes_on_without_a_reserve(disk));
 }
 

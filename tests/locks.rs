@@ -17,6 +17,7 @@ use support::{read_only, vector};
 unsafe extern "C" {
     fn fork() -> i32;
     fn waitpid(process: i32, status: *mut i32, options: i32) -> i32;
+    fn alarm(seconds: u32) -> u32;
     fn _exit(code: i32) -> !;
 }
 
@@ -174,6 +175,8 @@ fn fork_off(work: impl FnOnce()) -> i32 {
     let process = unsafe { fork() };
     assert!(process >= 0, "the system does not fork");
     if process == 0 {
+        // SAFETY: ends this process if it waits for a lock that only its parent could give back.
+        unsafe { alarm(120) };
         let done = catch_unwind(AssertUnwindSafe(work));
         // SAFETY: ends the process, and runs nothing of it any more.
         unsafe { _exit(i32::from(done.is_err())) };
@@ -188,6 +191,12 @@ fn wait_for(process: i32) -> bool {
     let ended = unsafe { waitpid(process, &raw mut status, 0) };
     assert_eq!(ended, process);
     status == 0
+}
+
+fn wait_until_exists(path: &Path) {
+    while !path.exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn in_a_fork(work: impl FnOnce()) -> bool {
@@ -233,7 +242,20 @@ fn forks(path: &Path) {
     assert_eq!(files(path), before, "nothing was written by a child");
     is_locked(Collection::open(path), "ours still, after the children have ended");
     assert!(output(spawn("try", path, "")).contains("locked"));
+    let go = path.with_extension("verify");
+    let child = fork_off(|| {
+        wait_until_exists(&go);
+        db.verify().expect("intact, though the parent has gone on");
+    });
     db.upsert(5, &vector(5, DIMS), json!({"seed": 5})).expect("the parent goes on");
+    db.flush().expect("and installs a manifest");
+    std::fs::write(&go, "").expect("write");
+    assert!(wait_for(child), "the forked process has said why");
+    // A child of somebody who merges waits for nobody.
+    db.upsert(5, &vector(6, DIMS), json!({"seed": 6})).expect("upsert");
+    let within = |_| in_a_fork(|| assert!(forked(db.drop_graphs().map(drop))));
+    let merged = db.compact_with(within).expect("the forked process has ended");
+    assert_eq!(merged.segments, 2);
     assert_eq!(db.len(), 3);
     db.verify().expect("intact");
     drop(db);
@@ -269,11 +291,7 @@ fn forks_within_a_load(path: &Path) {
 fn is_free_while_a_child_lives(path: &Path) {
     let go = path.with_extension("go");
     let db = open(path);
-    let child = fork_off(|| {
-        while !go.exists() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    });
+    let child = fork_off(|| wait_until_exists(&go));
     drop(db);
     let again = Collection::open(path);
     std::fs::write(&go, "").expect("write");

@@ -3,7 +3,7 @@
 
 mod support;
 
-use matryo::testing::Folder;
+use matryo::testing::{Folder, merge_all};
 use matryo::{
     Bits, Collection, EmbedderId, Error, FieldKind, Filter, Funnel, Info, Metric, Options,
     Placement, RepairOptions, Schema, StageCode, json,
@@ -145,6 +145,36 @@ fn the_budget_holds_through_flushes_merges_and_snapshots() {
     assert!(after > 4000 && after <= 9000, "{before}, then {after}");
 }
 
+/// What a merge frees is there for what it made, and for a reader that comes to see it.
+#[test]
+fn a_budget_for_all_codes_is_enough_through_merges() {
+    let folder = make(Metric::Cosine);
+    let need = |db: &Collection| db.info().expect("info").columns.iter().map(|c| c.bytes).sum();
+    let in_ram = |db: &Collection| {
+        let columns = db.info().expect("info").columns;
+        columns.iter().all(|column| column.placement == Placement::InRam)
+    };
+    let db = folder.open(Options::new()).expect("open");
+    db.flush().expect("flush");
+    let budget: u64 = need(&db);
+    drop(db);
+    for background in [false, true] {
+        let folder = folder.fork();
+        let options = Options::new().ram_budget(budget);
+        let db = folder.open(options.clone()).expect("open");
+        let reader = folder.open(options.read_only(true)).expect("open");
+        assert!(in_ram(&db) && in_ram(&reader));
+        let merged = if background {
+            merge_all(&db, &|| ()).expect("merge").segments
+        } else {
+            db.compact().expect("compact").segments
+        };
+        assert_eq!(merged, 3);
+        assert!(need(&db) <= budget && in_ram(&db), "{:?}", db.info());
+        assert!(reader.refresh().expect("refresh") && in_ram(&reader), "{:?}", reader.info());
+    }
+}
+
 #[test]
 fn fewer_dimensions_read_less_and_answer_alike() {
     for metric in Metric::ALL {
@@ -252,6 +282,11 @@ fn impossible_dimensions_are_refused_and_nothing_is_made() {
     let empty = Folder::default();
     assert!(empty.create(schema(), Options::new().max_dims(99)).is_err());
     assert!(!empty.names().contains(&"MANIFEST".to_owned()));
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("new");
+    let refused = Collection::create_with(&path, schema(), Options::new().max_dims(99)).err();
+    assert!(matches!(refused, Some(Error::Invalid { what: "max_dims", .. })), "{refused:?}");
+    assert!(!path.exists(), "the folder was made for it");
 }
 
 // What made the vectors.

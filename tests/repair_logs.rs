@@ -7,7 +7,9 @@ use std::ops::Range;
 
 use matryo::testing::{Folder, begin_flush, finish_flush, merge_all};
 use matryo::{Collection, Options, RepairOptions, json};
-use support::damage::{Files, FoundRow, healthy, logs, make_kept, repair, rows, segment, with_cut};
+use support::damage::{
+    Files, FoundRow, healthy, logs, make, make_kept, region, repair, rows, segment, with_cut,
+};
 use support::{DIMS, files, folder_of, read_only, schema, vector};
 
 /// The log that a segment keeps has its rows, and without that log the segment has none.
@@ -97,6 +99,89 @@ fn without_a_manifest_older_rows_of_a_log_do_not_replace_newer_ones() {
     assert_eq!(logs(&good).count(), 2, "both are kept");
     let folder = with_cut(&good, &segment(&good).0, None);
     folder.remove("MANIFEST");
+    let report = folder.repair(&RepairOptions::new().schema(schema())).expect("repairs");
+    assert_eq!((report.lost, healthy(&folder)), (0, all), "{report:?}");
+}
+
+/// The folder without its manifest, and the footer of a segment changed.
+fn without_a_footer(good: &Files, name: &str) -> Folder {
+    let folder = folder_of(good);
+    folder.remove("MANIFEST");
+    let mut bad = folder.read(name).expect("there");
+    let footer = bad.len() - 64;
+    bad[footer] ^= 1;
+    folder.write(name, bad);
+    folder
+}
+
+#[test]
+fn without_a_manifest_a_segment_without_a_footer_is_reported() {
+    for good in [make(), make_kept()] {
+        for (name, _) in good.iter().filter(|(name, _)| name.starts_with("seg-")) {
+            let folder = without_a_footer(&good, name);
+            let report = folder.repair(&RepairOptions::new().schema(schema())).expect("repairs");
+            let damaged = report.damage.iter().filter(|damage| damage.file.ends_with(name));
+            assert_eq!(damaged.count(), 1, "{report:?}");
+            assert!(report.kept.iter().any(|kept| kept.ends_with(format!("damaged-1-{name}"))));
+            healthy(&folder);
+        }
+    }
+}
+
+/// What a log has that may have been flushed is older than what was loaded behind it.
+#[test]
+fn without_a_manifest_and_a_footer_older_rows_of_a_log_do_not_replace_newer_ones() {
+    let folder = Folder::default();
+    let db = folder.create(schema(), Options::new()).expect("create");
+    put(&db, 0..30, 0);
+    db.flush().expect("flush");
+    let mut bulk = db.bulk().expect("bulk");
+    for id in 10..20 {
+        bulk.upsert(id, &vector(900 + id, DIMS), json!({"n": 900})).expect("fits");
+    }
+    bulk.finish().expect("finish");
+    let (good, all) = closed(&folder, db);
+    assert_eq!(logs(&good).count(), 1, "one is kept");
+    let (first, _) = segment(&good);
+    let folder = without_a_footer(&good, first);
+    let report = folder.repair(&RepairOptions::new().schema(schema())).expect("repairs");
+    assert_eq!(healthy(&folder), all, "{report:?}");
+    // Where no segment comes behind it, the log may as well be the last.
+    let bulk = good.iter().map(|(name, _)| name).rfind(|name| name.starts_with("seg-"));
+    let alone: Files = good.iter().filter(|(name, _)| Some(name) != bulk).cloned().collect();
+    let folder = without_a_footer(&alone, first);
+    let report = folder.repair(&RepairOptions::new().schema(schema())).expect("repairs");
+    assert_eq!((report.lost, healthy(&folder).len()), (0, 30), "{report:?}");
+}
+
+/// A merge that a loss of power cut short names the logs of its sources, as they do.
+#[test]
+fn without_a_manifest_a_merge_that_is_torn_gives_way_to_its_sources() {
+    let folder = Folder::default();
+    let db = folder.create(schema(), Options::new()).expect("create");
+    for ids in [0..100, 100..200] {
+        put(&db, ids, 0);
+        db.flush().expect("flush");
+    }
+    let sources = files(&folder);
+    merge_all(&db, &|| ()).expect("merge");
+    let (good, all) = closed(&folder, db);
+    let (name, bytes) = segment(&good);
+    let mut torn = bytes.clone();
+    // Ids, and where the logs have the rows.
+    for kind in [1, 14] {
+        let (at, len) = region(bytes, kind);
+        torn[at..at + len].fill(0);
+    }
+    let folder = folder_of(&sources);
+    folder.remove("MANIFEST");
+    folder.write(name, torn);
+    let report = folder.repair(&RepairOptions::new().schema(schema())).expect("repairs");
+    assert_eq!((report.lost, healthy(&folder)), (0, all.clone()), "{report:?}");
+    // A whole one has the rows of its sources.
+    let folder = folder_of(&sources);
+    folder.remove("MANIFEST");
+    folder.write(name, bytes.clone());
     let report = folder.repair(&RepairOptions::new().schema(schema())).expect("repairs");
     assert_eq!((report.lost, healthy(&folder)), (0, all), "{report:?}");
 }

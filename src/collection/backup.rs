@@ -90,12 +90,14 @@ impl Collection {
         next.schema = (*view.schema).clone();
         next.calibration = view.calibration.as_deref().cloned();
         let done = Backup { from: &*self.shared.vfs, to, progress, total: mapped_bytes(&view) };
-        let written = done.write(&view, &mut next).and_then(|()| finish(to, &next));
-        written.inspect_err(|_| remove_all(to, &next))?;
-        let had = view.parts.iter().filter(|part| part.live_rows() > 0 && part.graph.is_some());
-        let graphs_left_out = had.count().saturating_sub(next.graphs.len());
-        let copied = Copied { rows: view.live_rows(), graphs_left_out, ..Copied::default() };
-        measured(to, &next, copied)
+        let written = done.write(&view, &mut next).and_then(|()| {
+            let had = view.parts.iter().filter(|part| part.live_rows() > 0 && part.graph.is_some());
+            let graphs_left_out = had.count().saturating_sub(next.graphs.len());
+            let copied = Copied { rows: view.live_rows(), graphs_left_out, ..Copied::default() };
+            let copied = measured(to, &next, copied)?;
+            finish(to, &next).map(|()| copied)
+        });
+        written.inspect_err(|_| remove_all(to, &next))
     }
 }
 
@@ -122,7 +124,8 @@ pub(super) fn remove_all(to: &dyn Vfs, planned: &Manifest) {
     }
 }
 
-/// Adds files and bytes.
+/// Adds files and bytes, of the files that are written and the manifest that will be: where they
+/// cannot be looked at, nothing is installed yet.
 pub(super) fn measured(to: &dyn Vfs, manifest: &Manifest, mut copied: Copied) -> Result<Copied> {
     (copied.files, copied.bytes) = manifest.measure(to)?;
     Ok(copied)

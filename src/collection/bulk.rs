@@ -252,7 +252,12 @@ impl Bulk<'_> {
 
     fn write_run(&mut self) -> Result<()> {
         let shared = Arc::clone(&self.collection.shared);
-        let (number, owner) = shared.lock_writer()?.reserve_number(&*shared.vfs)?;
+        let (number, owner) = {
+            let mut writer = shared.lock_writer()?;
+            // Rows that were only loaded are deleted on a full disk, too.
+            writer.reserve.keep(&*shared.vfs);
+            writer.reserve_number(&*shared.vfs)?
+        };
         let run = std::mem::replace(&mut self.run, RunBuilder::new(&shared.schema)).finish();
         self.run_bytes = 0;
         let part = Arc::new(Part::new(Arc::new(run), Arc::default(), None));

@@ -57,8 +57,10 @@ impl Collection {
         self.compact_with(|_| true)
     }
 
-    /// As [`Self::compact`], telling how far it is. When `progress` returns
-    /// false the compaction ends early and changes nothing. It may read and write the collection,
+    /// As [`Self::compact`], telling how far it is: first the merge, in rows, then each graph that
+    /// [`Options::graph_min_rows`](crate::Options::graph_min_rows) asks for. When `progress`
+    /// returns false it ends early: a merge changes nothing then, and where graphs are built what
+    /// was merged stays so, as do the graphs built before. It may read and write the collection,
     /// but not merge it or build or drop graphs: those would wait for each other.
     ///
     /// # Errors
@@ -76,7 +78,7 @@ impl Collection {
         let compacted = if group.len() < 2 && clean {
             Compacted::default()
         } else {
-            merge(shared, &group, Vectors::Written, &progress)?
+            merge(shared, group, Vectors::Written, &progress)?
         };
         graph::build_wanted(shared, shared.options.graph_min_rows, &progress)?;
         Ok(compacted)
@@ -93,7 +95,8 @@ impl Collection {
             watch();
             true
         };
-        merge(shared, &segments(&shared.view()), Vectors::Kept, &progress)
+        let group = segments(&shared.view());
+        merge(shared, group, Vectors::Kept, &progress)
     }
 }
 
@@ -105,7 +108,7 @@ pub(super) fn run_policy(shared: &Shared) -> Result<()> {
         let Some(group) = choose(&segments(&shared.view())) else { return Ok(()) };
         // One alone is rewritten for the room that its dead rows take.
         let vectors = if group.len() > 1 { Vectors::Kept } else { Vectors::Written };
-        merge(shared, &group, vectors, &|_| !shared.closing.load(Ordering::Relaxed))?;
+        merge(shared, group, vectors, &|_| !shared.closing.load(Ordering::Relaxed))?;
     }
     Ok(())
 }
@@ -151,25 +154,34 @@ enum Vectors {
 /// Merges; where there is no room for the new segment, with the reserve.
 fn merge(
     shared: &Shared,
-    group: &[Arc<Part>],
+    group: Vec<Arc<Part>>,
     vectors: Vectors,
     progress: &dyn Fn(Progress) -> bool,
 ) -> Result<Compacted> {
-    let done = match merge_once(shared, group, vectors, progress) {
-        // All rows of a source have died meanwhile, and with it went the logs it kept.
-        Err(_) if vectors == Vectors::Kept && !shared.lock_writer()?.names_all(group) => {
-            merge_once(shared, group, Vectors::Written, progress)
+    let mut vectors = vectors;
+    let done = loop {
+        match merge_once(shared, &group, vectors, progress) {
+            Ok(Merged::Done(done)) => break Ok(done),
+            Ok(Merged::LogsGone) => vectors = Vectors::Written,
+            Err(e) if e.is_full() && shared.lock_writer()?.reserve.spend(&*shared.vfs) => {}
+            Err(e) => break Err(e),
         }
-        Err(e) if e.is_full() && shared.lock_writer()?.reserve.spend(&*shared.vfs) => {
-            merge_once(shared, group, vectors, progress)
-        }
-        done => done,
     };
     if let Ok(mut writer) = shared.lock_writer() {
         // Where there is still no room the next commit says so.
         let _ = writer.reserve.refill(&*shared.vfs);
     }
+    // The RAM of what was merged away was not there for others as long as we held it.
+    drop(group);
+    let _ = shared.residency.settle(&shared.view());
     done
+}
+
+/// What became of a merge.
+enum Merged {
+    Done(Compacted),
+    /// Nothing: all rows of a source have died meanwhile, and with it went the logs it kept.
+    LogsGone,
 }
 
 fn merge_once(
@@ -177,7 +189,7 @@ fn merge_once(
     group: &[Arc<Part>],
     vectors: Vectors,
     progress: &dyn Fn(Progress) -> bool,
-) -> Result<Compacted> {
+) -> Result<Merged> {
     let vfs = &*shared.vfs;
     let ((number, owner), logs) = {
         let mut writer = shared.lock_writer()?;
@@ -187,9 +199,33 @@ fn merge_once(
     let total = group.iter().map(|part| part.live_rows()).sum();
     let watch = |done| Error::unless(progress(Progress { done, total }), "compaction");
     let write = || write_segment(vfs, owner, &shared.schema, number, group, &logs, &watch);
-    let merged = if total == 0 { None } else { Some(write()?) };
+    let merged = match (total > 0).then(write).transpose() {
+        // The new segment did not open without them.
+        Err(Error::Corrupt(_)) if !shared.lock_writer()?.keeps(group, &logs) => {
+            return Ok(Merged::LogsGone);
+        }
+        written => written?,
+    };
     // Now, while nobody waits for us.
     merged.iter().for_each(|(_, segment)| shared.residency.welcome(&[segment]));
+    if !install_merged(shared, group, number, merged)? {
+        return Ok(Merged::LogsGone);
+    }
+    Ok(Merged::Done(Compacted {
+        segments: group.len(),
+        rows: total,
+        reclaimed: group.iter().map(|part| part.dead.len()).sum(),
+    }))
+}
+
+/// Installs what `group` was merged into; whether the logs that it keeps were all there still.
+fn install_merged(
+    shared: &Shared,
+    group: &[Arc<Part>],
+    number: FileNumber,
+    merged: Option<(SegmentEntry, Segment)>,
+) -> Result<bool> {
+    let vfs = &*shared.vfs;
     let old = sown(Bug::MergeOnOldView).then(|| shared.view());
     let mut writer = shared.lock_writer()?;
     let view = old.unwrap_or_else(|| shared.view());
@@ -198,18 +234,18 @@ fn merge_once(
         died.clear();
     }
     let merged = merged.filter(|(entry, _)| died.len() < u64::from(entry.rows));
-    if merged.is_none() {
-        // All rows have died meanwhile: nobody will name the new file.
+    let entry = merged.as_ref().map(|(entry, _)| entry.clone());
+    let gone = entry.as_ref().is_some_and(|entry| !writer.keeps(group, &entry.kept));
+    if merged.is_none() || gone {
+        // All rows have died meanwhile, or logs are gone: nobody will name the new file.
         let _ = vfs.remove(&FileKind::Segment.name(number));
     }
-    let entry = merged.as_ref().map(|(entry, _)| entry.clone());
+    if gone {
+        return Ok(false);
+    }
     writer.replace(vfs, group, entry, &died)?;
     shared.publish(replaced(&view, group, merged, died));
-    Ok(Compacted {
-        segments: group.len(),
-        rows: total,
-        reclaimed: group.iter().map(|part| part.dead.len()).sum(),
-    })
+    Ok(true)
 }
 
 fn numbers(group: &[Arc<Part>]) -> Vec<FileNumber> {
@@ -260,10 +296,10 @@ pub(super) fn replaced(
 }
 
 impl Writer {
-    /// Whether the manifest still names all of these segments.
-    fn names_all(&self, group: &[Arc<Part>]) -> bool {
-        let named = |number| self.manifest.segments.iter().any(|entry| entry.number == number);
-        numbers(group).into_iter().all(named)
+    /// Whether these segments, as far as the manifest still names them, keep all of these logs.
+    fn keeps(&self, group: &[Arc<Part>], logs: &[LogEntry]) -> bool {
+        let there = self.kept_by(group);
+        logs.iter().all(|log| there.contains(log))
     }
 
     /// The logs that these segments keep.
@@ -287,13 +323,9 @@ impl Writer {
             self.sync_log()?;
         }
         let mut next = self.manifest.clone();
-        let (sources, there) = (numbers(group), self.kept_by(group));
+        let sources = numbers(group);
         next.segments.retain(|entry| !sources.contains(&entry.number));
         if let Some(entry) = merged {
-            if !entry.kept.iter().all(|log| there.contains(log)) {
-                let _ = vfs.remove(&FileKind::Segment.name(entry.number));
-                return Err(Error::invalid("compaction", "a log is gone that it was to keep"));
-            }
             let entered = enter(vfs, &mut next, entry, died);
             // Numbers are spent even if writing fails: names are never reused.
             self.manifest.next_file = next.next_file;

@@ -173,9 +173,9 @@ impl Collection {
         let mut next = Manifest::new(to.entropy()?, schema);
         next.lsn = view.lsn;
         let written = rewrite(&view, to, &mut next, options, progress);
+        let written = written.and_then(|done| measured(to, &next, done));
         let written = written.and_then(|done| finish(to, &next).map(|()| done));
-        let done = written.inspect_err(|_| remove_all(to, &next))?;
-        measured(to, &next, done)
+        written.inspect_err(|_| remove_all(to, &next))
     }
 
     /// Shortens every vector of a collection that nobody has open to its first
@@ -224,14 +224,16 @@ impl Collection {
         let mut next = writer.next_manifest(vfs)?;
         next.schema = schema;
         next.segments.clear();
+        next.graphs.clear();
         next.calibration = None;
-        let written = rewrite(&self.view(), vfs, &mut next, options, progress)
-            .and_then(|done| vfs.sync_dir().map(|()| done));
+        let written = rewrite(&self.view(), vfs, &mut next, options, progress);
+        let written = written.and_then(|done| measured(vfs, &next, done));
+        let written = written.and_then(|done| vfs.sync_dir().map(|()| done));
         // Numbers are spent even if writing fails: names are never reused.
         writer.manifest.next_file = next.next_file;
         let done = written.inspect_err(|_| remove_unnamed(vfs, &next, &writer.manifest))?;
         writer.install(vfs, next)?;
-        measured(vfs, &writer.manifest, done)
+        Ok(done)
     }
 }
 

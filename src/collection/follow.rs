@@ -273,8 +273,10 @@ impl Collection {
         }
         let mut follower = follower.lock();
         let Some(next) = follower.refresh(&*shared.vfs)? else { return Ok(false) };
-        shared.publish_arc(next.view.clone());
+        let view = next.view.clone();
+        // First: the one before holds RAM that the new view may want.
         *follower = next;
+        shared.publish_arc(view);
         Ok(true)
     }
 }

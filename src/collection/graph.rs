@@ -77,6 +77,8 @@ impl Collection {
     /// [`Error::Io`] where the manifest could not be written.
     pub fn drop_graphs(&self) -> Result<Graphs> {
         let shared = &**self.shared;
+        // In a fork nobody would end what goes on.
+        shared.writer()?;
         let _alone = shared.compacting.lock();
         let mut writer = shared.lock_writer()?;
         let view = shared.view();

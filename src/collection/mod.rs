@@ -339,6 +339,7 @@ impl Collection {
         let mut writer = self.shared.idle_writer()?;
         let (vfs, view) = (&*self.shared.vfs, self.view());
         let next = writer.with_reserve(vfs, |writer| writer.flush(vfs, &view))?;
+        drop(view);
         let writer = (!sown(Bug::FlushPublishedLate)).then_some(writer);
         self.shared.publish(next);
         drop(writer);

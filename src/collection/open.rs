@@ -34,7 +34,8 @@ use crate::wal::writer::LogWriter;
 
 pub(super) fn create_on_disk(path: &Path, schema: Schema, options: Options) -> Result<Collection> {
     check_writing(&options)?;
-    create(Arc::new(new_folder(path, &options)?), schema, options)
+    let folder = Arc::new(new_folder(path, &options)?);
+    create(folder.clone(), schema, options).inspect_err(|_| folder.unmake())
 }
 
 /// A new folder, or one that exists and is empty, for a collection.

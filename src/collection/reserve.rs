@@ -11,16 +11,14 @@ use crate::vfs::Vfs;
 use crate::vfs::disk::RESERVE_NAME;
 
 /// The reserve of a handle that writes.
-#[derive(Default)]
 pub(super) struct Reserve {
     bytes: u64,
     state: State,
 }
 
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Nothing was asked for, or an earlier handle may have left it.
-    #[default]
     Unknown,
     Held,
     Spent,
@@ -65,22 +63,5 @@ impl Reserve {
             self.state = State::Held;
         }
         Ok(())
-    }
-
-    /// Does what frees room; where there is none for it, once more with the reserve.
-    /// `work` leaves nothing behind when it fails.
-    pub(super) fn lend<T>(
-        &mut self,
-        vfs: &dyn Vfs,
-        mut work: impl FnMut() -> Result<T>,
-    ) -> Result<T> {
-        match work() {
-            Err(e) if e.is_full() && self.spend(vfs) => {}
-            done => return done,
-        }
-        let done = work();
-        // Where there is still no room the next commit says so.
-        let _ = self.refill(vfs);
-        done
     }
 }

@@ -59,7 +59,9 @@ impl Collection {
     /// Reads manifest and logs, while the writer waits: it appends to a log.
     fn verify_logs(&self, verified: &mut Verified) -> Result<Manifest> {
         let vfs = &*self.shared.vfs;
-        let writer = self.shared.writer.as_ref().map(|writer| writer.lock());
+        // Of a fork the writer is as it was then, and may be locked for good.
+        let writer = self.shared.writer.as_ref().filter(|_| !self.shared.is_forked());
+        let writer = writer.map(|writer| writer.lock());
         // Behind a write that failed there may be half a frame, as after a crash.
         let open = writer.as_ref().filter(|w| w.healthy().is_ok()).and_then(|w| w.open_log());
         let (manifest, bytes) = self.shared.settled(|manifest| {

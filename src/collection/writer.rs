@@ -92,19 +92,21 @@ impl Writer {
         Ok((self.manifest.take_number(), self.manifest.owner()))
     }
 
-    /// Does what frees room: where there is none for it, with the reserve.
+    /// Does what frees room; where there is none for it, once more with the reserve. `work`
+    /// leaves nothing behind when it fails.
     pub(super) fn with_reserve<T>(
         &mut self,
         vfs: &dyn Vfs,
         mut work: impl FnMut(&mut Self) -> Result<T>,
     ) -> Result<T> {
-        let mut reserve = std::mem::take(&mut self.reserve);
-        let done = reserve.lend(vfs, || {
-            // The first try may have ended writing.
-            self.healthy()?;
-            work(self)
-        });
-        self.reserve = reserve;
+        match work(self) {
+            Err(e) if e.is_full() && self.reserve.spend(vfs) => {}
+            done => return done,
+        }
+        // The first try may have ended writing.
+        let done = self.healthy().and_then(|()| work(self));
+        // Where there is still no room the next commit says so.
+        let _ = self.reserve.refill(vfs);
         done
     }
 

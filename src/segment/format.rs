@@ -286,6 +286,16 @@ pub(crate) fn encode_table(regions: &[RegionEntry], checksums: &[u32]) -> Vec<u8
     regions.chain(checksums.iter().flat_map(|c| c.to_le_bytes())).collect()
 }
 
+/// Writes into the entries of a table, front to back, what these kinds and stages say.
+pub(crate) fn name_regions(table: &mut [u8], names: &[(RegionKind, u16)]) {
+    use region_entry as f;
+    for (entry, (kind, stage)) in table.chunks_exact_mut(f::LEN).zip(names) {
+        put(entry, f::KIND, &kind.number().to_le_bytes());
+        put(entry, f::STAGE, &stage.to_le_bytes());
+        put(entry, f::BLOCK_LEN, &kind.block_len().to_le_bytes());
+    }
+}
+
 /// Reads region table and checksums, whose own checksum has been compared.
 /// Regions must stand one after another with nothing but padding between.
 pub(crate) fn decode_table(

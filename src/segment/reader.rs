@@ -79,6 +79,20 @@ impl Segment {
 /// The first regions of a segment whose vectors are in logs.
 const LOGGED: [RegionKind; 2] = [RegionKind::Logs, RegionKind::Places];
 
+/// Kinds and stages of the regions of a segment in their order: with payloads, and without.
+pub(super) fn region_names(schema: &Schema, entry: &SegmentEntry) -> [Vec<(RegionKind, u16)>; 2] {
+    use RegionKind as K;
+    let of_stage = |stage: u16| [(K::Codes, stage), (K::Factors, stage)];
+    let stages = (0..schema.stages().len() as u16).flat_map(of_stage);
+    let vectors: &[_] = if entry.kept.is_empty() { &[K::Vectors] } else { &LOGGED };
+    let before = vectors.iter().chain(&[K::Ids, K::IdOrder, K::Norms]);
+    let must: Vec<_> = before.map(|kind| (*kind, 0)).chain(stages).collect();
+    let fields = (0..schema.fields().len() as u16).map(|field| (K::FieldIndex, field));
+    let fields: Vec<_> = fields.collect();
+    let payloads: &[_] = &[(K::Payload, 0), (K::PayloadIndex, 0)];
+    [payloads, &[]].map(|payloads| [&must, payloads, &fields].concat())
+}
+
 /// Length and header of a file.
 pub(super) fn check_header(
     file: &dyn ReadFile,
@@ -188,7 +202,6 @@ impl Parts {
     /// those of later versions that can be done without; and the logs that the segment
     /// keeps are those of its entry.
     pub(super) fn check_regions(&self, schema: &Schema, entry: &SegmentEntry) -> Result<()> {
-        use RegionKind as K;
         if let Some(unknown) = self.entries.iter().find(|e| !e.kind.is_readable()) {
             return Err(Error::UnsupportedFormat {
                 file: self.file.path().to_owned(),
@@ -196,24 +209,15 @@ impl Parts {
                 supported: format!("{FORMAT_MAJOR}.{FORMAT_MINOR}"),
             });
         }
-        let of_stage = |stage: u16| [(K::Codes, stage), (K::Factors, stage)];
-        let stages = (0..schema.stages().len() as u16).flat_map(of_stage);
-        let vectors: &[_] = if entry.kept.is_empty() { &[K::Vectors] } else { &LOGGED };
-        let before = vectors.iter().chain(&[K::Ids, K::IdOrder, K::Norms]);
-        let must: Vec<_> = before.map(|kind| (*kind, 0)).chain(stages).collect();
-        let may = [(K::Payload, 0), (K::PayloadIndex, 0)];
-        let fields = (0..schema.fields().len() as u16).map(|field| (K::FieldIndex, field));
-        let fields: Vec<_> = fields.collect();
-        let known = self.entries.iter().filter(|e| !matches!(e.kind, K::Later { .. }));
+        let known = self.entries.iter().filter(|e| !matches!(e.kind, RegionKind::Later { .. }));
         let found: Vec<_> = known.map(|e| (e.kind, e.stage)).collect();
-        let rest = found.strip_prefix(must.as_slice());
-        match rest.map(|rest| rest.strip_prefix(&may).unwrap_or(rest)) {
-            Some(rest) if rest == fields => self.check_logs(entry),
-            _ => {
-                let what = format!("regions are {found:?}, expected {must:?}, then {fields:?}");
-                Err(Error::corrupt(self.file.path(), 0, what))
-            }
+        let expected = region_names(schema, entry);
+        if expected.contains(&found) {
+            return self.check_logs(entry);
         }
+        let [with_payloads, _] = expected;
+        let what = format!("regions are {found:?}, expected {with_payloads:?}, or no payloads");
+        Err(Error::corrupt(self.file.path(), 0, what))
     }
 
     fn check_logs(&self, entry: &SegmentEntry) -> Result<()> {

@@ -5,11 +5,14 @@
 
 use std::path::{Path, PathBuf};
 
-use super::format::{Footer, PAGE, PlaceEntry, RegionEntry, RegionKind, decode_table};
+use super::format::{
+    Footer, PAGE, PlaceEntry, RegionEntry, RegionKind, decode_table, name_regions,
+};
 use super::ids;
+use super::reader::region_names;
 use super::region::{Checksums, Region};
 use super::vectors::{KeptLog, Vectors};
-use crate::codec::Reader;
+use crate::codec::{Reader, crc32};
 use crate::error::{Error, Result};
 use crate::manifest::{SegmentEntry, decode_kept};
 use crate::payload::block::{self, BlockEntry};
@@ -30,6 +33,8 @@ pub(crate) struct Salvage {
     ids: Region,
     vectors: Vectors,
     payload: Option<Payloads>,
+    /// As of [`Table`]: otherwise there may be payloads that were not found.
+    named: bool,
 }
 
 struct Payloads {
@@ -65,8 +70,9 @@ impl Salvage {
         }
         let bytes = file.map()?;
         let whole = bytes.get(..entry.len as usize).ok_or_else(|| wrong("is cut short"))?;
-        let (regions, checksums) =
-            table(whole, entry).ok_or_else(|| wrong("its region table cannot be read"))?;
+        let names = region_names(schema, entry);
+        let Table { regions, checksums, named } =
+            Table::find(whole, entry, &names).ok_or_else(|| wrong("its region table is lost"))?;
         let checksums = Checksums::Kept(checksums.into());
         let region = |kind, len: Option<usize>| {
             let found = regions.iter().find(|r| r.kind == kind && r.stage == 0);
@@ -91,7 +97,7 @@ impl Salvage {
         let payload = blocks.zip(region(RegionKind::PayloadIndex, None));
         let payload = payload.map(|(blocks, index)| Payloads::new(blocks, &index));
         let (file, id_kind, rows) = (file.path().to_owned(), schema.ids(), entry.rows);
-        Ok(Self { file, id_kind, rows, ids, vectors, payload })
+        Ok(Self { file, id_kind, rows, ids, vectors, payload, named })
     }
 
     /// The id of a row.
@@ -111,6 +117,9 @@ impl Salvage {
 
     /// The text of a row's payload.
     pub(crate) fn payload(&self, row: Ordinal) -> Result<String> {
+        if !self.named {
+            return Err(Error::corrupt(&self.file, 0, "region table is damaged"));
+        }
         let Some(Payloads { blocks, entries, count }) = &self.payload else {
             return Ok(String::new());
         };
@@ -177,32 +186,63 @@ fn suffix_of(file: &[u8], crc: u32) -> Option<usize> {
     starts.find(|(_, found)| *found == crc).map(|(start, _)| start)
 }
 
-/// Regions and checksums. Where the footer is damaged the table is found by the
-/// checksum of it that the manifest has; where the table is, its checksums are
-/// used as they are: a wrong one makes an intact block look damaged, no more.
-fn table(file: &[u8], entry: &SegmentEntry) -> Option<(Vec<RegionEntry>, Vec<u32>)> {
-    let end = file.len().checked_sub(Footer::LEN)?;
-    let footer = file.get(end..)?.try_into().ok().map(Footer::decode);
-    if let Some(Ok(footer)) = footer {
-        let start = usize::try_from(footer.table_at).ok()?;
-        let table = file.get(start..end).filter(|t| Some(t.len() as u64) == footer.table_len());
-        let fits = footer.rows == entry.rows;
-        if let Some(table) = table.filter(|_| fits) {
-            return decode_table(table, &footer).ok();
+/// Regions and checksums.
+struct Table {
+    regions: Vec<RegionEntry>,
+    checksums: Vec<u32>,
+    /// Whether the regions are what their entries say: these have their checksum, or are those
+    /// of the schema.
+    named: bool,
+}
+
+impl Table {
+    /// Where the footer is damaged the table is found by the checksum of it that the manifest
+    /// has; where the table is, it is mended if all that is wrong are the names of regions, which
+    /// follow from the schema, or else used as it is: a wrong checksum makes an intact block look
+    /// damaged, no more.
+    fn find(file: &[u8], entry: &SegmentEntry, names: &[Vec<(RegionKind, u16)>]) -> Option<Self> {
+        let end = file.len().checked_sub(Footer::LEN)?;
+        let footer = file.get(end..)?.try_into().ok().map(Footer::decode);
+        if let Some(Ok(footer)) = footer {
+            let start = usize::try_from(footer.table_at).ok()?;
+            let table = file.get(start..end).filter(|t| Some(t.len() as u64) == footer.table_len());
+            let fits = (footer.rows, footer.table_crc) == (entry.rows, entry.table_crc);
+            if let Some(table) = table.filter(|_| fits) {
+                let mended = mended(table, &footer, names);
+                return Self::decode(mended.as_deref().unwrap_or(table), &footer, names);
+            }
         }
+        let start = suffix_of(&file[..end], entry.table_crc)?;
+        let table = &file[start..end];
+        (1..=MOST_REGIONS).find_map(|regions| {
+            let footer = Footer {
+                table_at: start as u64,
+                file_len: file.len() as u64,
+                regions: regions as u32,
+                checksums: (table.len().checked_sub(regions * 32)? / 4) as u32,
+                rows: entry.rows,
+                table_crc: entry.table_crc,
+                kept: entry.kept.len() as u32,
+            };
+            Self::decode(table, &footer, names)
+        })
     }
-    let start = suffix_of(&file[..end], entry.table_crc)?;
-    let table = &file[start..end];
-    (1..=MOST_REGIONS).find_map(|regions| {
-        let footer = Footer {
-            table_at: start as u64,
-            file_len: file.len() as u64,
-            regions: regions as u32,
-            checksums: (table.len().checked_sub(regions * 32)? / 4) as u32,
-            rows: entry.rows,
-            table_crc: entry.table_crc,
-            kept: entry.kept.len() as u32,
-        };
-        decode_table(table, &footer).ok()
-    })
+
+    fn decode(table: &[u8], footer: &Footer, names: &[Vec<(RegionKind, u16)>]) -> Option<Self> {
+        let (regions, checksums) = decode_table(table, footer).ok()?;
+        let found = regions.iter().map(|region| (region.kind, region.stage)).collect();
+        let named = crc32(table) == footer.table_crc || names.contains(&found);
+        Some(Self { regions, checksums, named })
+    }
+}
+
+/// The table with other names of its regions, if it has its checksum then.
+fn mended(table: &[u8], footer: &Footer, names: &[Vec<(RegionKind, u16)>]) -> Option<Vec<u8>> {
+    let fits = names.iter().filter(|names| names.len() == footer.regions as usize);
+    let mended = fits.map(|names| {
+        let mut mended = table.to_vec();
+        name_regions(&mut mended, names);
+        mended
+    });
+    mended.into_iter().find(|mended| crc32(mended) == footer.table_crc)
 }

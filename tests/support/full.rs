@@ -150,6 +150,21 @@ pub(crate) fn nothing_goes_on_without_a_reserve(disk: &Disk) {
     put(&db, 1001).expect("there is room");
 }
 
+/// Rows that were loaded in bulk, and never committed, can be deleted.
+pub(crate) fn loaded_rows_can_go(disk: &Disk) {
+    let db = (disk.create)(options());
+    let mut bulk = db.bulk().expect("bulk");
+    for id in 0..100 {
+        let payload = json!({"n": id, "text": "x".repeat(300)});
+        bulk.upsert(id, &vector(id, DIMS), payload).expect("there is room");
+    }
+    bulk.finish().expect("there is room");
+    (disk.fill)();
+    db.delete(7).expect("on a full disk");
+    assert_eq!(ids(&db), (0..100).filter(|id| *id != 7).collect::<Vec<_>>());
+    db.compact().expect("a merge on a full disk");
+}
+
 /// The reserve is there before the first commit, and again when there is room.
 pub(crate) fn reserve_comes_and_goes(folder: &Folder, disk: &Disk) {
     let db = (disk.create)(Options::new());

@@ -3,6 +3,8 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use super::super::verify::{Sealed, check_files};
+use super::logged;
 use crate::codec::crc32;
 use crate::codec::header::{FileHeader, FileKind};
 use crate::error::{Corruption, Error, Result};
@@ -11,8 +13,6 @@ use crate::schema::Schema;
 use crate::segment::salvage::own_entry;
 use crate::types::FileNumber;
 use crate::vfs::{ReadFile, Vfs, read_all};
-
-use super::logged;
 
 /// The error that says what is there beside a lost manifest.
 pub(super) fn manifest_lost(vfs: &dyn Vfs, mut damage: Corruption) -> Error {
@@ -31,20 +31,22 @@ pub(super) fn manifest_lost(vfs: &dyn Vfs, mut damage: Corruption) -> Error {
 }
 
 /// What can be said of a collection without its manifest: the segments and logs
-/// that say whose they are, in the order of their numbers.
-pub(super) fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifest> {
+/// that say whose they are, in the order of their numbers. Segments that do not say what they
+/// are go to `damage`.
+pub(super) fn without_manifest(
+    vfs: &dyn Vfs,
+    schema: &Schema,
+    damage: &mut Vec<Corruption>,
+) -> Result<Manifest> {
     let names = vfs.list()?;
     let mut files: Vec<_> = counted(&names).collect();
     files.sort_by_key(|(_, number)| *number);
     let mut made = Manifest::new([0; 16], schema.clone());
     made.spend(&names);
-    let (mut known, mut logs) = (false, Vec::new());
+    let (mut known, mut logs, mut unknown) = (false, Vec::new(), Vec::new());
     for (kind, number) in files {
         let Some(file) = vfs.open(&kind.name(number))? else { continue };
-        let mut header = [0; FileHeader::LEN];
-        if file.len() >= header.len() as u64 {
-            file.read_at(&mut header, 0)?;
-        }
+        let header = header_of(&*file)?;
         if let Ok(header) = FileHeader::decode(&header, kind, file.path()) {
             if known && header.collection != made.collection {
                 continue;
@@ -55,6 +57,10 @@ pub(super) fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifes
         match kind {
             FileKind::Segment => {
                 let entry = own_entry(number, file.path(), &file.map()?);
+                if entry.is_none() {
+                    unknown.push(number);
+                    damage.push(footer_lost(&*file));
+                }
                 made.segments.extend(entry.filter(|entry| entry.rows > 0));
             }
             FileKind::Wal => logs.push(log_of(&*file, number, &header)),
@@ -62,26 +68,40 @@ pub(super) fn without_manifest(vfs: &dyn Vfs, schema: &Schema) -> Result<Manifes
             FileKind::Tombstones | FileKind::Graph | FileKind::Manifest => {}
         }
     }
-    sort_logs(vfs, &mut made, &logs)?;
+    sort_logs(vfs, &mut made, &logs, &unknown)?;
     Ok(made)
+}
+
+/// The bytes of a file's header; zeros where there is none.
+fn header_of(file: &dyn ReadFile) -> Result<[u8; FileHeader::LEN]> {
+    let mut header = [0; FileHeader::LEN];
+    if file.len() >= header.len() as u64 {
+        file.read_at(&mut header, 0)?;
+    }
+    Ok(header)
+}
+
+fn footer_lost(file: &dyn ReadFile) -> Corruption {
+    let what = "is cut or its footer is damaged, and what it has only the manifest knew";
+    Corruption { file: file.path().to_owned(), offset: file.len(), what: what.to_owned() }
 }
 
 /// Tells logs that segments keep from those that are replayed.
 ///
 /// Logs are flushed in the order of their numbers, so one before the last that is kept was
-/// flushed too: the segment that kept it is lost, but the log has its rows.
-fn sort_logs(vfs: &dyn Vfs, made: &mut Manifest, logs: &[Log]) -> Result<()> {
-    let mut claimed = Vec::new();
-    // The newest first: what was merged has the rows of all its logs, its sources of some.
-    made.segments.sort_by_key(|entry| Reverse(entry.number));
-    made.segments.retain(|entry| {
-        let logs = || entry.kept.iter().map(|log| (log.number, log.len));
-        let first = logs().all(|log| !claimed.contains(&log));
-        claimed.extend(logs().filter(|_| first));
-        first
-    });
+/// flushed too: the segment that kept it is lost, but the log has its rows. So may one that comes
+/// before a segment of `unknown` contents, and then later segments have newer rows.
+fn sort_logs(
+    vfs: &dyn Vfs,
+    made: &mut Manifest,
+    logs: &[Log],
+    unknown: &[FileNumber],
+) -> Result<()> {
+    let claimed = claim_logs(vfs, made);
     let is_kept = |log: &&Log| claimed.contains(&(log.header.number, log.len));
     let last = logs.iter().filter(is_kept).map(|log| log.header.number).max();
+    let newest = made.segments.iter().map(|entry| entry.number).max();
+    let last = last.max(unknown.iter().copied().filter(|number| Some(*number) < newest).max());
     for Log { header, .. } in logs.iter().filter(|log| !is_kept(log)) {
         if last.is_none_or(|last| header.number > last) {
             made.logs.push(*header);
@@ -91,6 +111,34 @@ fn sort_logs(vfs: &dyn Vfs, made: &mut Manifest, logs: &[Log]) -> Result<()> {
     }
     made.segments.sort_by_key(|entry| entry.number);
     Ok(())
+}
+
+/// Gives each log to one segment, and drops those that keep a log of another: of what was merged
+/// and its sources one is left over.
+fn claim_logs(vfs: &dyn Vfs, made: &mut Manifest) -> Vec<(FileNumber, u64)> {
+    let mut segments = std::mem::take(&mut made.segments);
+    let logs = |entry: &SegmentEntry| -> Vec<_> {
+        entry.kept.iter().map(|log| (log.number, log.len)).collect()
+    };
+    let all: Vec<_> = segments.iter().flat_map(logs).collect();
+    let is_contested = |log| all.iter().filter(|other| **other == log).count() > 1;
+    let damaged = |entry: &SegmentEntry| {
+        let file = [Sealed::Segment(entry.clone())];
+        logs(entry).into_iter().any(is_contested)
+            && check_files(vfs, made, &file, 1).iter().any(Result::is_err)
+    };
+    // What was merged has the rows of all its logs, its sources of some; unless the merge was not
+    // finished.
+    segments.sort_by_cached_key(|entry| (damaged(entry), Reverse(entry.number)));
+    let mut claimed = Vec::new();
+    segments.retain(|entry| {
+        let logs = logs(entry);
+        let first = logs.iter().all(|log| !claimed.contains(log));
+        claimed.extend(logs.into_iter().filter(|_| first));
+        first
+    });
+    made.segments = segments;
+    claimed
 }
 
 /// An entry of the segment that kept a log and is lost: it has the log's number, for nobody

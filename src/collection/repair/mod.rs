@@ -200,7 +200,7 @@ impl<'a> Repair<'a> {
             (Err(Error::Corrupt(damage)), Some(schema)) => {
                 report.damage.push(damage);
                 damaged.push(manifest::NAME.to_owned());
-                without_manifest(vfs, schema)?
+                without_manifest(vfs, schema, &mut report.damage)?
             }
             (Err(Error::Corrupt(damage)), None) => return Err(manifest_lost(vfs, damage)),
             (Err(e), _) => return Err(e),
