@@ -200,6 +200,9 @@ fn easy_queries_compare_fewer_rows_and_the_report_says_where_the_plan_comes_from
     assert!(compared(&hard) > easy, "{} > {easy}", compared(&hard));
 }
 
+/// A kind of search: its name, and what is asked beside a share.
+type Way = (&'static str, fn(Search) -> Search);
+
 /// Components that are never below zero, as a network's are behind a rectifier: all signs are the
 /// same, so 1-bit codes say nothing of such rows.
 #[test]
@@ -222,7 +225,6 @@ fn rows_whose_signs_say_nothing_are_found() {
     }
     batch.commit().expect("commit");
     collection.flush().expect("flush");
-    type Way = (&'static str, fn(Search) -> Search);
     let ways: [Way; 3] = [
         ("plain", |search| search),
         ("grouped", |search| search.group_by("own", 1)),
