@@ -110,9 +110,8 @@ impl<'t> Parser<'t> {
             self.waiting.push(operator);
             self.advance()?;
         }
-        let step = self.condition()?;
-        let negated = step.1;
-        let condition = Filter { steps: vec![step.0] };
+        let (step, negated) = self.condition()?;
+        let condition = Filter { steps: vec![step] };
         self.operands.push(if negated { condition.not() } else { condition });
         self.conditions += 1;
         check_nodes(self.conditions)

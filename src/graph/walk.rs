@@ -99,7 +99,9 @@ impl Walk {
         self.best.clear();
         self.visited.clear();
         (self.scored, self.floor, self.overflowed) = (0, f32::NEG_INFINITY, false);
-        without.map(|row| self.seen.insert(row));
+        if let Some(row) = without {
+            self.seen.insert(row);
+        }
         for &(score, row) in entries {
             if self.seen.insert(row) {
                 self.offer(score, row, beam, mask);

@@ -87,14 +87,10 @@ impl Avx512 {
     }
 }
 
-/// Calls a bit-plane kernel made for the query's number of planes.
+/// Calls a bit-plane kernel made for the query's number of planes: more than tables are made for.
 macro_rules! by_planes {
     ($isa:ident, $blocks:ident, $words:ident, $query:ident, $out:ident) => {
         match $query.bits() {
-            2 => $isa::bit_dots::<2>($blocks, $words, $query, $out),
-            3 => $isa::bit_dots::<3>($blocks, $words, $query, $out),
-            4 => $isa::bit_dots::<4>($blocks, $words, $query, $out),
-            5 => $isa::bit_dots::<5>($blocks, $words, $query, $out),
             6 => $isa::bit_dots::<6>($blocks, $words, $query, $out),
             7 => $isa::bit_dots::<7>($blocks, $words, $query, $out),
             _ => $isa::bit_dots::<8>($blocks, $words, $query, $out),

@@ -132,7 +132,9 @@ mod tests {
 
     #[test]
     fn a_path_goes_into_nested_objects() {
-        let Value::Object(payload) = json!({"a": {"b": {"c": 7}}, "d": [1]}) else { return };
+        let Value::Object(payload) = json!({"a": {"b": {"c": 7}}, "d": [1]}) else {
+            panic!("an object")
+        };
         assert_eq!(at(&payload, "a.b.c"), Some(&json!(7)));
         assert_eq!(at(&payload, "a.b"), Some(&json!({"c": 7})));
         for nowhere in ["", "b", "a.c", "a.b.c.d", "d.0", "a."] {

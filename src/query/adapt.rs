@@ -314,14 +314,11 @@ fn best_first(list: &mut [Scored], count: usize) {
 /// The highest estimate below which at most the share `lost` of rows with such scores (and
 /// units of error) lies, `least` or above.
 fn cut(best: &[(f32, f32)], noise: &Noise, lost: f64, least: f32) -> f32 {
-    let fold = |pick: fn(f32, f32) -> f32, first: f32, values: &mut dyn Iterator<Item = f32>| {
-        values.fold(first, pick)
-    };
-    let unit = fold(f32::max, 0.0, &mut best.iter().map(|b| b.1)) * noise.scale;
+    let unit = best.iter().map(|b| b.1).fold(0.0, f32::max) * noise.scale;
     let lowest = noise.quantiles[0].min(0.0) * 4.0 * unit;
     let highest = noise.quantiles[noise.quantiles.len() - 1].max(0.0) * unit;
-    let low = fold(f32::min, f32::MAX, &mut best.iter().map(|b| b.0)) + lowest;
-    let mut high = fold(f32::max, f32::MIN, &mut best.iter().map(|b| b.0)) + highest;
+    let low = best.iter().map(|b| b.0).fold(f32::MAX, f32::min) + lowest;
+    let mut high = best.iter().map(|b| b.0).fold(f32::MIN, f32::max) + highest;
     let mut low = low.max(least).min(high);
     for _ in 0..HALVINGS {
         let middle = low + (high - low) / 2.0;

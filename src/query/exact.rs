@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use super::exec::{Answer, Few, Run, Scratch};
 use super::explain::{Explain, StageName, StageReport};
-use super::funnel::{Entry, WANTED};
+use super::funnel::{Entry, PROOF_WANTED};
 use super::scan::scan;
 use super::score::{Best, Rank, Reach};
 use super::select::Selection;
@@ -116,7 +116,7 @@ fn first_floors(
     let first = &runs[0];
     let rows = first.selection.map_or_else(|| first.view.live_rows(), Selection::rows);
     // The bounds' own code would be read twice. So many hits have no shortlist.
-    if entry.stage == stage || first.wanted.limit as u64 > rows / WANTED {
+    if entry.stage == stage || first.wanted.limit as u64 > rows / PROOF_WANTED {
         let none = runs.iter().map(|_| (f32::NEG_INFINITY, scratch.explain(true)));
         return Ok(none.unzip());
     }

@@ -39,7 +39,8 @@ impl Funnel {
     /// Aims at this share of the true nearest rows, 0 to 1; 1 is
     /// [`Funnel::exact`]. Once the collection has been calibrated
     /// ([`Collection::calibrate`](crate::Collection::calibrate)) each query compares as many
-    /// vectors as it needs for that; before, the share chooses a fixed shortlist
+    /// vectors as it needs for that, or all where that finds too little; before, fewer than
+    /// 20 000 rows are searched exactly, and of more the share chooses a fixed shortlist
     /// (ARCHITECTURE.md, "Shortlists"). [`Explain::recall`](crate::Explain::recall) says which.
     pub fn recall(share: f64) -> Self {
         Self(Kind::Recall(share))
@@ -231,7 +232,7 @@ impl Plan {
     /// The true nearest rows: by bounds, where a code proves them and few rows are wanted of many.
     fn exact(schema: &Schema, dims: usize, limit: usize, candidates: Candidates) -> Self {
         let Candidates { rows, all } = candidates;
-        let many = rows > all / GATHERED && rows >= FEW && limit as u64 <= rows / WANTED;
+        let many = rows > all / GATHERED && rows >= FEW && limit as u64 <= rows / PROOF_WANTED;
         match schema.proves(dims).filter(|_| many) {
             Some(stage) => Self::Proven { stage, entry: Entry::choose(schema, dims) },
             None => Self::Exact,
@@ -261,8 +262,8 @@ impl Plan {
 /// Rows below which a proof saves nothing worth its beginning.
 const FEW: u64 = 256;
 
-/// Where one row in so many is wanted, or more, too many are in reach.
-pub(super) const WANTED: u64 = 16;
+/// Where one row in so many is wanted, or more, too many are in reach of a proof.
+pub(super) const PROOF_WANTED: u64 = 16;
 
 /// Where a funnel begins: a scan over one stage code.
 #[derive(Debug, Clone, Copy, PartialEq)]

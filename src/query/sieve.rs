@@ -34,7 +34,7 @@ const AHEAD: usize = 4;
 const FIRST: usize = 6;
 
 /// Where one row in so many is wanted, or more, bounds leave too many.
-const WANTED: u64 = 4;
+const SIEVE_WANTED: u64 = 4;
 
 /// The rows of the next piece, while those of one are compared.
 struct Coming {
@@ -137,7 +137,7 @@ impl Run<'_> {
     /// Whether bounds say more of `count` rows than they cost.
     fn is_sifted(&self, count: u64) -> bool {
         let wanted = &self.wanted;
-        let few = wanted.limit as u64 <= count / WANTED || wanted.least > f32::NEG_INFINITY;
+        let few = wanted.limit as u64 <= count / SIEVE_WANTED || wanted.least > f32::NEG_INFINITY;
         // Without wide registers the definition is the quicker one.
         few && self.is_whole() && Isa::detect() != Isa::Scalar
     }
