@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 
-use crate::encoding::{Precision, StageBuilder, StageCode, StageView};
+use crate::encoding::{Precision, StageBuilder, StageCode, StageView, centre};
 use crate::error::{Error, Result};
 use crate::index::{Index, IndexBuilder, Source};
 use crate::kernel::{Isa, row};
@@ -90,14 +90,17 @@ pub(crate) struct Codes {
 }
 
 impl Codes {
-    /// Those of `rows` vectors as stored.
+    /// Those of `rows` vectors as stored, about the centre of each stage.
     pub(crate) fn of<'a>(
         schema: &Schema,
+        centres: &[Vec<f32>],
         rows: usize,
         vectors: impl Iterator<Item = Result<&'a [u8]>>,
     ) -> Result<Self> {
-        let builder = |code: &StageCode| StageBuilder::with_room(*code, rows);
-        let mut stages: Vec<_> = schema.stages().iter().map(builder).collect();
+        let builder = |(code, centre): (&StageCode, &Vec<f32>)| {
+            StageBuilder::with_room(*code, rows).about(centre)
+        };
+        let mut stages: Vec<_> = schema.stages().iter().zip(centres).map(builder).collect();
         let mut norms = Vec::with_capacity(rows);
         let (stored, mut wide) = (schema.stored(), vec![0.0; schema.dims()]);
         for vector in vectors {
@@ -233,10 +236,15 @@ impl Run {
     }
 
     fn make_code(&self, code: StageCode) -> CodeColumn {
-        let mut builder = StageBuilder::with_room(code, self.places.len());
+        let (stored, rows) = (self.schema.stored(), self.places.len());
+        let Ok(centre) = centre(code, rows, |row, wide| {
+            stored.decode(self.stored(row), wide);
+            Ok::<_, Infallible>(())
+        });
+        let mut builder = StageBuilder::with_room(code, rows).about(&centre);
         let mut wide = vec![0.0; code.dims];
-        for row in 0..self.places.len() {
-            self.schema.stored().decode(self.stored(row), &mut wide);
+        for row in 0..rows {
+            stored.decode(self.stored(row), &mut wide);
             builder.push(&wide);
         }
         builder.into()

@@ -73,6 +73,7 @@ impl CodeColumn {
         &self.blocks
     }
 
+    #[cfg(test)]
     pub(crate) fn scalars(&self) -> &[f32] {
         &self.scalars
     }

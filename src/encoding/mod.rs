@@ -23,4 +23,4 @@ pub use bound::BoundQuery;
 pub use query::StageQuery;
 pub use scan::{Scan, ScanScratch, Scoring};
 pub use stage::{Bits, StageBuilder, StageCode, StageView};
-pub(crate) use stage::{factor, quantise};
+pub(crate) use stage::{centre, factor, quantise};

@@ -118,6 +118,12 @@ impl StageQuery {
         }
     }
 
+    /// Its cosine with a centre, times the length of that, in units of an estimate.
+    pub(super) fn along(&self, centre: &[f32]) -> f32 {
+        let dot = centre.iter().zip(&self.values).map(|(m, v)| f64::from(*m) * f64::from(*v));
+        (dot.sum::<f64>() * f64::from(self.scale)) as f32
+    }
+
     /// The code it was prepared for.
     pub fn code(&self) -> StageCode {
         self.code

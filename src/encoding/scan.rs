@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   for each row: dot = <code, query>          kernel, integers
-//!                 est = factor * dot * scale   the cosine of the prefixes
+//!                 est = factor * dot * scale   the cosine of the prefixes,
+//!                       + that of the centre   where codes are of rows less one
 //!                 offer(score(est, norm))
 //! ```
 //!
@@ -64,6 +65,8 @@ pub struct ScanScratch {
     pub(super) dots: Vec<i32>,
     squares: Vec<i32>,
     pub(super) scores: Vec<f32>,
+    /// Cosine of the centre with each query, times its length.
+    centres: Vec<f32>,
 }
 
 impl Default for ScanScratch {
@@ -72,6 +75,7 @@ impl Default for ScanScratch {
             dots: vec![0; PASS * RUN * BLOCK],
             squares: vec![0; RUN * BLOCK],
             scores: vec![0.0; RUN * BLOCK],
+            centres: Vec::new(),
         }
     }
 }
@@ -120,6 +124,8 @@ impl Scan<'_> {
             let same = std::ptr::eq(scan.view.blocks, first.view.blocks);
             assert!(same && scan.base == first.base, "queries over other rows");
         }
+        scratch.centres.clear();
+        scratch.centres.extend(scans.iter().map(|scan| scan.query.along(scan.view.centre)));
         let blocks = first.view.rows().div_ceil(BLOCK);
         let run = run_blocks(first.view.code, scans.len());
         let mask = |block: usize| first.alive.map_or(!0, |words| words[block]);
@@ -127,10 +133,11 @@ impl Scan<'_> {
         while start < blocks {
             let len = (start..blocks).take(run).take_while(|&b| mask(b) != 0).count();
             let passes = scans.chunks(PASS).zip(tops.chunks_mut(PASS)).filter(|_| len > 0);
-            for (scans, tops) in passes {
+            for (pass, (scans, tops)) in passes.enumerate() {
                 Self::dots(scans, isa, start..start + len, &mut scratch.dots);
                 for (n, (scan, top)) in scans.iter().zip(tops).enumerate() {
-                    let scores = scan.score(isa, start..start + len, n, scratch);
+                    let centre = scratch.centres[pass * PASS + n];
+                    let scores = scan.score(isa, start..start + len, n, centre, scratch);
                     let words = &mut [0; RUN][..len];
                     coding::reaching(isa, scores, top.floor(), words);
                     words.iter_mut().zip(start..).for_each(|(word, block)| *word &= mask(block));
@@ -150,15 +157,17 @@ impl Scan<'_> {
         StageQuery::dots(queries, isa, &scans[0].view, blocks, dots);
     }
 
-    /// Scores of the rows of some blocks, from the `n`-th of the dots.
+    /// Scores of the rows of some blocks, from the `n`-th of the dots, and the query along their
+    /// centre.
     fn score<'s>(
         &self,
         isa: Isa,
         blocks: Range<usize>,
         n: usize,
+        centre: f32,
         scratch: &'s mut ScanScratch,
     ) -> &'s [f32] {
-        let StageView { code, blocks: codes, factors, residuals } = self.view;
+        let StageView { code, blocks: codes, factors, residuals, .. } = self.view;
         let rows = blocks.start * BLOCK..(blocks.end * BLOCK).min(factors.len());
         let codes = &codes[blocks.start * code.block_bytes()..blocks.end * code.block_bytes()];
         let dots = &scratch.dots[n * blocks.len() * BLOCK..][..blocks.len() * BLOCK];
@@ -181,7 +190,8 @@ impl Scan<'_> {
                 }
             }
             _ => {
-                coding::estimate(isa, &dots[..rows.len()], &factors[rows.clone()], scale, scores);
+                let (dots, factors) = (&dots[..rows.len()], &factors[rows.clone()]);
+                coding::estimate(isa, dots, factors, (scale, centre), scores);
             }
         }
         self.scoring.apply(rows, scores);

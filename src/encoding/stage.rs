@@ -30,6 +30,16 @@
 //! which is the unbiased estimator of Gao and Long, `RaBitQ` (SIGMOD 2024, section
 //! 3), without their rotation. A row of zeros has factor 0 and scores 0.
 //!
+//! 1-bit codes may be of what a row has beside a **centre** `m`, the mean of `x / |x|` ([`centre`]):
+//! of vectors without negative components all signs are one. With `y = x / |x| - m` and `c` its
+//! signs,
+//!
+//! ```text
+//!   cos(x, q) ~ <m, q> / |q| + factor <c, q> / |q|     with  factor = |y|^2 / <y, c>
+//! ```
+//!
+//! which is the above where `m` is zero.
+//!
 //! A 4-bit code has two numbers a row instead, which say more: a **scale** `s` and a **residual**,
 //! the distance of `s c` from `x / |x|`, rounded up. The scale is that of least squares, so
 //! the residual is orthogonal to `c`, `|s c|^2 = 1 - residual^2`, and the factor is
@@ -143,14 +153,20 @@ impl StageCode {
         rows.div_ceil(BLOCK) * self.block_bytes()
     }
 
-    /// Bytes of the numbers beside the code of `rows` rows.
+    /// Bytes of the numbers beside the code of `rows` rows, their centre included.
     pub fn scalar_bytes(self, rows: usize) -> usize {
-        rows * self.bits.scalars() * size_of::<f32>()
+        (rows * self.bits.scalars() + self.centre_len()) * size_of::<f32>()
+    }
+
+    /// Components of the centre that rows are coded about.
+    fn centre_len(self) -> usize {
+        if self.bits == Bits::One { self.dims } else { 0 }
     }
 
     /// Bytes of code and factor a scan of the first `dims` dimensions reads for each row.
     pub fn scanned_bytes_per_row(self, dims: usize) -> usize {
-        self.units(dims) * self.bits.unit_bytes() / BLOCK + self.scalar_bytes(1)
+        let scalars = self.bits.scalars() * size_of::<f32>();
+        self.units(dims) * self.bits.unit_bytes() / BLOCK + scalars
     }
 
     /// Bytes of code and factor each row takes.
@@ -174,6 +190,11 @@ pub struct StageBuilder {
     factors: Vec<f32>,
     /// Of 4-bit codes.
     residuals: Vec<f32>,
+    /// Of 1-bit codes; all zeros where rows are coded as they are.
+    centre: Vec<f32>,
+    centred: bool,
+    /// What the row at hand has beside the centre.
+    beside: Vec<f32>,
     /// Signed codes of the row at hand.
     signed: Vec<i8>,
     nibbles: Quantiser,
@@ -194,6 +215,9 @@ impl StageBuilder {
             blocks: Vec::new(),
             factors: Vec::new(),
             residuals: Vec::new(),
+            centre: vec![0.0; code.centre_len()],
+            centred: false,
+            beside: vec![0.0; code.centre_len()],
             signed: vec![0; code.dims],
             nibbles: Quantiser::default(),
         }
@@ -205,6 +229,16 @@ impl StageBuilder {
         builder.blocks.reserve_exact(code.code_bytes(rows));
         builder.factors.reserve_exact(rows);
         builder
+    }
+
+    /// The same, of rows that are coded about a centre; only 1-bit codes have one.
+    ///
+    /// # Panics
+    /// When it has another length than the prefix.
+    pub fn about(mut self, centre: &[f32]) -> Self {
+        self.centre.copy_from_slice(centre);
+        self.centred = centre.iter().any(|m| *m != 0.0);
+        self
     }
 
     /// Rows coded so far.
@@ -227,6 +261,15 @@ impl StageBuilder {
         let start = self.blocks.len() - self.code.block_bytes();
         let block = &mut self.blocks[start..];
         match self.code.bits {
+            Bits::One if self.centred => {
+                let Self { isa, beside, centre, signed, .. } = self;
+                subtract(*isa, prefix, centre, beside);
+                put_signs(beside, signed, block, lane);
+                let (square, dot) =
+                    (coding::squares(*isa, beside), coding::signed_dot(*isa, beside, signed));
+                self.factors.push(if dot > 0.0 { (square / dot) as f32 } else { 0.0 });
+                return;
+            }
             Bits::One => put_signs(prefix, &mut self.signed, block, lane),
             Bits::Eight => put_bytes(prefix, &mut self.signed, block, lane),
             Bits::Four => {
@@ -244,9 +287,10 @@ impl StageBuilder {
     /// Takes over rows that were coded before.
     ///
     /// # Panics
-    /// When they are of another code, or there are fewer.
+    /// When they are of another code, or about another centre, or there are fewer.
     pub fn extend(&mut self, from: &StageView<'_>, rows: Range<usize>) {
         assert_eq!(from.code, self.code, "codes of another kind");
+        assert!(from.is_about(&self.centre), "codes about another centre");
         let width = self.code.bits.unit_bytes() / BLOCK;
         let (unit, block) = (width * BLOCK, self.code.block_bytes());
         let mut row = rows.start;
@@ -272,14 +316,56 @@ impl StageBuilder {
 
     /// The rows coded so far.
     pub fn view(&self) -> StageView<'_> {
-        let (factors, residuals) = (&self.factors, &self.residuals);
-        StageView { code: self.code, blocks: &self.blocks, factors, residuals }
+        let Self { code, blocks, factors, residuals, centre, .. } = self;
+        StageView { code: *code, blocks, factors, residuals, centre }
     }
 
-    /// Blocks, and factors; of 4-bit codes all scales, then all residuals.
+    /// Blocks, and factors; of 1-bit codes then the centre, of 4-bit codes all scales, then all
+    /// residuals.
     pub fn finish(mut self) -> (Vec<u8>, Vec<f32>) {
         self.factors.append(&mut self.residuals);
+        self.factors.append(&mut self.centre);
         (self.blocks, self.factors)
+    }
+}
+
+/// Rows that a centre is the mean of, at most, spread evenly.
+const CENTRED_BY: usize = 1024;
+
+/// Centres whose square is less say little: of text and pictures whose centres have squares of .03
+/// and .2 estimates are as good about none, or better (ARCHITECTURE.md, "Calibrated recall").
+const OFF_CENTRE: f64 = 0.35;
+
+/// The centre for `rows` rows, of which `read` writes one: the mean of their prefixes, each
+/// divided by its length; zeros where that is near none. Other codes than of 1 bit have none.
+pub(crate) fn centre<E>(
+    code: StageCode,
+    rows: usize,
+    mut read: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
+) -> Result<Vec<f32>, E> {
+    let dims = code.centre_len();
+    let (mut row, mut sums) = (vec![0.0f32; dims], vec![0.0f64; dims]);
+    let count = if dims == 0 { 0 } else { rows.min(CENTRED_BY) };
+    for n in 0..count {
+        read(n * rows / count, &mut row)?;
+        let norm = coding::squares(Isa::detect(), &row).sqrt();
+        if norm > 0.0 {
+            sums.iter_mut().zip(&row).for_each(|(sum, x)| *sum += f64::from(*x) / norm);
+        }
+    }
+    let centre: Vec<f32> = sums.iter().map(|sum| (sum / count.max(1) as f64) as f32).collect();
+    let far = coding::squares(Isa::detect(), &centre) >= OFF_CENTRE;
+    Ok(if far { centre } else { vec![0.0; dims] })
+}
+
+/// What a prefix, divided by its length, has beside a centre; nothing where it has no length.
+fn subtract(isa: Isa, prefix: &[f32], centre: &[f32], beside: &mut [f32]) {
+    let norm = coding::squares(isa, prefix).sqrt();
+    if norm == 0.0 {
+        return beside.fill(0.0);
+    }
+    for ((y, x), m) in beside.iter_mut().zip(prefix).zip(centre) {
+        *y = (f64::from(*x) / norm - f64::from(*m)) as f32;
     }
 }
 
@@ -366,29 +452,36 @@ pub struct StageView<'a> {
     pub(super) blocks: &'a [u8],
     pub(super) factors: &'a [f32],
     pub(super) residuals: &'a [f32],
+    pub(super) centre: &'a [f32],
 }
 
 impl<'a> StageView<'a> {
-    /// The blocks of some rows, and the factor of each; of 4-bit codes all scales, then all
-    /// residuals. `None` when the lengths do not fit.
+    /// The blocks of some rows, and the factor of each; of 1-bit codes then the centre, of 4-bit
+    /// codes all scales, then all residuals. `None` when the lengths do not fit.
     pub fn new(code: StageCode, blocks: &'a [u8], scalars: &'a [f32]) -> Option<Self> {
+        let (scalars, centre) = scalars.split_at(scalars.len().checked_sub(code.centre_len())?);
         let (factors, residuals) = match code.bits {
             Bits::Four => scalars.split_at(scalars.len() / 2),
             Bits::One | Bits::Eight => (scalars, &scalars[..0]),
         };
-        Self::of_parts(code, blocks, factors, residuals)
-    }
-
-    /// The same, with scales and residuals apart.
-    pub fn of_parts(
-        code: StageCode,
-        blocks: &'a [u8],
-        factors: &'a [f32],
-        residuals: &'a [f32],
-    ) -> Option<Self> {
         let fits = blocks.len() == code.code_bytes(factors.len())
             && residuals.len() == factors.len() * (code.bits.scalars() - 1);
-        fits.then_some(Self { code, blocks, factors, residuals })
+        fits.then_some(Self { code, blocks, factors, residuals, centre })
+    }
+
+    /// What 1-bit codes are coded about.
+    pub fn centre(&self) -> &'a [f32] {
+        self.centre
+    }
+
+    /// Whether rows are coded about this centre, to the bit.
+    pub(crate) fn is_about(&self, centre: &[f32]) -> bool {
+        self.centre.iter().map(|m| m.to_bits()).eq(centre.iter().map(|m| m.to_bits()))
+    }
+
+    /// Numbers of one kind beside the rows: factors, or scales and residuals.
+    pub(crate) fn scalars(&self) -> impl Iterator<Item = &'a [f32]> {
+        [self.factors, self.residuals].into_iter().take(self.code.bits.scalars())
     }
 
     /// The blocks.

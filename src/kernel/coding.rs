@@ -74,9 +74,15 @@ pub(crate) fn signed_dot(isa: Isa, vector: &[f32], codes: &[i8]) -> f64 {
 ///
 /// # Panics
 /// When the lengths differ.
-pub(crate) fn estimate(isa: Isa, dots: &[i32], factors: &[f32], scale: f32, out: &mut [f32]) {
+pub(crate) fn estimate(
+    isa: Isa,
+    dots: &[i32],
+    factors: &[f32],
+    (scale, centre): (f32, f32),
+    out: &mut [f32],
+) {
     assert!(dots.len() == out.len() && factors.len() == out.len(), "one estimate a row");
-    dispatch!(isa, estimate(dots, factors, scale, out));
+    dispatch!(isa, estimate(dots, factors, scale, centre, out));
 }
 
 /// Which scores are `floor` or above: bit `i % BLOCK` of word `i / BLOCK` says so of score `i`. NaN
@@ -199,9 +205,15 @@ pub(super) mod define {
     }
 
     #[inline(always)]
-    pub(in crate::kernel) fn estimate(dots: &[i32], factors: &[f32], scale: f32, out: &mut [f32]) {
+    pub(in crate::kernel) fn estimate(
+        dots: &[i32],
+        factors: &[f32],
+        scale: f32,
+        centre: f32,
+        out: &mut [f32],
+    ) {
         for ((score, &dot), &factor) in out.iter_mut().zip(dots).zip(factors) {
-            *score = factor * (dot as f32 * scale);
+            *score = centre + factor * (dot as f32 * scale);
         }
     }
 
@@ -258,14 +270,15 @@ mod tests {
         #[test]
         fn every_isa_estimates_the_same(
             rows in prop::collection::vec((-100_000i32..100_000, -2f32..2.0), 0..150),
-            scale in 0f32..0.01, floor in -3f32..3.0,
+            scale in 0f32..0.01, centre in -1f32..1.0, floor in -3f32..3.0,
         ) {
             let (dots, factors): (Vec<i32>, Vec<f32>) = rows.into_iter().unzip();
             let terms = dots.iter().zip(&factors);
-            let expected: Vec<f32> = terms.map(|(&dot, f)| f * (dot as f32 * scale)).collect();
+            let expected: Vec<f32> =
+                terms.map(|(&dot, f)| centre + f * (dot as f32 * scale)).collect();
             for isa in Isa::available() {
                 let mut got = vec![7.0; dots.len()];
-                estimate(isa, &dots, &factors, scale, &mut got);
+                estimate(isa, &dots, &factors, (scale, centre), &mut got);
                 prop_assert!(got.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()));
                 let mut words = [u64::MAX; 3];
                 reaching(isa, &got, floor, &mut words);

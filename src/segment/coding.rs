@@ -9,7 +9,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::encoding::StageBuilder;
+use crate::encoding::{StageBuilder, StageCode, centre};
 use crate::error::Result;
 use crate::kernel::BLOCK;
 use crate::memtable::Codes;
@@ -48,24 +48,61 @@ impl Coded<'_> {
         Ok(read(&norms))
     }
 
-    /// Those of a stage of the schema.
+    /// Those of a stage of the schema, about its centre.
     pub(super) fn stage<T>(
         &self,
         schema: &Schema,
-        stage: usize,
+        (stage, centre): (usize, &[f32]),
         read: impl FnOnce(&CodeColumn) -> T,
     ) -> Result<T> {
         let group = match self {
             Self::Held(codes) => return Ok(read(&codes.stages[stage])),
             Self::InSegments(group) => group,
         };
-        let mut copy = StageBuilder::with_room(schema.stages()[stage], group.len());
+        let code = schema.stages()[stage];
+        let mut made = StageBuilder::with_room(code, group.len()).about(centre);
+        let mut wide = Vec::new();
         for (source, rows) in runs(group) {
             source.ready(Column::Stage(stage))?;
-            copy.extend(&source.code(stage), rows);
+            let codes = source.code(stage);
+            if codes.is_about(centre) {
+                made.extend(&codes, rows);
+                continue;
+            }
+            wide.resize(code.dims, 0.0);
+            for row in rows {
+                schema.stored().decode(source.vector(Ordinal(row as u32))?, &mut wide);
+                made.push(&wide);
+            }
         }
-        Ok(read(&copy.into()))
+        Ok(read(&made.into()))
     }
+}
+
+/// The centre of each stage for a segment of these rows: that of the segment which most of them
+/// come from, so that it has their codes; else their own.
+pub(super) fn centres(schema: &Schema, rows: &[Source]) -> Result<Vec<Vec<f32>>> {
+    let mut sources: Vec<(&dyn Rows, usize)> = Vec::new();
+    for (source, rows) in runs(rows) {
+        match sources.iter_mut().rev().find(|(other, _)| ptr::addr_eq(*other, source)) {
+            Some((_, count)) => *count += rows.len(),
+            None => sources.push((source, rows.len())),
+        }
+    }
+    let coded = sources.iter().filter(|(source, _)| source.column(Column::Norms).is_some());
+    let most = coded.max_by_key(|(_, rows)| *rows).map(|(source, _)| *source);
+    let centre_of = |(stage, code): (usize, &StageCode)| match most {
+        Some(source) => {
+            source.ready(Column::Stage(stage))?;
+            Ok(source.code(stage).centre().to_vec())
+        }
+        None => centre(*code, rows.len(), |at, wide| {
+            let (source, row) = rows[at];
+            schema.stored().decode(source.vector(row)?, wide);
+            Ok(())
+        }),
+    };
+    schema.stages().iter().enumerate().map(centre_of).collect()
 }
 
 /// Rows of a group that lie one after another in the same place.
@@ -80,6 +117,8 @@ fn runs<'a>(group: &[Source<'a>]) -> impl Iterator<Item = (&'a dyn Rows, Range<u
 /// The codes of rows, in groups, in their order.
 struct Coding<'a> {
     schema: &'a Schema,
+    /// Of each stage.
+    centres: &'a [Vec<f32>],
     groups: Vec<&'a [Source<'a>]>,
     /// The next group that nobody has taken.
     next: AtomicUsize,
@@ -101,7 +140,7 @@ impl<'a> Coding<'a> {
             return Ok(Coded::InSegments(group));
         }
         let vectors = group.iter().map(|(source, row)| source.vector(*row));
-        Codes::of(self.schema, group.len(), vectors).map(Coded::Held)
+        Codes::of(self.schema, self.centres, group.len(), vectors).map(Coded::Held)
     }
 
     /// Leaves the groups that are left to nobody.
@@ -115,12 +154,13 @@ impl<'a> Coding<'a> {
 /// last.
 pub(super) fn beside<'a, T>(
     schema: &'a Schema,
+    centres: &'a [Vec<f32>],
     rows: &'a [Source<'a>],
     write: impl FnOnce() -> Result<T>,
 ) -> Result<(T, Vec<Coded<'a>>)> {
     let groups: Vec<_> = rows.chunks(GROUP).collect();
     let helpers = if groups.len() < 2 { 0 } else { threads().min(groups.len()) - 1 };
-    let coding = Coding { schema, groups, next: AtomicUsize::new(0) };
+    let coding = Coding { schema, centres, groups, next: AtomicUsize::new(0) };
     let (written, coded) = thread::scope(|scope| {
         let help = |_| {
             let sown = crate::sown::inherit();
@@ -186,13 +226,14 @@ mod tests {
         for rows in [0, 1, GROUP, GROUP + 1, 3 * GROUP + 100] {
             let (schema, run) = sample(rows as u32);
             let sources = sources(&run);
-            let (said, groups) = beside(&schema, &sources, || Ok(7)).expect("codes");
+            let centres = centres(&schema, &sources).expect("read");
+            let (said, groups) = beside(&schema, &centres, &sources, || Ok(7)).expect("codes");
             assert_eq!(said, 7);
             assert_eq!(groups.len(), rows.div_ceil(GROUP));
             for (group, codes) in sources.chunks(GROUP).zip(&groups) {
                 let Coded::Held(codes) = codes else { panic!("of rows in RAM") };
                 let vectors = group.iter().map(|(source, row)| source.vector(*row));
-                let alone = Codes::of(&schema, group.len(), vectors).expect("codes");
+                let alone = Codes::of(&schema, &centres, group.len(), vectors).expect("codes");
                 assert_eq!(alone.norms, codes.norms);
                 for (a, b) in alone.stages.iter().zip(&codes.stages) {
                     assert!(a.blocks() == b.blocks() && a.scalars() == b.scalars());
@@ -205,7 +246,9 @@ mod tests {
     fn coding_ends_when_writing_fails() {
         let (schema, run) = sample(3 * GROUP as u32);
         let failed = || Err::<(), _>(Error::invalid("test", "no"));
-        let got = beside(&schema, &sources(&run), failed).map(|_| ());
+        let sources = sources(&run);
+        let centres = centres(&schema, &sources).expect("read");
+        let got = beside(&schema, &centres, &sources, failed).map(|_| ());
         assert!(matches!(got, Err(Error::Invalid { what: "test", .. })), "{got:?}");
     }
 }

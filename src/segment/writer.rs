@@ -39,10 +39,11 @@ pub(crate) fn write(
     let mut out = SegmentWriter::begin(vfs, &header)?;
     let kept = kept(schema, rows, logs);
     let vectors = || write_vectors(&mut out, schema, rows, kept.as_ref(), watch);
-    let (ids, codes) = coding::beside(schema, rows, vectors)?;
+    let centres = coding::centres(schema, rows)?;
+    let (ids, codes) = coding::beside(schema, &centres, rows, vectors)?;
     out.region(RegionKind::Ids, 0, &id_bytes(&ids))?;
     out.region(RegionKind::IdOrder, 0, &u32_bytes(&ids.order()))?;
-    write_codes(&mut out, schema, &codes)?;
+    write_codes(&mut out, schema, &centres, &codes)?;
     let mut indexes = IndexBuilder::new(schema.shared_fields());
     write_payloads(&mut out, &mut indexes, rows)?;
     for (index, field) in indexes.finish().zip(0..) {
@@ -117,18 +118,23 @@ fn write_vectors(
 
 /// Writes norms, and codes and factors of each stage. Groups of rows have whole
 /// blocks, so that their codes stand one after another; of their scalars, all first
-/// ones come first.
-fn write_codes(out: &mut SegmentWriter, schema: &Schema, groups: &[Coded]) -> Result<()> {
+/// ones come first, and the centre of all rows last.
+fn write_codes(
+    out: &mut SegmentWriter,
+    schema: &Schema,
+    centres: &[Vec<f32>],
+    groups: &[Coded],
+) -> Result<()> {
     out.begin_region(RegionKind::Norms, 0);
     for group in groups {
         group.norms(|norms| out.put(&f32_bytes(norms)))??;
     }
     out.end_region()?;
-    for (stage, number) in (0..schema.stages().len()).zip(0..) {
+    for ((stage, centre), number) in centres.iter().enumerate().zip(0..) {
         let mut scalars = Vec::new();
         out.begin_region(RegionKind::Codes, number);
         for group in groups {
-            group.stage(schema, stage, |codes| {
+            group.stage(schema, (stage, centre), |codes| {
                 add_scalars(codes, &mut scalars);
                 out.put(codes.blocks())
             })??;
@@ -136,6 +142,7 @@ fn write_codes(out: &mut SegmentWriter, schema: &Schema, groups: &[Coded]) -> Re
         out.end_region()?;
         out.begin_region(RegionKind::Factors, number);
         scalars.iter().try_for_each(|kind| out.put(kind))?;
+        out.put(&f32_bytes(centre))?;
         out.end_region()?;
     }
     Ok(())
@@ -143,10 +150,11 @@ fn write_codes(out: &mut SegmentWriter, schema: &Schema, groups: &[Coded]) -> Re
 
 /// Adds the scalars of a group to those of their kind: factors, or scales and residuals.
 fn add_scalars(codes: &CodeColumn, kinds: &mut Vec<Vec<u8>>) {
-    let groups = codes.scalars().chunks(codes.view().rows());
-    kinds.resize_with(kinds.len().max(groups.len()), Vec::new);
-    for (kind, some) in kinds.iter_mut().zip(groups) {
-        kind.extend_from_slice(&f32_bytes(some));
+    for (n, some) in codes.view().scalars().enumerate() {
+        if kinds.len() == n {
+            kinds.push(Vec::new());
+        }
+        kinds[n].extend_from_slice(&f32_bytes(some));
     }
 }
 
