@@ -44,6 +44,8 @@ pub use explain::{ExpectedRecall, Explain, StageName, StageReport};
 pub use funnel::{DEFAULT_RECALL, Funnel, FunnelStage};
 pub use prepared::PreparedSearch;
 
+use roaring::RoaringBitmap;
+
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::payload::Payload;
@@ -451,4 +453,9 @@ pub(crate) fn columns(schema: &Schema, dims: usize) -> Vec<Column> {
 /// Number of living rows that pass a filter.
 pub(crate) fn count(view: &View, filter: &Filter) -> Result<u64> {
     Ok(select::select(view, Some(filter), &[], None)?.rows())
+}
+
+/// The living rows of each part that pass a filter.
+pub(crate) fn passing(view: &View, filter: &Filter) -> Result<Vec<RoaringBitmap>> {
+    Ok(select::select(view, Some(filter), &[], None)?.into_parts())
 }
