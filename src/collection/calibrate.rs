@@ -43,7 +43,7 @@ impl Collection {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Invalid`] for fewer than 256 rows, or a handle that only reads;
+    /// [`Error::Invalid`] for fewer than 256 rows; [`Error::ReadOnly`];
     /// [`Error::Corrupt`] where a row that had to be read is damaged; [`Error::Io`].
     pub fn calibrate(&self) -> Result<Calibration> {
         measure_and_install(&self.shared, None, &|_| true, &|| Ok(()))
