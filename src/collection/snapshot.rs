@@ -86,7 +86,8 @@ impl Snapshot {
         Ok(self.find(&id.into())?.is_some())
     }
 
-    /// All rows, in the order they are stored: older ones mostly come first.
+    /// All rows, in the order they are stored: older ones mostly come first. `for row in &snapshot`
+    /// is the same.
     pub fn iter(&self) -> impl Iterator<Item = Result<Row>> {
         let parts = self.view.parts.iter();
         parts.flat_map(move |part| {
@@ -173,6 +174,16 @@ impl Snapshot {
         let mut vector = vec![0.0; self.schema().dims()];
         self.schema().stored().decode(part.rows.vector(row)?, &mut vector);
         Ok(Row { id: part.rows.id(row)?, vector, payload: part.payload(row)? })
+    }
+}
+
+/// As [`Snapshot::iter`].
+impl<'s> IntoIterator for &'s Snapshot {
+    type Item = Result<Row>;
+    type IntoIter = Box<dyn Iterator<Item = Result<Row>> + Send + 's>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        Box::new(self.iter())
     }
 }
 

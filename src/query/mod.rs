@@ -40,8 +40,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use batch::SearchBatch;
-pub use explain::{ExpectedRecall, Explain, StageName, StageReport};
-pub use funnel::{DEFAULT_RECALL, Funnel, FunnelStage};
+pub use explain::{ExpectedRecall, Explain, MeasuredRecall, StageName, StageReport};
+pub use funnel::{DEFAULT_RECALL, Funnel};
 pub use prepared::PreparedSearch;
 
 use roaring::RoaringBitmap;
@@ -113,6 +113,33 @@ pub struct SearchResult {
     pub metric: Metric,
     /// How the answer was found.
     pub explain: Explain,
+}
+
+impl SearchResult {
+    /// The hits, best first; `for hit in &result` is the same.
+    pub fn iter(&self) -> std::slice::Iter<'_, Hit> {
+        self.hits.iter()
+    }
+}
+
+/// The hits, best first.
+impl IntoIterator for SearchResult {
+    type Item = Hit;
+    type IntoIter = std::vec::IntoIter<Hit>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.hits.into_iter()
+    }
+}
+
+/// The hits, best first.
+impl<'r> IntoIterator for &'r SearchResult {
+    type Item = &'r Hit;
+    type IntoIter = std::slice::Iter<'r, Hit>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.hits.iter()
+    }
 }
 
 impl Search {
