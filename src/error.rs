@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
@@ -76,6 +76,33 @@ pub enum Error {
         at: usize,
         /// What is wrong with it.
         source: Box<Error>,
+    },
+    /// A batch has no room for another change: commit it, and put the change into a new one.
+    BatchFull {
+        /// Bytes it would take with the change.
+        bytes: usize,
+        /// Most that a batch can take: [`Batch::MAX_BYTES`](crate::Batch::MAX_BYTES).
+        most: usize,
+    },
+    /// More rows than a collection can have. Compaction frees the places of dead ones.
+    TooManyRows {
+        /// Rows it would have, dead ones included.
+        rows: u64,
+        /// Most that it can have.
+        most: u64,
+    },
+    /// The collection was given another schema since this handle was opened, which must be opened
+    /// again. It goes on to answer as before.
+    SchemaChanged {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder is on a file system that may lose durable commits or ignore locks.
+    UnsafeFileSystem {
+        /// The folder.
+        path: PathBuf,
+        /// What the file system is called.
+        name: &'static str,
     },
     /// A write through a handle that was opened for reading only.
     ReadOnly {
@@ -227,49 +254,39 @@ impl fmt::Display for Error {
                 write!(f, "cannot {action} {}: {source}", path.display())
             }
             Self::Corrupt(c) => c.fmt(f),
-            Self::UnsupportedFormat { file, found, supported } => write!(
-                f,
-                "{} has format {found}; this version reads {supported}: use a newer matryo",
-                file.display()
-            ),
-            Self::NotACollection { path, found } => {
-                write!(f, "{} is not a matryo collection: {found}", path.display())
+            Self::UnsupportedFormat { file, found, supported } => {
+                of(f, file, format_args!("has format {found}; this version reads {supported}"))?;
+                f.write_str(": use a newer matryo")
             }
-            Self::AlreadyExists { path } => write!(
-                f,
-                "{} already exists: open it instead, or choose another path",
-                path.display()
-            ),
-            Self::Locked { path } => write!(
-                f,
-                "{} is in use by another handle or process: only one may write at a time \
-                 (readers may: open read-only; `lock_timeout` waits)",
-                path.display()
-            ),
-            Self::Poisoned { cause } => write!(
-                f,
-                "an earlier write failed ({cause}), so this handle writes no more: reopen the collection"
-            ),
-            Self::Forked { path } => write!(
-                f,
-                "{} was opened before this process was forked off: open it again here",
-                path.display()
-            ),
+            Self::NotACollection { path, found } => {
+                of(f, path, format_args!("is not a matryo collection: {found}"))
+            }
+            Self::AlreadyExists { path } => of(f, path, ALREADY_EXISTS),
+            Self::Locked { path } => of(f, path, LOCKED),
+            Self::Poisoned { cause } => write!(f, "an earlier write failed ({cause}), {POISONED}"),
+            Self::Forked { path } => of(f, path, FORKED),
             Self::Vector(v) => v.fmt(f),
             Self::Query { at, source } => write!(f, "query {at}: {source}"),
-            Self::ReadOnly { path } => {
-                write!(f, "{} is open for reading only through this handle", path.display())
+            Self::BatchFull { bytes, most } => {
+                write!(f, "at most {most} bytes in one batch, got {bytes}: {BATCH_FULL}")
             }
+            Self::TooManyRows { rows, most } => {
+                write!(
+                    f,
+                    "a collection has at most {most} rows, dead ones included, got {rows}: "
+                )?;
+                f.write_str("compact it, or begin another")
+            }
+            Self::SchemaChanged { path } => of(f, path, "has another schema now: open it again"),
+            Self::UnsafeFileSystem { path, name } => {
+                of(f, path, format_args!("is on {name}, {UNSAFE_FILE_SYSTEM}"))
+            }
+            Self::ReadOnly { path } => of(f, path, "is open for reading only through this handle"),
             Self::Cancelled { what } => write!(f, "the {what} was ended before it was done"),
             Self::NoSuchRow { id } => {
                 write!(f, "no row has the id {id}, so nothing can be found that is like it")
             }
-            Self::NoEmbedder { given } => {
-                write!(
-                    f,
-                    "the collection does not record what made its vectors, {given} or another"
-                )
-            }
+            Self::NoEmbedder { given } => write!(f, "{NO_EMBEDDER}, {given} or another"),
             Self::Invalid { what, why } => write!(f, "invalid {what}: {why}"),
             Self::OtherEmbedder { stored, given, parts } => {
                 write!(f, "the vectors were made by {stored}, not by {given}")?;
@@ -282,6 +299,21 @@ impl fmt::Display for Error {
             Self::Runtime { why, cure } => write!(f, "ONNX Runtime: {why}; {cure}"),
         }
     }
+}
+
+const ALREADY_EXISTS: &str = "already exists: open it instead, or choose another path";
+const LOCKED: &str = "is in use by another handle or process: only one may write at a time \
+                      (readers may: open read-only; `lock_timeout` waits)";
+const POISONED: &str = "so this handle writes no more: reopen the collection";
+const FORKED: &str = "was opened before this process was forked off: open it again here";
+const BATCH_FULL: &str = "commit what is in it, and go on with a new one";
+const UNSAFE_FILE_SYSTEM: &str = "which may lose durable commits or ignore locks: use a local \
+                                  disk, open read-only, or say `allow_unsafe_fs`";
+const NO_EMBEDDER: &str = "the collection does not record what made its vectors";
+
+/// What there is to say of a file or folder.
+fn of(f: &mut fmt::Formatter<'_>, path: &Path, what: impl fmt::Display) -> fmt::Result {
+    write!(f, "{} {what}", path.display())
 }
 
 impl fmt::Display for Corruption {

@@ -109,7 +109,7 @@ pub use error::{Corruption, Error, Result, VectorError};
 pub use filter::{FieldRef, Filter, MAX_FILTER_DEPTH, MAX_FILTER_NODES, field};
 pub use payload::Payload;
 pub use query::{
-    DEFAULT_LIMIT, DEFAULT_RECALL, ExpectedRecall, Explain, Funnel, FunnelStage, Hit,
+    DEFAULT_LIMIT, DEFAULT_RECALL, ExpectedRecall, Explain, Funnel, Hit, MeasuredRecall,
     PreparedSearch, Search, SearchBatch, SearchResult, StageName, StageReport,
 };
 pub use schema::{

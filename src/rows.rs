@@ -2,6 +2,7 @@
 //! implemented by the memtable's runs and by segments.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -208,6 +209,11 @@ pub(crate) trait Rows: Send + Sync {
     /// Bytes on disk by what they hold; none for rows in RAM.
     fn disk_bytes(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
+    }
+
+    /// The path of the file the rows are in; none for rows in RAM.
+    fn path(&self) -> Option<&Path> {
+        None
     }
 
     /// The files the rows are in; none for rows in RAM.

@@ -1,12 +1,12 @@
 //! An immutable view of a collection at one LSN: sets of rows, and which of
 //! their rows are dead. Searches and snapshots hold one; commits make new ones.
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use roaring::RoaringBitmap;
 
 use crate::calibration::Calibration;
-use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
 use crate::graph::{Attached, Graph};
 use crate::kernel::BLOCK;
@@ -102,7 +102,8 @@ impl Part {
     /// The payload of a row, whose text is this.
     pub(crate) fn parse_payload(&self, row: Ordinal, text: &str) -> Result<Payload> {
         payload::from_text(text).map_err(|e| {
-            let file = self.segment.map_or("log".into(), |n| FileKind::Segment.name(n));
+            // Rows in RAM do not know their log.
+            let file = self.rows.path().unwrap_or(Path::new("log"));
             Error::corrupt(file, 0, format!("payload of row {} is not JSON: {e}", row.0))
         })
     }

@@ -113,6 +113,40 @@ fn string_ids_work_like_numbers() -> Done {
 }
 
 #[test]
+fn snapshots_and_answers_can_be_gone_through() -> Done {
+    let dir = tempfile::tempdir()?;
+    let collection = filled(&dir.path().join("a"), Schema::builder(8).build()?, 10)?;
+    collection.flush()?;
+    collection.delete(3)?;
+    let snapshot = collection.snapshot();
+    collection.delete(4)?;
+    let mut ids = Vec::new();
+    for row in &snapshot {
+        let row = row?;
+        assert_eq!(snapshot.get(row.id.clone())?, Some(row.clone()));
+        ids.push(row.id);
+    }
+    let all: Vec<_> = snapshot.iter().collect::<Result<_, _>>()?;
+    assert_eq!((ids.len(), all.len()), (9, 9));
+    assert!(ids.iter().eq(all.iter().map(|row| &row.id)));
+    let found = snapshot.search(&vector(1, 8)).limit(4).run()?;
+    assert_eq!((&found).into_iter().collect::<Vec<_>>(), found.hits.iter().collect::<Vec<_>>());
+    let hits = found.hits.clone();
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), hits);
+    Ok(())
+}
+
+#[test]
+fn kinds_of_fields_are_read_as_they_are_written() {
+    for kind in FieldKind::ALL {
+        assert_eq!(kind.to_string().parse::<FieldKind>().expect("a kind"), kind);
+    }
+    let wrong = "Integer".parse::<FieldKind>().expect_err("no kind").to_string();
+    let names = "keyword, integer, float, bool, timestamp";
+    assert_eq!(wrong, format!("invalid kind of field: expected one of {names}, got \"Integer\""));
+}
+
+#[test]
 fn a_snapshot_in_a_search_does_not_see_later_commits() -> Done {
     let dir = tempfile::tempdir()?;
     let collection = filled(&dir.path().join("a"), Schema::builder(8).build()?, 10)?;
@@ -406,6 +440,13 @@ fn a_collection_is_opened_or_created() -> Done {
     Collection::create(&path, builder().embedder(other(1)).build()?)?;
     let refused = Collection::open_or_create(&path, builder().embedder(other(2)).build()?);
     assert!(matches!(refused, Err(Error::OtherEmbedder { .. })));
+    // Codes that another version chose are kept, unless others are asked for.
+    let path = dir.path().join("codes");
+    Collection::create(&path, builder().stages([one_bit]).build()?)?;
+    assert_eq!(Collection::open_or_create(&path, builder().build()?)?.schema().stages(), [one_bit]);
+    let named = builder().stages(builder().build()?.stages().to_vec()).build()?;
+    let refused = Collection::open_or_create(&path, named).expect_err("other codes");
+    assert!(refused.to_string().contains("stage codes: "), "{refused}");
     let foreign = dir.path().join("c");
     std::fs::create_dir(&foreign)?;
     std::fs::write(foreign.join("letter.txt"), "mine")?;

@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::path::Path;
 
 use matryo::testing::{Bug, Failure, Flaw, Folder, Recorder, sow};
-use matryo::{Collection, CopyOptions, Error, Metric, Options, Precision, Schema, json};
+use matryo::{Collection, CopyOptions, Error, FieldKind, Metric, Options, Precision, Schema, json};
 use support::cuts::losses;
 use support::{DIMS, Rng, files, folder_of, read_only, schema, sure_answers, vector};
 
@@ -251,6 +251,59 @@ fn rows_that_do_not_fit_are_an_error_or_counted() -> Done {
     collection.upsert(1, &[0.0, 0.0, 1.0, 2.0], ())?;
     assert_eq!(collection.copy_to(at("d"), &short)?.rows, 1);
     Ok(())
+}
+
+#[test]
+fn fields_are_declared_later_by_copying() -> Done {
+    let dir = tempfile::tempdir()?;
+    let at = |name: &str| dir.path().join(name);
+    let schema = Schema::builder(4).field("year", FieldKind::Integer);
+    let collection = Collection::create(at("a"), schema.build()?)?;
+    for n in 0..50u64 {
+        let payload = json!({"year": 1990 + n, "name": format!("n{n}"), "by": {"ids": [n, n + 1]}});
+        collection.upsert(n, &[1.0, 2.0, 3.0, n as f32], payload)?;
+    }
+    collection.upsert(50, &[1.0; 4], ())?;
+    let declared = || {
+        CopyOptions::new()
+            .field("name", FieldKind::Keyword)
+            .list_field("by.ids", FieldKind::Integer)
+    };
+    assert_eq!(collection.copy_to(at("b"), &declared().dims(2).memory(400))?.rows, 51);
+    let check = |copy: &Collection| -> Done {
+        let fields: Vec<String> = copy.schema().fields().iter().map(ToString::to_string).collect();
+        assert_eq!(fields, ["year (integer)", "name (keyword)", "by.ids (list of integer)"]);
+        assert_eq!(copy.count(&"name = 'n7' AND year = 1997".parse()?)?, 1);
+        assert_eq!(copy.count(&"by.ids = 7".parse()?)?, 2);
+        assert_eq!(copy.count(&"NOT name EXISTS".parse()?)?, 1);
+        copy.verify()?;
+        Ok(())
+    };
+    check(&Collection::open(at("b"))?)?;
+
+    // Declared twice, or with a value of another kind: nothing is left.
+    let twice = collection.copy_to(at("c"), &CopyOptions::new().field("year", FieldKind::Float));
+    assert!(twice.expect_err("twice").to_string().contains("\"year\" is declared twice"));
+    collection.upsert(51, &[1.0; 4], json!({"name": 3}))?;
+    let refused = collection.copy_to(at("c"), &declared().memory(400)).expect_err("a number");
+    let says = "row 51 does not fit: invalid payload: field name (keyword): expected text";
+    assert!(refused.to_string().contains(says), "{refused}");
+    assert!(!at("c").exists(), "nothing is left");
+    let copied = collection.copy_to(at("c"), &declared().skip_unfit(true))?;
+    assert_eq!((copied.rows, copied.skipped), (51, 1));
+    check(&Collection::open(at("c"))?)?;
+
+    // In place, whole or not at all.
+    collection.close()?;
+    Collection::drop_tier_with(at("a"), &declared(), |_| true).expect_err("row 51");
+    let collection = Collection::open(at("a"))?;
+    assert_eq!((collection.len(), collection.schema().fields().len()), (52, 1));
+    collection.delete(51)?;
+    collection.close()?;
+    Collection::drop_tier_with(at("a"), &declared(), |_| true)?;
+    let collection = Collection::open(at("a"))?;
+    collection.upsert(52, &[1.0; 4], json!({"name": 3})).expect_err("checked from now on");
+    check(&collection)
 }
 
 #[test]

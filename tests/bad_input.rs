@@ -9,8 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use matryo::testing::Folder;
 use matryo::testing::encoding::{Bits, StageCode};
 use matryo::{
-    Collection, Error, Funnel, IdKind, Metric, Options, Precision, Schema, SchemaBuilder, Search,
-    Value, json,
+    Batch, Collection, Error, Funnel, IdKind, Metric, Options, Precision, Schema, SchemaBuilder,
+    Search, Value, json,
 };
 
 const DIMS: usize = 8;
@@ -32,6 +32,7 @@ fn said<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
                 e,
                 Error::Invalid { .. }
                     | Error::Vector(_)
+                    | Error::BatchFull { .. }
                     | Error::ReadOnly { .. }
                     | Error::NoSuchRow { .. }
             );
@@ -129,6 +130,37 @@ fn vectors_under_other_metrics_and_precisions() {
             refused => said(refused),
         }
     });
+}
+
+#[test]
+fn a_batch_that_is_full_can_be_committed_and_another_begun() {
+    // 255 such rows fill a batch.
+    let wide = vec![1.0; matryo::MAX_DIMS];
+    let db = made(Schema::builder(wide.len()).stages([StageCode::new(8, Bits::One)]));
+    let mut batch = db.batch();
+    let full = |e: &Error| match e {
+        Error::BatchFull { bytes, most } => *bytes > *most && *most == Batch::MAX_BYTES,
+        _ => false,
+    };
+    let mut committed = 0;
+    for id in 0..300u64 {
+        let (len, bytes) = (batch.len(), batch.bytes());
+        if let Err(e) = batch.upsert(id, &wide, ()) {
+            assert!(full(&e), "{e:?}");
+            assert!(
+                e.to_string().starts_with("at most 67108864 bytes in one batch, got 67"),
+                "{e}"
+            );
+            assert_eq!((batch.len(), batch.bytes()), (len, bytes), "as it was");
+            assert_eq!(len, 255);
+            std::mem::replace(&mut batch, db.batch()).commit().expect("commit");
+            batch.upsert(id, &wide, ()).expect("room");
+            committed += 1;
+        }
+        assert!(batch.bytes() >= wide.len() * 4 && batch.bytes() <= Batch::MAX_BYTES);
+    }
+    batch.commit().expect("commit");
+    assert_eq!((committed, db.len()), (1, 300));
 }
 
 #[test]
@@ -365,7 +397,7 @@ fn batches() {
                 }
                 Ok(())
             },
-            "refused: invalid batch: at most 67108864 bytes",
+            "refused: at most 67108864 bytes",
         ),
         (
             "writes while it is merged",

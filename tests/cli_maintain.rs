@@ -105,6 +105,17 @@ fn copy_makes_a_smaller_collection() -> Done {
     assert_eq!(a.get(77)?.expect("row").vector[..8], b.get(77)?.expect("row").vector);
     drop(a);
     assert!(place.fails("copy a c --dims 25").contains("expected 1 to 24"));
+    // Payloads are {"n": id}.
+    assert_eq!(place.json("copy a c --field n:integer --field x:float[]")["rows"], json!(500));
+    let info = place.json("info c");
+    assert_eq!(info["fields"][0], json!({"name": "n", "kind": "integer", "list": false}));
+    assert_eq!(info["fields"][1], json!({"name": "x", "kind": "float", "list": true}));
+    assert_eq!(Collection::open(place.at("c"))?.count(&"n < 7".parse()?)?, 7);
+    let wrong = place.fails("copy a d --field n:keyword");
+    assert!(wrong.contains("row 0 does not fit") && wrong.contains("field n (keyword)"), "{wrong}");
+    assert!(!place.at("d").exists());
+    assert!(place.fails("copy c d --field n:integer").contains("declared twice"));
+    assert_eq!(place.run("copy a d --field n:number").0, 2);
     Ok(())
 }
 

@@ -111,6 +111,28 @@ fn on_a_full_disk_recovery_goes_on() {
     });
 }
 
+/// What is lost of a load is told when it happens, and its cause again at the end.
+#[test]
+fn a_bulk_load_that_found_no_room_says_so_at_its_end() {
+    for background in [false, true] {
+        let folder = Folder::default();
+        let options = || without_reserve().background(background).memtable_bytes(4000);
+        let db = folder.create(schema(), options()).expect("create");
+        folder.limit(Some(folder.used() + 2000));
+        let mut bulk = db.bulk().expect("bulk");
+        let mut add = |id| bulk.upsert(id, &vector(id, DIMS), ());
+        let first = (0..1000).find_map(|id| add(id).err()).expect("no room");
+        assert!(first.is_exhaustion(), "{first:?}");
+        folder.limit(None);
+        // There is room again, but not for what is gone.
+        (0..1000).for_each(|id| add(id).expect("room"));
+        let last = bulk.finish().expect_err("rows were lost").to_string();
+        assert!(last.contains("rows were lost") && last.contains(&first.to_string()), "{last}");
+        assert!(db.is_empty());
+        db.verify().expect("whole");
+    }
+}
+
 /// A commit that finds no room changes nothing, what the handle knows of the manifest included.
 #[test]
 fn a_first_commit_that_finds_no_room_leaves_the_handle_what_it_was() {

@@ -202,6 +202,11 @@ fn check(collection: &Collection, rows: &BTreeMap<RowId, Value>, rng: &mut Rng) 
         assert_eq!(parsed, filter);
         let wanted = |id: &RowId| passes(id, &rows[id]);
         let count = rows.keys().filter(|id| wanted(id)).count();
+        let snapshot = collection.snapshot();
+        let all = snapshot.iter().collect::<Result<Vec<_>, _>>().expect("rows");
+        let expected: Vec<_> = all.into_iter().filter(|row| wanted(&row.id)).collect();
+        let listed = snapshot.select(&filter).expect("select").collect::<Result<Vec<_>, _>>();
+        assert_eq!(listed.expect("rows"), expected, "{filter}");
         assert_eq!(collection.count(&filter).expect("count"), count as u64, "{filter}");
 
         let query = vector(rng.next(), DIMS);

@@ -111,6 +111,27 @@ fn forged_bytes_of_a_collection_of_strings() {
     attack(&sample(Metric::L2, Precision::F16, IdKind::Str));
 }
 
+/// What a batch would refuse is told with the file that has it.
+#[test]
+fn forged_payloads_of_segments_are_told_by_their_file() {
+    let mut forged = files(&sample(Metric::Cosine, Precision::F32, IdKind::U64));
+    let mut changed = 0;
+    for (_, bytes) in forged.iter_mut().filter(|(name, _)| name.starts_with("seg-")) {
+        let found = bytes.windows(5).position(|window| window == b"{\"n\":");
+        found.inspect(|at| bytes[*at] = b'[');
+        changed += usize::from(found.is_some());
+    }
+    reseal_all(&mut forged);
+    let collection = folder_of(&forged).open(read_only()).expect("open");
+    let errors: Vec<Error> = collection.snapshot().iter().filter_map(Result::err).collect();
+    // Some of the rows are dead.
+    assert!((1..=changed).contains(&errors.len()), "{changed}: {errors:?}");
+    for error in errors {
+        let Error::Corrupt(found) = error else { panic!("{error:?}") };
+        assert!(found.file.starts_with("mem") && found.what.contains("is not JSON"), "{found}");
+    }
+}
+
 /// Fields of counts, lengths and offsets, to the values that overflow.
 #[test]
 fn forged_sizes() {

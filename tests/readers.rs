@@ -207,8 +207,9 @@ fn a_shortened_collection_must_be_opened_again() {
     drop(db);
     let reader = folder.open(read_only()).expect("open");
     folder.drop_tier(&matryo::CopyOptions::new().dims(16), &|_| true).expect("shorten");
-    let refused = reader.refresh().expect_err("another schema").to_string();
-    assert!(refused.contains("open it again"), "{refused}");
+    let refused = reader.refresh().expect_err("another schema");
+    assert!(matches!(refused, Error::SchemaChanged { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("open it again"), "{refused}");
     let copy = Folder::default();
     reader.back_up_to(&copy);
     assert_eq!(copy.open(read_only()).expect("open").schema().dims(), DIMS);

@@ -68,6 +68,16 @@ fn unfit_rows_are_refused_by_name_or_left_out_and_counted() {
 }
 
 #[test]
+fn no_rows_at_a_time_are_refused() {
+    let (folder, rows) = filled();
+    let none = options().batch(0);
+    let refused = folder.reembed(&Folder::default(), &none, &mut { model }, &|_| true);
+    let refused = refused.expect_err("nothing would ever be done").to_string();
+    assert_eq!(refused, "invalid reembed: expected at least one row at a time, got 0");
+    assert_eq!(rows_of(&folder.open(read_only()).expect("open"), DIMS), rows);
+}
+
+#[test]
 fn a_vector_of_another_length_is_an_error_all_the_same() {
     let (folder, _) = filled();
     let short = |rows: &[SourceRow]| Ok(vec![vec![1.0; NEW - 1]; rows.len()]);

@@ -105,9 +105,34 @@ impl<'c> Batch<'c> {
         Self { collection, frame, operations: 0, upserts: 0, encoder }
     }
 
+    /// Most bytes that one batch can take.
+    pub const MAX_BYTES: usize = MAX_BODY;
+
     /// Number of changes so far.
-    pub fn len(&self) -> usize {
-        self.operations as usize
+    pub fn len(&self) -> u64 {
+        self.operations.into()
+    }
+
+    /// Bytes that the changes take, in RAM and in the log: by them a long load is cut into batches.
+    ///
+    /// ```
+    /// use matryo::{Collection, Schema};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("numbers.matryo");
+    /// let numbers = Collection::create(&path, Schema::builder(2).build()?)?;
+    /// let mut batch = numbers.batch();
+    /// for n in 0..100_000u64 {
+    ///     batch.upsert(n, &[1.0, n as f32], ())?;
+    ///     if batch.bytes() >= 1 << 20 {
+    ///         std::mem::replace(&mut batch, numbers.batch()).commit()?;
+    ///     }
+    /// }
+    /// batch.commit()?;
+    /// assert_eq!(numbers.len(), 100_000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn bytes(&self) -> usize {
+        self.frame.body_len()
     }
 
     /// Whether there are none.
@@ -123,8 +148,8 @@ impl<'c> Batch<'c> {
     /// # Errors
     /// [`Error::Vector`] for a vector that cannot be stored, [`Error::Invalid`]
     /// for an id of the wrong kind, a payload that is no object or has a value of
-    /// another kind in a declared field, or a batch that outgrows 64 MiB. The
-    /// batch stays as it was.
+    /// another kind in a declared field; [`Error::BatchFull`] where it would outgrow
+    /// [`Self::MAX_BYTES`] (an empty batch has room for any row). The batch stays as it was.
     pub fn upsert(
         &mut self,
         id: impl Into<RowId>,
@@ -146,8 +171,8 @@ impl<'c> Batch<'c> {
     /// Deletes a row; an id that is not there is no error.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an id of the wrong kind, or a batch that outgrows
-    /// 64 MiB. The batch stays as it was.
+    /// [`Error::Invalid`] for an id of the wrong kind, [`Error::BatchFull`] as for
+    /// [`Self::upsert`]. The batch stays as it was.
     pub fn delete(&mut self, id: impl Into<RowId>) -> Result<&mut Self> {
         let id = id.into();
         id.check(self.collection.schema().ids())?;
@@ -171,8 +196,8 @@ impl<'c> Batch<'c> {
     /// [`Options::reserve`](super::Options::reserve). After any other failure to write the
     /// handle refuses further writes ([`Error::Poisoned`]). [`Error::Corrupt`] if the place of a
     /// row it replaces or deletes cannot be read: nothing of the batch is written then, and
-    /// other batches go on. [`Error::ReadOnly`] for a handle that only reads, [`Error::Forked`],
-    /// even where the batch is empty.
+    /// other batches go on. [`Error::TooManyRows`]. [`Error::ReadOnly`] for a handle that only
+    /// reads, [`Error::Forked`], even where the batch is empty.
     pub fn commit(self) -> Result<()> {
         if self.is_empty() {
             // Nothing to do, but one that could do nothing is told.
@@ -185,14 +210,10 @@ impl<'c> Batch<'c> {
 
     /// Whether `more` bytes fit (16 cover the fixed fields of an operation).
     fn room(&self, more: usize) -> Result<()> {
-        let len = self.frame.body_len() + more;
-        if len + 16 <= MAX_BODY {
+        let len = self.frame.body_len() + more + 16;
+        if len <= MAX_BODY {
             return Ok(());
         }
-        let why = format!(
-            "at most {MAX_BODY} bytes in one batch, got {len} with {} changes: commit it in parts",
-            self.operations
-        );
-        Err(Error::invalid("batch", why))
+        Err(Error::BatchFull { bytes: len, most: MAX_BODY })
     }
 }

@@ -49,8 +49,8 @@ pub struct Bulk<'c> {
     tombstones: Vec<(Arc<Part>, TombstonesEntry)>,
     /// The thread that writes the rows gathered before those at hand.
     writing: Option<JoinHandle<Written>>,
-    /// Whether rows were lost because their segment could not be written.
-    failed: bool,
+    /// Why rows were lost, if a segment could not be written: the first cause.
+    failed: Option<String>,
     rows: u64,
 }
 
@@ -84,7 +84,7 @@ impl Collection {
             written,
             tombstones: Vec::new(),
             writing,
-            failed: false,
+            failed: None,
             rows: 0,
         })
     }
@@ -96,7 +96,7 @@ impl Bulk<'_> {
     /// # Errors
     /// As [`Batch::upsert`](crate::Batch::upsert); the rows added before stay.
     /// [`Error::Io`](crate::Error::Io) if a segment could not be written, this time
-    /// or the last; the load cannot be finished then.
+    /// or the last; the load cannot be finished then, and [`Self::finish`] says why.
     pub fn upsert(
         &mut self,
         id: impl Into<RowId>,
@@ -140,12 +140,12 @@ impl Bulk<'_> {
     /// ([`Error::Poisoned`](crate::Error::Poisoned)), and the next open finds all of the load
     /// or nothing of it.
     pub fn finish(mut self) -> Result<()> {
-        self.spill()?;
-        self.settle()?;
-        if self.failed {
-            let why = "rows were lost when a segment could not be written";
+        if let Some(cause) = &self.failed {
+            let why = format!("rows were lost when a segment could not be written: {cause}");
             return Err(Error::invalid("bulk load", why));
         }
+        self.spill()?;
+        self.settle()?;
         if self.written.is_empty() {
             return Ok(());
         }
@@ -246,8 +246,14 @@ impl Bulk<'_> {
             return Ok(());
         }
         let begun = self.write_run();
-        self.failed |= begun.is_err();
-        begun
+        self.note(begun)
+    }
+
+    /// Keeps why rows are lost.
+    fn note<T>(&mut self, written: Result<T>) -> Result<T> {
+        written.inspect_err(|e| {
+            self.failed.get_or_insert_with(|| e.to_string());
+        })
     }
 
     fn write_run(&mut self) -> Result<()> {
@@ -284,8 +290,7 @@ impl Bulk<'_> {
     }
 
     fn keep(&mut self, written: Written) -> Result<()> {
-        self.failed |= written.is_err();
-        let (entry, segment) = written?;
+        let (entry, segment) = self.note(written)?;
         self.written.push((entry, Arc::new(segment)));
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Smaller copies: fewer dimensions, another precision.
+//! Copies in another form: fewer dimensions, another precision, more declared fields.
 //!
 //! Rows are read one after another, cut and rounded, and written as new segments
 //! whenever the RAM allowed is used up. Nothing else of the collection is needed,
@@ -13,10 +13,11 @@ use super::writer::{remove_unnamed, write_parts};
 use super::{Collection, Options, Progress};
 use crate::encoding::{Precision, StageCode};
 use crate::error::{Error, Result, VectorError};
+use crate::index;
 use crate::manifest::{Manifest, SegmentEntry};
 use crate::memtable::RunBuilder;
 use crate::rows::ReadAhead;
-use crate::schema::Schema;
+use crate::schema::{FieldKind, Schema};
 use crate::types::{Ordinal, RowId};
 use crate::vfs::Vfs;
 use crate::vfs::disk::Disk;
@@ -27,6 +28,8 @@ use crate::view::{Part, View};
 pub struct CopyOptions {
     dims: Option<usize>,
     stored: Option<Precision>,
+    /// Declared in the copy: name, kind, whether it is a list.
+    fields: Vec<(String, FieldKind, bool)>,
     skip_unfit: bool,
     memory: usize,
     open: Options,
@@ -36,7 +39,7 @@ impl CopyOptions {
     /// All dimensions in the precision they have.
     pub fn new() -> Self {
         let (memory, open) = (Options::MEMTABLE_BYTES, Options::new());
-        Self { dims: None, stored: None, skip_unfit: false, memory, open }
+        Self { dims: None, stored: None, fields: Vec::new(), skip_unfit: false, memory, open }
     }
 
     /// Keeps the first `dims` dimensions of every vector: any number from 1 to
@@ -54,9 +57,45 @@ impl CopyOptions {
         self
     }
 
-    /// Leaves out rows whose vector cannot be stored so: under cosine a prefix
-    /// of zeros, or a component too large for the precision. They are counted in
-    /// [`Copied::skipped`]. Default: no, the first such row is an error.
+    /// Declares a field, after those that the collection has, so that filters can ask about it: in
+    /// the copy, or by [`Collection::drop_tier_with`] in place. A row whose payload has a value of
+    /// another kind there does not fit, as [`SchemaBuilder::field`](crate::SchemaBuilder::field)
+    /// says.
+    ///
+    /// ```
+    /// use matryo::{Collection, CopyOptions, FieldKind, Schema, field, json};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = |name: &str| dir.path().join(name);
+    /// let books = Collection::create(path("books"), Schema::builder(2).build()?)?;
+    /// books.upsert(1, &[0.1, 0.9], json!({"year": 1999}))?;
+    /// assert!(books.count(&field("year").lt(2000)).is_err(), "not declared");
+    ///
+    /// let options = CopyOptions::new().field("year", FieldKind::Integer);
+    /// books.copy_to(path("copy"), &options)?;
+    /// assert_eq!(Collection::open(path("copy"))?.count(&field("year").lt(2000))?, 1);
+    ///
+    /// // In place: the collection must not be open.
+    /// books.close()?;
+    /// Collection::drop_tier_with(path("books"), &options, |_| true)?;
+    /// assert_eq!(Collection::open(path("books"))?.count(&field("year").lt(2000))?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn field(mut self, name: impl Into<String>, kind: FieldKind) -> Self {
+        self.fields.push((name.into(), kind, false));
+        self
+    }
+
+    /// As [`Self::field`], for a field whose values are arrays.
+    #[must_use]
+    pub fn list_field(mut self, name: impl Into<String>, kind: FieldKind) -> Self {
+        self.fields.push((name.into(), kind, true));
+        self
+    }
+
+    /// Leaves out rows that cannot be stored so: under cosine a prefix of zeros, a component too
+    /// large for the precision, a value of another kind in a field that is declared now. They are
+    /// counted in [`Copied::skipped`]. Default: no, the first such row is an error.
     #[must_use]
     pub fn skip_unfit(mut self, yes: bool) -> Self {
         self.skip_unfit = yes;
@@ -72,8 +111,9 @@ impl CopyOptions {
     }
 
     /// How [`Collection::drop_tier_with`] opens the collection: how long to wait for the lock,
-    /// permission bits, unsafe file systems. Files of a copy have the permission bits of the handle
-    /// that is copied.
+    /// permission bits, unsafe file systems. [`Collection::copy_to`] opens none and makes no use of
+    /// it: a copy has the permission bits of the handle that is copied, and may be on an unsafe
+    /// file system if that may.
     #[must_use]
     pub fn open(mut self, options: Options) -> Self {
         self.open = options;
@@ -104,6 +144,9 @@ impl CopyOptions {
             .ids(from.ids())
             .fields_of(from)
             .stages(stages);
+        let schema = self.fields.iter().fold(schema, |schema, (name, kind, list)| {
+            if *list { schema.list_field(name, *kind) } else { schema.field(name, *kind) }
+        });
         match from.embedder() {
             Some(embedder) => schema.embedder(embedder).build(),
             None => schema.build(),
@@ -118,9 +161,9 @@ impl Default for CopyOptions {
 }
 
 impl Collection {
-    /// Copies all rows into a new collection with fewer dimensions or another
-    /// precision, in a new folder or an empty one. The copy has a life of its
-    /// own; this collection is not changed, and goes on meanwhile.
+    /// Copies all rows into a new collection with fewer dimensions, another
+    /// precision or more declared fields, in a new folder or an empty one. The copy
+    /// has a life of its own; this collection is not changed, and goes on meanwhile.
     ///
     /// ```
     /// use matryo::{Collection, CopyOptions, Precision, Schema};
@@ -136,8 +179,8 @@ impl Collection {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] if something is there; [`Error::Invalid`] for
-    /// dimensions the collection has not, and for a row that does not fit, unless
-    /// [`CopyOptions::skip_unfit`]; [`Error::Corrupt`], [`Error::Io`]. What was
+    /// dimensions the collection has not, a field that is declared already, and for a row that
+    /// does not fit, unless [`CopyOptions::skip_unfit`]; [`Error::Corrupt`], [`Error::Io`]. What was
     /// written is removed then, and the folder if it was made for it; one that was there keeps
     /// an empty file `LOCK`.
     pub fn copy_to(&self, path: impl AsRef<Path>, options: &CopyOptions) -> Result<Copied> {
@@ -194,8 +237,8 @@ impl Collection {
         Self::drop_tier_with(path, &CopyOptions::new().dims(dims), |_| true)
     }
 
-    /// As [`Self::drop_tier`], with options (another precision, rows that do not
-    /// fit) and progress. When `progress` returns false nothing is changed.
+    /// As [`Self::drop_tier`], with options (another precision, more declared fields, rows
+    /// that do not fit) and progress. When `progress` returns false nothing is changed.
     ///
     /// # Errors
     /// As [`Self::drop_tier`]; [`Error::Cancelled`] if `progress` ended it.
@@ -256,7 +299,7 @@ fn rewrite(
         for row in part.living() {
             ahead.before(&*part.rows, row);
             let (id, payload) = (part.rows.id(row)?, part.rows.payload(row)?);
-            match shortener.shorten(part, row)? {
+            match shortener.shorten(part, row, &payload)? {
                 Ok(vector) => {
                     run.push(&id, vector, &payload);
                     bytes += vector.len() + payload.len() + 64;
@@ -280,7 +323,7 @@ fn rewrite(
     Ok(copied)
 }
 
-fn unfit(id: &RowId, why: &VectorError) -> Error {
+fn unfit(id: &RowId, why: &Error) -> Error {
     Error::invalid("copy", format!("row {id} does not fit: {why}; such rows can be skipped"))
 }
 
@@ -294,9 +337,11 @@ fn write_run(to: &dyn Vfs, next: &mut Manifest, run: RunBuilder) -> Result<()> {
     Ok(())
 }
 
-/// Turns stored vectors into shorter ones.
+/// Turns rows as they are stored into rows of the copy.
 struct Shortener {
     from: Precision,
+    /// Fields that the collection declares, too; the others are the copy's.
+    fields: usize,
     schema: Arc<Schema>,
     /// The vector at hand, widened, and as it will be stored.
     wide: Vec<f32>,
@@ -305,24 +350,30 @@ struct Shortener {
 
 impl Shortener {
     fn new(from: &Schema, schema: Arc<Schema>) -> Self {
-        let wide = vec![0.0; schema.dims()];
-        Self { from: from.stored(), schema, wide, stored: Vec::new() }
+        let (wide, fields) = (vec![0.0; schema.dims()], from.fields().len());
+        Self { from: from.stored(), fields, schema, wide, stored: Vec::new() }
     }
 
-    /// The row's vector in the new form, or why it has none.
-    fn shorten(&mut self, part: &Part, row: Ordinal) -> Result<Result<&[u8], VectorError>> {
+    /// The row's vector in the new form, or why the row has none.
+    fn shorten(&mut self, part: &Part, row: Ordinal, payload: &str) -> Result<Result<&[u8]>> {
+        let added = &self.schema.fields()[self.fields..];
+        if !added.is_empty()
+            && let Err(why) = index::check(added, &part.parse_payload(row, payload)?.into())
+        {
+            return Ok(Err(why));
+        }
         let stored = self.schema.stored();
         self.from.decode(part.rows.vector(row)?, &mut self.wide);
         self.stored.clear();
         if let Err(at) = stored.encode(&self.wide, &mut self.stored) {
             let (value, stored) = (self.wide[at], stored.name());
-            return Ok(Err(VectorError::OutOfRange { at, value, stored }));
+            return Ok(Err(VectorError::OutOfRange { at, value, stored }.into()));
         }
         // What counts is what is kept.
         stored.decode(&self.stored, &mut self.wide);
         match self.schema.check_vector(&self.wide, self.schema.dims()) {
             Ok(()) => Ok(Ok(&self.stored)),
-            Err(Error::Vector(why)) => Ok(Err(why)),
+            Err(why @ Error::Vector(_)) => Ok(Err(why)),
             Err(other) => Err(other),
         }
     }

@@ -220,8 +220,7 @@ impl Follower {
             return Err(Error::corrupt(vfs.path(manifest::NAME), 0, what));
         }
         if new.schema != old.schema {
-            let why = "the collection has another schema now: open it again";
-            return Err(Error::invalid("refresh", why));
+            return Err(Error::SchemaChanged { path: vfs.path("") });
         }
         Ok(())
     }
@@ -261,10 +260,9 @@ impl Collection {
     /// full at that moment, it fails, and the next refresh takes it back.
     ///
     /// # Errors
-    /// [`Error::Corrupt`]; [`Error::Io`]; [`Error::Invalid`] where the collection
+    /// [`Error::Corrupt`]; [`Error::Io`]; [`Error::SchemaChanged`] where the collection
     /// was given another schema ([`Self::drop_tier`], [`Self::reembed`]) and must be
-    /// opened again;
-    /// [`Error::Forked`]. The handle then answers as before.
+    /// opened again; [`Error::Forked`]. The handle then answers as before.
     pub fn refresh(&self) -> Result<bool> {
         let shared = &**self.shared;
         let Some(follower) = &shared.follower else { return Ok(false) };

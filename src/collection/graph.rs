@@ -58,7 +58,8 @@ impl Collection {
     }
 
     /// As [`Self::build_graphs`], telling how far the graph at hand is, in rows. When
-    /// `progress` returns false it ends early and keeps the graphs built before.
+    /// `progress` returns false it ends early and keeps the graphs built before. It may read and write
+    /// the collection, but not merge it or build or drop graphs: those would wait for each other.
     ///
     /// # Errors
     /// As [`Self::build_graphs`]; [`Error::Cancelled`] if `progress` ended it.

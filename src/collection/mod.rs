@@ -22,7 +22,7 @@
 //!   info.rs     sizes
 //!   verify.rs   every byte is read and compared
 //!   backup.rs   a copy of the files, while they are in use
-//!   copy.rs     copies of fewer dimensions or another precision
+//!   copy.rs     copies of fewer dimensions, another precision or more declared fields
 //!   reembed/    new vectors for all rows, by another model
 //!   repair/     what can be saved of a damaged folder
 //! ```
@@ -194,6 +194,8 @@ impl Collection {
     }
 
     /// Opens the collection at `path`, or creates it with this schema where there is nothing.
+    /// Stage codes are compared where [`SchemaBuilder::stages`](crate::SchemaBuilder::stages) named
+    /// them: a collection keeps those that an earlier version chose.
     ///
     /// # Errors
     /// As [`Self::open`] and [`Self::create`]; [`Error::Invalid`], which names the part, if the

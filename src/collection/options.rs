@@ -115,7 +115,8 @@ impl Options {
 
     /// Allows writing on network and user-space file systems (NFS, SMB, FUSE, 9P,
     /// ...), which may not keep what a sync promises and may not know locks of
-    /// other machines. Default: writing there is refused.
+    /// other machines. Default: writing there is refused
+    /// ([`Error::UnsafeFileSystem`](crate::Error::UnsafeFileSystem)).
     #[must_use]
     pub fn allow_unsafe_fs(mut self, yes: bool) -> Self {
         self.allow_unsafe_fs = yes;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use roaring::RoaringBitmap;
+
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::payload::Payload;
@@ -84,7 +86,8 @@ impl Snapshot {
         Ok(self.find(&id.into())?.is_some())
     }
 
-    /// All rows, in the order they are stored: older ones mostly come first.
+    /// All rows, in the order they are stored: older ones mostly come first. `for row in &snapshot`
+    /// is the same.
     pub fn iter(&self) -> impl Iterator<Item = Result<Row>> {
         let parts = self.view.parts.iter();
         parts.flat_map(move |part| {
@@ -94,6 +97,43 @@ impl Snapshot {
                 self.row(part, row)
             })
         })
+    }
+
+    /// The rows that pass a filter, and no others, in the order of [`Self::iter`]. Which rows pass
+    /// is found first, from the indexes of the fields; each row is read when the iterator comes
+    /// to it.
+    ///
+    /// ```
+    /// use matryo::{Collection, FieldKind, Schema, field, json};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("books.matryo");
+    /// let schema = Schema::builder(2).field("year", FieldKind::Integer).build()?;
+    /// let books = Collection::create(&path, schema)?;
+    /// books.upsert(1, &[0.1, 0.9], json!({"year": 1999}))?;
+    /// books.upsert(2, &[0.2, 0.8], json!({"year": 2021}))?;
+    /// let old: Vec<_> = books.snapshot().select(&field("year").lt(2000))?.collect::<Result<_, _>>()?;
+    /// assert_eq!((old.len(), &old[0].id), (1, &1.into()));
+    ///
+    /// // Deletes what passes: the snapshot does not change meanwhile.
+    /// let mut batch = books.batch();
+    /// for row in books.snapshot().select(&"year < 2000".parse()?)? {
+    ///     batch.delete(row?.id)?;
+    /// }
+    /// batch.commit()?;
+    /// assert_eq!(books.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::count`]; of a row, [`Error::Corrupt`](crate::Error::Corrupt) if it is damaged.
+    /// The iterator goes on with the next one then.
+    pub fn select<'s>(
+        &'s self,
+        filter: &Filter,
+    ) -> Result<impl Iterator<Item = Result<Row>> + use<'s>> {
+        let rows = query::passing(&self.view, filter)?;
+        let parts = self.view.parts.iter().zip(rows);
+        Ok(parts.flat_map(|(part, rows)| asked_for(part, rows).map(|row| self.row(part, row))))
     }
 
     /// Begins a search.
@@ -135,4 +175,29 @@ impl Snapshot {
         self.schema().stored().decode(part.rows.vector(row)?, &mut vector);
         Ok(Row { id: part.rows.id(row)?, vector, payload: part.payload(row)? })
     }
+}
+
+/// As [`Snapshot::iter`].
+impl<'s> IntoIterator for &'s Snapshot {
+    type Item = Result<Row>;
+    type IntoIter = Box<dyn Iterator<Item = Result<Row>> + Send + 's>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        Box::new(self.iter())
+    }
+}
+
+/// Some rows of a part, ascending. They may be few of many, so those of a group are asked for
+/// before the first of them is read, and none between them.
+fn asked_for(part: &Part, rows: RoaringBitmap) -> impl Iterator<Item = Ordinal> {
+    const GROUP: usize = 128;
+    let mut rows = rows.into_iter();
+    let groups = std::iter::from_fn(move || {
+        let group: Vec<u32> = rows.by_ref().take(GROUP).collect();
+        for run in group.chunk_by(|row, next| row + 1 == *next) {
+            part.rows.will_need(run[0]..run[0] + run.len() as u32);
+        }
+        (!group.is_empty()).then_some(group)
+    });
+    groups.flatten().map(Ordinal)
 }

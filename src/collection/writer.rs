@@ -384,8 +384,7 @@ pub(super) fn check_room(view: &View, more: u32) -> Result<()> {
     if rows + u64::from(more) <= MAX_ROWS {
         return Ok(());
     }
-    let why = format!("a collection has at most {MAX_ROWS} rows, dead ones included");
-    Err(Error::invalid("batch", why))
+    Err(Error::TooManyRows { rows: rows + u64::from(more), most: MAX_ROWS })
 }
 
 /// Writes the files of a flush, durably, and enters them in `next`. An entry is

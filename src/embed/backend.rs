@@ -4,7 +4,6 @@
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::Path;
-use std::thread;
 
 use super::batches::Batches;
 use super::builder::not_numbers;
@@ -15,6 +14,7 @@ use super::runtime::Loaded;
 use super::session::Model;
 use super::table::Table;
 use super::text::{Tokenizer, Tokens};
+use super::threads;
 use crate::error::Result;
 
 /// Fewer texts than this are not worth a thread.
@@ -97,12 +97,7 @@ impl Runs<'_> {
             parts.try_for_each(one)?;
             return Ok(vectors);
         }
-        thread::scope(|scope| {
-            let tasks: Vec<_> = parts.map(|part| scope.spawn(move || one(part))).collect();
-            tasks.into_iter().try_for_each(|task| {
-                task.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
-        })?;
+        threads::each("text", parts.collect(), one)?;
         Ok(vectors)
     }
 

@@ -62,6 +62,7 @@ mod safetensors;
 mod session;
 mod table;
 mod text;
+mod threads;
 mod words;
 
 pub use builder::{CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS, EmbedderBuilder};

@@ -11,7 +11,6 @@ use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
-use std::thread;
 
 use parking_lot::Mutex;
 use tokenizers::normalizers::NormalizerWrapper;
@@ -24,6 +23,7 @@ use super::config::{Config, Side};
 use super::files::{ModelDir, damaged, model};
 use super::fingerprint::{Hash, Hasher};
 use super::modules::{Backbone, inside};
+use super::threads;
 use super::words::{self, Cache};
 use crate::error::{Error, Result};
 
@@ -279,14 +279,9 @@ impl Tokenizer {
             return run(texts);
         }
         let share = texts.len().div_ceil(wanted);
-        let parts: Vec<Result<Tokens>> = thread::scope(|scope| {
-            let tasks: Vec<_> =
-                texts.chunks(share).map(|part| scope.spawn(move || run(part))).collect();
-            tasks.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(lost_thread()))).collect()
-        });
         let mut all = Tokens::default();
-        for part in parts {
-            all.append(&part?);
+        for part in threads::each("text", texts.chunks(share).collect(), run)? {
+            all.append(&part);
         }
         Ok(all)
     }
@@ -295,10 +290,6 @@ impl Tokenizer {
 fn refused(text: &str, why: &str) -> Error {
     let start: String = text.chars().take(40).collect();
     Error::invalid("text", format!("the tokenizer refuses {start:?}: {why}"))
-}
-
-fn lost_thread() -> Error {
-    Error::invalid("text", "a thread of the tokenizer panicked")
 }
 
 /// Puts lower case before everything else the tokenizer does, but not before it

@@ -27,16 +27,28 @@ pub struct Explain {
 pub struct ExpectedRecall {
     /// Asked for.
     pub asked: f64,
-    /// What queries that were held out of the calibration found of their top 10 with such a
-    /// plan, and half the width of its 95 % confidence interval; `None` if the plan
-    /// comes from a table that knows nothing of this collection, or from walks over graphs for
-    /// a filter or for fewer dimensions, which were not measured.
-    pub measured: Option<(f64, f64)>,
+    /// What calibration found; `None` if the plan comes from a table that knows nothing of this
+    /// collection, or from walks over graphs for a filter or for fewer dimensions, which were not
+    /// measured.
+    pub measured: Option<MeasuredRecall>,
+}
+
+/// What queries that were held out of the calibration found of their top 10 with some plan.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct MeasuredRecall {
+    /// Their recall, 0 to 1.
+    pub recall: f64,
+    /// Half the width of its 95 % confidence interval.
+    pub within: f64,
 }
 
 impl ExpectedRecall {
     pub(super) fn new(asked: f64, check: Option<Check>) -> Self {
-        let measured = check.map(|check| (f64::from(check.recall), f64::from(check.within)));
+        let measured = check.map(|Check { recall, within, .. }| MeasuredRecall {
+            recall: recall.into(),
+            within: within.into(),
+        });
         Self { asked, measured }
     }
 }
@@ -45,7 +57,7 @@ impl fmt::Display for ExpectedRecall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "recall {} asked, ", self.asked)?;
         match self.measured {
-            Some((recall, within)) => {
+            Some(MeasuredRecall { recall, within }) => {
                 write!(f, "{recall:.4} +- {within:.4} expected by calibration")
             }
             None => f.write_str("not calibrated for such searches"),

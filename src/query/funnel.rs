@@ -28,11 +28,11 @@ enum Kind {
 /// One stage of a hand-written funnel: rank by the first `dims` dimensions and
 /// keep the best `keep` rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FunnelStage {
+pub(super) struct FunnelStage {
     /// Dimensions to rank by.
-    pub dims: usize,
+    pub(super) dims: usize,
     /// Rows to keep.
-    pub keep: usize,
+    pub(super) keep: usize,
 }
 
 impl Funnel {
@@ -52,7 +52,8 @@ impl Funnel {
         Self(Kind::Exact)
     }
 
-    /// A hand-written funnel: the first stage scans all rows, the others rank
+    /// A hand-written funnel of stages, each `(dims, keep)`: rank by the first `dims` dimensions and
+    /// keep the best `keep` rows. The first stage scans all rows, the others rank
     /// what the one before kept. The first ranks by the estimates of a stage code: of the codes
     /// kept in RAM the shortest that holds its dimensions, else the longest, and then by as many
     /// dimensions as that has. The others rank by the stored vectors, and the result is always

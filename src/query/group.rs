@@ -190,7 +190,7 @@ fn wider(
         keep: longer(*keep),
         reranks: reranks
             .iter()
-            .map(|s| super::FunnelStage { keep: longer(s.keep), ..*s })
+            .map(|s| super::funnel::FunnelStage { keep: longer(s.keep), ..*s })
             .collect(),
     })
 }

@@ -42,10 +42,12 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use batch::SearchBatch;
-pub use explain::{ExpectedRecall, Explain, StageName, StageReport};
+pub use explain::{ExpectedRecall, Explain, MeasuredRecall, StageName, StageReport};
 pub(crate) use funnel::UNKNOWN;
-pub use funnel::{DEFAULT_RECALL, Funnel, FunnelStage};
+pub use funnel::{DEFAULT_RECALL, Funnel};
 pub use prepared::PreparedSearch;
+
+use roaring::RoaringBitmap;
 
 use crate::error::{Error, Result};
 use crate::filter::Filter;
@@ -114,6 +116,33 @@ pub struct SearchResult {
     pub metric: Metric,
     /// How the answer was found.
     pub explain: Explain,
+}
+
+impl SearchResult {
+    /// The hits, best first; `for hit in &result` is the same.
+    pub fn iter(&self) -> std::slice::Iter<'_, Hit> {
+        self.hits.iter()
+    }
+}
+
+/// The hits, best first.
+impl IntoIterator for SearchResult {
+    type Item = Hit;
+    type IntoIter = std::vec::IntoIter<Hit>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.hits.into_iter()
+    }
+}
+
+/// The hits, best first.
+impl<'r> IntoIterator for &'r SearchResult {
+    type Item = &'r Hit;
+    type IntoIter = std::slice::Iter<'r, Hit>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.hits.iter()
+    }
 }
 
 impl Search {
@@ -452,4 +481,9 @@ pub(crate) fn columns(schema: &Schema, dims: usize) -> Vec<Column> {
 /// Number of living rows that pass a filter.
 pub(crate) fn count(view: &View, filter: &Filter) -> Result<u64> {
     Ok(select::select(view, Some(filter), &[], None)?.rows())
+}
+
+/// The living rows of each part that pass a filter.
+pub(crate) fn passing(view: &View, filter: &Filter) -> Result<Vec<RoaringBitmap>> {
+    Ok(select::select(view, Some(filter), &[], None)?.into_parts())
 }

@@ -79,6 +79,11 @@ impl Selection {
         self.report.rows_out
     }
 
+    /// Those of each part of the view.
+    pub(super) fn into_parts(self) -> Vec<RoaringBitmap> {
+        self.parts
+    }
+
     /// Those of a part of the view.
     pub(super) fn of_part(&self, at: usize) -> &RoaringBitmap {
         &self.parts[at]

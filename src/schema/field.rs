@@ -1,6 +1,7 @@
 //! Declared payload fields: what filters can ask about.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
@@ -47,6 +48,18 @@ impl FieldKind {
 impl fmt::Display for FieldKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+impl FromStr for FieldKind {
+    type Err = Error;
+
+    /// Reads the [`name`](Self::name).
+    fn from_str(s: &str) -> Result<Self> {
+        let names = Self::ALL.map(Self::name).join(", ");
+        let why = || format!("expected one of {names}, got {s:?}");
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == s);
+        found.ok_or_else(|| Error::invalid("kind of field", why()))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{EmbedderId, Field, FieldKind, Metric, Schema};
+use super::{EmbedderId, Field, FieldKind, Metric, Schema, Stages};
 use crate::codec::{FormatError, Reader};
 use crate::encoding::{Bits, Precision, StageCode};
 use crate::types::IdKind;
@@ -24,8 +24,8 @@ impl Schema {
         out.push(0);
         out.extend((self.granularities.len() as u32).to_le_bytes());
         self.granularities.iter().for_each(|g| out.extend((*g as u32).to_le_bytes()));
-        out.extend((self.stages.len() as u32).to_le_bytes());
-        for stage in &self.stages {
+        out.extend((self.stages().len() as u32).to_le_bytes());
+        for stage in self.stages() {
             out.extend((stage.dims as u32).to_le_bytes());
             out.extend(stage.bits.count().to_le_bytes());
         }
@@ -63,7 +63,8 @@ impl Schema {
         }
         let granularities = (0..r.count(4)?).map(|_| r.u32().map(|g| g as usize));
         let granularities = granularities.collect::<Result<_, _>>()?;
-        let stages = (0..r.count(8)?).map(|_| stage(&mut r)).collect::<Result<_, _>>()?;
+        let codes = (0..r.count(8)?).map(|_| stage(&mut r)).collect::<Result<_, _>>()?;
+        let stages = Stages { codes, stated: true };
         let fields = fields(&mut r)?;
         let embedder = if r.remaining() > 0 { Some(embedder(&mut r)?) } else { None };
         r.finish()?;

@@ -43,10 +43,27 @@ pub struct Schema {
     granularities: Vec<usize>,
     stored: Precision,
     ids: IdKind,
-    stages: Vec<StageCode>,
+    stages: Stages,
     fields: Arc<[Field]>,
     embedder: Option<EmbedderId>,
 }
+
+/// The stage codes of a schema.
+#[derive(Debug, Clone)]
+struct Stages {
+    codes: Vec<StageCode>,
+    /// Whether somebody named them. Others were derived by this version, and the next may derive
+    /// better ones: a program is not to be kept from its own collection by that.
+    stated: bool,
+}
+
+impl PartialEq for Stages {
+    fn eq(&self, other: &Self) -> bool {
+        self.codes == other.codes
+    }
+}
+
+impl Eq for Stages {}
 
 /// Builds a [`Schema`]; made by [`Schema::builder`].
 #[derive(Debug, Clone)]
@@ -67,7 +84,7 @@ impl Schema {
             granularities: Vec::new(),
             stored: Precision::F32,
             ids: IdKind::U64,
-            stages: Vec::new(),
+            stages: Stages { codes: Vec::new(), stated: false },
             fields: Arc::default(),
             embedder: None,
         };
@@ -102,14 +119,14 @@ impl Schema {
 
     /// Stage codes, by ascending number of dimensions, then bits.
     pub fn stages(&self) -> &[StageCode] {
-        &self.stages
+        &self.stages.codes
     }
 
     /// Whether a stage code is kept in RAM. The 4-bit code of all dimensions is for exact searches,
     /// which read it from front to back: it is paged from disk, unless it is the only one.
     pub(crate) fn pins(&self, stage: usize) -> bool {
-        let code = self.stages[stage];
-        code.bits != Bits::Four || code.dims < self.dims || self.stages.len() == 1
+        let code = self.stages.codes[stage];
+        code.bits != Bits::Four || code.dims < self.dims || self.stages.codes.len() == 1
     }
 
     /// The stage code whose bounds prove an exact search over `dims` dimensions: the 4-bit code
@@ -117,7 +134,7 @@ impl Schema {
     pub(crate) fn proves(&self, dims: usize) -> Option<usize> {
         let known = dims == self.dims || self.metric == Metric::Cosine;
         let proves = |code: &StageCode| code.bits == Bits::Four && code.dims == dims && known;
-        self.stages.iter().position(proves)
+        self.stages.codes.iter().position(proves)
     }
 
     /// Payload fields that filters can ask about, in the order they were declared.
@@ -149,6 +166,7 @@ impl Schema {
     }
 
     /// Fails, naming the first part that differs, where a schema that was given is not this one.
+    /// Stage codes count where they were named.
     pub(crate) fn check_same(&self, given: &Self) -> Result<()> {
         let differs = |what: &str, has: String, got: String| {
             let why = || format!("{what}: the collection has {has}, got {got}");
@@ -158,7 +176,7 @@ impl Schema {
             let all: Vec<_> = all.iter().map(ToString::to_string).collect();
             format!("[{}]", all.join(", "))
         };
-        let stages = |s: &Self| list(&s.stages.iter().map(|s| s as _).collect::<Vec<_>>());
+        let stages = |s: &Self| list(&s.stages().iter().map(|s| s as _).collect::<Vec<_>>());
         let fields = |s: &Self| list(&s.fields.iter().map(|f| f as _).collect::<Vec<_>>());
         let granularities = |s: &Self| format!("{:?}", s.granularities);
         let embedder = |s: &Self| s.embedder.as_ref().map_or("none".into(), EmbedderId::to_string);
@@ -167,7 +185,9 @@ impl Schema {
         differs("granularities", granularities(self), granularities(given))?;
         differs("stored precision", self.stored.to_string(), given.stored.to_string())?;
         differs("ids", self.ids.to_string(), given.ids.to_string())?;
-        differs("stage codes", stages(self), stages(given))?;
+        if given.stages.stated {
+            differs("stage codes", stages(self), stages(given))?;
+        }
         differs("fields", fields(self), fields(given))?;
         match (&self.embedder, &given.embedder) {
             (Some(stored), Some(other)) => stored.check(other),
@@ -225,7 +245,7 @@ impl Schema {
     }
 
     fn validate_stages(&self) -> Result<()> {
-        let stages = &self.stages;
+        let stages = self.stages();
         if stages.is_empty() || stages.len() > MAX_TIERS {
             let why = format!("expected 1 to {MAX_TIERS} stage codes, got {}", stages.len());
             return Err(Error::invalid("schema", why));
@@ -269,7 +289,9 @@ impl SchemaBuilder {
         self
     }
 
-    /// Stage codes, instead of those chosen from the granularities.
+    /// Stage codes, instead of those chosen from the granularities. What is chosen may change from
+    /// version to version, so [`Collection::open_or_create`](crate::Collection::open_or_create)
+    /// compares only those that were named here.
     pub fn stages(mut self, stages: impl IntoIterator<Item = StageCode>) -> Self {
         self.stages = Some(stages.into_iter().collect());
         self
@@ -329,8 +351,9 @@ impl SchemaBuilder {
         {
             schema.granularities.push(schema.dims);
         }
-        schema.stages =
-            self.stages.unwrap_or_else(|| default_stages(schema.dims, &schema.granularities));
+        let stated = self.stages.is_some();
+        let derived = || default_stages(schema.dims, &schema.granularities);
+        schema.stages = Stages { codes: self.stages.unwrap_or_else(derived), stated };
         schema.validate()?;
         Ok(schema)
     }

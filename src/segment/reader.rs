@@ -384,6 +384,10 @@ impl Rows for Segment {
         self.entries.iter().map(|entry| (entry.kind.name(), entry.len)).chain(logs).collect()
     }
 
+    fn path(&self) -> Option<&Path> {
+        Some(&self.file)
+    }
+
     fn mapped(&self) -> Option<Mapped<'_>> {
         Some(Mapped { file: &self.bytes, logs: self.vectors.logs().collect() })
     }

@@ -1,5 +1,6 @@
 //! Writes a set of rows as a segment file, front to back.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::coding::{self, Coded, Source};
@@ -181,7 +182,8 @@ fn write_payloads(
         let text = source.payload(*row)?;
         indexes.push(&text).map_err(|why| {
             // Batches refuse such payloads: the source was made by hand.
-            Error::corrupt("source of a segment", 0, format!("payload of row {}: {why}", row.0))
+            let file = source.path().unwrap_or(Path::new("log"));
+            Error::corrupt(file, 0, format!("payload of row {}: {why}", row.0))
         })?;
         blocks.push(&text);
         out.put(&blocks.take())?;

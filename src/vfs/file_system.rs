@@ -11,12 +11,7 @@ pub(crate) fn check_file_system(folder: BorrowedFd, dir: &Path) -> Result<()> {
     let found = rustix::fs::fstatfs(folder).map_err(|e| Error::io("inspect", dir, e.into()))?;
     let kind = UNSAFE_FILE_SYSTEMS.iter().find(|(n, _)| u64::from(*n) == found.f_type as u64);
     let Some((_, name)) = kind else { return Ok(()) };
-    let why = format!(
-        "{} is on {name}, which may lose durable commits or ignore locks: use a local disk, \
-         open read-only, or say `allow_unsafe_fs`",
-        dir.display()
-    );
-    Err(Error::invalid("file system", why))
+    Err(Error::UnsafeFileSystem { path: dir.to_owned(), name })
 }
 
 /// Elsewhere nothing tells.

@@ -87,7 +87,7 @@ fn schema(report: &mut Report, schema: &Schema) {
     }
     let fields = schema.fields().iter();
     let declared = |f: &Field| {
-        // As `repair --field` takes it.
+        // As `copy --field` and `repair --field` take it.
         format!("{}:{}{}", f.name(), f.kind(), if f.is_list() { "[]" } else { "" })
     };
     let text: Vec<_> = fields.clone().map(declared).collect();

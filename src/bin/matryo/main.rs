@@ -62,7 +62,7 @@ enum Command {
     Verify(info::VerifyArgs),
     /// Copy a collection as it is, checking every byte.
     Backup(maintain::BackupArgs),
-    /// Copy a collection with fewer dimensions or another precision.
+    /// Copy a collection with fewer dimensions, another precision or more declared fields.
     Copy(maintain::CopyArgs),
     /// Shorten the vectors of a collection in place: the rest of them is gone.
     DropTier(maintain::DropTierArgs),

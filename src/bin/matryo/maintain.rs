@@ -38,7 +38,10 @@ impl BackupArgs {
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  matryo copy books.matryo small.matryo --dims 256 --stored f16")]
+#[command(after_help = "\
+Examples:
+  matryo copy books.matryo small.matryo --dims 256 --stored f16
+  matryo copy books.matryo books2.matryo --field year:integer --field 'tags:keyword[]'")]
 pub(crate) struct CopyArgs {
     /// The collection.
     dir: PathBuf,
@@ -46,6 +49,11 @@ pub(crate) struct CopyArgs {
     to: PathBuf,
     #[command(flatten)]
     keep: Keep,
+    /// Declare a field that the collection does not, as NAME:KIND, or NAME:KIND[] if its values are
+    /// arrays; KIND is keyword, integer, float, bool or timestamp. A row with a value of another
+    /// kind there does not fit.
+    #[arg(long = "field", value_name = "NAME:KIND", value_parser = field)]
+    fields: Vec<Declared>,
 }
 
 /// What a copy keeps.
@@ -57,8 +65,8 @@ struct Keep {
     /// Store vectors as f32, f16 or bf16 [default: as they are].
     #[arg(long)]
     stored: Option<Precision>,
-    /// Leave out rows that cannot be stored so (a prefix of zeros under cosine), instead of
-    /// failing at the first.
+    /// Leave out rows that do not fit (under cosine a prefix of zeros), instead of failing at
+    /// the first.
     #[arg(long)]
     skip_unfit: bool,
 }
@@ -80,7 +88,11 @@ impl CopyArgs {
     pub(crate) fn run(&self, output: Output) -> Outcome {
         let collection = open_to_read(&self.dir)?;
         let (start, bar) = (Instant::now(), output.progress(0, "rows"));
-        let copied = collection.copy_with(&self.to, &self.keep.options(), advance(&bar))?;
+        let declare = |copy: CopyOptions, Declared(name, kind, list): &Declared| {
+            if *list { copy.list_field(name, *kind) } else { copy.field(name, *kind) }
+        };
+        let options = self.fields.iter().fold(self.keep.options(), declare);
+        let copied = collection.copy_with(&self.to, &options, advance(&bar))?;
         bar.finish_and_clear();
         print_copied(output, copied, start)
     }
@@ -237,10 +249,7 @@ fn field(text: &str) -> Result<Declared, String> {
     let wrong = || format!("expected NAME:KIND, got {text}");
     let (name, kind) = text.rsplit_once(':').ok_or_else(wrong)?;
     let element = kind.strip_suffix("[]");
-    let kind = element.unwrap_or(kind);
-    let found = FieldKind::ALL.into_iter().find(|known| known.name() == kind);
-    let names = FieldKind::ALL.map(FieldKind::name).join(", ");
-    let found = found.ok_or_else(|| format!("{kind} is no kind of field; they are {names}"))?;
+    let found = element.unwrap_or(kind).parse().map_err(|e: matryo::Error| e.to_string())?;
     Ok(Declared(name.to_owned(), found, element.is_some()))
 }
 

@@ -218,7 +218,7 @@ pub(crate) fn explain_json(explain: &Explain) -> Value {
                "bytes": s.bytes, "microseconds": s.time.as_secs_f64() * 1e6})
     });
     let recall = explain.recall.map(|recall| {
-        let (measured, within) = recall.measured.unzip();
+        let (measured, within) = recall.measured.map(|m| (m.recall, m.within)).unzip();
         json!({"asked": recall.asked, "measured": measured, "within": within})
     });
     json!({"exact": explain.exact, "recall": recall, "stages": stages.collect::<Vec<_>>()})

@@ -126,12 +126,12 @@ impl ReembedOptions {
         self
     }
 
-    /// Rows that are embedded at a time, at least one; fewer where they take more
-    /// than 8 MiB together. A crash loses the vectors of one batch. Default:
-    /// [`Self::BATCH`].
+    /// Rows that are embedded at a time; fewer where they take more than 8 MiB
+    /// together. A crash loses the vectors of one batch. 0 is refused by
+    /// [`Collection::reembed`]. Default: [`Self::BATCH`].
     #[must_use]
     pub fn batch(mut self, rows: usize) -> Self {
-        self.batch = rows.max(1);
+        self.batch = rows;
         self
     }
 
@@ -332,6 +332,9 @@ pub(crate) fn reembed(
     beside: &Arc<dyn Vfs>,
     work: &mut Work,
 ) -> Result<Reembedded> {
+    if work.options.batch == 0 {
+        return Err(Error::invalid("reembed", "expected at least one row at a time, got 0"));
+    }
     let reader = open::open(vfs.clone(), work.options.opening(true))?;
     let schema = work.options.schema(reader.schema())?;
     if *reader.schema() == schema {

@@ -17,7 +17,7 @@ use crate::wal::ops::MAX_PAYLOAD;
 /// with room for what grows when it is written as we write it, a commit's frame holds it.
 const MAX_BATCH_BYTES: usize = 8 << 20;
 /// Deletions in one commit, for the same reason.
-const MAX_DELETES: usize = 10_000;
+const MAX_DELETES: u64 = 10_000;
 
 /// A run: the shadow it fills, and how far it is.
 pub(super) struct Run<'r, 'w> {

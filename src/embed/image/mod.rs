@@ -10,7 +10,6 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 mod picture;
 mod pixels;
@@ -28,7 +27,7 @@ use super::object::Object;
 use super::pool::normalize;
 use super::runtime::Loaded;
 use super::session::Shared;
-use super::{Pooling, Provider, builder, runtime};
+use super::{Pooling, Provider, builder, runtime, threads};
 use crate::error::{Error, Result};
 use pixels::Planes;
 use processor::Processor;
@@ -254,23 +253,12 @@ impl ImageEmbedder {
         if images.len() <= share {
             return images.iter().enumerate().map(|(at, i)| one(before + at, i)).collect();
         }
-        thread::scope(|scope| {
-            let work = images.chunks(share).enumerate().map(|(part, chunk)| {
-                let first = before + part * share;
-                scope.spawn(move || -> Result<Vec<Planes>> {
-                    chunk.iter().enumerate().map(|(at, i)| one(first + at, i)).collect()
-                })
-            });
-            let work: Vec<_> = work.collect();
-            let mut all = Vec::with_capacity(images.len());
-            for part in work {
-                let done = part.join().unwrap_or_else(|_| {
-                    Err(Error::invalid("image", "its preparation panicked; this is a defect"))
-                });
-                all.append(&mut done?);
-            }
-            Ok(all)
-        })
+        let parts = images.chunks(share).enumerate().collect();
+        let prepared = threads::each("image", parts, |(part, chunk): (usize, &[_])| {
+            let first = before + part * share;
+            chunk.iter().enumerate().map(|(at, i)| one(first + at, i)).collect::<Result<Vec<_>>>()
+        })?;
+        Ok(prepared.into_iter().flatten().collect())
     }
 }
 
