@@ -44,8 +44,20 @@ fn norm(v: &[f32]) -> f32 {
     v.iter().map(|x| x * x).sum::<f32>().sqrt()
 }
 
+fn centre_of(code: StageCode, rows: &[Vec<f32>]) -> Vec<f32> {
+    let read = |row: usize, out: &mut [f32]| {
+        out.copy_from_slice(&rows[row][..code.dims]);
+        Ok::<_, std::convert::Infallible>(())
+    };
+    centre(code, rows.len(), read).unwrap()
+}
+
 fn coded(code: StageCode, rows: &[Vec<f32>]) -> StageBuilder {
-    let mut builder = StageBuilder::new(code);
+    coded_about(&vec![0.0; if code.bits == Bits::One { code.dims } else { 0 }], code, rows)
+}
+
+fn coded_about(centre: &[f32], code: StageCode, rows: &[Vec<f32>]) -> StageBuilder {
+    let mut builder = StageBuilder::with_room(code, rows.len()).about(centre);
     for row in rows {
         builder.push(row);
     }
@@ -68,15 +80,17 @@ fn naive(view: StageView<'_>, query: &[f32], row: usize, top: f32) -> f32 {
         query.iter().enumerate().map(|(j, &q)| view.signed(row, j) as f32 * integer(q)).sum();
     let norm = query.iter().map(|q| q * q).sum::<f32>().sqrt();
     let (all, used) = (view.code().dims, query.len());
+    let longer = (all as f32 / used as f32).sqrt();
+    let centre: f32 = view.centre().iter().zip(query).map(|(m, &q)| m * integer(q)).sum();
     let factor = if view.code().bits != Bits::Eight {
-        view.factor(row) * (all as f32 / used as f32).sqrt()
+        view.factor(row) * longer
     } else if used == all {
         view.factor(row)
     } else {
         let square: i32 = (0..used).map(|j| view.signed(row, j).pow(2)).sum();
         1.0 / (square.max(1) as f32).sqrt()
     };
-    factor * dot * step / norm
+    (centre * longer + factor * dot) * step / norm
 }
 
 proptest! {
@@ -85,9 +99,13 @@ proptest! {
     #[test]
     fn scan_equals_the_naive_estimate(
         seed: u64, count in 1usize..300, dims in 1usize..150, short in 0usize..150, filtered: bool,
+        off_centre: bool,
     ) {
         let mut noise = Noise(seed);
-        let rows = noise.clusters(count, dims);
+        let mut rows = noise.clusters(count, dims);
+        if off_centre {
+            rows.iter_mut().flatten().for_each(|x| *x += 3.0);
+        }
         let query = noise.vector(dims);
         let used = dims.saturating_sub(short).max(1);
         let alive: Vec<u64> = (0..count.div_ceil(64)).map(|b| {
@@ -95,7 +113,7 @@ proptest! {
         }).collect();
         for bits in ALL_BITS {
             let code = StageCode::new(dims, bits);
-            let builder = coded(code, &rows);
+            let builder = coded_about(&centre_of(code, &rows), code, &rows);
             let view = builder.view();
             let scan = Scan {
                 view,
@@ -303,6 +321,40 @@ fn a_row_of_zeros_scores_zero_and_so_does_every_row_for_a_zero_query() {
     }
 }
 
+/// Signs of rows without negative components are all the same: what they have beside their mean
+/// tells them apart.
+#[test]
+fn rows_off_centre_are_coded_about_their_mean() {
+    let mut noise = Noise(3);
+    let code = StageCode::new(256, Bits::One);
+    let rows = noise.clusters(3000, 256);
+    assert!(centre_of(code, &rows).iter().all(|m| *m == 0.0), "they lie about zero");
+    let positive = |v: &[f32]| -> Vec<f32> { v.iter().map(|x| x.abs()).collect() };
+    let rows: Vec<_> = rows.iter().map(|row| positive(row)).collect();
+    let centre = centre_of(code, &rows);
+    assert!((0.6..1.0).contains(&norm(&centre)), "{}", norm(&centre));
+    let mut found = [0; 2];
+    for query in noise.clusters(20, 256).iter().map(|query| positive(query)) {
+        let mut truth: Vec<usize> = (0..rows.len()).collect();
+        truth.sort_by(|a, b| cosine(&rows[*b], &query).total_cmp(&cosine(&rows[*a], &query)));
+        for (found, centre) in found.iter_mut().zip([vec![0.0; 256], centre.clone()]) {
+            let builder = coded_about(&centre, code, &rows);
+            let query = &StageQuery::new(code, &query, 256);
+            let scan = Scan {
+                view: builder.view(),
+                query,
+                scoring: Scoring::Cosine,
+                alive: None,
+                base: 0,
+            };
+            let best = run(&scan, 100);
+            *found +=
+                truth[..10].iter().filter(|row| best.iter().any(|b| b.0 as usize == **row)).count();
+        }
+    }
+    assert!(found[0] < 20 && found[1] > 100, "{found:?} of 200");
+}
+
 /// What a segment written today holds: if this fails, old files read differently.
 /// Pieces of other rows, wherever they begin, give the bytes that coding their rows gives.
 #[test]
@@ -340,7 +392,9 @@ fn codes_are_these_bytes() {
     let (blocks, factors) = coded(Bits::One);
     let words: Vec<u64> = blocks.as_chunks().0.iter().map(|&b| u64::from_le_bytes(b)).collect();
     assert_eq!(words[..3], [0b10101, 0b11000, 0]);
+    let (factors, centre) = factors.split_at(2);
     assert_eq!(factors.iter().map(|f| f.to_bits()).collect::<Vec<_>>(), [0x3f14_ac75, 0x3f15_9d81]);
+    assert_eq!(centre, [0.0; 5]);
     let (blocks, scalars) = coded(Bits::Four);
     assert_eq!(blocks[..8], [217, 132, 136, 136, 184, 136, 131, 140]);
     let bits: Vec<_> = scalars.iter().map(|f| f.to_bits()).collect();
