@@ -31,12 +31,10 @@ fn main() {
         passes_speed(isa, &codes, &mut noise);
     }
     println!("the same with scores and collection of 100: a scan, in cache");
-    let factors = vec![0.5; 2 * BLOCKS * BLOCK];
     for isa in Isa::available() {
-        let (both, factors) = (&factors, &factors[..BLOCKS * BLOCK]);
-        scan_speed(isa, StageCode::new(512, Bits::One), &codes, factors, &mut noise);
-        scan_speed(isa, StageCode::new(128, Bits::Four), &codes, both, &mut noise);
-        scan_speed(isa, StageCode::new(64, Bits::Eight), &codes, factors, &mut noise);
+        scan_speed(isa, StageCode::new(512, Bits::One), &codes, &mut noise);
+        scan_speed(isa, StageCode::new(128, Bits::Four), &codes, &mut noise);
+        scan_speed(isa, StageCode::new(64, Bits::Eight), &codes, &mut noise);
     }
     println!("shortlists of 200 rows of 1024 dimensions");
     for precision in Precision::ALL {
@@ -139,8 +137,12 @@ fn passes_speed(isa: Isa, codes: &[u8], noise: &mut Noise) {
     report(&format!("{isa}: 4 bits x 128, four queries"), each, PASS, timing);
 }
 
-fn scan_speed(isa: Isa, code: StageCode, codes: &[u8], factors: &[f32], noise: &mut Noise) {
-    let view = StageView::new(code, codes, factors).expect("lengths fit");
+fn scan_speed(isa: Isa, code: StageCode, codes: &[u8], noise: &mut Noise) {
+    let mut scalars = vec![0.5; BLOCKS * BLOCK];
+    // Behind the factors: of 1 bit the centre, of 4 bits residuals.
+    let rest = if code.bits == Bits::Four { 0.5 } else { 0.0 };
+    scalars.resize(code.scalar_bytes(BLOCKS * BLOCK) / 4, rest);
+    let view = StageView::new(code, codes, &scalars).expect("lengths fit");
     let query = StageQuery::new(code, &noise.vector(code.dims), code.dims);
     let scan = Scan { view, query: &query, scoring: Scoring::Cosine, alive: None, base: 0 };
     let (mut scratch, mut top) = (ScanScratch::default(), TopK::new(100));

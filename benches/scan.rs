@@ -28,12 +28,16 @@ fn main() {
     let codes = [(512, Bits::One), (128, Bits::Four), (64, Bits::Eight)];
     let codes = codes.map(|(dims, bits)| StageCode::new(dims, bits));
     let blocks = noise.bytes(codes[0].code_bytes(rows));
-    // Of 4 bits: scales, then residuals.
-    let scalars = [&factors[..], &vec![0.1; rows]].concat();
-    let [bit, nibble, byte] = codes.map(|code| {
-        let view = StageView::new(code, &blocks, &scalars[..code.scalar_bytes(rows) / 4])
-            .expect("lengths fit");
-        (view, StageQuery::new(code, &query, code.dims))
+    // Behind the factors: of 1 bit the centre, of 4 bits residuals.
+    let scalars = codes.map(|code| {
+        let rest = if code.bits == Bits::Four { 0.1 } else { 0.0 };
+        let mut scalars = factors.clone();
+        scalars.resize(code.scalar_bytes(rows) / 4, rest);
+        scalars
+    });
+    let [bit, nibble, byte] = std::array::from_fn(|n| {
+        let view = StageView::new(codes[n], &blocks, &scalars[n]).expect("lengths fit");
+        (view, StageQuery::new(codes[n], &query, codes[n].dims))
     });
     for (view, query) in [&bit, &nibble, &byte] {
         assert_eq!(scan(isa, *view, query), scan(Isa::Scalar, *view, query), "the answers agree");

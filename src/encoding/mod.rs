@@ -10,6 +10,7 @@
 )]
 
 mod bound;
+mod centre;
 mod nibble;
 mod precision;
 mod query;
@@ -20,7 +21,8 @@ mod tests;
 
 pub use crate::kernel::Precision;
 pub use bound::BoundQuery;
+pub(crate) use centre::centre;
 pub use query::StageQuery;
 pub use scan::{Scan, ScanScratch, Scoring};
 pub use stage::{Bits, StageBuilder, StageCode, StageView};
-pub(crate) use stage::{centre, factor, quantise};
+pub(crate) use stage::{factor, quantise};

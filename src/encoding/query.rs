@@ -118,9 +118,9 @@ impl StageQuery {
         }
     }
 
-    /// Its cosine with a centre, times the length of that, in units of an estimate.
-    pub(super) fn along(&self, centre: &[f32]) -> f32 {
-        let dot = centre.iter().zip(&self.values).map(|(m, v)| f64::from(*m) * f64::from(*v));
+    /// Its cosine with a base, times the length of that, in units of an estimate.
+    pub(super) fn along(&self, base: &[f32]) -> f32 {
+        let dot = base.iter().zip(&self.values).map(|(m, v)| f64::from(*m) * f64::from(*v));
         (dot.sum::<f64>() * f64::from(self.scale)) as f32
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   for each row: dot = <code, query>          kernel, integers
 //!                 est = factor * dot * scale   the cosine of the prefixes,
-//!                       + that of the centre   where codes are of rows less one
+//!                       + that of the base     where codes are of rows less a centre
 //!                 offer(score(est, norm))
 //! ```
 //!
@@ -65,8 +65,8 @@ pub struct ScanScratch {
     pub(super) dots: Vec<i32>,
     squares: Vec<i32>,
     pub(super) scores: Vec<f32>,
-    /// Cosine of the centre with each query, times its length.
-    centres: Vec<f32>,
+    /// Cosine of the base with each query, times its length.
+    bases: Vec<f32>,
 }
 
 impl Default for ScanScratch {
@@ -75,7 +75,7 @@ impl Default for ScanScratch {
             dots: vec![0; PASS * RUN * BLOCK],
             squares: vec![0; RUN * BLOCK],
             scores: vec![0.0; RUN * BLOCK],
-            centres: Vec::new(),
+            bases: Vec::new(),
         }
     }
 }
@@ -124,8 +124,8 @@ impl Scan<'_> {
             let same = std::ptr::eq(scan.view.blocks, first.view.blocks);
             assert!(same && scan.base == first.base, "queries over other rows");
         }
-        scratch.centres.clear();
-        scratch.centres.extend(scans.iter().map(|scan| scan.query.along(scan.view.centre)));
+        scratch.bases.clear();
+        scratch.bases.extend(scans.iter().map(|scan| scan.query.along(scan.view.base())));
         let blocks = first.view.rows().div_ceil(BLOCK);
         let run = run_blocks(first.view.code, scans.len());
         let mask = |block: usize| first.alive.map_or(!0, |words| words[block]);
@@ -136,8 +136,8 @@ impl Scan<'_> {
             for (pass, (scans, tops)) in passes.enumerate() {
                 Self::dots(scans, isa, start..start + len, &mut scratch.dots);
                 for (n, (scan, top)) in scans.iter().zip(tops).enumerate() {
-                    let centre = scratch.centres[pass * PASS + n];
-                    let scores = scan.score(isa, start..start + len, n, centre, scratch);
+                    let base = scratch.bases[pass * PASS + n];
+                    let scores = scan.score(isa, start..start + len, n, base, scratch);
                     let words = &mut [0; RUN][..len];
                     coding::reaching(isa, scores, top.floor(), words);
                     words.iter_mut().zip(start..).for_each(|(word, block)| *word &= mask(block));
@@ -158,13 +158,13 @@ impl Scan<'_> {
     }
 
     /// Scores of the rows of some blocks, from the `n`-th of the dots, and the query along their
-    /// centre.
+    /// base.
     fn score<'s>(
         &self,
         isa: Isa,
         blocks: Range<usize>,
         n: usize,
-        centre: f32,
+        base: f32,
         scratch: &'s mut ScanScratch,
     ) -> &'s [f32] {
         let StageView { code, blocks: codes, factors, residuals, .. } = self.view;
@@ -191,7 +191,7 @@ impl Scan<'_> {
             }
             _ => {
                 let (dots, factors) = (&dots[..rows.len()], &factors[rows.clone()]);
-                coding::estimate(isa, dots, factors, (scale, centre), scores);
+                coding::estimate(isa, dots, factors, (scale, base), scores);
             }
         }
         self.scoring.apply(rows, scores);

@@ -30,15 +30,18 @@
 //! which is the unbiased estimator of Gao and Long, `RaBitQ` (SIGMOD 2024, section
 //! 3), without their rotation. A row of zeros has factor 0 and scores 0.
 //!
-//! 1-bit codes may be of what a row has beside a **centre** `m`, the mean of `x / |x|` ([`centre`]):
+//! 1-bit codes may be of what a row has beside a **centre** `m`, the mean of `x / |x|`
+//! ([`super::centre`]):
 //! of vectors without negative components all signs are one. With `y = x / |x| - m` and `c` its
 //! signs,
 //!
 //! ```text
-//!   cos(x, q) ~ <m, q> / |q| + factor <c, q> / |q|     with  factor = |y|^2 / <y, c>
+//!   cos(x, q) ~ <b, q> / |q| + factor <c, q> / |q|     with  factor = |y|^2 / <y, c>
 //! ```
 //!
-//! which is the above where `m` is zero.
+//! which is the above where `m` and `b` are zero. The **base** `b` is `m` less the mean of `factor c`:
+//! of skewed components more lie below their mean than above, so that the codes have a mean of
+//! their own, along which queries lie that are skewed likewise.
 //!
 //! A 4-bit code has two numbers a row instead, which say more: a **scale** `s` and a **residual**,
 //! the distance of `s c` from `x / |x|`, rounded up. The scale is that of least squares, so
@@ -52,6 +55,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::centre::{centred_factor, subtract};
 use super::nibble::{Coded, Quantiser};
 use crate::kernel::{BLOCK, GROUP_BYTES, Isa, WORD_BYTES, coding};
 
@@ -158,9 +162,9 @@ impl StageCode {
         (rows * self.bits.scalars() + self.centre_len()) * size_of::<f32>()
     }
 
-    /// Components of the centre that rows are coded about.
-    fn centre_len(self) -> usize {
-        if self.bits == Bits::One { self.dims } else { 0 }
+    /// Numbers of the centre that rows are coded about, and of its base.
+    pub(crate) fn centre_len(self) -> usize {
+        if self.bits == Bits::One { 2 * self.dims } else { 0 }
     }
 
     /// Bytes of code and factor a scan of the first `dims` dimensions reads for each row.
@@ -190,7 +194,7 @@ pub struct StageBuilder {
     factors: Vec<f32>,
     /// Of 4-bit codes.
     residuals: Vec<f32>,
-    /// Of 1-bit codes; all zeros where rows are coded as they are.
+    /// Of 1-bit codes, and then its base; all zeros where rows are coded as they are.
     centre: Vec<f32>,
     centred: bool,
     /// What the row at hand has beside the centre.
@@ -217,7 +221,7 @@ impl StageBuilder {
             residuals: Vec::new(),
             centre: vec![0.0; code.centre_len()],
             centred: false,
-            beside: vec![0.0; code.centre_len()],
+            beside: vec![0.0; code.centre_len() / 2],
             signed: vec![0; code.dims],
             nibbles: Quantiser::default(),
         }
@@ -231,10 +235,12 @@ impl StageBuilder {
         builder
     }
 
-    /// The same, of rows that are coded about a centre; only 1-bit codes have one.
+    /// The same, of rows that are coded about a centre, which its base follows; only 1-bit codes
+    /// have one.
     ///
     /// # Panics
-    /// When it has another length than the prefix.
+    /// When it has another length.
+    #[must_use]
     pub fn about(mut self, centre: &[f32]) -> Self {
         self.centre.copy_from_slice(centre);
         self.centred = centre.iter().any(|m| *m != 0.0);
@@ -265,9 +271,7 @@ impl StageBuilder {
                 let Self { isa, beside, centre, signed, .. } = self;
                 subtract(*isa, prefix, centre, beside);
                 put_signs(beside, signed, block, lane);
-                let (square, dot) =
-                    (coding::squares(*isa, beside), coding::signed_dot(*isa, beside, signed));
-                self.factors.push(if dot > 0.0 { (square / dot) as f32 } else { 0.0 });
+                self.factors.push(centred_factor(*isa, beside, signed));
                 return;
             }
             Bits::One => put_signs(prefix, &mut self.signed, block, lane),
@@ -329,50 +333,15 @@ impl StageBuilder {
     }
 }
 
-/// Rows that a centre is the mean of, at most, spread evenly.
-const CENTRED_BY: usize = 1024;
-
-/// Centres whose square is less say little: of text and pictures whose centres have squares of .03
-/// and .2 estimates are as good about none, or better (ARCHITECTURE.md, "Calibrated recall").
-const OFF_CENTRE: f64 = 0.35;
-
-/// The centre for `rows` rows, of which `read` writes one: the mean of their prefixes, each
-/// divided by its length; zeros where that is near none. Other codes than of 1 bit have none.
-pub(crate) fn centre<E>(
-    code: StageCode,
-    rows: usize,
-    mut read: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
-) -> Result<Vec<f32>, E> {
-    let dims = code.centre_len();
-    let (mut row, mut sums) = (vec![0.0f32; dims], vec![0.0f64; dims]);
-    let count = if dims == 0 { 0 } else { rows.min(CENTRED_BY) };
-    for n in 0..count {
-        read(n * rows / count, &mut row)?;
-        let norm = coding::squares(Isa::detect(), &row).sqrt();
-        if norm > 0.0 {
-            sums.iter_mut().zip(&row).for_each(|(sum, x)| *sum += f64::from(*x) / norm);
-        }
-    }
-    let centre: Vec<f32> = sums.iter().map(|sum| (sum / count.max(1) as f64) as f32).collect();
-    let far = coding::squares(Isa::detect(), &centre) >= OFF_CENTRE;
-    Ok(if far { centre } else { vec![0.0; dims] })
-}
-
-/// What a prefix, divided by its length, has beside a centre; nothing where it has no length.
-fn subtract(isa: Isa, prefix: &[f32], centre: &[f32], beside: &mut [f32]) {
-    let norm = coding::squares(isa, prefix).sqrt();
-    if norm == 0.0 {
-        return beside.fill(0.0);
-    }
-    for ((y, x), m) in beside.iter_mut().zip(prefix).zip(centre) {
-        *y = (f64::from(*x) / norm - f64::from(*m)) as f32;
+/// 1 for a component above zero, else -1.
+pub(super) fn signs_of(prefix: &[f32], signed: &mut [i8]) {
+    for (sign, &x) in signed.iter_mut().zip(prefix) {
+        *sign = if x > 0.0 { 1 } else { -1 };
     }
 }
 
 fn put_signs(prefix: &[f32], signed: &mut [i8], block: &mut [u8], lane: usize) {
-    for (sign, &x) in signed.iter_mut().zip(prefix) {
-        *sign = if x > 0.0 { 1 } else { -1 };
-    }
+    signs_of(prefix, signed);
     for (word, signs) in block.as_chunks_mut::<WORD_BYTES>().0.iter_mut().zip(signed.chunks(64)) {
         let mut bytes = [0; 8];
         for (byte, signs) in bytes.iter_mut().zip(signs.chunks(8)) {
@@ -469,9 +438,14 @@ impl<'a> StageView<'a> {
         fits.then_some(Self { code, blocks, factors, residuals, centre })
     }
 
-    /// What 1-bit codes are coded about.
+    /// What 1-bit codes are coded about, and then its base.
     pub fn centre(&self) -> &'a [f32] {
         self.centre
+    }
+
+    /// What all rows have in common, as far as estimates go.
+    pub(crate) fn base(&self) -> &'a [f32] {
+        &self.centre[self.centre.len() / 2..]
     }
 
     /// Whether rows are coded about this centre, to the bit.

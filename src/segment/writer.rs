@@ -333,7 +333,7 @@ impl SegmentWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encoding::StageBuilder;
+    use crate::encoding::{Bits, StageBuilder};
     use crate::memtable::RunBuilder;
     use crate::rows::{Column, Rows};
     use crate::schema::Schema;
@@ -383,6 +383,57 @@ mod tests {
                 assert_eq!(got.factor(row).to_bits(), expected.factor(row).to_bits());
                 assert_eq!(got.scale(row), expected.scale(row));
             }
+        }
+    }
+
+    /// Rows without negative components, `skew` of which differ between sets.
+    fn positive(schema: &Arc<Schema>, first: u32, rows: u32, skew: u32) -> crate::memtable::Run {
+        let mut run = RunBuilder::new(schema);
+        for row in first..first + rows {
+            let value = |d: u32| ((row * 131 + d * 17) % 509 + d % 7 * skew + 100) as f32;
+            let bytes: Vec<u8> = (0..130).flat_map(|d| value(d).to_le_bytes()).collect();
+            run.push(&RowId::U64(u64::from(row)), &bytes, "");
+        }
+        run.finish()
+    }
+
+    /// A merge takes the centre of the segment that has most of its rows, and their codes; the
+    /// others are coded anew.
+    #[test]
+    fn a_merge_codes_all_rows_about_one_centre() {
+        let schema = Arc::new(Schema::builder(130).granularities([64]).build().expect("valid"));
+        let (vfs, owner) = (Mem::default(), Owner { collection: [3; 16], generation: 1 });
+        let write = |number: u64, rows: &[Source]| {
+            let number = FileNumber(number);
+            let entry =
+                write(&vfs, owner, &schema, number, rows, &[], &|_| Ok(())).expect("written");
+            Segment::open(&vfs, &[3; 16], &schema, &entry).expect("opens")
+        };
+        fn all(rows: &dyn Rows) -> Vec<Source<'_>> {
+            (0..rows.len()).map(|row| (rows, Ordinal(row))).collect()
+        }
+        let runs = [positive(&schema, 0, 700, 9), positive(&schema, 700, 1800, 90)];
+        let [few, most] = [0, 1].map(|n| write(n as u64 + 1, &all(&runs[n])));
+        let merged = write(3, &[all(&few), all(&most)].concat());
+        let stage = schema.stages().iter().position(|code| code.bits == Bits::One).expect("one");
+        for segment in [&few, &most, &merged] {
+            segment.ready(Column::Stage(stage)).expect("undamaged");
+        }
+        let centre = most.code(stage).centre();
+        assert!(merged.code(stage).is_about(centre) && !few.code(stage).is_about(centre));
+        assert!(centre.iter().all(|m| *m != 0.0), "rows without negative components have one");
+        let mut builder = StageBuilder::new(schema.stages()[stage]).about(centre);
+        let mut wide = vec![0.0; 130];
+        for row in 0..merged.len() {
+            schema.stored().decode(merged.vector(Ordinal(row)).expect("undamaged"), &mut wide);
+            builder.push(&wide);
+        }
+        assert!(merged.code(stage).blocks() == builder.view().blocks());
+        for row in 0..merged.len() as usize {
+            assert_eq!(
+                merged.code(stage).factor(row).to_bits(),
+                builder.view().factor(row).to_bits()
+            );
         }
     }
 }

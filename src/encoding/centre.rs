@@ -1,0 +1,71 @@
+//! What the rows of a segment have in common, which their 1-bit codes leave out: a **centre**, and
+//! the **base** that estimates get instead. See [`super::stage`] for how both are used.
+
+use super::StageCode;
+use super::stage::signs_of;
+use crate::kernel::{Isa, coding};
+
+/// Rows that a centre is the mean of, at most, spread evenly.
+const CENTRED_BY: usize = 1024;
+
+/// Centres whose square is less say little: of text and pictures whose centres have squares of .03
+/// and .2 estimates are as good about none, or better (ARCHITECTURE.md, "Centres").
+const OFF_CENTRE: f64 = 0.35;
+
+/// The centre for `rows` rows, of which `read` writes one: the mean of their prefixes, each
+/// divided by its length; zeros where that is near none. Then its base. Other codes than of 1 bit
+/// have none.
+pub(crate) fn centre<E>(
+    code: StageCode,
+    rows: usize,
+    mut read: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
+) -> Result<Vec<f32>, E> {
+    let isa = Isa::detect();
+    let (dims, count) = (code.centre_len() / 2, rows.min(CENTRED_BY));
+    let none = vec![0.0; 2 * dims];
+    if dims == 0 || count == 0 {
+        return Ok(none);
+    }
+    let (mut row, mut unit) = (vec![0.0; dims], vec![0.0; dims]);
+    // The mean of what `of` makes of rows.
+    let mut mean = |of: &mut dyn FnMut(&[f32], &mut [f32])| -> Result<Vec<f32>, E> {
+        let mut sums = vec![0.0f64; dims];
+        for n in 0..count {
+            read(n * rows / count, &mut row)?;
+            of(&row, &mut unit);
+            sums.iter_mut().zip(&unit).for_each(|(sum, x)| *sum += f64::from(*x));
+        }
+        Ok(sums.iter().map(|sum| (sum / count as f64) as f32).collect())
+    };
+    let mut centre = mean(&mut |row, unit| subtract(isa, row, &none, unit))?;
+    if coding::squares(isa, &centre) < OFF_CENTRE {
+        return Ok(none);
+    }
+    let mut signed = vec![0; dims];
+    let coded = mean(&mut |row, unit| {
+        subtract(isa, row, &centre, unit);
+        signs_of(unit, &mut signed);
+        let factor = centred_factor(isa, unit, &signed);
+        unit.iter_mut().zip(&signed).for_each(|(x, sign)| *x = factor * f32::from(*sign));
+    })?;
+    let base: Vec<f32> = centre.iter().zip(&coded).map(|(m, c)| m - c).collect();
+    centre.extend(base);
+    Ok(centre)
+}
+
+/// `|y|^2 / <y, c>` of what a row has beside a centre, or 0 where it has nothing.
+pub(super) fn centred_factor(isa: Isa, beside: &[f32], signed: &[i8]) -> f32 {
+    let (square, dot) = (coding::squares(isa, beside), coding::signed_dot(isa, beside, signed));
+    if dot > 0.0 { (square / dot) as f32 } else { 0.0 }
+}
+
+/// What a prefix, divided by its length, has beside a centre; nothing where it has no length.
+pub(super) fn subtract(isa: Isa, prefix: &[f32], centre: &[f32], beside: &mut [f32]) {
+    let norm = coding::squares(isa, prefix).sqrt();
+    if norm == 0.0 {
+        return beside.fill(0.0);
+    }
+    for ((y, x), m) in beside.iter_mut().zip(prefix).zip(centre) {
+        *y = (f64::from(*x) / norm - f64::from(*m)) as f32;
+    }
+}
