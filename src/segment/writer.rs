@@ -397,6 +397,10 @@ mod tests {
         run.finish()
     }
 
+    fn all(rows: &dyn Rows) -> Vec<Source<'_>> {
+        (0..rows.len()).map(|row| (rows, Ordinal(row))).collect()
+    }
+
     /// A merge takes the centre of the segment that has most of its rows, and their codes; the
     /// others are coded anew.
     #[test]
@@ -409,9 +413,6 @@ mod tests {
                 write(&vfs, owner, &schema, number, rows, &[], &|_| Ok(())).expect("written");
             Segment::open(&vfs, &[3; 16], &schema, &entry).expect("opens")
         };
-        fn all(rows: &dyn Rows) -> Vec<Source<'_>> {
-            (0..rows.len()).map(|row| (rows, Ordinal(row))).collect()
-        }
         let runs = [positive(&schema, 0, 700, 9), positive(&schema, 700, 1800, 90)];
         let [few, most] = [0, 1].map(|n| write(n as u64 + 1, &all(&runs[n])));
         let merged = write(3, &[all(&few), all(&most)].concat());
