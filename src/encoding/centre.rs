@@ -26,31 +26,41 @@ pub(crate) fn centre<E>(
     if dims == 0 || count == 0 {
         return Ok(none);
     }
-    let (mut row, mut unit) = (vec![0.0; dims], vec![0.0; dims]);
-    // The mean of what `of` makes of rows.
-    let mut mean = |of: &mut dyn FnMut(&[f32], &mut [f32])| -> Result<Vec<f32>, E> {
-        let mut sums = vec![0.0f64; dims];
-        for n in 0..count {
-            read(n * rows / count, &mut row)?;
-            of(&row, &mut unit);
-            sums.iter_mut().zip(&unit).for_each(|(sum, x)| *sum += f64::from(*x));
-        }
-        Ok(sums.iter().map(|sum| (sum / count as f64) as f32).collect())
+    let mut row = vec![0.0; dims];
+    let mut beside = |n: usize, centre: &[f32], out: &mut [f32]| {
+        read(n * rows / count, &mut row)?;
+        subtract(isa, &row, centre, out);
+        Ok(())
     };
-    let mut centre = mean(&mut |row, unit| subtract(isa, row, &none, unit))?;
+    let mut centre = mean(count, dims, |n, unit| beside(n, &none, unit))?;
     if coding::squares(isa, &centre) < OFF_CENTRE {
         return Ok(none);
     }
     let mut signed = vec![0; dims];
-    let coded = mean(&mut |row, unit| {
-        subtract(isa, row, &centre, unit);
-        signs_of(unit, &mut signed);
-        let factor = centred_factor(isa, unit, &signed);
-        unit.iter_mut().zip(&signed).for_each(|(x, sign)| *x = factor * f32::from(*sign));
+    let coded = mean(count, dims, |n, coded| {
+        beside(n, &centre, coded)?;
+        signs_of(coded, &mut signed);
+        let factor = centred_factor(isa, coded, &signed);
+        coded.iter_mut().zip(&signed).for_each(|(x, sign)| *x = factor * f32::from(*sign));
+        Ok(())
     })?;
     let base: Vec<f32> = centre.iter().zip(&coded).map(|(m, c)| m - c).collect();
     centre.extend(base);
     Ok(centre)
+}
+
+/// The mean of `count` vectors, of which `write` writes one.
+fn mean<E>(
+    count: usize,
+    dims: usize,
+    mut write: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
+) -> Result<Vec<f32>, E> {
+    let (mut vector, mut sums) = (vec![0.0; dims], vec![0.0f64; dims]);
+    for n in 0..count {
+        write(n, &mut vector)?;
+        sums.iter_mut().zip(&vector).for_each(|(sum, x)| *sum += f64::from(*x));
+    }
+    Ok(sums.iter().map(|sum| (sum / count as f64) as f32).collect())
 }
 
 /// `|y|^2 / <y, c>` of what a row has beside a centre, or 0 where it has nothing.

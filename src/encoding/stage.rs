@@ -39,9 +39,9 @@
 //!   cos(x, q) ~ <b, q> / |q| + factor <c, q> / |q|     with  factor = |y|^2 / <y, c>
 //! ```
 //!
-//! which is the above where `m` and `b` are zero. The **base** `b` is `m` less the mean of `factor c`:
-//! of skewed components more lie below their mean than above, so that the codes have a mean of
-//! their own, along which queries lie that are skewed likewise.
+//! which is the above where `m` and `b` are zero. The **base** `b` is `m` less the mean of
+//! `factor c`: of skewed components more lie below their mean than above, so that the codes have
+//! a mean of their own, along which queries lie that are skewed likewise.
 //!
 //! A 4-bit code has two numbers a row instead, which say more: a **scale** `s` and a **residual**,
 //! the distance of `s c` from `x / |x|`, rounded up. The scale is that of least squares, so

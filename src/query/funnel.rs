@@ -139,8 +139,7 @@ const GATHERED_MORE: u64 = 32;
 /// each dimension of all rows in their order, and next to no vector.
 const PROOF: u64 = 8;
 /// Smaller collections are searched exactly until they are calibrated: that takes half a
-/// millisecond at most where codes bound scores, and the table knows only vectors whose components lie
-/// about zero. All signs of others may be one.
+/// millisecond at most where codes bound scores, and the table was measured on text.
 pub(crate) const UNKNOWN: u64 = 20_000;
 
 impl Default for Funnel {

@@ -25,8 +25,8 @@ use crate::vfs::{Vfs, WriteFile};
 /// while the rows are coded. They are not written where `logs`, to which nothing is
 /// written any more, have them: see [`kept`]. Codes of rows that no segment has are held in
 /// RAM until then, as are ids and the values of declared fields; vectors and payloads go from
-/// their source to the file a row at a time, codes of segments a group at a time. `watch` is told of the first row and every thousandth; its error ends the
-/// writing.
+/// their source to the file a row at a time, codes of segments a group at a time. `watch` is told
+/// of the first row and every thousandth; its error ends the writing.
 pub(crate) fn write(
     vfs: &dyn Vfs,
     owner: Owner,
