@@ -158,12 +158,14 @@ fn merge(
     vectors: Vectors,
     progress: &dyn Fn(Progress) -> bool,
 ) -> Result<Compacted> {
-    let mut vectors = vectors;
+    let (mut vectors, mut lent) = (vectors, false);
+    let spend = || Ok::<_, Error>(shared.lock_writer()?.reserve.spend(&*shared.vfs));
     let done = loop {
         match merge_once(shared, &group, vectors, progress) {
             Ok(Merged::Done(done)) => break Ok(done),
             Ok(Merged::LogsGone) => vectors = Vectors::Written,
-            Err(e) if e.is_full() && shared.lock_writer()?.reserve.spend(&*shared.vfs) => {}
+            // Once: commits take the reserve back as soon as there is room for it.
+            Err(e) if e.is_full() && !lent && spend()? => lent = true,
             Err(e) => break Err(e),
         }
     };

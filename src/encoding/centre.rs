@@ -7,6 +7,11 @@ use crate::kernel::{Isa, coding};
 
 /// Rows that a centre is the mean of, at most, spread evenly.
 const CENTRED_BY: usize = 1024;
+/// Fewer rows have no centre: the mean of a few is long whatever they are.
+const LEAST: usize = 256;
+/// Centres whose distance has no larger square are as good for the same rows. Those of two thousand
+/// rows of one kind are .001 apart.
+const NEAR: f32 = 0.02;
 
 /// Centres whose square is less say little: of text and pictures whose centres have squares of .03
 /// and .2 estimates are as good about none, or better (ARCHITECTURE.md, "Centres").
@@ -23,7 +28,7 @@ pub(crate) fn centre<E>(
     let isa = Isa::detect();
     let (dims, count) = (code.centre_len() / 2, rows.min(CENTRED_BY));
     let none = vec![0.0; 2 * dims];
-    if dims == 0 || count == 0 {
+    if dims == 0 || count < LEAST {
         return Ok(none);
     }
     let mut row = vec![0.0; dims];
@@ -47,6 +52,12 @@ pub(crate) fn centre<E>(
     let base: Vec<f32> = centre.iter().zip(&coded).map(|(m, c)| m - c).collect();
     centre.extend(base);
     Ok(centre)
+}
+
+/// Whether codes about one centre are as good as about the other.
+pub(crate) fn are_near(one: &[f32], other: &[f32]) -> bool {
+    let centres = one.iter().zip(other).take(one.len() / 2);
+    one.len() == other.len() && centres.map(|(a, b)| (a - b) * (a - b)).sum::<f32>() <= NEAR
 }
 
 /// The mean of `count` vectors, of which `write` writes one.

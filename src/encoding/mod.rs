@@ -21,7 +21,7 @@ mod tests;
 
 pub use crate::kernel::Precision;
 pub use bound::BoundQuery;
-pub(crate) use centre::centre;
+pub(crate) use centre::{are_near, centre};
 pub use query::StageQuery;
 pub use scan::{Scan, ScanScratch, Scoring};
 pub use stage::{Bits, StageBuilder, StageCode, StageView};

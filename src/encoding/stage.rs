@@ -39,7 +39,7 @@
 //!   cos(x, q) ~ <b, q> / |q| + factor <c, q> / |q|     with  factor = |y|^2 / <y, c>
 //! ```
 //!
-//! which is the above where `m` and `b` are zero. The **base** `b` is `m` less the mean of
+//! which is the above where `m` and `b` are zero; a row of zeros is estimated as `b` is then. The **base** `b` is `m` less the mean of
 //! `factor c`: of skewed components more lie below their mean than above, so that the codes have
 //! a mean of their own, along which queries lie that are skewed likewise.
 //!
@@ -294,7 +294,7 @@ impl StageBuilder {
     /// When they are of another code, or about another centre, or there are fewer.
     pub fn extend(&mut self, from: &StageView<'_>, rows: Range<usize>) {
         assert_eq!(from.code, self.code, "codes of another kind");
-        assert!(from.is_about(&self.centre), "codes about another centre");
+        debug_assert!(from.is_about(&self.centre), "codes about another centre");
         let width = self.code.bits.unit_bytes() / BLOCK;
         let (unit, block) = (width * BLOCK, self.code.block_bytes());
         let mut row = rows.start;

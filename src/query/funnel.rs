@@ -40,7 +40,8 @@ impl Funnel {
     /// [`Funnel::exact`]. Once the collection has been calibrated
     /// ([`Collection::calibrate`](crate::Collection::calibrate)) each query compares as many
     /// vectors as it needs for that, or all where that finds too little; before, fewer than
-    /// 20 000 rows are searched exactly, and of more the share chooses a fixed shortlist
+    /// 20 000 rows are searched exactly where their codes are of 1 bit, and of more the share
+    /// chooses a fixed shortlist
     /// (ARCHITECTURE.md, "Shortlists"). [`Explain::recall`](crate::Explain::recall) says which.
     pub fn recall(share: f64) -> Self {
         Self(Kind::Recall(share))
@@ -75,7 +76,8 @@ impl Funnel {
     }
 
     /// As [`Funnel::recall`], but every segment that has a graph is walked, where the other
-    /// chooses the quicker one of walk and scan: to compare them.
+    /// chooses the quicker one of walk and scan: to compare them. What is searched exactly
+    /// walks nothing.
     pub fn graph_recall(share: f64) -> Self {
         Self(Kind::Walked(share))
     }
@@ -241,12 +243,29 @@ impl Plan {
 
     /// The same with a shortlist of a fixed length. What is grouped needs one: how many of the best
     /// rows it takes to fill the groups, no calibration knows.
-    pub(super) fn of_one_list(self, hits: usize) -> Self {
+    pub(super) fn of_one_list(
+        self,
+        schema: &Schema,
+        dims: usize,
+        hits: usize,
+        candidates: Candidates,
+    ) -> Self {
         let Self::Calibrated(Calibrated { entry, share, noise, table, .. }) = self else {
             return self;
         };
-        let keep = table.max(expected(&noise, share, hits).saturating_mul(FIXED));
-        Self::Funnel { entry, keep, reranks: Vec::new() }
+        let more_hits = (hits as f64 / 10.0).max(1.0).powf(MORE_HITS);
+        let compared = f64::from(noise.check(share).compared) * more_hits;
+        let keep = table.max((compared as usize).saturating_mul(FIXED));
+        match Self::exact(schema, dims, hits, candidates) {
+            exact if exact.costs_less(keep, candidates) => exact,
+            _ => Self::Funnel { entry, keep, reranks: Vec::new() },
+        }
+    }
+
+    /// Whether this exact search costs less than comparing so many rows behind a scan.
+    fn costs_less(&self, keep: usize, candidates: Candidates) -> bool {
+        let share = if matches!(self, Self::Proven { .. }) { PROOF } else { 2 };
+        keep as u64 >= candidates.rows / share
     }
 
     /// The same where every row that reaches a score is wanted: that score is a floor from the
@@ -304,6 +323,9 @@ impl Entry {
 const SHORTLISTS: [(f64, f64); 6] =
     [(0.80, 25.0), (0.90, 55.0), (0.95, 110.0), (0.98, 230.0), (0.99, 450.0), (0.999, 2000.0)];
 
+/// Ten times the hits want lists so much longer, as a power of ten.
+const MORE_HITS: f64 = 0.8;
+
 /// How many rows a scan keeps: the table above, stretched by what is known to
 /// matter, and never fewer than twice the hits asked for.
 fn shortlist(share: f64, limit: usize, rows: u64, entry: Entry, dims: usize) -> usize {
@@ -319,7 +341,7 @@ fn shortlist(share: f64, limit: usize, rows: u64, entry: Entry, dims: usize) -> 
     };
     // More rows crowd the neighbourhood of the k-th one: slowly.
     let crowd = (rows as f64 / 100_000.0).powf(0.35).clamp(0.5, 100.0);
-    let more_hits = (limit as f64 / 10.0).max(1.0).powf(0.8);
+    let more_hits = (limit as f64 / 10.0).max(1.0).powf(MORE_HITS);
     ((base * crowd * more_hits).round() as usize).max(limit.saturating_mul(2))
 }
 
@@ -361,12 +383,12 @@ fn by_recall(
     // A shortlist of many rows costs more than a proof, or than comparing all of them; a scan
     // more than gathering few that pass a filter.
     let exact = Plan::exact(schema, dims, limit, candidates);
-    let proven = matches!(exact, Plan::Proven { .. }) && !matches!(walks, Walks::Always(_));
-    let most = keep as u64 >= rows / if proven { PROOF } else { 2 };
-    let few = rows <= all / GATHERED && rows <= GATHERED_MORE * keep as u64;
+    let always = matches!(walks, Walks::Always(_));
+    let most = if always { keep as u64 >= rows / 2 } else { exact.costs_less(keep, candidates) };
+    let few = rows <= all / GATHERED && rows <= GATHERED_MORE.saturating_mul(keep as u64);
     let unknown = noise.is_none() && all < UNKNOWN && entry.code.bits == Bits::One;
     let in_vain = noise.is_some_and(|noise| !noise.finds(share));
-    if most || few || in_vain || unknown && !matches!(walks, Walks::Always(_)) {
+    if most || few || in_vain || unknown && !always {
         exact
     } else if let Some(noise) = noise {
         let table = shortlist(share, limit, rows, entry, dims);

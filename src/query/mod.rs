@@ -368,7 +368,10 @@ impl Search {
         let schema = &self.view.schema;
         let known = self.view.calibration.as_deref();
         let plan = self.funnel.plan(schema, dims, hits, candidates, known)?;
-        let plan = if self.group.is_some() { plan.of_one_list(hits) } else { plan };
+        let plan = match self.group {
+            Some(_) => plan.of_one_list(schema, dims, hits, candidates),
+            None => plan,
+        };
         Ok(if self.within.is_some() { plan.reaching(schema, dims, candidates) } else { plan })
     }
 

@@ -4,16 +4,17 @@
 //! Rows are cut into groups of whole blocks, and each group goes to the next thread
 //! that is free. It is coded by itself, so the codes depend on the rows alone.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::encoding::{StageBuilder, StageCode, centre};
-use crate::error::Result;
+use crate::encoding::{StageBuilder, StageCode, are_near, centre};
+use crate::error::{Error, Result};
 use crate::kernel::BLOCK;
 use crate::memtable::Codes;
-use crate::rows::{CodeColumn, Column, Rows};
+use crate::rows::{CodeColumn, Column, ReadAhead, Rows};
 use crate::schema::Schema;
 use crate::types::Ordinal;
 
@@ -30,7 +31,7 @@ const MOST_THREADS: usize = 4;
 pub(super) enum Coded<'a> {
     Held(Codes),
     /// Segments have them. They are copied when they are written, column by column, so a merge
-    /// holds those of one group.
+    /// holds those of one group; about another centre they are made anew then.
     InSegments(&'a [Source<'a>]),
 }
 
@@ -61,17 +62,18 @@ impl Coded<'_> {
         };
         let code = schema.stages()[stage];
         let mut made = StageBuilder::with_room(code, group.len()).about(centre);
-        let mut wide = Vec::new();
-        for (source, rows) in runs(group) {
+        let (mut wide, mut ahead) = (vec![0.0; code.dims], ReadAhead::default());
+        for rows in group.chunk_by(|a, b| ptr::addr_eq(a.0, b.0)) {
+            let source = rows[0].0;
             source.ready(Column::Stage(stage))?;
             let codes = source.code(stage);
             if codes.is_about(centre) {
-                made.extend(&codes, rows);
+                runs(rows).for_each(|(_, rows)| made.extend(&codes, rows));
                 continue;
             }
-            wide.resize(code.dims, 0.0);
-            for row in rows {
-                schema.stored().decode(source.vector(Ordinal(row as u32))?, &mut wide);
+            for (source, row) in rows {
+                ahead.before(*source, *row);
+                schema.stored().decode(source.vector(*row)?, &mut wide);
                 made.push(&wide);
             }
         }
@@ -79,8 +81,8 @@ impl Coded<'_> {
     }
 }
 
-/// The centre of each stage for a segment of these rows: that of the segment which most of them
-/// come from, so that it has their codes; else their own.
+/// The centre of each stage for a segment of these rows: their own, or one as good of a segment
+/// that they come from, of that which has the most of them, for its codes are about it.
 pub(super) fn centres(schema: &Schema, rows: &[Source]) -> Result<Vec<Vec<f32>>> {
     let mut sources: Vec<(&dyn Rows, usize)> = Vec::new();
     for (source, rows) in runs(rows) {
@@ -89,18 +91,27 @@ pub(super) fn centres(schema: &Schema, rows: &[Source]) -> Result<Vec<Vec<f32>>>
             None => sources.push((source, rows.len())),
         }
     }
-    let coded = sources.iter().filter(|(source, _)| source.column(Column::Norms).is_some());
-    let most = coded.max_by_key(|(_, rows)| *rows).map(|(source, _)| *source);
-    let centre_of = |(stage, code): (usize, &StageCode)| match most {
-        Some(source) => {
-            source.ready(Column::Stage(stage))?;
-            Ok(source.code(stage).centre().to_vec())
-        }
-        None => centre(*code, rows.len(), |at, wide| {
+    sources.retain(|(source, _)| source.column(Column::Norms).is_some());
+    sources.sort_by_key(|(_, rows)| Reverse(*rows));
+    let centre_of = |(stage, code): (usize, &StageCode)| {
+        let own = centre(*code, rows.len(), |at, wide| {
             let (source, row) = rows[at];
-            schema.stored().decode(source.vector(row)?, wide);
+            match source.vector(row) {
+                Ok(vector) => schema.stored().decode(vector, wide),
+                // Whoever needs it says so: a merge may leave it where it is.
+                Err(Error::Corrupt(_)) => wide.fill(0.0),
+                Err(e) => return Err(e),
+            }
             Ok(())
-        }),
+        })?;
+        for (source, _) in &sources {
+            source.ready(Column::Stage(stage))?;
+            let centre = source.code(stage).centre();
+            if are_near(centre, &own) {
+                return Ok(centre.to_vec());
+            }
+        }
+        Ok(own)
     };
     schema.stages().iter().enumerate().map(centre_of).collect()
 }

@@ -35,9 +35,11 @@ impl<T> Resident<T> {
         self.regions.iter().map(|region| region.len() as u64).sum()
     }
 
-    fn ready(&self) -> Result<()> {
+    /// `check` looks at what the checksums have vouched for.
+    fn ready(&self, check: impl FnOnce() -> Result<()>) -> Result<()> {
         if !self.is_ready() {
             self.regions.iter().try_for_each(|region| region.get(0, region.len()).map(drop))?;
+            check()?;
             self.checked.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -47,14 +49,18 @@ impl<T> Resident<T> {
         self.checked.load(Ordering::Relaxed) || self.held().is_some()
     }
 
-    fn hold(&self, budget: &Arc<Budget>, make: impl FnOnce(Vec<Vec<u8>>) -> T) -> Result<()> {
+    fn hold(
+        &self,
+        budget: &Arc<Budget>,
+        make: impl FnOnce(Vec<Vec<u8>>) -> Result<T>,
+    ) -> Result<()> {
         if self.held().is_some() {
             return Ok(());
         }
         let Some(lease) = budget.take(self.bytes()) else { return Ok(()) };
         let copies = self.regions.iter().map(Region::copy).collect::<Result<_>>()?;
         // Somebody else may have been quicker: then this copy and its lease go.
-        let _ = self.held.set((make(copies), lease));
+        let _ = self.held.set((make(copies)?, lease));
         Ok(())
     }
 }
@@ -120,11 +126,11 @@ impl ResidentColumn for Norms {
     }
 
     fn ready(&self) -> Result<()> {
-        self.0.ready()
+        self.0.ready(|| Ok(()))
     }
 
     fn hold(&self, budget: &Arc<Budget>) -> Result<()> {
-        self.0.hold(budget, |copies| f32s(&copies[0]))
+        self.0.hold(budget, |copies| Ok(f32s(&copies[0])))
     }
 }
 
@@ -138,16 +144,28 @@ impl ResidentColumn for Codes {
     }
 
     fn ready(&self) -> Result<()> {
-        self.column.ready()
+        self.column.ready(|| self.check_centre(floats(&self.column.regions[1])))
     }
 
     fn hold(&self, budget: &Arc<Budget>) -> Result<()> {
         let make = |mut copies: Vec<Vec<u8>>| {
-            let factors = f32s(&copies[1]);
-            let column = CodeColumn::new(self.code, copies.swap_remove(0), factors);
-            column.expect("lengths were checked")
+            let scalars = f32s(&copies[1]);
+            self.check_centre(&scalars)?;
+            let column = CodeColumn::new(self.code, copies.swap_remove(0), scalars);
+            Ok(column.expect("lengths were checked"))
         };
         self.column.hold(budget, make)
+    }
+}
+
+impl Codes {
+    /// A centre that is no number makes no number of any estimate, and nothing would be found.
+    fn check_centre(&self, scalars: &[f32]) -> Result<()> {
+        let centre = &scalars[scalars.len() - self.code.centre_len()..];
+        if centre.iter().all(|m| m.is_finite()) {
+            return Ok(());
+        }
+        Err(self.column.regions[1].corrupt("its centre is no vector".to_owned()))
     }
 }
 
