@@ -502,6 +502,8 @@ mod tests {
         assert_ne!(of_few(1500, 1500 * GATHERED - 1).expect("plan"), Plan::Exact);
         assert_ne!(of_few(15_000, 15_000 * GATHERED).expect("plan"), Plan::Exact);
         assert_eq!(plan(0), Plan::Exact);
+        let all = Funnel::default().plan(&schema(), 1024, usize::MAX, of(1, 1000), None);
+        assert_eq!(all.expect("plan"), Plan::Exact);
     }
 
     #[test]
