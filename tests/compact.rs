@@ -237,6 +237,17 @@ fn a_merge_drops_logs_that_hold_little() -> Done {
     Ok(())
 }
 
+/// Rows 0 to 99, then 100 to 199, each hundred in a segment of its own.
+fn fill_two_segments(collection: &Collection) -> Done {
+    for start in [0, 100] {
+        let mut batch = collection.batch();
+        (start..start + 100).try_for_each(|id| batch.upsert(id, &vector(id), ()).map(drop))?;
+        batch.commit()?;
+        collection.flush()?;
+    }
+    Ok(())
+}
+
 /// A segment whose rows all die while it is merged goes, and with it the log that it kept: the
 /// merged segment must not need it.
 #[test]
@@ -244,12 +255,7 @@ fn a_source_may_go_while_it_is_merged() -> Done {
     for living in [false, true] {
         let folder = Folder::default();
         let collection = folder.create(Schema::builder(DIMS).build()?, Options::new())?;
-        for start in [0, 100] {
-            let mut batch = collection.batch();
-            (start..start + 100).try_for_each(|id| batch.upsert(id, &vector(id), ()).map(drop))?;
-            batch.commit()?;
-            collection.flush()?;
-        }
+        fill_two_segments(&collection)?;
         let once = Cell::new(true);
         merge_all(&collection, &|| {
             if once.replace(false) {
@@ -276,12 +282,7 @@ fn a_source_may_go_while_it_is_merged() -> Done {
 fn a_merge_that_fails_is_not_tried_again() -> Done {
     let recorder = Recorder::new(None);
     let collection = recorder.create(Schema::builder(DIMS).build()?, Options::new())?;
-    for start in [0, 100] {
-        let mut batch = collection.batch();
-        (start..start + 100).try_for_each(|id| batch.upsert(id, &vector(id), ()).map(drop))?;
-        batch.commit()?;
-        collection.flush()?;
-    }
+    fill_two_segments(&collection)?;
     let tries = Cell::new(0);
     let failed = merge_all(&collection, &|| {
         tries.set(tries.get() + 1);

@@ -233,7 +233,7 @@ fn rows_whose_signs_say_nothing_are_found() {
     ];
     for calibrated in [false, true] {
         if calibrated {
-            println!("{}", collection.calibrate().expect("calibrate"));
+            collection.calibrate().expect("calibrate");
         }
         for (name, way) in ways {
             let found = queries.iter().map(|query| {

@@ -154,15 +154,21 @@ fn without_a_manifest_and_a_footer_older_rows_of_a_log_do_not_replace_newer_ones
     assert_eq!((report.lost, healthy(&folder).len()), (0, 30), "{report:?}");
 }
 
-/// A merge that a loss of power cut short names the logs of its sources, as they do.
-#[test]
-fn without_a_manifest_a_merge_that_is_torn_gives_way_to_its_sources() {
+/// Two segments of a hundred rows, each of which keeps its log.
+fn two_segments() -> (Folder, Collection) {
     let folder = Folder::default();
     let db = folder.create(schema(), Options::new()).expect("create");
     for ids in [0..100, 100..200] {
         put(&db, ids, 0);
         db.flush().expect("flush");
     }
+    (folder, db)
+}
+
+/// A merge that a loss of power cut short names the logs of its sources, as they do.
+#[test]
+fn without_a_manifest_a_merge_that_is_torn_gives_way_to_its_sources() {
+    let (folder, db) = two_segments();
     let sources = files(&folder);
     merge_all(&db, &|| ()).expect("merge");
     let (good, all) = closed(&folder, db);
@@ -227,12 +233,7 @@ fn dead_rows_of_a_lost_segment_are_not_looked_for_in_a_log_with_other_rows() {
 /// Two segments with a log each, merged into one that keeps both, and is lost. Before, a row of
 /// the first was deleted, or replaced in a third.
 fn merged_and_lost(replaced: bool) -> (Folder, Vec<FoundRow>, Files) {
-    let folder = Folder::default();
-    let db = folder.create(schema(), Options::new()).expect("create");
-    for ids in [0..100, 100..200] {
-        put(&db, ids, 0);
-        db.flush().expect("flush");
-    }
+    let (folder, db) = two_segments();
     if replaced {
         // In a segment of its own, which is not merged: it has its rows already when the others are.
         put(&db, 5..6, 900);
@@ -286,12 +287,7 @@ fn rows_of_several_logs_give_way_to_newer_ones() {
 /// rows: of two versions of a row, neither of which is sure, the newer one stands.
 #[test]
 fn of_rows_that_are_not_sure_the_newer_ones_stand() {
-    let folder = Folder::default();
-    let db = folder.create(schema(), Options::new()).expect("create");
-    for ids in [0..100, 100..200] {
-        put(&db, ids, 0);
-        db.flush().expect("flush");
-    }
+    let (folder, db) = two_segments();
     merge_all(&db, &|| ()).expect("merge");
     put(&db, 5..30, 900);
     db.flush().expect("flush");

@@ -77,7 +77,8 @@ impl Options {
     /// written as a segment, so larger means fewer, larger segments. While they are, or are
     /// loaded in bulk, their stage codes are held beside them until their vectors are written
     /// (some 650 bytes for 1024 dimensions). A merge takes codes from its sources as it writes:
-    /// it lists its rows, some 60 bytes each, and the values of declared fields.
+    /// it lists its rows, some 36 bytes each and what longer ids take, and the values of declared
+    /// fields.
     #[must_use]
     pub fn memtable_bytes(mut self, bytes: usize) -> Self {
         self.memtable_bytes = bytes;

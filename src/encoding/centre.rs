@@ -9,8 +9,8 @@ use crate::kernel::{Isa, coding};
 const CENTRED_BY: usize = 1024;
 /// Fewer rows have no centre: the mean of a few is long whatever they are.
 const LEAST: usize = 256;
-/// Centres whose distance has no larger square are as good for the same rows. Those of two thousand
-/// rows of one kind are .001 apart.
+/// Centres whose distance has no larger square are as good for the same rows. Those of two samples
+/// of one kind are .001 to .002 apart.
 const NEAR: f32 = 0.02;
 
 /// Centres whose square is less say little: of text and pictures whose centres have squares of .03

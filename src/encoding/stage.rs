@@ -31,17 +31,17 @@
 //! 3), without their rotation. A row of zeros has factor 0 and scores 0.
 //!
 //! 1-bit codes may be of what a row has beside a **centre** `m`, the mean of `x / |x|`
-//! ([`super::centre`]):
-//! of vectors without negative components all signs are one. With `y = x / |x| - m` and `c` its
-//! signs,
+//! ([`super::centre`]): of vectors without negative components all signs are one. With
+//! `y = x / |x| - m` and `c` its signs,
 //!
 //! ```text
 //!   cos(x, q) ~ <b, q> / |q| + factor <c, q> / |q|     with  factor = |y|^2 / <y, c>
 //! ```
 //!
-//! which is the above where `m` and `b` are zero; a row of zeros is estimated as `b` is then. The **base** `b` is `m` less the mean of
-//! `factor c`: of skewed components more lie below their mean than above, so that the codes have
-//! a mean of their own, along which queries lie that are skewed likewise.
+//! which is the above where `m` and `b` are zero; where they are not, a row of zeros is estimated as
+//! `b` is. The **base** `b` is `m` less the mean of `factor c`: of skewed components more lie below
+//! their mean than above, so that the codes have a mean of their own, along which queries lie that
+//! are skewed likewise.
 //!
 //! A 4-bit code has two numbers a row instead, which say more: a **scale** `s` and a **residual**,
 //! the distance of `s c` from `x / |x|`, rounded up. The scale is that of least squares, so

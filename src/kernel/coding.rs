@@ -70,7 +70,7 @@ pub(crate) fn signed_dot(isa: Isa, vector: &[f32], codes: &[i8]) -> f64 {
     dispatch!(isa, signed_dot(vector, codes))
 }
 
-/// Estimates from the dots of a scan: `factor (dot scale)` of each row.
+/// Estimates from the dots of a scan: `base + factor (dot scale)` of each row.
 ///
 /// # Panics
 /// When the lengths differ.
@@ -78,11 +78,11 @@ pub(crate) fn estimate(
     isa: Isa,
     dots: &[i32],
     factors: &[f32],
-    (scale, centre): (f32, f32),
+    (scale, base): (f32, f32),
     out: &mut [f32],
 ) {
     assert!(dots.len() == out.len() && factors.len() == out.len(), "one estimate a row");
-    dispatch!(isa, estimate(dots, factors, scale, centre, out));
+    dispatch!(isa, estimate(dots, factors, scale, base, out));
 }
 
 /// Which scores are `floor` or above: bit `i % BLOCK` of word `i / BLOCK` says so of score `i`. NaN
@@ -209,11 +209,11 @@ pub(super) mod define {
         dots: &[i32],
         factors: &[f32],
         scale: f32,
-        centre: f32,
+        base: f32,
         out: &mut [f32],
     ) {
         for ((score, &dot), &factor) in out.iter_mut().zip(dots).zip(factors) {
-            *score = centre + factor * (dot as f32 * scale);
+            *score = base + factor * (dot as f32 * scale);
         }
     }
 
@@ -270,15 +270,15 @@ mod tests {
         #[test]
         fn every_isa_estimates_the_same(
             rows in prop::collection::vec((-100_000i32..100_000, -2f32..2.0), 0..150),
-            scale in 0f32..0.01, centre in -1f32..1.0, floor in -3f32..3.0,
+            scale in 0f32..0.01, base in -1f32..1.0, floor in -3f32..3.0,
         ) {
             let (dots, factors): (Vec<i32>, Vec<f32>) = rows.into_iter().unzip();
             let terms = dots.iter().zip(&factors);
             let expected: Vec<f32> =
-                terms.map(|(&dot, f)| centre + f * (dot as f32 * scale)).collect();
+                terms.map(|(&dot, f)| base + f * (dot as f32 * scale)).collect();
             for isa in Isa::available() {
                 let mut got = vec![7.0; dots.len()];
-                estimate(isa, &dots, &factors, (scale, centre), &mut got);
+                estimate(isa, &dots, &factors, (scale, base), &mut got);
                 prop_assert!(got.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()));
                 let mut words = [u64::MAX; 3];
                 reaching(isa, &got, floor, &mut words);

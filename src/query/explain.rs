@@ -28,8 +28,7 @@ pub struct ExpectedRecall {
     /// Asked for.
     pub asked: f64,
     /// What calibration found; `None` if the plan comes from a table that knows nothing of this
-    /// collection, or from walks over graphs for a filter or for fewer dimensions, which were not
-    /// measured.
+    /// collection, or if there is a filter, or a number of dimensions that was not measured.
     pub measured: Option<MeasuredRecall>,
 }
 

@@ -253,8 +253,7 @@ impl Plan {
         let Self::Calibrated(Calibrated { entry, share, noise, table, .. }) = self else {
             return self;
         };
-        let more_hits = (hits as f64 / 10.0).max(1.0).powf(MORE_HITS);
-        let compared = f64::from(noise.check(share).compared) * more_hits;
+        let compared = f64::from(noise.check(share).compared) * more_hits(hits);
         let keep = table.max((compared as usize).saturating_mul(FIXED));
         match Self::exact(schema, dims, hits, candidates) {
             exact if exact.costs_less(keep, candidates) => exact,
@@ -323,8 +322,10 @@ impl Entry {
 const SHORTLISTS: [(f64, f64); 6] =
     [(0.80, 25.0), (0.90, 55.0), (0.95, 110.0), (0.98, 230.0), (0.99, 450.0), (0.999, 2000.0)];
 
-/// Ten times the hits want lists so much longer, as a power of ten.
-const MORE_HITS: f64 = 0.8;
+/// How many times as long a list is wanted for so many hits, beside one for ten.
+fn more_hits(limit: usize) -> f64 {
+    (limit as f64 / 10.0).max(1.0).powf(0.8)
+}
 
 /// How many rows a scan keeps: the table above, stretched by what is known to
 /// matter, and never fewer than twice the hits asked for.
@@ -341,8 +342,7 @@ fn shortlist(share: f64, limit: usize, rows: u64, entry: Entry, dims: usize) -> 
     };
     // More rows crowd the neighbourhood of the k-th one: slowly.
     let crowd = (rows as f64 / 100_000.0).powf(0.35).clamp(0.5, 100.0);
-    let more_hits = (limit as f64 / 10.0).max(1.0).powf(MORE_HITS);
-    ((base * crowd * more_hits).round() as usize).max(limit.saturating_mul(2))
+    ((base * crowd * more_hits(limit)).round() as usize).max(limit.saturating_mul(2))
 }
 
 /// Straight lines between the table's points, on logarithmic axes.

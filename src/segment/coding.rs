@@ -91,7 +91,7 @@ pub(super) fn centres(schema: &Schema, rows: &[Source]) -> Result<Vec<Vec<f32>>>
             None => sources.push((source, rows.len())),
         }
     }
-    sources.retain(|(source, _)| source.column(Column::Norms).is_some());
+    sources.retain(|(source, _)| is_coded(*source));
     sources.sort_by_key(|(_, rows)| Reverse(*rows));
     let centre_of = |(stage, code): (usize, &StageCode)| {
         let own = centre(*code, rows.len(), |at, wide| {
@@ -114,6 +114,11 @@ pub(super) fn centres(schema: &Schema, rows: &[Source]) -> Result<Vec<Vec<f32>>>
         Ok(own)
     };
     schema.stages().iter().enumerate().map(centre_of).collect()
+}
+
+/// Whether rows have their codes on disk: those of a segment.
+fn is_coded(source: &dyn Rows) -> bool {
+    source.column(Column::Norms).is_some()
 }
 
 /// Rows of a group that lie one after another in the same place.
@@ -147,7 +152,7 @@ impl<'a> Coding<'a> {
     }
 
     fn codes(&self, group: &'a [Source<'a>]) -> Result<Coded<'a>> {
-        if group.iter().all(|(source, _)| source.column(Column::Norms).is_some()) {
+        if group.iter().all(|(source, _)| is_coded(*source)) {
             return Ok(Coded::InSegments(group));
         }
         let vectors = group.iter().map(|(source, row)| source.vector(*row));

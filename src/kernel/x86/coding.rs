@@ -36,6 +36,6 @@ compiled! {
     normalise(vector: &[f32], norm: f64, unit: &mut [f32]) -> f32;
     round(unit: &[f32], per_step: f32, codes: &mut [i8]) -> (f64, f64);
     distance(vector: &[f32], norm: f64, scale: f32, codes: &[i8]) -> f64;
-    estimate(dots: &[i32], factors: &[f32], scale: f32, centre: f32, out: &mut [f32]) -> ();
+    estimate(dots: &[i32], factors: &[f32], scale: f32, base: f32, out: &mut [f32]) -> ();
     signed_dot(vector: &[f32], codes: &[i8]) -> f64;
 }
