@@ -163,7 +163,7 @@ def run_one(name, data, folder, share):
     forget(scratch)
     system.open(scratch)
     # What it holds already is not counted against the limit.
-    held = memory()
+    held = memory()[0]
     with Group(limit) as group:
         group.join(os.getpid())
         points = measure(system, queries, truth)

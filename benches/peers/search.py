@@ -1,7 +1,10 @@
 """Recall and queries per second of matryo and other systems on the same data."""
 
 import argparse
+import contextlib
+import itertools
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -32,12 +35,26 @@ def load(folder, most=None):
 
 
 def memory(process="self"):
-    """Megabytes a process keeps in RAM that are no pages of files."""
+    """Megabytes a process keeps in RAM: of its own, and pages of files that it has mapped."""
     try:
         lines = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
-        return 0
-    return max((int(l.split()[1]) >> 10 for l in lines if l.startswith("RssAnon")), default=0)
+        return [0, 0]
+    kilobytes = dict(line.split()[:2] for line in lines if line.startswith("Rss"))
+    return [int(kilobytes.get(kind, 0)) >> 10 for kind in ["RssAnon:", "RssFile:"]]
+
+
+@contextlib.contextmanager
+def one_core():
+    """All threads of the process on one core: some systems answer one query with several."""
+    def allow(cores):
+        for thread in os.listdir("/proc/self/task"):
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread), cores)
+    cores = os.sched_getaffinity(0)
+    allow({min(cores)})
+    yield
+    allow(cores)
 
 
 def made_ready(system, queries):
@@ -60,25 +77,31 @@ def timed(work):
     return statistics.median(times)
 
 
+def recall_of(found, truth):
+    return float(np.mean([len(set(map(int, f)) & set(t.tolist())) / K for f, t in zip(found, truth)]))
+
+
 def measure(system, queries, truth):
     """(recall, queries a second) of each setting, one query at a time."""
     points, queries = [], made_ready(system, queries)
     for setting in system.settings:
         system.set(setting)
-        found = [system.query(q) for q in queries]
-        recall = np.mean([len(set(map(int, f)) & set(t.tolist())) / K for f, t in zip(found, truth)])
-        points.append((float(recall), len(queries) / timed(lambda: [system.query(q) for q in queries])))
+        with one_core():
+            recall = recall_of([system.query(q) for q in queries], truth)
+            points.append((recall, len(queries) / timed(lambda: [system.query(q) for q in queries])))
         if recall > 0.999:
             break
     return points
 
 
-def measure_batches(system, queries, points):
-    """The same with all queries as one batch, for the settings and recalls of `points`; none
-    where the system takes no batch."""
-    batches, queries = [], tiled(queries)
-    for setting, (recall, _) in zip(system.settings, points if hasattr(system, "batch") else []):
+def measure_batches(system, queries, truth, points):
+    """The same with all queries as one batch, for the settings of `points`, which must find as
+    much; none where the system takes no batch."""
+    batches, queries, truth = [], tiled(queries), tiled(truth)
+    for setting, (alone, _) in zip(system.settings, points if hasattr(system, "batch") else []):
         system.set(setting)
+        recall = recall_of(system.batch(queries, THREADS), truth)
+        assert abs(recall - alone) < 0.01, f"a batch finds {recall}, queries alone {alone}"
         batches.append((recall, len(queries) / timed(lambda: system.batch(queries, THREADS))))
     return batches
 
@@ -94,7 +117,7 @@ def run_one(name, folder, most):
         # Who ranks again by full vectors keeps them.
         del base
         points = measure(system, queries, truth)
-        batches = measure_batches(system, queries, points)
+        batches = measure_batches(system, queries, truth, points)
         result = {"build": seconds, "points": points, "batches": batches, "memory": memory()}
         print(json.dumps(result))
 
@@ -102,9 +125,9 @@ def run_one(name, folder, most):
 def run_bench(command):
     """What a program printed, and the most memory it had."""
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
-    most = 0
+    most = [0, 0]
     while process.poll() is None:
-        most = max(most, memory(process.pid))
+        most = list(map(max, most, memory(process.pid)))
         time.sleep(0.02)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
@@ -129,26 +152,28 @@ def run_matryo(program, folder, scratch, most=None):
     make_collection(program, folder, path)
     seconds = time.perf_counter() - start
     # matryo knows rows by id; import numbers them from 0, as the truth does.
-    points, batches, taken = [], [], 0
+    points, batches, taken = [], [], [0, 0]
     for method in [["--recall", str(r)] for r in RECALLS] + [["--exact"]]:
         bench = [program, "bench", path, "--vectors", scratch / "queries.npy", "--truth",
                  scratch / "gt100.npy", "--limit", K, "--repeat", PASSES, "--threads", THREADS,
                  "--json", *method]
-        report, most = run_bench(bench)
-        taken = max(taken, most)
+        report, held = run_bench(bench)
+        taken = list(map(max, taken, held))
         recall = report[f"recall_at_{K}"]
         points.append((recall, report["queries_per_second"]))
         batches.append((recall, report["batch_queries_per_second"]))
     exact = points.pop()
+    assert exact[0] > 0.999, f"exact() found {exact[0]}"
     result = {"build": seconds, "points": points, "batches": batches[:-1], "memory": taken}
     return {**result, "exact": exact[1], "rows": len(base)}
 
 
 def at(points, recall):
-    """Queries a second at a recall, on straight lines between the points measured;
-    those that another point beats in both are left out."""
+    """Queries a second at a recall, on straight lines between the points measured. Of points with
+    one recall the median counts; those that another beats in both are left out."""
+    alike = itertools.groupby(sorted(points), lambda point: point[0])
+    points = [(found, statistics.median(speed for _, speed in some)) for found, some in alike]
     best = [p for p in points if not any(o[0] >= p[0] and o[1] > p[1] for o in points)]
-    best.sort()
     above = next((i for i, p in enumerate(best) if p[0] >= recall), None)
     if above is None:
         return None
@@ -162,7 +187,24 @@ def line(name, result):
     cells = [at(result["points"], recall) for recall in WANTED]
     cells += [at(result["batches"], recall) for recall in BATCHED]
     cells = ["-" if cell is None else f"{cell:,.0f}" for cell in cells]
-    return f"| {name} | " + " | ".join(cells) + f" | {result['build']:.0f} | {result['memory']:,} |"
+    best = max((recall for recall, _ in result["points"]), default=0)
+    own, files = result["memory"]
+    return f"| {name} | " + " | ".join(cells) + f" | {best:.3f} | {result['build']:.0f} | {own:,} | {files:,} |"
+
+
+def as_asked(result):
+    """What `recall(r)` finds and how fast, without lines between."""
+    asked = zip(RECALLS, result["points"], result["batches"])
+    return "; ".join(f"{r}: {found:.3f}, {alone:,.0f} q/s, batch {batch:,.0f}"
+                     for r, (found, alone), (_, batch) in asked)
+
+
+def empty_call():
+    """Microseconds that FAISS takes to search a single row: what asking from Python costs."""
+    import faiss
+    index, row = faiss.IndexFlatIP(1024), np.ones((1, 1024), np.float32)
+    index.add(row)
+    return 1e6 * timed(lambda: [index.search(row, 1) for _ in range(1000)]) / 1000
 
 
 def asked(script, name, *arguments):
@@ -191,8 +233,8 @@ def main():
     if args.system:
         return run_one(args.system, args.data, args.queries)
     names = [n for n in SYSTEMS if not args.only or any(o in n for o in args.only)]
-    print("| system | q/s @.90 | @.95 | @.99 | batch @.95 | @.99 | build s | RAM MB |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    print("| system | q/s @.90 | @.95 | @.99 | batch @.95 | @.99 | best recall | build s | RAM MB | mapped MB |")
+    print("|---|" + "---:|" * 9)
     with tempfile.TemporaryDirectory() as scratch:
         first = run_matryo(args.matryo, args.data, scratch, args.queries)
     print(line("**matryo**", first), flush=True)
@@ -204,6 +246,9 @@ def main():
         again = run_matryo(args.matryo, args.data, scratch, args.queries)
     print(line("**matryo again** (A/A)", again))
     print(f"\nmatryo exact: {first['exact']:.0f} and {again['exact']:.0f} q/s; {first['rows']:,} rows")
+    for result in [first, again]:
+        print(f"matryo as asked (recall asked: found, queries a second): {as_asked(result)}")
+    print(f"an empty call of FAISS from Python takes {empty_call():.1f} us")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     settings                  from quick to thorough
     set(setting)              before the queries
     query(q) -> row numbers   of the 10 nearest, nearest first
-    batch(queries, threads)   the same for many at once; not all have it
+    batch(queries, threads)   the same for each of many at once; not all have it
     ready(q)                  what query takes, if it is no numpy array: not timed
 """
 
@@ -22,7 +22,7 @@ def unit(rows):
 class Refined:
     """A shortlist by the first 256 dimensions, ranked again by all of them."""
 
-    settings = [10, 20, 30, 50, 80, 120, 200, 300, 500, 800]
+    settings = [10, 20, 30, 50, 80, 120, 200, 300, 500, 800, 1200, 2000]
 
     def build(self, base, folder):
         self.base = base
@@ -57,12 +57,13 @@ class FaissFlat:
     def batch(self, queries, threads):
         import faiss
         faiss.omp_set_num_threads(threads)
-        self.index.search(queries, K, params=self.params)
+        found = self.index.search(queries, K, params=self.params)[1]
         faiss.omp_set_num_threads(1)
+        return found
 
 
 class FaissHnsw(FaissFlat):
-    settings = [10, 20, 40, 80, 160, 320, 640]
+    settings = [10, 20, 40, 80, 160, 320, 640, 1280, 2560]
 
     def build(self, base, folder):
         import faiss
@@ -139,7 +140,7 @@ class FaissPqPrefixHalf(FaissPqPrefix):
 
 
 class Hnswlib:
-    settings = [10, 20, 40, 80, 160, 320, 640]
+    settings = [10, 20, 40, 80, 160, 320, 640, 1280, 2560]
 
     def build(self, base, folder):
         import hnswlib
@@ -155,11 +156,11 @@ class Hnswlib:
         return self.index.knn_query(q, k=K)[0][0]
 
     def batch(self, queries, threads):
-        self.index.knn_query(queries, k=K, num_threads=threads)
+        return self.index.knn_query(queries, k=K, num_threads=threads)[0]
 
 
 class Usearch:
-    settings = [16, 32, 64, 128, 256, 512, 1024]
+    settings = [16, 32, 64, 128, 256, 512, 1024, 2048]
 
     def build(self, base, folder):
         from usearch.index import Index
@@ -173,7 +174,7 @@ class Usearch:
         return self.index.search(q, K, threads=1).keys
 
     def batch(self, queries, threads):
-        self.index.search(queries, K, threads=threads)
+        return self.index.search(queries, K, threads=threads).keys
 
 
 class UsearchPrefix(Refined):
@@ -190,7 +191,7 @@ class UsearchPrefix(Refined):
 class Svs:
     """Vamana over 4-bit codes with 8-bit residuals."""
 
-    settings = [10, 15, 20, 30, 45, 70, 100, 150, 250]
+    settings = [10, 15, 20, 30, 45, 70, 100, 150, 250, 500, 1000]
 
     def build(self, base, folder):
         import svs
@@ -213,8 +214,9 @@ class Svs:
 
     def batch(self, queries, threads):
         self.index.num_threads = threads
-        self.index.search(queries, K)
+        found = self.index.search(queries, K)[0]
         self.index.num_threads = 1
+        return found
 
 
 class SvsPrefix(Svs):
@@ -227,7 +229,7 @@ class SvsPrefix(Svs):
 
 
 class Zvec:
-    settings = [10, 20, 40, 80, 160, 320]
+    settings = [10, 20, 40, 80, 160, 320, 640, 1280]
 
     def build(self, base, folder):
         import zvec
@@ -263,10 +265,20 @@ class Zvec:
         return [int(hit.id) for hit in self.collection.query(query, topk=K, output_fields=[])]
 
 
+class ZvecVamana(Zvec):
+    """By distance, which ranks rows of one length alike: built by inner product it finds half."""
+
+    def index_param(self, zvec):
+        return zvec.VamanaIndexParam(metric_type=zvec.MetricType.L2, quantize_type=zvec.QuantizeType.INT8)
+
+    def set(self, setting):
+        self.param = self.zvec.VamanaQueryParam(ef_search=setting, is_using_refiner=True)
+
+
 class Qdrant:
     """HNSW over 8-bit codes in RAM, scored again by the full vectors."""
 
-    settings = [16, 32, 64, 128, 256, 512]
+    settings = [16, 32, 64, 128, 256, 512, 1024]
     on_disk = False
 
     def build(self, base, folder):
@@ -276,16 +288,23 @@ class Qdrant:
         path.mkdir()
         codes = edge.ScalarQuantizationConfig(type=edge.ScalarType.Int8, always_ram=True)
         hnsw = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10, max_indexing_threads=2)
-        vectors = edge.EdgeVectorParams(size=base.shape[1], distance=edge.Distance.Dot, on_disk=self.on_disk)
-        config = edge.EdgeConfig(vectors={"v": vectors}, hnsw_config=hnsw, quantization_config=codes)
+        vectors = self.vectors(edge, base.shape[1])
+        config = edge.EdgeConfig(vectors=vectors, hnsw_config=hnsw, quantization_config=codes)
         self.shard = edge.EdgeShard.create(str(path), config)
         self.declare(edge)
         for first in range(0, len(base), 1000):
             rows = range(first, min(first + 1000, len(base)))
-            points = [edge.Point(i, {"v": base[i].tolist()}, self.payload(i)) for i in rows]
+            points = [edge.Point(i, self.point(base[i]), self.payload(i)) for i in rows]
             self.shard.update(edge.UpdateOperation.upsert_points(points))
         self.shard.flush()
         self.shard.optimize()
+
+    def vectors(self, edge, dims):
+        full = edge.EdgeVectorParams(size=dims, distance=edge.Distance.Dot, on_disk=self.on_disk)
+        return {"v": full}
+
+    def point(self, row):
+        return {"v": row.tolist()}
 
     def declare(self, edge):
         pass
@@ -306,8 +325,35 @@ class Qdrant:
         return [hit.id for hit in self.shard.query(request)]
 
 
+class QdrantPrefix(Qdrant):
+    """A shortlist by HNSW over the first 256 dimensions, scored again by all."""
+
+    settings = Refined.settings
+
+    def vectors(self, edge, dims):
+        prefix = edge.EdgeVectorParams(size=PREFIX, distance=edge.Distance.Cosine)
+        unlinked = edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10)
+        full = edge.EdgeVectorParams(size=dims, distance=edge.Distance.Dot, hnsw_config=unlinked)
+        return {"p": prefix, "v": full}
+
+    def point(self, row):
+        return {"p": row[:PREFIX].tolist(), "v": row.tolist()}
+
+    def query(self, q):
+        edge = self.edge
+        nearest = edge.Query.Nearest(q[:PREFIX], using="p")
+        params = edge.SearchParams(hnsw_ef=self.setting)
+        shortlist = edge.Prefetch(limit=self.setting, query=nearest, params=params)
+        full = edge.Query.Nearest(q, using="v")
+        request = edge.QueryRequest(limit=K, query=full, prefetches=[shortlist])
+        return [hit.id for hit in self.shard.query(request)]
+
+    def set(self, setting):
+        self.setting = setting
+
+
 class Lance:
-    settings = [1, 2, 5, 10, 20]
+    settings = [1, 2, 5, 10, 20, 50, 100]
 
     def build(self, base, folder):
         import lancedb
@@ -332,7 +378,7 @@ class Lance:
 class SqliteVec:
     """1-bit codes of all dimensions, a shortlist of them ranked by the floats."""
 
-    settings = [20, 50, 100, 200, 400]
+    settings = [20, 50, 100, 200, 400, 1000]
 
     def build(self, base, folder):
         import pysqlite3 as sqlite3
@@ -379,7 +425,9 @@ SYSTEMS = {
     "FAISS HNSW32": FaissHnsw,
     "hnswlib M=32": Hnswlib,
     "zvec HNSW int8, refined": Zvec,
+    "zvec Vamana int8, refined": ZvecVamana,
     "Qdrant Edge HNSW int8, rescored": Qdrant,
+    "Qdrant Edge HNSW, prefix 256, rescored": QdrantPrefix,
     "LanceDB IVF_HNSW_SQ": Lance,
     "sqlite-vec, 1 bit, refined": SqliteVec,
     "FAISS flat (exact)": FaissFlat,

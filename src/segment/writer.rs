@@ -16,7 +16,7 @@ use crate::rows::{CodeColumn, ReadAhead};
 use crate::schema::Schema;
 use crate::sown::{Bug, sown};
 use crate::types::FileNumber;
-use crate::vfs::{Vfs, WriteFile};
+use crate::vfs::{PIECE, Vfs, WriteFile};
 
 /// Writes rows to file `number` and makes the bytes durable; the name becomes
 /// durable with the next sync of the folder.
@@ -211,13 +211,10 @@ fn id_bytes(ids: &IdColumn) -> Vec<u8> {
     }
 }
 
-/// Bytes gathered before they go to the file: the file system is not called for
-/// each row, and what was gathered is still in a core's cache.
-const BUFFER: usize = 256 << 10;
-
 /// Writes a file of regions: a segment, or a graph, which has the same form.
 pub(super) struct SegmentWriter {
     file: Box<dyn WriteFile>,
+    /// What is gathered of the piece at hand.
     buffer: Vec<u8>,
     /// Bytes of the file so far, those in the buffer included.
     len: u64,
@@ -233,7 +230,7 @@ impl SegmentWriter {
         let file = vfs.create(&header.kind.name(header.number))?;
         let mut writer = Self {
             file,
-            buffer: Vec::with_capacity(BUFFER),
+            buffer: Vec::with_capacity(PIECE),
             len: 0,
             regions: Vec::new(),
             checksums: Vec::new(),
@@ -246,16 +243,17 @@ impl SegmentWriter {
     }
 
     /// Adds bytes that no region's checksum covers.
-    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+    fn append(&mut self, mut bytes: &[u8]) -> Result<()> {
         self.len += bytes.len() as u64;
-        if self.buffer.len() + bytes.len() > BUFFER {
-            self.file.write(&self.buffer)?;
-            self.buffer.clear();
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(PIECE - self.buffer.len()));
+            self.buffer.extend_from_slice(now);
+            if self.buffer.len() == PIECE {
+                self.file.write(&self.buffer)?;
+                self.buffer.clear();
+            }
+            bytes = later;
         }
-        if bytes.len() > BUFFER {
-            return self.file.write(bytes);
-        }
-        self.buffer.extend_from_slice(bytes);
         Ok(())
     }
 

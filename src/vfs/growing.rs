@@ -5,11 +5,8 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
-use super::{WriteFile, writeback};
+use super::{PIECE, WriteFile, writeback};
 use crate::error::{Error, Result};
-
-/// Bytes that are written before the medium is asked to begin with them.
-const PIECE: usize = 1 << 20;
 
 /// A file being written. All that is written is to be synced sooner or later, so the
 /// medium begins with it piece by piece, while the next piece comes.
@@ -30,9 +27,13 @@ impl Growing {
 
 impl WriteFile for Growing {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        for piece in bytes.chunks(PIECE) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let left = PIECE - (self.len % PIECE as u64) as usize;
+            let (piece, later) = rest.split_at(rest.len().min(left));
             self.file.write_all(piece).map_err(|e| Error::io("write", &self.path, e))?;
             self.len += piece.len() as u64;
+            rest = later;
             if self.len - self.begun >= PIECE as u64 {
                 writeback::start(&self.file, self.begun, self.len - self.begun);
                 self.begun = self.len;
