@@ -7,6 +7,7 @@
 
 use std::cmp::Ordering;
 use std::convert::Infallible;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::encoding::{Precision, StageBuilder, StageCode, StageView, centre};
@@ -30,9 +31,14 @@ pub(crate) enum IdColumn {
 
 impl IdColumn {
     pub(crate) fn new(kind: IdKind) -> Self {
+        Self::with_room(kind, 0)
+    }
+
+    /// Without ids, with room for those of `rows` rows; for text as it comes.
+    pub(crate) fn with_room(kind: IdKind, rows: usize) -> Self {
         match kind {
-            IdKind::U64 => Self::U64(Vec::new()),
-            IdKind::Str => Self::Str { ends: Vec::new(), text: String::new() },
+            IdKind::U64 => Self::U64(Vec::with_capacity(rows)),
+            IdKind::Str => Self::Str { ends: Vec::with_capacity(rows), text: String::new() },
         }
     }
 
@@ -57,10 +63,7 @@ impl IdColumn {
     fn get(&self, row: usize) -> RowId {
         match self {
             Self::U64(ids) => RowId::U64(ids[row]),
-            Self::Str { ends, text } => {
-                let start = if row == 0 { 0 } else { ends[row - 1] as usize };
-                RowId::from(&text[start..ends[row] as usize])
-            }
+            Self::Str { ends, text } => RowId::from(&text[span(ends, row)]),
         }
     }
 
@@ -77,10 +80,19 @@ impl IdColumn {
         let mut order: Vec<u32> = (0..self.len() as u32).collect();
         match self {
             Self::U64(ids) => order.sort_unstable_by_key(|row| ids[*row as usize]),
-            Self::Str { .. } => order.sort_by_cached_key(|row| self.get(*row as usize)),
+            Self::Str { ends, text } => {
+                let id = |row: u32| &text[span(ends, row as usize)];
+                order.sort_unstable_by(|a, b| id(*a).cmp(id(*b)));
+            }
         }
         order
     }
+}
+
+/// Where the text of a row is, in all texts one after another.
+fn span(ends: &[u64], row: usize) -> Range<usize> {
+    let start = if row == 0 { 0 } else { ends[row - 1] as usize };
+    start..ends[row] as usize
 }
 
 /// What is computed of vectors: their norms and their stage codes.

@@ -172,6 +172,16 @@ pub(crate) trait Rows: Send + Sync {
     /// Reading what was asked for took so long that it may have left memory again.
     fn ask_again(&self) {}
 
+    /// Compares what is read from now on with its checksum once more, as rows must be that are about
+    /// to be written anew: what was compared long ago may have left memory and be damaged since,
+    /// and new checksums would vouch for it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`](crate::Error::Corrupt) where a column that is not in RAM is damaged.
+    fn distrust(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// The payload of a row as JSON text, empty if it has none.
     fn payload(&self, row: Ordinal) -> Result<String>;
 

@@ -1,10 +1,11 @@
 //! Compaction: what is merged, what is reclaimed, what is never lost.
 
 use std::cell::Cell;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use matryo::testing::{Failure, Folder, Recorder, merge_all};
-use matryo::{Collection, Error, Options, Schema, json};
+use matryo::{Collection, CopyOptions, Error, Options, Schema, json};
 
 type Done = Result<(), Box<dyn std::error::Error>>;
 
@@ -238,6 +239,53 @@ fn a_merge_drops_logs_that_hold_little() -> Done {
 }
 
 /// Rows 0 to 99, then 100 to 199, each hundred in a segment of its own.
+/// Flips a bit of every place in the folder's files that has these bytes; how many there were.
+fn flip(path: &Path, bytes: &[u8]) -> Result<usize, std::io::Error> {
+    let mut places = 0;
+    for file in std::fs::read_dir(path)? {
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(file?.path())?;
+        let mut all = vec![0; file.metadata()?.len() as usize];
+        file.read_exact_at(&mut all, 0)?;
+        for (at, window) in all.windows(bytes.len()).enumerate() {
+            if window == bytes {
+                places += 1;
+                file.write_all_at(&[window[0] ^ 1], at as u64)?;
+            }
+        }
+    }
+    Ok(places)
+}
+
+/// Files are compared with their checksums when they are first read. What is written anew is
+/// compared once more, or damage that came since would get checksums of its own.
+#[test]
+fn damage_that_came_after_the_first_read_is_not_written_anew() -> Done {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("a");
+    let collection = open(&path, false)?;
+    put(&collection, 0..300)?;
+    put(&collection, 300..600)?;
+    let floats: Vec<u8> = vector(7).iter().flat_map(|value| value.to_le_bytes()).collect();
+    let mut flipped = floats.clone();
+    flipped[0] ^= 1;
+    let id = [399u64, 400, 401].iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>();
+    let mut other_id = id.clone();
+    other_id[0] ^= 1;
+    let rotten = [(floats, flipped, "vector"), (id, other_id, "id")];
+    check(&collection, 0..600, |_| true)?;
+    for (sound, damaged, what) in &rotten {
+        assert!(flip(&path, sound)? > 0, "{what}");
+        let copy = collection.copy_to(dir.path().join("b"), &CopyOptions::new());
+        assert!(matches!(copy, Err(Error::Corrupt(_))), "{what}: {copy:?}");
+        let merged = collection.compact();
+        assert!(matches!(merged, Err(Error::Corrupt(_))), "{what}: {merged:?}");
+        flip(&path, damaged)?;
+        check(&collection, 0..600, |_| true)?;
+    }
+    collection.compact()?;
+    check(&collection, 0..600, |_| true)
+}
+
 fn fill_two_segments(collection: &Collection) -> Done {
     for start in [0, 100] {
         let mut batch = collection.batch();

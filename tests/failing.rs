@@ -49,6 +49,24 @@ fn whatever_is_written_first_trusts_no_name() {
     first_writes();
 }
 
+/// What a crash left takes the room that a log needs to be renewed.
+#[test]
+fn strays_on_a_full_disk_do_not_keep_a_collection_from_opening() {
+    let folder = Folder::default();
+    let db = folder.create(schema(), without_reserve()).expect("create");
+    (0..40).for_each(|id| put(&db, id).expect("there is room"));
+    let crashed = folder.fork();
+    let len = |name: &str| crashed.read(name).expect("named").len() as u64;
+    let room = 2 * len("MANIFEST");
+    assert!(len("wal-0000000001") > 2 * room, "or the log needs no room of the stray's");
+    crashed.write("seg-0000000077", vec![7; len("wal-0000000001") as usize]);
+    crashed.limit(Some(crashed.used() + room));
+    let found = crashed.open(without_reserve()).expect("the stray makes room");
+    assert_eq!(found.len(), 120);
+    assert!(!crashed.names().contains(&"seg-0000000077".to_owned()));
+    found.verify().expect("intact");
+}
+
 /// After a crash each operation of the open fails once for want of room.
 #[test]
 fn an_open_that_finds_no_room_leaves_what_opens() {

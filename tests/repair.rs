@@ -488,3 +488,24 @@ fn a_repair_without_room_leaves_no_files() {
         assert!(healthy(&folder).len() >= 129);
     }
 }
+
+/// Something else that has a file's name is as good as no file.
+#[test]
+fn a_folder_in_the_place_of_a_file_is_damage() {
+    let good = make();
+    for (name, _) in good.iter().filter(|file| ["wal", "seg", "del"].contains(&&file.0[..3])) {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("a");
+        std::fs::create_dir(&path).expect("create");
+        good.iter()
+            .for_each(|(name, bytes)| std::fs::write(path.join(name), bytes).expect("write"));
+        std::fs::remove_file(path.join(name)).expect("remove");
+        std::fs::create_dir(path.join(name)).expect("create");
+        assert!(matches!(Collection::open(&path), Err(Error::Corrupt(_))), "{name}");
+        let report = Collection::repair(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(!report.was_intact(), "{name}");
+        let opened = Collection::open(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
+        opened.verify().unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(opened.len(), report.rows, "{name}");
+    }
+}

@@ -295,6 +295,7 @@ fn rewrite(
     let (mut bytes, mut done, total) = (0, 0, view.live_rows());
     let mut copied = Copied::default();
     for part in &view.parts {
+        part.rows.distrust()?;
         let mut ahead = ReadAhead::default();
         for row in part.living() {
             ahead.before(&*part.rows, row);

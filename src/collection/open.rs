@@ -119,14 +119,16 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, options: Options) -> Result<Collection> {
     manifest.spend(&strays);
     let reserve = Reserve::new(options.reserve);
     let mut writer = Writer::new(manifest, false, vfs.names(), reserve);
-    match tail {
-        Some(tail) => tail.renew(&*vfs, &mut writer)?,
-        None if !strays.is_empty() => vouch_if_there_is_room(&*vfs, &mut writer)?,
-        None => {}
+    if !strays.is_empty() {
+        vouch_if_there_is_room(&*vfs, &mut writer)?;
     }
-    // What cannot be removed now is a stray again at the next open.
+    // What cannot be removed now is a stray again at the next open. The log is renewed after that:
+    // on a full disk the room may be theirs.
     if writer.is_vouched() && !sown(Bug::StraysStay) {
         strays.iter().for_each(|name| drop(vfs.remove(name)));
+    }
+    if let Some(tail) = tail {
+        tail.renew(&*vfs, &mut writer)?;
     }
     Ok(handle(vfs, options, Arc::new(view), residency, Access::Write(writer, lock)))
 }
@@ -405,8 +407,13 @@ pub(super) fn strays(vfs: &dyn Vfs, manifest: &Manifest) -> Result<Vec<String>> 
 /// Whether an unnamed file was made, or commits were written to it, after the
 /// manifest had been replaced by a later one. FORMAT.md, section "Open".
 fn is_newer(vfs: &dyn Vfs, manifest: &Manifest, name: &str, kind: FileKind) -> Result<bool> {
-    // A stray file may be cut short or empty: what tells nothing is no witness.
-    let Ok(Some(file)) = vfs.open(name) else { return Ok(false) };
+    // A stray file may be cut short or empty: what tells nothing is no witness. One that cannot be
+    // opened, for want of descriptors or for a bad medium, might be.
+    let file = match vfs.open(name) {
+        Ok(Some(file)) => file,
+        Ok(None) | Err(Error::Corrupt(_)) => return Ok(false),
+        Err(e) => return Err(e),
+    };
     let mut bytes = [0; FileHeader::LEN];
     if file.len() < bytes.len() as u64 {
         return Ok(false);

@@ -146,7 +146,8 @@ impl Options {
     /// It is never exceeded; segments that snapshots still use count as long as
     /// they do. Beside it are rows that are in no segment yet
     /// ([`Self::memtable_bytes`]) and, for each segment, its payload index and two bits for
-    /// each 4 KiB of the file, and for each row whose vector is in a log.
+    /// each 4 KiB of the file, and for each row whose vector is in a log; of a segment with a graph,
+    /// 4 bytes for each row.
     ///
     /// ```
     /// use matryo::{Collection, Options, Schema};

@@ -458,8 +458,11 @@ pub(super) fn write_parts(
     logs: &[LogEntry],
     watch: &dyn Fn(u64) -> Result<()>,
 ) -> Result<SegmentEntry> {
-    let rows = parts.iter().flat_map(|part| part.living().map(|row| (&*part.rows, row)));
-    let rows: Vec<_> = rows.collect();
+    let mut rows = Vec::with_capacity(parts.iter().map(|part| part.live_rows() as usize).sum());
+    for part in parts {
+        part.rows.distrust()?;
+        rows.extend(part.living().map(|row| (&*part.rows, row)));
+    }
     segment_writer::write(vfs, owner, schema, number, &rows, logs, watch)
 }
 

@@ -68,6 +68,11 @@ impl Segment {
         parts.build(schema, entry.rows, logs)
     }
 
+    fn columns(&self) -> impl Iterator<Item = &dyn ResidentColumn> {
+        let codes = self.codes.iter().map(|codes| codes as &dyn ResidentColumn);
+        codes.chain([&self.norms as &dyn ResidentColumn])
+    }
+
     fn resident(&self, column: Column) -> &dyn ResidentColumn {
         match column {
             Column::Norms => &self.norms,
@@ -350,6 +355,14 @@ impl Rows for Segment {
         self.vectors.ask_again();
     }
 
+    fn distrust(&self) -> Result<()> {
+        let payload = self.payload.iter().map(|payload| &payload.blocks);
+        let regions = [&self.ids, &self.id_order].into_iter().chain(&self.indexes).chain(payload);
+        regions.for_each(Region::distrust);
+        self.vectors.distrust();
+        self.columns().try_for_each(ResidentColumn::compare_again)
+    }
+
     fn payload(&self, row: Ordinal) -> Result<String> {
         self.payload.as_ref().map_or(Ok(String::new()), |p| p.text(row, &self.file))
     }
@@ -401,8 +414,7 @@ impl Rows for Segment {
     }
 
     fn ram_bytes(&self) -> usize {
-        let codes = self.codes.iter().map(|codes| codes as &dyn ResidentColumn);
-        let columns = codes.chain([&self.norms as &dyn ResidentColumn]);
-        columns.filter(|column| column.is_held()).map(|column| column.bytes() as usize).sum()
+        let held = self.columns().filter(|column| column.is_held());
+        held.map(|column| column.bytes() as usize).sum()
     }
 }

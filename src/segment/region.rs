@@ -189,6 +189,11 @@ impl Region {
     pub(crate) fn ask_again(&self) {
         self.asked.forget();
     }
+
+    /// Compares each block anew when it is next touched.
+    pub(crate) fn distrust(&self) {
+        self.seen.forget();
+    }
 }
 
 impl Source for Region {

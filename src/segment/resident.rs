@@ -45,6 +45,17 @@ impl<T> Resident<T> {
         Ok(())
     }
 
+    /// Compares the column anew, unless it is in RAM.
+    fn compare_again(&self) -> Result<()> {
+        if self.held().is_some() {
+            return Ok(());
+        }
+        self.regions.iter().try_for_each(|region| {
+            region.distrust();
+            region.get(0, region.len()).map(drop)
+        })
+    }
+
     fn is_ready(&self) -> bool {
         self.checked.load(Ordering::Relaxed) || self.held().is_some()
     }
@@ -80,6 +91,7 @@ pub(super) trait ResidentColumn {
     fn bytes(&self) -> u64;
     fn is_held(&self) -> bool;
     fn ready(&self) -> Result<()>;
+    fn compare_again(&self) -> Result<()>;
     fn hold(&self, budget: &Arc<Budget>) -> Result<()>;
 }
 
@@ -129,6 +141,10 @@ impl ResidentColumn for Norms {
         self.0.ready(|| Ok(()))
     }
 
+    fn compare_again(&self) -> Result<()> {
+        self.0.compare_again()
+    }
+
     fn hold(&self, budget: &Arc<Budget>) -> Result<()> {
         self.0.hold(budget, |copies| Ok(f32s(&copies[0])))
     }
@@ -145,6 +161,10 @@ impl ResidentColumn for Codes {
 
     fn ready(&self) -> Result<()> {
         self.column.ready(|| self.check_centre(floats(&self.column.regions[1])))
+    }
+
+    fn compare_again(&self) -> Result<()> {
+        self.column.compare_again()
     }
 
     fn hold(&self, budget: &Arc<Budget>) -> Result<()> {

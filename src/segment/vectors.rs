@@ -15,7 +15,7 @@ use crate::rows::LogPlace;
 use crate::sown::{Bug, sown};
 use crate::types::{FileNumber, Ordinal};
 use crate::vfs::map::Bytes;
-use crate::vfs::{ReadFile, Vfs, open_named};
+use crate::vfs::{ReadFile, Vfs, open_damaged, open_named};
 
 /// Vectors of `width` bytes, as stored.
 pub(super) struct Vectors {
@@ -51,7 +51,7 @@ impl KeptLog {
     pub(super) fn open_damaged(vfs: &dyn Vfs, number: FileNumber) -> Result<Self> {
         let name = FileKind::Wal.name(number);
         let none = || Self { number, file: vfs.path(&name), bytes: Bytes::none() };
-        vfs.open(&name)?.map_or_else(|| Ok(none()), |log| Self::map(&*log, number))
+        open_damaged(vfs, &name)?.map_or_else(|| Ok(none()), |log| Self::map(&*log, number))
     }
 
     fn map(log: &dyn ReadFile, number: FileNumber) -> Result<Self> {
@@ -98,6 +98,17 @@ impl Vectors {
         match &self.source {
             Source::Region(region) => region.ask_again(),
             Source::Logs(logged) => logged.asked.forget(),
+        }
+    }
+
+    /// Compares each vector anew when it is next read.
+    pub(super) fn distrust(&self) {
+        match &self.source {
+            Source::Region(region) => region.distrust(),
+            Source::Logs(logged) => {
+                logged.places.distrust();
+                logged.seen.forget();
+            }
         }
     }
 

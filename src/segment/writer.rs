@@ -57,7 +57,6 @@ pub(crate) fn write(
 }
 
 /// The logs that have the vectors of all rows, and where in which of them each is.
-#[derive(Default)]
 struct Kept {
     logs: Vec<LogEntry>,
     places: Vec<(u32, u64)>,
@@ -67,7 +66,10 @@ struct Kept {
 /// vectors: the rest, rows that are dead and payloads, would lie on the medium for as long as
 /// the segment does.
 fn kept(schema: &Schema, rows: &[Source], logs: &[LogEntry]) -> Option<Kept> {
-    let mut kept = Kept::default();
+    if logs.is_empty() {
+        return None;
+    }
+    let mut kept = Kept { logs: Vec::new(), places: Vec::with_capacity(rows.len()) };
     for (source, row) in rows {
         let place = source.logged(*row)?;
         let used = kept.logs.iter().rposition(|log| log.number == place.log);
@@ -90,7 +92,7 @@ fn write_vectors(
     kept: Option<&Kept>,
     watch: &dyn Fn(u64) -> Result<()>,
 ) -> Result<IdColumn> {
-    let mut ids = IdColumn::new(schema.ids());
+    let mut ids = IdColumn::with_room(schema.ids(), rows.len());
     if let Some(kept) = kept {
         out.region(RegionKind::Logs, 0, &encode_kept(&kept.logs).collect::<Vec<_>>())?;
     }

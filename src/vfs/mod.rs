@@ -160,6 +160,32 @@ pub(crate) fn open_named(vfs: &dyn Vfs, name: &str) -> Result<Arc<dyn ReadFile>>
     vfs.open(name)?.ok_or_else(|| Error::corrupt(vfs.path(name), 0, "is missing"))
 }
 
+/// Opens a file of a damaged folder; `None` also where something that is no file has its name.
+pub(crate) fn open_damaged(vfs: &dyn Vfs, name: &str) -> Result<Option<Arc<dyn ReadFile>>> {
+    match vfs.open(name) {
+        Err(Error::Corrupt(_)) => Ok(None),
+        opened => opened,
+    }
+}
+
+/// Reads what may be of use of a file that may be longer than any of its kind: up to `limit` bytes,
+/// or to the first `piece` of them that are all zero, which a file has that was extended.
+pub(crate) fn read_damaged(file: &dyn ReadFile, limit: u64, piece: usize) -> Result<Vec<u8>> {
+    let (len, mut bytes) = (file.len().min(limit), Vec::new());
+    while (bytes.len() as u64) < len {
+        let (start, left) = (bytes.len(), len - bytes.len() as u64);
+        let more = usize::try_from(left).unwrap_or(usize::MAX).min(piece);
+        reserve(&mut bytes, file.path(), more)?;
+        bytes.resize(start + more, 0);
+        file.read_at(&mut bytes[start..], start as u64)?;
+        if more == piece && bytes[start..].iter().all(|byte| *byte == 0) {
+            bytes.truncate(start);
+            break;
+        }
+    }
+    Ok(bytes)
+}
+
 /// Reads all of a file of at most `limit` bytes.
 pub(crate) fn read_all(file: &dyn ReadFile, limit: u64) -> Result<Vec<u8>> {
     let len = file.len();

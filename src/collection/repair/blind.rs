@@ -8,11 +8,11 @@ use super::logged;
 use crate::codec::crc32;
 use crate::codec::header::{FileHeader, FileKind};
 use crate::error::{Corruption, Error, Result};
-use crate::manifest::{LogEntry, MAX_LOG, Manifest, SegmentEntry, UNCOUNTED, counted};
+use crate::manifest::{LogEntry, Manifest, SegmentEntry, UNCOUNTED, counted};
 use crate::schema::Schema;
 use crate::segment::salvage::own_entry;
 use crate::types::FileNumber;
-use crate::vfs::{ReadFile, Vfs, read_all};
+use crate::vfs::{ReadFile, Vfs, open_damaged};
 
 /// The error that says what is there beside a lost manifest.
 pub(super) fn manifest_lost(vfs: &dyn Vfs, mut damage: Corruption) -> Error {
@@ -148,8 +148,8 @@ fn lost_segment(
     made: &Manifest,
     number: FileNumber,
 ) -> Result<Option<SegmentEntry>> {
-    let Some(file) = vfs.open(&FileKind::Wal.name(number))? else { return Ok(None) };
-    let bytes = read_all(&*file, MAX_LOG)?;
+    let Some(file) = open_damaged(vfs, &FileKind::Wal.name(number))? else { return Ok(None) };
+    let bytes = logged::read_log(&*file)?;
     let log = LogEntry { number, len: bytes.len() as u64, crc: crc32(&bytes), sealed: true };
     let rows = logged::rows(vfs, made, log)?.map_or(0, |part| part.rows.len());
     let kept = Arc::from([log]);

@@ -9,9 +9,9 @@ use super::frames::Frames;
 use super::logged;
 use crate::codec::header::{FileHeader, FileKind};
 use crate::error::{Error, Result};
-use crate::manifest::{LogEntry, MAX_LOG, SegmentEntry};
+use crate::manifest::{LogEntry, SegmentEntry};
 use crate::segment::salvage::Salvage;
-use crate::vfs::read_all;
+use crate::vfs::open_damaged;
 
 /// Threads that compare blocks.
 const THREADS: usize = 4;
@@ -109,7 +109,7 @@ impl Repair<'_> {
             }
         }
         let left = if entry.kept.is_empty() { State::Lost } else { State::Logs };
-        let Some(file) = self.vfs.open(&FileKind::Segment.name(entry.number))? else {
+        let Some(file) = open_damaged(self.vfs, &FileKind::Segment.name(entry.number))? else {
             return Ok(left);
         };
         match Salvage::open(self.vfs, &*file, &self.found.schema, entry) {
@@ -125,8 +125,8 @@ impl Repair<'_> {
         let mut highest = last;
         for entry in self.found.logs.clone() {
             let name = FileKind::Wal.name(entry.number);
-            let mut bytes = match self.vfs.open(&name)? {
-                Some(file) => read_all(&*file, MAX_LOG)?,
+            let mut bytes = match open_damaged(self.vfs, &name)? {
+                Some(file) => logged::read_log(&*file)?,
                 None => Vec::new(),
             };
             let frames = Frames::new(&self.found, entry.number, &bytes);

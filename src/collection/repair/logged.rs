@@ -9,20 +9,27 @@ use super::frames::Frames;
 use crate::codec::crc32;
 use crate::codec::header::FileKind;
 use crate::error::Result;
-use crate::manifest::{LogEntry, Manifest};
+use crate::manifest::{LogEntry, MAX_LOG, Manifest};
 use crate::rows::LogPlace;
 use crate::types::{FileNumber, RowId};
-use crate::vfs::Vfs;
 use crate::vfs::map::Bytes;
+use crate::vfs::{ReadFile, Vfs, open_damaged, read_damaged};
 use crate::view::Part;
+use crate::wal::format::MAX_BODY;
 use crate::wal::ops::Operation;
+
+/// The bytes of a log that may be damaged, and longer than logs are.
+pub(super) fn read_log(file: &dyn ReadFile) -> Result<Vec<u8>> {
+    // No frame is as long as that, so none comes behind so many zeros.
+    read_damaged(file, MAX_LOG, 2 * MAX_BODY)
+}
 
 /// The bytes of a log that a segment keeps; `None` where it is not there or damaged.
 ///
 /// # Errors
 /// [`crate::Error::Io`] where it cannot be read.
 fn intact(vfs: &dyn Vfs, log: LogEntry) -> Result<Option<Bytes>> {
-    let Some(file) = vfs.open(&FileKind::Wal.name(log.number))? else { return Ok(None) };
+    let Some(file) = open_damaged(vfs, &FileKind::Wal.name(log.number))? else { return Ok(None) };
     if file.len() != log.len {
         return Ok(None);
     }
