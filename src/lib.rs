@@ -163,3 +163,7 @@ struct Readme;
 #[cfg(all(doctest, feature = "embed"))]
 #[doc = include_str!("../docs/EMBEDDING.md")]
 struct EmbeddingModels;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/GUIDE.md")]
+struct Guide;
