@@ -60,10 +60,11 @@
 //! * `image` (default): pictures to vectors, in the same module.
 //! * `cli` (default): the program `matryo`.
 //! * `cuda`: lets the embedder ask ONNX Runtime for CUDA.
-//! * `testing`: opens internals to our own tests; promises nothing. `shuttle`, for one of them,
-//!   puts a scheduler's locks and threads in the place of real ones.
+//! * `testing`: for matryo's own tests; no stability guarantee. `shuttle`, for one of them,
+//!   replaces locks and threads with those of a scheduler.
 //!
-//! The files ARCHITECTURE.md and FORMAT.md say how it is built and what is on disk.
+//! docs/GUIDE.md covers loading, sizes and errors, docs/SEARCH.md how a search works; ARCHITECTURE.md
+//! and FORMAT.md say how matryo is built and what is on disk.
 
 mod calibration;
 pub mod classify;
@@ -163,3 +164,7 @@ struct Readme;
 #[cfg(all(doctest, feature = "embed"))]
 #[doc = include_str!("../docs/EMBEDDING.md")]
 struct EmbeddingModels;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/GUIDE.md")]
+struct Guide;

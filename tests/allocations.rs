@@ -157,5 +157,5 @@ fn a_search_allocates_its_query_its_parts_and_its_result() {
     }
 }
 
-/// Most allocations of one search: see ARCHITECTURE.md, "Memory of a search".
+/// Most allocations of one search: see docs/SEARCH.md, "Memory of a search".
 const MOST: u64 = 8;

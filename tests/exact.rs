@@ -114,7 +114,7 @@ fn case(rng: &mut Rng, metric: Metric, stored: Precision, coded: bool) -> Case {
     Case { schema, collection, model, seen }
 }
 
-/// Every row by the definition of a score (ARCHITECTURE.md, "Estimates and scores").
+/// Every row by the definition of a score (docs/SEARCH.md, "Estimates and scores").
 fn brute(case: &Case, query: &[f32], dims: usize, ids: &dyn Fn(u64) -> bool) -> Vec<(u64, u32)> {
     let (stored, query) = (case.schema.stored(), &query[..dims]);
     let length = query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();

@@ -1,5 +1,4 @@
-//! The handle of a collection, and the only place with locks and an order of
-//! commits.
+//! The handle of a collection: the order of commits, and the locks that keep it.
 //!
 //! ```text
 //!   options.rs  how a collection is opened

@@ -126,7 +126,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// As [`Self::count`]; of a row, [`Error::Corrupt`](crate::Error::Corrupt) if it is damaged.
-    /// The iterator goes on with the next one then.
+    /// The iterator then continues with the next row.
     pub fn select<'s>(
         &'s self,
         filter: &Filter,

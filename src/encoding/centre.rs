@@ -14,7 +14,7 @@ const LEAST: usize = 256;
 const NEAR: f32 = 0.02;
 
 /// Centres whose square is less say little: of text and pictures whose centres have squares of .03
-/// and .2 estimates are as good about none, or better (ARCHITECTURE.md, "Centres").
+/// and .2 estimates are as good about none, or better (docs/EXPERIMENTS.md, "Centres").
 const OFF_CENTRE: f64 = 0.35;
 
 /// The centre for `rows` rows, of which `read` writes one: the mean of their prefixes, each

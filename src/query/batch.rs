@@ -108,9 +108,8 @@ impl SearchBatch {
         self.with(|search| search.group_by(field, per_group))
     }
 
-    /// Answers on so many threads, this one among them; never more than there are queries, or
-    /// than the system has to give.
-    /// Default: as many as the system offers.
+    /// Maximum number of threads, including the calling one; capped by the number of queries and by
+    /// the threads that the system grants. Default: the available parallelism.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self

@@ -33,7 +33,7 @@ const NEAREST: usize = 100;
 /// Hits of the searches that check.
 pub(super) const LIMIT: usize = 10;
 /// Errors are taken for this much wider than they were: those of queries from elsewhere are,
-/// by up to a tenth (ARCHITECTURE.md, "Calibrated recall"),
+/// by up to a tenth (docs/SEARCH.md, "Calibrated recall"),
 const SAFETY: f32 = 1.1;
 /// and for lower by so many standard deviations.
 const SHIFT: f32 = 0.1;

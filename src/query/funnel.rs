@@ -42,7 +42,7 @@ impl Funnel {
     /// vectors as it needs for that, or all where that finds too little; before, fewer than
     /// 20 000 rows are searched exactly where their codes are of 1 bit, and of more the share
     /// chooses a fixed shortlist
-    /// (ARCHITECTURE.md, "Shortlists"). [`Explain::recall`](crate::Explain::recall) says which.
+    /// (docs/SEARCH.md, "Shortlists"). [`Explain::recall`](crate::Explain::recall) says which.
     pub fn recall(share: f64) -> Self {
         Self(Kind::Recall(share))
     }

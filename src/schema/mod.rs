@@ -359,7 +359,7 @@ impl SchemaBuilder {
     }
 }
 
-/// Three codes by default, along the two axes of the funnel (ARCHITECTURE.md,
+/// Three codes by default, along the two axes of the funnel (docs/SEARCH.md,
 /// "Dimensions and bits"): 8 bits of the first dimensions, for short prefixes,
 /// 1 bit of about 512, which shortlists best per byte (`benches/codes.rs`), and 4 bits
 /// of all dimensions, whose bounds prove exact searches.

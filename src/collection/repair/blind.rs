@@ -82,7 +82,8 @@ fn header_of(file: &dyn ReadFile) -> Result<[u8; FileHeader::LEN]> {
 }
 
 fn footer_lost(file: &dyn ReadFile) -> Corruption {
-    let what = "is cut or its footer is damaged, and what it has only the manifest knew";
+    let what = "is cut short, or its footer is damaged; its contents were recorded only in the \
+                lost manifest";
     Corruption { file: file.path().to_owned(), offset: file.len(), what: what.to_owned() }
 }
 
