@@ -125,6 +125,17 @@ pub enum Error {
         /// The one that was to be compared.
         given: String,
     },
+    /// The collection has another schema than the one that was given to
+    /// [`Collection::open_or_create`](crate::Collection::open_or_create).
+    OtherSchema {
+        /// The first part that differs: "dimensions", "metric", "granularities", "stored precision",
+        /// "ids", "stage codes", "fields" or "embedder".
+        part: &'static str,
+        /// What the collection has.
+        stored: String,
+        /// What was given.
+        given: String,
+    },
     /// A schema, batch, query or option makes no sense; nothing was changed.
     Invalid {
         /// Which argument.
@@ -287,6 +298,13 @@ impl fmt::Display for Error {
                 write!(f, "no row has the id {id}, so nothing can be found that is like it")
             }
             Self::NoEmbedder { given } => write!(f, "{NO_EMBEDDER}, {given} or another"),
+            Self::OtherSchema { part, stored, given } => {
+                write!(
+                    f,
+                    "the collection has another schema; {part}: it has {stored}, got {given}"
+                )?;
+                write!(f, ": {}", schema_cure(part))
+            }
             Self::Invalid { what, why } => write!(f, "invalid {what}: {why}"),
             Self::OtherEmbedder { stored, given, parts } => {
                 write!(f, "the vectors were made by {stored}, not by {given}")?;
@@ -310,6 +328,29 @@ const BATCH_FULL: &str = "commit what is in it, and go on with a new one";
 const UNSAFE_FILE_SYSTEM: &str = "which may lose durable commits or ignore locks: use a local \
                                   disk, open read-only, or say `allow_unsafe_fs`";
 const NO_EMBEDDER: &str = "the collection does not record what made its vectors";
+
+/// What somebody can do who wants the other schema.
+fn schema_cure(part: &str) -> &'static str {
+    match part {
+        "fields" => {
+            "open it with the fields it has, or declare more in a copy (`CopyOptions::field`, \
+             `matryo copy --field`)"
+        }
+        "dimensions" => {
+            "open it with those it has, or make a copy of fewer (`CopyOptions::dims`, \
+             `matryo copy --dims`)"
+        }
+        "stored precision" => {
+            "open it with the one it has, or make a copy of another (`CopyOptions::stored`, \
+             `matryo copy --stored`)"
+        }
+        "metric" | "embedder" => {
+            "open it with the one it has, or give its rows other vectors \
+             (`Collection::reembed`, `matryo reembed`)"
+        }
+        _ => "open it with those it has, or make another collection",
+    }
+}
 
 /// What there is to say of a file or folder.
 fn of(f: &mut fmt::Formatter<'_>, path: &Path, what: impl fmt::Display) -> fmt::Result {

@@ -423,19 +423,40 @@ fn a_collection_is_opened_or_created() -> Done {
     let one_bit = StageCode { dims: 8, bits: Bits::One };
     let other = |hash| EmbedderId::new("model", [hash; 32]);
     let wrong = [
-        (Schema::builder(9).build()?, "dimensions: the collection has 8, got 9"),
-        (builder().metric(Metric::Dot).build()?, "metric: the collection has cosine, got dot"),
-        (Schema::builder(8).build()?, "granularities: the collection has [4, 8], got [8]"),
-        (builder().stored(Precision::F16).build()?, "precision: the collection has f32, got f16"),
-        (builder().ids(IdKind::Str).build()?, "ids: the collection has u64, got string"),
+        (Schema::builder(9).build()?, "dimensions: it has 8, got 9"),
+        (builder().metric(Metric::Dot).build()?, "metric: it has cosine, got dot"),
+        (Schema::builder(8).build()?, "granularities: it has [4, 8], got [8]"),
+        (builder().stored(Precision::F16).build()?, "precision: it has f32, got f16"),
+        (builder().ids(IdKind::Str).build()?, "ids: it has u64, got string"),
         (builder().stages([one_bit]).build()?, "stage codes: "),
         (builder().field("more", FieldKind::Bool).build()?, "fields: "),
-        (builder().embedder(other(1)).build()?, "embedder: the collection has none, got"),
+        (builder().embedder(other(1)).build()?, "embedder: it has none, got"),
     ];
     for (schema, expected) in wrong {
         let refused = Collection::open_or_create(&path, schema).expect_err("another schema");
         assert!(refused.to_string().contains(expected), "{refused}");
+        assert!(matches!(refused, Error::OtherSchema { .. }), "{refused:?}");
     }
+    let more = builder().field("more", FieldKind::Bool).build()?;
+    let refused = Collection::open_or_create(&path, more).expect_err("a field more");
+    let Error::OtherSchema { part, stored, given } = &refused else { panic!("{refused:?}") };
+    let fields = ("[year (integer)]", "[more (bool), year (integer)]");
+    assert_eq!((*part, (stored.as_str(), given.as_str())), ("fields", fields));
+    assert!(refused.to_string().contains("`matryo copy --field`"), "{refused}");
+    // The order in which fields are declared is the collection's own affair.
+    let path = dir.path().join("fields");
+    let (year, more) = (("year", FieldKind::Integer), ("more", FieldKind::Bool));
+    let schema = |fields: [(&str, FieldKind); 2]| {
+        fields.into_iter().fold(Schema::builder(2), |schema, (n, k)| schema.field(n, k)).build()
+    };
+    Collection::create(&path, schema([year, more])?)?;
+    let opened = Collection::open_or_create(&path, schema([more, year])?)?;
+    opened.upsert(1, &[1.0, 0.0], json!({"year": 1999, "more": true}))?;
+    assert_eq!(opened.schema().fields()[0].name(), "year", "as it is stored");
+    assert_eq!(opened.count(&"year = 1999 AND more = true".parse()?)?, 1);
+    drop(opened);
+    let differs = schema([("more", FieldKind::Keyword), year])?;
+    assert!(matches!(Collection::open_or_create(&path, differs), Err(Error::OtherSchema { .. })));
     let path = dir.path().join("b");
     Collection::create(&path, builder().embedder(other(1)).build()?)?;
     let refused = Collection::open_or_create(&path, builder().embedder(other(2)).build()?);

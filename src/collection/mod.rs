@@ -195,11 +195,13 @@ impl Collection {
 
     /// Opens the collection at `path`, or creates it with this schema where there is nothing.
     /// Stage codes are compared where [`SchemaBuilder::stages`](crate::SchemaBuilder::stages) named
-    /// them: a collection keeps those that an earlier version chose.
+    /// them: a collection keeps those that an earlier version chose. In which order fields are
+    /// declared makes no difference.
     ///
     /// # Errors
-    /// As [`Self::open`] and [`Self::create`]; [`Error::Invalid`], which names the part, if the
-    /// collection that is there has another schema, or [`Error::OtherEmbedder`] if it is that.
+    /// As [`Self::open`] and [`Self::create`]; [`Error::OtherSchema`], which names the part and
+    /// what can be done, if the collection that is there has another schema, or
+    /// [`Error::OtherEmbedder`] if its vectors are another model's.
     pub fn open_or_create(path: impl AsRef<Path>, schema: Schema) -> Result<Self> {
         Self::open_or_create_with(path, schema, Options::new())
     }

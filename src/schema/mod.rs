@@ -5,7 +5,6 @@ mod field;
 mod format;
 mod metric;
 
-use std::fmt;
 use std::sync::Arc;
 
 pub use embedder::{EmbedderId, MAX_EMBEDDER_PARTS};
@@ -166,18 +165,21 @@ impl Schema {
     }
 
     /// Fails, naming the first part that differs, where a schema that was given is not this one.
-    /// Stage codes count where they were named.
+    /// Stage codes count where they were named; the order of fields does not.
     pub(crate) fn check_same(&self, given: &Self) -> Result<()> {
-        let differs = |what: &str, has: String, got: String| {
-            let why = || format!("{what}: the collection has {has}, got {got}");
-            if has == got { Ok(()) } else { Err(Error::invalid("schema", why())) }
+        let differs = |part, stored: String, given: String| {
+            if stored == given {
+                return Ok(());
+            }
+            Err(Error::OtherSchema { part, stored, given })
         };
-        let list = |all: &[&dyn fmt::Display]| {
-            let all: Vec<_> = all.iter().map(ToString::to_string).collect();
-            format!("[{}]", all.join(", "))
+        let list = |all: Vec<String>| format!("[{}]", all.join(", "));
+        let stages = |s: &Self| list(s.stages().iter().map(ToString::to_string).collect());
+        let fields = |s: &Self| {
+            let mut fields: Vec<_> = s.fields.iter().map(ToString::to_string).collect();
+            fields.sort_unstable();
+            list(fields)
         };
-        let stages = |s: &Self| list(&s.stages().iter().map(|s| s as _).collect::<Vec<_>>());
-        let fields = |s: &Self| list(&s.fields.iter().map(|f| f as _).collect::<Vec<_>>());
         let granularities = |s: &Self| format!("{:?}", s.granularities);
         let embedder = |s: &Self| s.embedder.as_ref().map_or("none".into(), EmbedderId::to_string);
         differs("dimensions", self.dims.to_string(), given.dims.to_string())?;
