@@ -38,7 +38,13 @@ pub enum Error {
         /// What this build understands.
         supported: String,
     },
-    /// The path is not a matryo collection.
+    /// There is nothing at a path: no collection where one was to be opened, or no folder where
+    /// one was to be created in it.
+    NotFound {
+        /// What is missing.
+        path: PathBuf,
+    },
+    /// Something else than a matryo collection is at the path, or an empty folder.
     NotACollection {
         /// The path that was opened.
         path: PathBuf,
@@ -269,6 +275,7 @@ impl fmt::Display for Error {
                 of(f, file, format_args!("has format {found}; this version reads {supported}"))?;
                 f.write_str(": use a newer matryo")
             }
+            Self::NotFound { path } => of(f, path, "does not exist"),
             Self::NotACollection { path, found } => {
                 of(f, path, format_args!("is not a matryo collection: {found}"))
             }

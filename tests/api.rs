@@ -344,7 +344,21 @@ fn opening_the_wrong_thing_says_what_is_there() -> Done {
         Err(e) => panic!("another error: {e}"),
         Ok(_) => panic!("opened"),
     };
-    assert!(says(&dir.path().join("nothing")).contains("nothing there"));
+    let nothing = dir.path().join("nothing");
+    let missing = Collection::open(&nothing).expect_err("nothing there");
+    assert!(matches!(&missing, Error::NotFound { path } if *path == nothing), "{missing:?}");
+    assert_eq!(missing.to_string(), format!("{} does not exist", nothing.display()));
+    let schema = || Schema::builder(2).build();
+    for inside in [nothing.join("a"), nothing.join("a/b")] {
+        for refused in [
+            Collection::create(&inside, schema()?),
+            Collection::open_or_create(&inside, schema()?),
+        ] {
+            let refused = refused.expect_err("the folder around it is missing");
+            let around = inside.parent().expect("there is one");
+            assert!(matches!(&refused, Error::NotFound { path } if path == around), "{refused:?}");
+        }
+    }
     assert!(says(dir.path()).contains("empty"));
     std::fs::write(dir.path().join("notes.txt"), "hello")?;
     assert!(says(dir.path()).contains("no MANIFEST"));
@@ -408,7 +422,7 @@ fn a_collection_is_opened_or_created() -> Done {
     let builder = || Schema::builder(8).granularities([4]).field("year", FieldKind::Integer);
     let read_only = Options::new().read_only(true);
     let missing = Collection::open_or_create_with(&path, builder().build()?, read_only.clone());
-    assert!(matches!(missing, Err(Error::NotACollection { .. })));
+    assert!(matches!(missing, Err(Error::NotFound { .. })));
     for n in 0..3u64 {
         let collection = Collection::open_or_create(&path, builder().build()?)?;
         assert_eq!(collection.len(), n);

@@ -493,7 +493,8 @@ fn a_collection_in_the_way_is_not_touched() -> Done {
     assert!(place.fails("import d --npy base.npy").contains("d.partial is in the way"));
     std::fs::create_dir(place.path().join("empty"))?;
     assert_eq!(place.json("import empty --npy base.npy")["rows"], json!(3000));
-    assert!(place.fails("info d").contains("not a matryo collection"));
+    assert!(place.fails("info d").contains("d does not exist"));
+    assert!(place.fails("info d.partial").contains("not a matryo collection"));
     assert_eq!(place.json("info c")["rows"], json!(3000));
     Ok(())
 }

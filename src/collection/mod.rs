@@ -162,7 +162,8 @@ impl Collection {
     /// Creates a collection in a folder that does not exist yet, or is empty.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`] if something is there.
+    /// [`Error::AlreadyExists`] if something is there, [`Error::NotFound`] if the folder around
+    /// it is missing.
     pub fn create(path: impl AsRef<Path>, schema: Schema) -> Result<Self> {
         Self::create_with(path, schema, Options::new())
     }
@@ -179,7 +180,7 @@ impl Collection {
     /// stop left behind.
     ///
     /// # Errors
-    /// [`Error::NotACollection`], [`Error::Locked`] if another handle writes to it,
+    /// [`Error::NotFound`], [`Error::NotACollection`], [`Error::Locked`] if another handle writes to it,
     /// [`Error::Corrupt`] where bytes are damaged, [`Error::UnsupportedFormat`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, Options::new())
@@ -218,7 +219,7 @@ impl Collection {
     ) -> Result<Self> {
         let path = path.as_ref();
         let opened = match Self::open_with(path, options.clone()) {
-            Err(Error::NotACollection { .. }) if !options.read_only => {
+            Err(Error::NotFound { .. } | Error::NotACollection { .. }) if !options.read_only => {
                 match Self::create_with(path, schema.clone(), options.clone()) {
                     // Somebody else was quicker, or it is no empty folder: which one, an open says.
                     Err(Error::AlreadyExists { .. }) => Self::open_with(path, options)?,
