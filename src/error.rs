@@ -165,6 +165,8 @@ pub enum Error {
         /// What is wrong with it, and what would make it right.
         why: String,
     },
+    /// A failure of the caller's own, in a closure that was called back: see [`Error::other`].
+    Other(Box<dyn std::error::Error + Send + Sync>),
     /// ONNX Runtime could not be loaded, or failed while running.
     Runtime {
         /// What failed.
@@ -244,6 +246,21 @@ impl Error {
 }
 
 impl Error {
+    /// The caller's own failure, for closures that have to return this type, as that of
+    /// [`Collection::reembed`](crate::Collection::reembed). It is handed through as it is: `Other`
+    /// holds it, to be downcast, and says what it says.
+    ///
+    /// ```
+    /// use matryo::Error;
+    /// let length = |text: &str| text.parse::<u32>().map_err(Error::other);
+    /// let Err(Error::Other(own)) = length("three") else { panic!("no number") };
+    /// assert!(own.is::<std::num::ParseIntError>());
+    /// assert_eq!(Error::other("no model").to_string(), "no model");
+    /// ```
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Other(error.into())
+    }
+
     /// Whether the system had too little of something: it did what it could, and
     /// can do the rest once there is room. Any other failure leaves in doubt what
     /// reached the disk.
@@ -321,6 +338,7 @@ impl fmt::Display for Error {
                 f.write_str(": use the same model, or embed into a new collection")
             }
             Self::Model { path, why } => write!(f, "model {}: {why}", path.display()),
+            Self::Other(own) => own.fmt(f),
             Self::Runtime { why, cure } => write!(f, "ONNX Runtime: {why}; {cure}"),
         }
     }
@@ -404,6 +422,7 @@ impl std::error::Error for Error {
         match self {
             Self::Io { source, .. } => source.source(),
             Self::Query { source, .. } => source.source(),
+            Self::Other(own) => own.source(),
             _ => None,
         }
     }
