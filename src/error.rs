@@ -198,7 +198,8 @@ pub enum VectorError {
         expected: usize,
         /// What came.
         got: usize,
-        /// The granularities of the collection, for a caller who meant one of them.
+        /// Of a query that is too short the granularities of the collection, one of which may be
+        /// meant; else none.
         granularities: Vec<usize>,
     },
     /// A component is NaN or infinite.
@@ -224,6 +225,11 @@ pub enum VectorError {
     },
     /// All components are zero, which has no direction: cosine is undefined.
     Zero,
+    /// The first components of a query, by which is searched, are zero, and only these.
+    ZeroPrefix {
+        /// How many are searched by.
+        dims: usize,
+    },
 }
 
 impl Error {
@@ -352,6 +358,7 @@ const FORKED: &str = "was opened before this process was forked off: open it aga
 const BATCH_FULL: &str = "commit what is in it, and go on with a new one";
 const UNSAFE_FILE_SYSTEM: &str = "which may lose durable commits or ignore locks: use a local \
                                   disk, open read-only, or say `allow_unsafe_fs`";
+const NO_DIRECTION: &str = "the query has no direction under cosine";
 const NO_EMBEDDER: &str = "the collection does not record what made its vectors";
 
 /// What somebody can do who wants the other schema.
@@ -411,6 +418,9 @@ impl fmt::Display for VectorError {
                 f32::MAX
             ),
             Self::Zero => f.write_str("vector is all zeros, which has no direction under cosine"),
+            Self::ZeroPrefix { dims } => {
+                write!(f, "{NO_DIRECTION}: its first {dims} dimensions are all zeros")
+            }
         }
     }
 }

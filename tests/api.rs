@@ -275,7 +275,7 @@ fn vectors_that_cannot_be_are_refused_and_nothing_changes() -> Done {
     let schema = Schema::builder(8).granularities([2, 4]).stored(Precision::F16).build()?;
     let collection = Collection::create(dir.path().join("a"), schema)?;
     let refused = |v: &[f32]| collection.upsert(1, v, ()).expect_err("must be refused").to_string();
-    assert!(refused(&[1.0; 7]).contains("7 dimensions, expected 8 (granularities [2, 4, 8]"));
+    assert_eq!(refused(&[1.0; 7]), "vector has 7 dimensions, expected 8");
     assert!(refused(&[1.0; 9]).contains("9 dimensions"));
     assert!(refused(&[]).contains("0 dimensions"));
     assert!(refused(&[f32::NAN; 8]).contains("component 0 is NaN"));
@@ -350,10 +350,9 @@ fn opening_the_wrong_thing_says_what_is_there() -> Done {
     assert_eq!(missing.to_string(), format!("{} does not exist", nothing.display()));
     let schema = || Schema::builder(2).build();
     for inside in [nothing.join("a"), nothing.join("a/b")] {
-        for refused in [
-            Collection::create(&inside, schema()?),
-            Collection::open_or_create(&inside, schema()?),
-        ] {
+        for refused in
+            [Collection::create(&inside, schema()?), Collection::open_or_create(&inside, schema()?)]
+        {
             let refused = refused.expect_err("the folder around it is missing");
             let around = inside.parent().expect("there is one");
             assert!(matches!(&refused, Error::NotFound { path } if path == around), "{refused:?}");

@@ -293,7 +293,7 @@ impl Search {
     ///
     /// # Errors
     /// [`Error::Vector`] for a query of the wrong length, with NaN or infinite
-    /// components, or all zeros under cosine; [`Error::Invalid`] for dimensions
+    /// components, or all zeros in the dimensions searched under cosine; [`Error::Invalid`] for dimensions
     /// or a funnel that the collection cannot have, a score to be within that is NaN, a field to
     /// group by that it does not declare, or a filter on fields that it
     /// does not declare, with values of another kind, or beyond the limits;
@@ -329,10 +329,7 @@ impl Search {
 
     /// Checks a query of a search over `dims` dimensions.
     fn check(&self, query: &[f32], dims: usize) -> Result<()> {
-        let schema = &self.view.schema;
-        let whole = query.len() == schema.dims();
-        schema.check_vector(query, if whole { schema.dims() } else { dims })?;
-        schema.check_vector(&query[..dims], dims)
+        self.view.schema.check_query(query, dims)
     }
 
     /// What does not depend on the query.

@@ -197,11 +197,29 @@ impl Schema {
         }
     }
 
+    /// Checks a query by its first `dims` dimensions: it has as many, or all.
+    pub(crate) fn check_query(&self, query: &[f32], dims: usize) -> Result<()> {
+        let got = query.len();
+        if got == self.dims {
+            self.check_vector(query, self.dims)?;
+        } else if got < dims {
+            let granularities = self.granularities.clone();
+            return Err(VectorError::Dimension { expected: dims, got, granularities }.into());
+        } else {
+            self.check_vector(query, dims)?;
+        }
+        match self.check_vector(&query[..dims], dims) {
+            Err(Error::Vector(VectorError::Zero)) if dims < got => {
+                Err(VectorError::ZeroPrefix { dims }.into())
+            }
+            checked => checked,
+        }
+    }
+
     /// Checks a vector of `expected` dimensions that is to be stored or searched.
     pub(crate) fn check_vector(&self, vector: &[f32], expected: usize) -> Result<()> {
         if vector.len() != expected {
-            let granularities = self.granularities.clone();
-            let got = vector.len();
+            let (got, granularities) = (vector.len(), Vec::new());
             return Err(VectorError::Dimension { expected, got, granularities }.into());
         }
         // One quick pass tells all: squares of finite f32 neither overflow nor
