@@ -319,7 +319,9 @@ impl SchemaBuilder {
 
     /// Declares a payload field, so that filters can ask about it. Dots in `name`
     /// go into nested objects: `author.name` is the key `name` of the object
-    /// `author`. Rows may lack the field; a value of another kind is refused.
+    /// `author`. Rows may lack the field, or have `null` there, which is the same (`EXISTS` does
+    /// not find them); a value of another kind is refused, and so is a payload that has a key
+    /// `author.name` or an `author` that is no object.
     ///
     /// ```
     /// use matryo::{FieldKind, Schema};
