@@ -171,7 +171,7 @@ impl<'t> Parser<'t> {
         match self.token {
             Token::Word("IDS") => {
                 self.advance()?;
-                return Ok((Step::Ids(self.list(Self::id)?), false));
+                return Ok((Step::Ids(self.list(Self::id)?.into()), false));
             }
             Token::Word("EXISTS") => {
                 self.advance()?;
@@ -198,7 +198,7 @@ impl<'t> Parser<'t> {
         let condition = match self.token {
             Token::Word("IN") => {
                 self.advance()?;
-                Condition::In(self.list(Self::value)?)
+                Condition::In(self.list(Self::value)?.into())
             }
             Token::Word("BETWEEN") => self.between()?,
             Token::Word("EXISTS") => {

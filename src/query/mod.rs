@@ -268,10 +268,13 @@ impl Search {
     /// books.upsert(2, &[0.2, 0.8], json!({"year": 2021}))?;
     /// let late = books.search(&[0.0, 1.0]).filter(field("year").ge(2020)).run()?;
     /// assert_eq!(late.hits[0].id, 2.into());
-    /// assert_eq!(books.count(&Filter::parse("year < 2000 OR year > 2030")?)?, 1);
+    /// let others = Filter::parse("year < 2000 OR year > 2030")?;
+    /// assert_eq!(books.count(&others)?, 1);
+    /// assert_eq!(books.search(&[0.0, 1.0]).filter(&others).run()?.hits.len(), 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn filter(mut self, filter: Filter) -> Self {
+    pub fn filter(mut self, filter: impl Into<Filter>) -> Self {
+        let filter = filter.into();
         self.filter = Some(match self.filter {
             Some(before) => before.and(filter),
             None => filter,

@@ -225,7 +225,7 @@ impl Args {
         let search = collection.search_like(id)?.limit(self.limit as usize);
         let mut search = search.payloads(self.payloads);
         if let Some(filter) = &self.filter {
-            search = search.filter(filter.clone());
+            search = search.filter(filter);
         }
         Ok(self.method.ask(search).run()?)
     }
@@ -245,7 +245,7 @@ impl Args {
             let search = collection.search_batch(&some).limit(self.limit as usize);
             let mut search = search.payloads(self.payloads);
             if let Some(filter) = &self.filter {
-                search = search.filter(filter.clone());
+                search = search.filter(filter);
             }
             let results = self.method.ask_all(search, self.threads);
             let results = results.map_err(|e| match e {

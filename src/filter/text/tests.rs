@@ -74,6 +74,33 @@ fn errors_tell_the_column_what_was_expected_and_what_came() {
 }
 
 #[test]
+fn many_filters_are_joined_into_one() {
+    let conditions = |n: i32| (0..n).map(|v| field("a").eq(v));
+    assert_eq!(Filter::all(conditions(3)).to_string(), "a = 0 AND a = 1 AND a = 2");
+    assert_eq!(Filter::any(conditions(3)).to_string(), "a = 0 OR a = 1 OR a = 2");
+    assert_eq!(Filter::all(conditions(1)), Filter::any(conditions(1)));
+    for (none, text) in [(Filter::any([]), "IDS()"), (Filter::all([]), "NOT IDS()")] {
+        assert_eq!((none.to_string().as_str(), printed(text)), (text, text.to_owned()));
+    }
+    // As long as a filter may be, joined in no more than linear time.
+    let most = Filter::any(conditions(MAX_FILTER_NODES as i32 - 1));
+    assert!(check_limits(&most).is_ok() && check_limits(&most.or(field("b").exists())).is_err());
+}
+
+#[test]
+fn clones_share_their_values() {
+    let values = |filter: &Filter| match &filter.steps[..] {
+        [Step::Field(_, Condition::In(values))] => values.as_ptr().addr(),
+        [Step::Ids(ids)] => ids.as_ptr().addr(),
+        other => panic!("{other:?}"),
+    };
+    for filter in [field("a").is_in(0..1000), Filter::ids(0..1000u64)] {
+        assert_eq!(values(&filter.clone()), values(&filter));
+        assert_eq!(values(&Filter::from(&filter)), values(&filter));
+    }
+}
+
+#[test]
 fn huge_texts_are_read_or_refused_but_end_nothing() {
     for deep in ["(", "not ", "(not "] {
         let refused = refused(&deep.repeat(10_000));
