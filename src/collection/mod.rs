@@ -100,7 +100,7 @@ use writer::Writer;
 /// let photos = Collection::create(&path, Schema::builder(3).build()?)?;
 /// photos.upsert(7, &[0.1, 0.9, 0.2], json!({"title": "harbour"}))?;
 /// let hits = photos.search(&[0.0, 1.0, 0.0]).limit(5).run()?.hits;
-/// assert_eq!(hits[0].id, 7.into());
+/// assert_eq!(hits[0].id, 7);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
@@ -315,8 +315,8 @@ impl Collection {
     /// photos.upsert(1, &[0.1, 0.9], ())?;
     /// photos.upsert(2, &[0.9, 0.1], ())?;
     /// let results = photos.search_batch([[0.0, 1.0], [1.0, 0.0]]).limit(1).threads(2).run()?;
-    /// assert_eq!(results[0].hits[0].id, 1.into());
-    /// assert_eq!(results[1].hits[0].id, 2.into());
+    /// assert_eq!(results[0].hits[0].id, 1);
+    /// assert_eq!(results[1].hits[0].id, 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn search_batch<Q: AsRef<[f32]>>(

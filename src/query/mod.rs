@@ -210,7 +210,7 @@ impl Search {
     /// passages.upsert(3, &[0.1, 1.0], json!({"book": "Walden"}))?;
     /// let found = passages.search(&[1.0, 0.0]).group_by("book", 1).limit(2).run()?;
     /// let ids: Vec<_> = found.hits.into_iter().map(|hit| hit.id).collect();
-    /// assert_eq!(ids, [1.into(), 3.into()]);
+    /// assert_eq!(ids, [1, 3]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn group_by(mut self, field: impl Into<String>, per_group: usize) -> Self {
@@ -267,7 +267,7 @@ impl Search {
     /// books.upsert(1, &[0.1, 0.9], json!({"year": 1999}))?;
     /// books.upsert(2, &[0.2, 0.8], json!({"year": 2021}))?;
     /// let late = books.search(&[0.0, 1.0]).filter(field("year").ge(2020)).run()?;
-    /// assert_eq!(late.hits[0].id, 2.into());
+    /// assert_eq!(late.hits[0].id, 2);
     /// let others = Filter::parse("year < 2000 OR year > 2030")?;
     /// assert_eq!(books.count(&others)?, 1);
     /// assert_eq!(books.search(&[0.0, 1.0]).filter(&others).run()?.hits.len(), 1);

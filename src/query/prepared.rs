@@ -21,8 +21,8 @@ use std::fmt;
 /// passages.upsert(1, &[1.0, 0.1], ())?;
 /// passages.upsert(2, &[0.1, 1.0], ())?;
 /// let mut nearest = passages.search(&[]).limit(1).prepare()?;
-/// assert_eq!(nearest.run(&[0.9, 0.0])?.hits[0].id, 1.into());
-/// assert_eq!(nearest.run(&[0.0, 0.9])?.hits[0].id, 2.into());
+/// assert_eq!(nearest.run(&[0.9, 0.0])?.hits[0].id, 1);
+/// assert_eq!(nearest.run(&[0.0, 0.9])?.hits[0].id, 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "a search does nothing until it is run"]
