@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-pub(crate) use bind::{Bound, bind};
+pub(crate) use bind::{Bound, bind, unknown};
 
 use crate::error::Result;
 use crate::types::RowId;

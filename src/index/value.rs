@@ -33,7 +33,15 @@ impl Key {
                 moment.map(Self::integer)
             }
         };
-        key.ok_or_else(|| format!("expected {}, got {}", expected(kind), shown(value)))
+        key.ok_or_else(|| {
+            let zone = match value {
+                Value::String(text) if kind == FieldKind::Timestamp && time::lacks_zone(text) => {
+                    " (its zone is missing: Z is UTC, +02:00 two hours east)"
+                }
+                _ => "",
+            };
+            format!("expected {}, got {}{zone}", expected(kind), shown(value))
+        })
     }
 
     fn integer(n: i64) -> Self {
@@ -203,6 +211,8 @@ mod tests {
         let tags = says(json!({"author": {"tags": ["a", null]}}));
         assert!(tags.contains("in the list, expected text"), "{tags}");
         assert!(says(json!({"at": "yesterday"})).contains("RFC 3339"));
+        let local = says(json!({"at": "2024-05-01T12:00:00"}));
+        assert!(local.ends_with("got \"2024-05-01T12:00:00\" (its zone is missing: Z is UTC, +02:00 two hours east)"), "{local}");
         let long = says(json!({"author": {"tags": ["x".repeat(1 << 20)]}}));
         assert!(long.contains("65535") && long.len() < 250, "{long}");
     }

@@ -10,7 +10,7 @@ use std::fmt;
 /// It sees the rows as they were then, as a snapshot does; its filter was evaluated once and its
 /// plan made once. The hits are those of [`Search::run`]. Once it has answered a query, another
 /// like it **allocates nothing**: the answer is written over the one before, in buffers that go
-/// when this does. (Hits of longer text ids, payloads and groups are the exceptions, and walks over
+/// when this does. (Hits of longer string ids, payloads and groups are the exceptions, and walks over
 /// more than 65 536 rows.)
 ///
 /// ```
