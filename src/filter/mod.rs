@@ -221,7 +221,10 @@ impl Filter {
     /// EXISTS author.name AND IDS(1, 2, 3)
     /// ```
     ///
-    /// Comparisons are `= != < <= > >=`. `NOT` binds closest, then `AND`, then
+    /// Comparisons are `= != < <= > >=`, and as other languages write two of them `==` and `<>`.
+    /// `year NOT IN (2019, 2020)` is `NOT year IN (2019, 2020)`, and so with `BETWEEN` and
+    /// `PREFIX`; `year EXISTS` is `EXISTS year`, `year NOT EXISTS` is `NOT EXISTS year`. There is
+    /// no `IS NULL`, which is `NOT EXISTS`. `NOT` binds closest, then `AND`, then
     /// `OR`. Words like `AND` may be in any case. Text stands between single
     /// quotes, a quote in it is doubled; a field's name that is no plain word (or
     /// is one of the words above) stands between double quotes.

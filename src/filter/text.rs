@@ -209,6 +209,11 @@ impl<'t> Parser<'t> {
             Token::Word("LIKE") => {
                 return Err(self.error_at(self.at, "LIKE is not supported: use PREFIX 'text'"));
             }
+            Token::Name(ref name) if !negated && name.eq_ignore_ascii_case("is") => {
+                let why = "there is no IS: `NOT EXISTS field` finds rows without a value, \
+                           `EXISTS field` those with one";
+                return Err(self.error_at(self.at, why));
+            }
             Token::Symbol(symbol) if !negated => {
                 let Some(comparison) = comparison(symbol) else {
                     return Err(self.expected(expected));
