@@ -233,7 +233,7 @@ impl CalibrateArgs {
         report.seconds(start.elapsed());
         let plan = |p: CalibratedPlan| {
             json!({"code": p.code, "dims": p.dims, "recall_asked": p.asked, "recall": p.recall,
-                   "within": p.within, "compared": p.compared})
+                   "interval": p.interval, "compared": p.compared})
         };
         let plans: Vec<_> = found.plans().map(plan).collect();
         report.block("plans", json!(plans), &format!("plans: {found}"));
