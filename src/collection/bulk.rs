@@ -69,7 +69,9 @@ impl Collection {
     /// number of rows.
     ///
     /// # Errors
-    /// As any write to a collection that cannot be written.
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly) for a handle that only reads,
+    /// [`Error::Poisoned`](crate::Error::Poisoned) after a write that failed,
+    /// [`Error::Forked`](crate::Error::Forked).
     pub fn bulk(&self) -> Result<Bulk<'_>> {
         drop(self.shared.lock_writer()?);
         let run = RunBuilder::new(&self.shared.schema);

@@ -338,8 +338,9 @@ impl Collection {
     /// Writes rows that are only in the log as a segment.
     ///
     /// # Errors
-    /// [`Error::Io`] where a file could not be written; nothing is lost, the
-    /// rows stay in the log.
+    /// [`Error::Io`] where a file could not be written, [`Error::Corrupt`] where a row cannot be
+    /// read; nothing is lost, the rows stay in the log. [`Error::ReadOnly`] for a handle that only
+    /// reads, [`Error::Poisoned`] after a write that failed, [`Error::Forked`].
     pub fn flush(&self) -> Result<()> {
         let mut writer = self.shared.idle_writer()?;
         let (vfs, view) = (&*self.shared.vfs, self.view());
