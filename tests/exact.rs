@@ -3,7 +3,7 @@
 
 mod support;
 
-use matryo::testing::encoding::{Bits, StageBuilder, StageCode};
+use matryo::testing::encoding::{Bits, StageBuilder, StageCode, encode};
 use matryo::testing::kernel::{Isa, row};
 use matryo::testing::{Bug, Folder, sow};
 use matryo::{Collection, Metric, Options, Precision, RowId, Schema, SearchResult};
@@ -93,7 +93,7 @@ fn case(rng: &mut Rng, metric: Metric, stored: Precision, coded: bool) -> Case {
         for _ in 0..20 + rng.below(3) * 130 {
             let vector = hard_vector(rng, dims, &seen, metric != Metric::Cosine);
             let mut bytes = Vec::new();
-            if stored.encode(&vector, &mut bytes).is_err() {
+            if encode(stored, &vector, &mut bytes).is_err() {
                 continue;
             }
             let id = rng.next() % 3000;

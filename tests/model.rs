@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use matryo::testing::Folder;
-use matryo::testing::encoding::{Bits, StageCode};
+use matryo::testing::encoding::{Bits, StageCode, decode, encode};
 use matryo::{
     Collection, Durability, FieldKind, Filter, Funnel, IdKind, Metric, Options, Payload, Precision,
     RowId, Schema, Search, Value, field, json,
@@ -109,8 +109,8 @@ impl Case {
 
     fn round(&self, vector: &[f32]) -> Vec<f32> {
         let (mut bytes, mut back) = (Vec::new(), vec![0.0; vector.len()]);
-        self.schema.stored().encode(vector, &mut bytes).expect("in range");
-        self.schema.stored().decode(&bytes, &mut back);
+        encode(self.schema.stored(), vector, &mut bytes).expect("in range");
+        decode(self.schema.stored(), &bytes, &mut back);
         back
     }
 

@@ -212,7 +212,12 @@ mod tests {
         assert!(tags.contains("in the list, expected text"), "{tags}");
         assert!(says(json!({"at": "yesterday"})).contains("RFC 3339"));
         let local = says(json!({"at": "2024-05-01T12:00:00"}));
-        assert!(local.ends_with("got \"2024-05-01T12:00:00\" (its zone is missing: Z is UTC, +02:00 two hours east)"), "{local}");
+        assert!(
+            local.ends_with(
+                "got \"2024-05-01T12:00:00\" (its zone is missing: Z is UTC, +02:00 two hours east)"
+            ),
+            "{local}"
+        );
         let long = says(json!({"author": {"tags": ["x".repeat(1 << 20)]}}));
         assert!(long.contains("65535") && long.len() < 250, "{long}");
     }
