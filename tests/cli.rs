@@ -427,7 +427,7 @@ fn string_ids_are_printed_but_not_put_into_arrays() -> Done {
     assert!(place.fails("search c --vectors v.npy --out o.npy").contains("string ids"));
     assert!(place.fails("bench c --vectors v.npy --truth v.npy").contains("string ids"));
     let error = place.fails("import c --append --npy v.npy --ids ids.npy");
-    assert!(error.contains("ids: it has str, got u64"), "{error}");
+    assert!(error.contains("ids: it has string, got u64"), "{error}");
     Ok(())
 }
 
