@@ -5,7 +5,7 @@ mod support;
 use matryo::Precision;
 use matryo::testing::encoding::{
     Bits, Scan, ScanScratch, Scoring, StageBuilder, StageCode, StageQuery, StageView, decode,
-    encode,
+    encode, scalar_bytes,
 };
 use matryo::testing::kernel::{
     BLOCK, BitPlanes, ByteLanes, Isa, PASS, TopK, bit_dots, byte_dots, nibble_dots,
@@ -142,7 +142,7 @@ fn scan_speed(isa: Isa, code: StageCode, codes: &[u8], noise: &mut Noise) {
     let mut scalars = vec![0.5; BLOCKS * BLOCK];
     // Behind the factors: of 1 bit the centre, of 4 bits residuals.
     let rest = if code.bits == Bits::Four { 0.5 } else { 0.0 };
-    scalars.resize(code.scalar_bytes(BLOCKS * BLOCK) / 4, rest);
+    scalars.resize(scalar_bytes(code, BLOCKS * BLOCK) / 4, rest);
     let view = StageView::new(code, codes, &scalars).expect("lengths fit");
     let query = StageQuery::new(code, &noise.vector(code.dims), code.dims);
     let scan = Scan { view, query: &query, scoring: Scoring::Cosine, alive: None, base: 0 };

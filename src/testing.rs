@@ -361,6 +361,16 @@ pub mod encoding {
         precision.encode(vector, out)
     }
 
+    /// Bytes of the code of `rows` rows, without the numbers beside it.
+    pub fn code_bytes(code: StageCode, rows: usize) -> usize {
+        code.code_bytes(rows)
+    }
+
+    /// Bytes of the numbers beside the code of `rows` rows.
+    pub fn scalar_bytes(code: StageCode, rows: usize) -> usize {
+        code.scalar_bytes(rows)
+    }
+
     /// Widens a stored row into `out`.
     pub fn decode(precision: Precision, row: &[u8], out: &mut [f32]) {
         precision.decode(row, out);

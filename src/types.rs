@@ -16,10 +16,10 @@ pub const MAX_ID_BYTES: usize = 512;
 /// `u64` becomes one by itself: were there another, a literal as in `get(7)` would need its type.
 ///
 /// ```
-/// use matryo::{RowId, json};
+/// use matryo::{RowId, Value, json};
 /// let (number, string) = (RowId::from(7), RowId::from("pear"));
 /// assert!(number == 7 && string == "pear");
-/// assert_eq!(json!([number, string]), json!([7, "pear"]));
+/// assert_eq!(Value::from([number, string].to_vec()), json!([7, "pear"]));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]

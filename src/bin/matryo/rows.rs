@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::path::PathBuf;
 
-use matryo::{Batch, Collection, Filter, Options, Row, RowId, Value, json};
+use matryo::{Batch, Collection, Filter, Options, Row, RowId, Value};
 
 use crate::open_to_read;
 use crate::report::{Outcome, Output, Report, context};
@@ -188,7 +188,7 @@ impl Lines {
 
     fn write(&mut self, row: Row) -> io::Result<()> {
         let out = &mut self.output;
-        write!(out, "{{\"id\":{},\"payload\":{}", json!(row.id), Value::Object(row.payload))?;
+        write!(out, "{{\"id\":{},\"payload\":{}", Value::from(row.id), Value::Object(row.payload))?;
         if self.vectors {
             // The fewest digits that are read back as the same float.
             for (at, value) in row.vector.iter().enumerate() {
