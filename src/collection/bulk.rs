@@ -108,7 +108,7 @@ impl Bulk<'_> {
         let id = id.into();
         let schema = self.collection.schema();
         self.encoder.check(schema, &id, vector, payload.into())?;
-        let RowEncoder { payload, wide } = &mut self.encoder;
+        let RowEncoder { payload, wide, .. } = &mut self.encoder;
         let put = |out: &mut Vec<u8>| RowEncoder::put_vector(wide, schema, vector, out);
         self.run.put(&id, put, payload)?;
         let codes: usize = schema.stages().iter().map(|code| code.bytes_per_row()).sum();

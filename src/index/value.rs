@@ -86,18 +86,18 @@ pub(super) fn keys(field: &Field, payload: &Map<String, Value>) -> Result<Vec<Ke
     }
 }
 
-/// Checks the values of all declared fields, of a payload that is new: where a value is that was
-/// meant for a field and is not found by its path, filters would miss the row without a word. Rows
-/// that have one already are indexed without it ([`keys`]).
+/// Checks the values of all declared fields, and of a payload that is not stored yet where they
+/// are: filters would miss a value that was meant for a field and is not at its path, without a
+/// word. A row that has one already is indexed without it ([`keys`]).
 ///
 /// # Errors
 /// [`Error::Invalid`] names the field, what it expects and what came.
-pub(crate) fn check(fields: &[Field], payload: &Value) -> Result<()> {
+pub(crate) fn check(fields: &[Field], payload: &Value, stored: bool) -> Result<()> {
     let Value::Object(payload) = payload else { return Ok(()) };
     let declared = |path: &str| fields.iter().any(|field| field.name() == path);
     let wrong = fields.iter().find_map(|field| {
-        let placed = astray(field, payload, &declared).map_or(Ok(()), Err);
-        placed.and_then(|()| keys(field, payload)).err()
+        let astray = if stored { None } else { astray(field, payload, &declared) };
+        astray.or_else(|| keys(field, payload).err())
     });
     wrong.map_or(Ok(()), |why| Err(Error::invalid("payload", why)))
 }
@@ -158,7 +158,7 @@ mod tests {
             .field("a.b.c", FieldKind::Integer)
             .field("d.e.f", FieldKind::Integer);
         let schema = schema.build().expect("valid");
-        let fits = |payload: Value| check(schema.fields(), &payload).is_ok();
+        let fits = |payload: Value| check(schema.fields(), &payload, false).is_ok();
         assert!(fits(json!({"a": "text"})), "it is a keyword then");
         assert!(!fits(json!({"a": {"b": {"c": 1}}})), "no keyword");
         assert!(fits(json!({"d": {"e": {"f": 1}}})));
@@ -168,8 +168,9 @@ mod tests {
         assert!(fits(json!({"d": {"e.f": null, "e": null}})));
         // What is stored already is indexed without.
         let stored = json!({"d.e.f": 1, "d": "text"});
-        let stored = stored.as_object().expect("an object");
-        assert_eq!(keys(&schema.fields()[2], stored), Ok(vec![]));
+        assert!(!fits(stored.clone()) && check(schema.fields(), &stored, true).is_ok());
+        assert!(check(schema.fields(), &json!({"a": 1}), true).is_err(), "no keyword");
+        assert_eq!(keys(&schema.fields()[2], stored.as_object().expect("one")), Ok(vec![]));
     }
 
     #[test]
@@ -180,7 +181,7 @@ mod tests {
             .field("at", FieldKind::Timestamp)
             .build()
             .expect("valid");
-        let says = |payload: Value| match check(schema.fields(), &payload) {
+        let says = |payload: Value| match check(schema.fields(), &payload, false) {
             Ok(()) => String::new(),
             Err(e) => e.to_string(),
         };
