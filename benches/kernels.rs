@@ -4,7 +4,8 @@ mod support;
 
 use matryo::Precision;
 use matryo::testing::encoding::{
-    Bits, Scan, ScanScratch, Scoring, StageBuilder, StageCode, StageQuery, StageView,
+    Bits, Scan, ScanScratch, Scoring, StageBuilder, StageCode, StageQuery, StageView, decode,
+    encode, scalar_bytes,
 };
 use matryo::testing::kernel::{
     BLOCK, BitPlanes, ByteLanes, Isa, PASS, TopK, bit_dots, byte_dots, nibble_dots,
@@ -49,13 +50,13 @@ fn main() {
         let mut out = Vec::new();
         let timing = time(RUNS, || {
             out.clear();
-            vectors.iter().try_for_each(|v| precision.encode(v, &mut out))
+            vectors.iter().try_for_each(|v| encode(precision, v, &mut out))
         });
         report(&format!("to {precision}"), vectors.len(), 1, timing);
         let mut back = vec![0.0; 1024];
         let timing = time(RUNS, || {
             for row in out.chunks_exact(1024 * precision.bytes()) {
-                precision.decode(row, black_box(&mut back));
+                decode(precision, row, black_box(&mut back));
             }
         });
         report(&format!("from {precision}"), vectors.len(), 1, timing);
@@ -141,7 +142,7 @@ fn scan_speed(isa: Isa, code: StageCode, codes: &[u8], noise: &mut Noise) {
     let mut scalars = vec![0.5; BLOCKS * BLOCK];
     // Behind the factors: of 1 bit the centre, of 4 bits residuals.
     let rest = if code.bits == Bits::Four { 0.5 } else { 0.0 };
-    scalars.resize(code.scalar_bytes(BLOCKS * BLOCK) / 4, rest);
+    scalars.resize(scalar_bytes(code, BLOCKS * BLOCK) / 4, rest);
     let view = StageView::new(code, codes, &scalars).expect("lengths fit");
     let query = StageQuery::new(code, &noise.vector(code.dims), code.dims);
     let scan = Scan { view, query: &query, scoring: Scoring::Cosine, alive: None, base: 0 };
@@ -161,7 +162,7 @@ fn rows_speed(precision: Precision, noise: &mut Noise) {
     let query = noise.vector(1024);
     let mut rows = Vec::new();
     for _ in 0..200 {
-        precision.encode(&noise.vector(1024), &mut rows).expect("small components");
+        encode(precision, &noise.vector(1024), &mut rows).expect("small components");
     }
     let rows: Vec<&[u8]> = rows.chunks_exact(1024 * precision.bytes()).collect();
     for isa in Isa::available() {
@@ -186,7 +187,7 @@ fn rows_speed(precision: Precision, noise: &mut Noise) {
             halves.map(|&b| simsimd::f16(u16::from_le_bytes(b))).collect()
         };
         let mut stored = Vec::new();
-        precision.encode(&query, &mut stored).expect("small components");
+        encode(precision, &query, &mut stored).expect("small components");
         let query = halves(&stored);
         let rows: Vec<_> = rows.iter().map(|r| halves(r)).collect();
         let dot = |row: &Vec<simsimd::f16>| simsimd::f16::dot(&query, row).expect("one length");

@@ -7,7 +7,7 @@
 mod support;
 
 use matryo::testing::encoding::{
-    Bits, Scan, ScanScratch, Scoring, StageCode, StageQuery, StageView,
+    Bits, Scan, ScanScratch, Scoring, StageCode, StageQuery, StageView, code_bytes, scalar_bytes,
 };
 use matryo::testing::kernel::{BLOCK, Isa, Scored, TopK};
 use simsimd::{BinarySimilarity, SpatialSimilarity};
@@ -27,12 +27,12 @@ fn main() {
     let query = noise.vector(512);
     let codes = [(512, Bits::One), (128, Bits::Four), (64, Bits::Eight)];
     let codes = codes.map(|(dims, bits)| StageCode::new(dims, bits));
-    let blocks = noise.bytes(codes[0].code_bytes(rows));
+    let blocks = noise.bytes(code_bytes(codes[0], rows));
     // Behind the factors: of 1 bit the centre, of 4 bits residuals.
     let scalars = codes.map(|code| {
         let rest = if code.bits == Bits::Four { 0.1 } else { 0.0 };
         let mut scalars = factors.clone();
-        scalars.resize(code.scalar_bytes(rows) / 4, rest);
+        scalars.resize(scalar_bytes(code, rows) / 4, rest);
         scalars
     });
     let [bit, nibble, byte] = std::array::from_fn(|n| {

@@ -237,11 +237,11 @@ pub struct CalibratedPlan {
     /// The recall that was asked for, 0 to 1.
     pub asked: f64,
     /// The recall of the top 10 that was found.
-    pub recall: f32,
+    pub recall: f64,
     /// Half the width of its 95 % confidence interval.
-    pub within: f32,
+    pub interval: f64,
     /// Full vectors that a query compared, on the average.
-    pub compared: f32,
+    pub compared: f64,
 }
 
 impl Calibration {
@@ -250,8 +250,9 @@ impl Calibration {
     pub fn plans(&self) -> impl Iterator<Item = CalibratedPlan> {
         let plans = |code: Option<String>, dims, checks: [Check; ASKED.len()]| {
             ASKED.into_iter().zip(checks).map(move |(asked, check)| {
-                let (code, Check { recall, within, compared }) = (code.clone(), check);
-                CalibratedPlan { code, dims, asked, recall, within, compared }
+                let [recall, interval, compared] =
+                    [check.recall, check.within, check.compared].map(f64::from);
+                CalibratedPlan { code: code.clone(), dims, asked, recall, interval, compared }
             })
         };
         let all = self.noises.iter().map(|noise| noise.dims).max().unwrap_or(0);

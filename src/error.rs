@@ -38,7 +38,13 @@ pub enum Error {
         /// What this build understands.
         supported: String,
     },
-    /// The path is not a matryo collection.
+    /// There is nothing at a path: no collection where one was to be opened, or no folder where
+    /// one was to be created in it.
+    NotFound {
+        /// What is missing.
+        path: PathBuf,
+    },
+    /// Something else than a matryo collection is at the path, or an empty folder.
     NotACollection {
         /// The path that was opened.
         path: PathBuf,
@@ -125,6 +131,17 @@ pub enum Error {
         /// The one that was to be compared.
         given: String,
     },
+    /// The collection has another schema than the one that was given to
+    /// [`Collection::open_or_create`](crate::Collection::open_or_create).
+    OtherSchema {
+        /// The first part that differs: "dimensions", "metric", "granularities", "stored precision",
+        /// "ids", "stage codes", "fields" or "embedder".
+        part: &'static str,
+        /// What the collection has.
+        stored: String,
+        /// What was given.
+        given: String,
+    },
     /// A schema, batch, query or option makes no sense; nothing was changed.
     Invalid {
         /// Which argument.
@@ -148,6 +165,8 @@ pub enum Error {
         /// What is wrong with it, and what would make it right.
         why: String,
     },
+    /// A failure of the caller's own, in a closure that was called back: see [`Error::other`].
+    Other(Box<dyn std::error::Error + Send + Sync>),
     /// ONNX Runtime could not be loaded, or failed while running.
     Runtime {
         /// What failed.
@@ -179,7 +198,8 @@ pub enum VectorError {
         expected: usize,
         /// What came.
         got: usize,
-        /// The granularities of the collection, for a caller who meant one of them.
+        /// Of a query that is too short the granularities of the collection, one of which may be
+        /// meant; else none.
         granularities: Vec<usize>,
     },
     /// A component is NaN or infinite.
@@ -205,6 +225,11 @@ pub enum VectorError {
     },
     /// All components are zero, which has no direction: cosine is undefined.
     Zero,
+    /// The first components of a query, by which is searched, are zero, and only these.
+    ZeroPrefix {
+        /// How many are searched by.
+        dims: usize,
+    },
 }
 
 impl Error {
@@ -227,6 +252,21 @@ impl Error {
 }
 
 impl Error {
+    /// The caller's own failure, for closures that have to return this type, as that of
+    /// [`Collection::reembed`](crate::Collection::reembed). It is handed through as it is: `Other`
+    /// holds it, to be downcast, and says what it says.
+    ///
+    /// ```
+    /// use matryo::Error;
+    /// let length = |text: &str| text.parse::<u32>().map_err(Error::other);
+    /// let Err(Error::Other(own)) = length("three") else { panic!("no number") };
+    /// assert!(own.is::<std::num::ParseIntError>());
+    /// assert_eq!(Error::other("no model").to_string(), "no model");
+    /// ```
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Other(error.into())
+    }
+
     /// Whether the system had too little of something: it did what it could, and
     /// can do the rest once there is room. Any other failure leaves in doubt what
     /// reached the disk.
@@ -258,6 +298,7 @@ impl fmt::Display for Error {
                 of(f, file, format_args!("has format {found}; this version reads {supported}"))?;
                 f.write_str(": use a newer matryo")
             }
+            Self::NotFound { path } => of(f, path, "does not exist"),
             Self::NotACollection { path, found } => {
                 of(f, path, format_args!("is not a matryo collection: {found}"))
             }
@@ -287,6 +328,13 @@ impl fmt::Display for Error {
                 write!(f, "no row has the id {id}, so nothing can be found that is like it")
             }
             Self::NoEmbedder { given } => write!(f, "{NO_EMBEDDER}, {given} or another"),
+            Self::OtherSchema { part, stored, given } => {
+                write!(
+                    f,
+                    "the collection has another schema; {part}: it has {stored}, got {given}"
+                )?;
+                write!(f, ": {}", schema_cure(part))
+            }
             Self::Invalid { what, why } => write!(f, "invalid {what}: {why}"),
             Self::OtherEmbedder { stored, given, parts } => {
                 write!(f, "the vectors were made by {stored}, not by {given}")?;
@@ -296,6 +344,7 @@ impl fmt::Display for Error {
                 f.write_str(": use the same model, or embed into a new collection")
             }
             Self::Model { path, why } => write!(f, "model {}: {why}", path.display()),
+            Self::Other(own) => own.fmt(f),
             Self::Runtime { why, cure } => write!(f, "ONNX Runtime: {why}; {cure}"),
         }
     }
@@ -309,7 +358,31 @@ const FORKED: &str = "was opened before this process was forked off: open it aga
 const BATCH_FULL: &str = "commit what is in it, and go on with a new one";
 const UNSAFE_FILE_SYSTEM: &str = "which may lose durable commits or ignore locks: use a local \
                                   disk, open read-only, or say `allow_unsafe_fs`";
+const NO_DIRECTION: &str = "the query has no direction under cosine";
 const NO_EMBEDDER: &str = "the collection does not record what made its vectors";
+
+/// What somebody can do who wants the other schema.
+fn schema_cure(part: &str) -> &'static str {
+    match part {
+        "fields" => {
+            "open it with the fields it has, or declare more in a copy (`CopyOptions::field`, \
+             `matryo copy --field`)"
+        }
+        "dimensions" => {
+            "open it with those it has, or make a copy of fewer (`CopyOptions::dims`, \
+             `matryo copy --dims`)"
+        }
+        "stored precision" => {
+            "open it with the one it has, or make a copy of another (`CopyOptions::stored`, \
+             `matryo copy --stored`)"
+        }
+        "metric" | "embedder" => {
+            "open it with the one it has, or give its rows other vectors \
+             (`Collection::reembed`, `matryo reembed`)"
+        }
+        _ => "open it with those it has, or make another collection",
+    }
+}
 
 /// What there is to say of a file or folder.
 fn of(f: &mut fmt::Formatter<'_>, path: &Path, what: impl fmt::Display) -> fmt::Result {
@@ -345,6 +418,9 @@ impl fmt::Display for VectorError {
                 f32::MAX
             ),
             Self::Zero => f.write_str("vector is all zeros, which has no direction under cosine"),
+            Self::ZeroPrefix { dims } => {
+                write!(f, "{NO_DIRECTION}: its first {dims} dimensions are all zeros")
+            }
         }
     }
 }
@@ -356,6 +432,7 @@ impl std::error::Error for Error {
         match self {
             Self::Io { source, .. } => source.source(),
             Self::Query { source, .. } => source.source(),
+            Self::Other(own) => own.source(),
             _ => None,
         }
     }

@@ -21,7 +21,7 @@
 //!
 //! let colours = Collection::open(&path)?;
 //! let found = colours.search(&[0.8, 0.2, 0.3, 0.0]).limit(1).payloads(true).run()?;
-//! assert_eq!(found.hits[0].id, 1.into());
+//! assert_eq!(found.hits[0].id, 1);
 //! assert_eq!(found.hits[0].payload.as_ref().unwrap()["name"], json!("red"));
 //! println!("{}", found.explain); // what each stage read
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -386,7 +386,7 @@ mod tests {
         let run = run(&["pear", "apple", "fig", "quince"]);
         for (n, id) in ["pear", "apple", "fig", "quince"].into_iter().enumerate() {
             assert_eq!(run.find(&id.into()).expect("find"), Some(Ordinal(n as u32)));
-            assert_eq!(run.id(Ordinal(n as u32)).expect("id"), id.into());
+            assert_eq!(run.id(Ordinal(n as u32)).expect("id"), id);
         }
         assert_eq!(run.find(&"grape".into()).expect("find"), None);
         assert_eq!(run.find(&"".into()).expect("find"), None);

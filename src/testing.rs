@@ -352,6 +352,29 @@ pub mod encoding {
         Bits, BoundQuery, Precision, Scan, ScanScratch, Scoring, StageBuilder, StageCode,
         StageQuery, StageView,
     };
+
+    /// Appends a vector as a row stores it.
+    ///
+    /// # Errors
+    /// The index of the first component that is too large.
+    pub fn encode(precision: Precision, vector: &[f32], out: &mut Vec<u8>) -> Result<(), usize> {
+        precision.encode(vector, out)
+    }
+
+    /// Bytes of the code of `rows` rows, without the numbers beside it.
+    pub fn code_bytes(code: StageCode, rows: usize) -> usize {
+        code.code_bytes(rows)
+    }
+
+    /// Bytes of the numbers beside the code of `rows` rows.
+    pub fn scalar_bytes(code: StageCode, rows: usize) -> usize {
+        code.scalar_bytes(rows)
+    }
+
+    /// Widens a stored row into `out`.
+    pub fn decode(precision: Precision, row: &[u8], out: &mut [f32]) {
+        precision.decode(row, out);
+    }
 }
 
 /// The fixed structures of the file format, for the test of FORMAT.md.

@@ -275,7 +275,7 @@ fn vectors_that_cannot_be_are_refused_and_nothing_changes() -> Done {
     let schema = Schema::builder(8).granularities([2, 4]).stored(Precision::F16).build()?;
     let collection = Collection::create(dir.path().join("a"), schema)?;
     let refused = |v: &[f32]| collection.upsert(1, v, ()).expect_err("must be refused").to_string();
-    assert!(refused(&[1.0; 7]).contains("7 dimensions, expected 8 (granularities [2, 4, 8]"));
+    assert_eq!(refused(&[1.0; 7]), "vector has 7 dimensions, expected 8");
     assert!(refused(&[1.0; 9]).contains("9 dimensions"));
     assert!(refused(&[]).contains("0 dimensions"));
     assert!(refused(&[f32::NAN; 8]).contains("component 0 is NaN"));
@@ -344,7 +344,20 @@ fn opening_the_wrong_thing_says_what_is_there() -> Done {
         Err(e) => panic!("another error: {e}"),
         Ok(_) => panic!("opened"),
     };
-    assert!(says(&dir.path().join("nothing")).contains("nothing there"));
+    let nothing = dir.path().join("nothing");
+    let missing = Collection::open(&nothing).expect_err("nothing there");
+    assert!(matches!(&missing, Error::NotFound { path } if *path == nothing), "{missing:?}");
+    assert_eq!(missing.to_string(), format!("{} does not exist", nothing.display()));
+    let schema = || Schema::builder(2).build();
+    for inside in [nothing.join("a"), nothing.join("a/b")] {
+        for refused in
+            [Collection::create(&inside, schema()?), Collection::open_or_create(&inside, schema()?)]
+        {
+            let refused = refused.expect_err("the folder around it is missing");
+            let around = inside.parent().expect("there is one");
+            assert!(matches!(&refused, Error::NotFound { path } if path == around), "{refused:?}");
+        }
+    }
     assert!(says(dir.path()).contains("empty"));
     std::fs::write(dir.path().join("notes.txt"), "hello")?;
     assert!(says(dir.path()).contains("no MANIFEST"));
@@ -408,7 +421,7 @@ fn a_collection_is_opened_or_created() -> Done {
     let builder = || Schema::builder(8).granularities([4]).field("year", FieldKind::Integer);
     let read_only = Options::new().read_only(true);
     let missing = Collection::open_or_create_with(&path, builder().build()?, read_only.clone());
-    assert!(matches!(missing, Err(Error::NotACollection { .. })));
+    assert!(matches!(missing, Err(Error::NotFound { .. })));
     for n in 0..3u64 {
         let collection = Collection::open_or_create(&path, builder().build()?)?;
         assert_eq!(collection.len(), n);
@@ -423,18 +436,19 @@ fn a_collection_is_opened_or_created() -> Done {
     let one_bit = StageCode { dims: 8, bits: Bits::One };
     let other = |hash| EmbedderId::new("model", [hash; 32]);
     let wrong = [
-        (Schema::builder(9).build()?, "dimensions: the collection has 8, got 9"),
-        (builder().metric(Metric::Dot).build()?, "metric: the collection has cosine, got dot"),
-        (Schema::builder(8).build()?, "granularities: the collection has [4, 8], got [8]"),
-        (builder().stored(Precision::F16).build()?, "precision: the collection has f32, got f16"),
-        (builder().ids(IdKind::Str).build()?, "ids: the collection has u64, got string"),
+        (Schema::builder(9).build()?, "dimensions: it has 8, got 9"),
+        (builder().metric(Metric::Dot).build()?, "metric: it has cosine, got dot"),
+        (Schema::builder(8).build()?, "granularities: it has [4, 8], got [8]"),
+        (builder().stored(Precision::F16).build()?, "precision: it has f32, got f16"),
+        (builder().ids(IdKind::Str).build()?, "ids: it has u64, got string"),
         (builder().stages([one_bit]).build()?, "stage codes: "),
         (builder().field("more", FieldKind::Bool).build()?, "fields: "),
-        (builder().embedder(other(1)).build()?, "embedder: the collection has none, got"),
+        (builder().embedder(other(1)).build()?, "embedder: it has none, got"),
     ];
     for (schema, expected) in wrong {
         let refused = Collection::open_or_create(&path, schema).expect_err("another schema");
         assert!(refused.to_string().contains(expected), "{refused}");
+        assert!(matches!(refused, Error::OtherSchema { .. }), "{refused:?}");
     }
     let path = dir.path().join("b");
     Collection::create(&path, builder().embedder(other(1)).build()?)?;
@@ -453,6 +467,34 @@ fn a_collection_is_opened_or_created() -> Done {
     let refused = Collection::open_or_create(&foreign, builder().build()?);
     assert!(matches!(refused, Err(Error::NotACollection { .. })));
     assert_eq!(std::fs::read_dir(&foreign)?.count(), 1);
+    Ok(())
+}
+
+#[test]
+fn fields_are_compared_whatever_their_order() -> Done {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("fields");
+    let (year, more) = (("year", FieldKind::Integer), ("more", FieldKind::Bool));
+    let schema = |fields: &[(&str, FieldKind)]| {
+        fields.iter().fold(Schema::builder(2), |schema, (n, k)| schema.field(*n, *k)).build()
+    };
+    Collection::create(&path, schema(&[year, more])?)?;
+    let opened = Collection::open_or_create(&path, schema(&[more, year])?)?;
+    opened.upsert(1, &[1.0, 0.0], json!({"year": 1999, "more": true}))?;
+    assert_eq!(opened.schema().fields()[0].name(), "year", "as it is stored");
+    assert_eq!(opened.count(&"year = 1999 AND more = true".parse()?)?, 1);
+    drop(opened);
+    let word = ("more", FieldKind::Keyword);
+    for (fields, expected) in
+        [(&[year][..], "[year (integer)]"), (&[word, year], "[more (keyword), year (integer)]")]
+    {
+        let refused = Collection::open_or_create(&path, schema(fields)?).expect_err("other fields");
+        let Error::OtherSchema { part, stored, given } = &refused else { panic!("{refused:?}") };
+        let stored = (*part, stored.as_str());
+        assert_eq!(stored, ("fields", "[more (bool), year (integer)]"));
+        assert_eq!(given, expected);
+        assert!(refused.to_string().contains("`matryo copy --field`"), "{refused}");
+    }
     Ok(())
 }
 

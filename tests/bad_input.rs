@@ -436,3 +436,47 @@ fn a_read_only_handle_refuses_every_write() {
     drop(db);
     assert_eq!(support::files(&folder), before);
 }
+
+#[test]
+fn a_query_is_told_of_prefixes_and_a_row_is_not() {
+    let db = made(Schema::builder(DIMS).granularities([2, 4]));
+    let late = [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0];
+    db.upsert(1, &late, ()).expect("upsert");
+    let says = |query: &[f32], dims: Option<usize>| {
+        let search = db.search(query);
+        said(dims.map_or(search.run(), |dims| db.search(query).dims(dims).run()).map(drop))
+    };
+    let hint = "(granularities [2, 4, 8]; a shorter query says so with `dims`)";
+    let short = format!("refused: vector has 4 dimensions, expected 8 {hint}");
+    assert_eq!(says(&[1.0; 4], None), short);
+    assert_eq!(says(&[1.0; 9], None), "refused: vector has 9 dimensions, expected 8");
+    assert_eq!(says(&[1.0; 5], Some(4)), "refused: vector has 5 dimensions, expected 4");
+    assert_eq!(says(&[1.0; 4], Some(4)), "()");
+    // What is zero is the prefix, not the vector: also of a row that is the query.
+    let zeros = "refused: the query has no direction under cosine: its first 4 dimensions are all \
+                 zeros";
+    assert_eq!(says(&late, Some(4)), zeros);
+    let like = db.search_like(1).expect("a row");
+    assert_eq!(said(like.dims(4).run().map(drop)), zeros);
+    assert_eq!(says(&late, Some(5)), "()");
+    assert!(says(&[0.0; 4], Some(4)).contains("vector is all zeros"));
+    assert!(says(&[0.0; 8], Some(4)).contains("vector is all zeros"));
+}
+
+#[test]
+fn a_failure_of_the_callers_own_comes_back_as_it_was() {
+    use matryo::{EmbedderId, ReembedOptions, SourceRow};
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("a");
+    let db = Collection::create(&path, Schema::builder(2).build().expect("valid")).expect("create");
+    db.upsert(1, &[1.0, 2.0], ()).expect("upsert");
+    drop(db);
+    let options = ReembedOptions::new(2, EmbedderId::new("model", [7; 32]));
+    let fails = |_: &[SourceRow]| -> Result<Vec<Vec<f32>>, Error> {
+        Err(Error::other(std::io::Error::other("the model is on holiday")))
+    };
+    let failed = Collection::reembed(&path, &options, fails).expect_err("it fails");
+    assert_eq!(failed.to_string(), "the model is on holiday");
+    let Error::Other(own) = failed else { panic!("another error: {failed:?}") };
+    assert!(own.is::<std::io::Error>(), "{own:?}");
+}

@@ -318,13 +318,15 @@ fn filters_that_fit_no_field_are_refused() -> Done {
         (field("n").ge(2.5), "got 2.5"),
         (field("n").is_in([1u64, u64::MAX]), "got 18446744073709551615"),
         (field("deep.x").lt("x"), "field deep.x (float): expected a number, got \"x\""),
-        (field("deep.x").lt(f64::NAN), "nothing equals null: use EXISTS"),
+        (field("deep.x").lt(f64::NAN), "nothing compares with null (as which NaN and infinity"),
+        (field("n").eq(json!(null)), "`NOT EXISTS field` those without"),
+        (field("at").lt("2024-05-01T12:00:00"), "its zone is missing"),
         (field("flag").eq(1), "field flag (bool): expected true or false, got 1"),
         (field("word").eq(true), "field word (keyword): expected text"),
         (field("words").eq(json!(["a"])), "got [\"a\"]"),
         (field("at").between(0, "soon"), "RFC 3339"),
         (field("n").prefix("1"), "only keywords have prefixes"),
-        (Filter::ids(["a"]), "u64 ids, got Str(\"a\")"),
+        (Filter::ids(["a"]), "u64 ids, got the string \"a\"; a collection has string ids if"),
     ] {
         let said = says(filter);
         assert!(said.contains(expected), "{said}");

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use matryo::testing::Folder;
-use matryo::testing::encoding::{Bits, StageCode};
+use matryo::testing::encoding::{Bits, StageCode, decode, encode};
 use matryo::{
     Collection, EmbedderId, Error, FieldKind, Filter, Funnel, Hit, IdKind, Metric, Options,
     Precision, RepairOptions, Row, RowId, Schema, Value, json,
@@ -306,8 +306,8 @@ fn golden_rows_are_those_that_were_written() {
     let rows = |golden: &Golden| expected(golden)["rows"].as_array().expect("rows").clone();
     let round = |precision: Precision, vector: Vec<f32>| {
         let (mut bytes, mut back) = (Vec::new(), vec![0.0; vector.len()]);
-        precision.encode(&vector, &mut bytes).expect("in range");
-        precision.decode(&bytes, &mut back);
+        encode(precision, &vector, &mut bytes).expect("in range");
+        decode(precision, &bytes, &mut back);
         json!(bits(&back))
     };
     for (id, row) in (0u64..).zip(rows(&numbers)) {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use matryo::testing::Folder;
-use matryo::testing::encoding::{Bits, StageCode};
+use matryo::testing::encoding::{Bits, StageCode, decode, encode};
 use matryo::{
     Collection, Durability, FieldKind, Filter, Funnel, IdKind, Metric, Options, Payload, Precision,
     RowId, Schema, Search, Value, field, json,
@@ -77,7 +77,7 @@ impl Case {
             IdKind::U64 if n == 0 => RowId::U64(u64::MAX),
             IdKind::U64 => RowId::U64(n * 0x0101_0101),
             IdKind::Str if n == 0 => RowId::from("x".repeat(512)),
-            IdKind::Str => RowId::from(format!("{}\u{1f980}{n}", "ab".repeat(n as usize % 5))),
+            _ => RowId::from(format!("{}\u{1f980}{n}", "ab".repeat(n as usize % 5))),
         }
     }
 
@@ -109,8 +109,8 @@ impl Case {
 
     fn round(&self, vector: &[f32]) -> Vec<f32> {
         let (mut bytes, mut back) = (Vec::new(), vec![0.0; vector.len()]);
-        self.schema.stored().encode(vector, &mut bytes).expect("in range");
-        self.schema.stored().decode(&bytes, &mut back);
+        encode(self.schema.stored(), vector, &mut bytes).expect("in range");
+        decode(self.schema.stored(), &bytes, &mut back);
         back
     }
 

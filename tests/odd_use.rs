@@ -237,7 +237,7 @@ fn what_outlives_its_handle_goes_on_or_says_why_not() {
     assert_eq!(snapshot.len(), 300);
     assert!(snapshot.get(5).expect("mapped still").is_some());
     assert_eq!(search.limit(400).run().expect("mapped still").hits.len(), 300);
-    assert!(matches!(Collection::open(&path), Err(Error::NotACollection { .. })));
+    assert!(matches!(Collection::open(&path), Err(Error::NotFound { .. })));
     // The folder goes while a handle is open: reads go on, writes say why not.
     let db = Collection::create(&path, schema(Metric::Cosine)).expect("create");
     fill(&db, 30);

@@ -190,8 +190,8 @@ fn easy_queries_compare_fewer_rows_and_the_report_says_where_the_plan_comes_from
     assert_eq!((measured.rows(), measured.queries()), (3000, 300));
     let after = report(&base[4000], 0.9);
     let measured = after.recall.expect("an estimate").measured.expect("measured");
-    let (expected, within) = (measured.recall, measured.within);
-    assert!((0.88..=1.0).contains(&expected) && (0.0..0.1).contains(&within), "{after}");
+    let (expected, interval) = (measured.recall, measured.interval);
+    assert!((0.88..=1.0).contains(&expected) && (0.0..0.1).contains(&interval), "{after}");
     assert!(after.to_string().contains("by calibration"), "{after}");
     assert!(report(&base[4000], 1.0).recall.is_none(), "certain");
     // Of noise all rows are equally far.

@@ -349,7 +349,7 @@ fn what_cannot_be_stored_is_refused_by_the_row() {
     };
     let zero = |rows: &[SourceRow]| {
         let mut vectors = model(rows)?;
-        if let Some(at) = rows.iter().position(|row| row.id == 22.into()) {
+        if let Some(at) = rows.iter().position(|row| row.id == 22) {
             vectors[at].fill(0.0);
         }
         Ok(vectors)

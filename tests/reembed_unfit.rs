@@ -92,7 +92,7 @@ fn a_component_too_large_for_the_precision_is_unfit() {
     let (folder, rows) = filled();
     let mut large = |some: &[SourceRow]| {
         let mut vectors = model(some)?;
-        if let Some(at) = some.iter().position(|row| row.id == 22.into()) {
+        if let Some(at) = some.iter().position(|row| row.id == 22) {
             vectors[at][0] = 1e6;
         }
         Ok(vectors)

@@ -168,8 +168,5 @@ pub fn plan(explain: &matryo::Explain) -> String {
 /// # Panics
 /// Where it is text.
 pub fn number(id: &matryo::RowId) -> u64 {
-    match id {
-        matryo::RowId::U64(id) => *id,
-        matryo::RowId::Str(_) => unreachable!("the schema has u64 ids"),
-    }
+    id.as_u64().expect("the schema has u64 ids")
 }

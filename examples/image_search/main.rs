@@ -169,10 +169,7 @@ fn answer(
 ) -> matryo::Result<Answer> {
     let dims = collection.schema().granularities();
     let ids = |found: &SearchResult| -> Vec<(usize, f32)> {
-        let place = |id: &RowId| match id {
-            RowId::Str(name) => places.get(&**name).copied(),
-            RowId::U64(_) => None,
-        };
+        let place = |id: &RowId| places.get(id.as_str()?).copied();
         let known = found.hits.iter().filter_map(|hit| Some((place(&hit.id)?, hit.score)));
         known.collect()
     };

@@ -50,7 +50,8 @@ impl Collection {
     /// Works with a collection that is open for reading only, too.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`] if something is there; [`Error::Corrupt`] if what
+    /// [`Error::AlreadyExists`] if something is there, [`Error::NotFound`] if the folder around it
+    /// is missing; [`Error::Corrupt`] if what
     /// should be copied is damaged; [`Error::Io`]. What was written is removed then, and
     /// the folder if it was made for it; one that was there keeps an empty file `LOCK`.
     pub fn backup_to(&self, path: impl AsRef<Path>) -> Result<Copied> {

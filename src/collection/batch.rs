@@ -105,6 +105,12 @@ impl<'c> Batch<'c> {
         Self { collection, frame, operations: 0, upserts: 0, encoder }
     }
 
+    /// The same for rows that are stored in another collection with the same fields.
+    pub(super) fn of_stored(mut self) -> Self {
+        self.encoder.stored = true;
+        self
+    }
+
     /// Most bytes that one batch can take.
     pub const MAX_BYTES: usize = MAX_BODY;
 
@@ -160,7 +166,7 @@ impl<'c> Batch<'c> {
         let schema = self.collection.schema();
         self.encoder.check(schema, &id, vector, payload.into())?;
         self.room(schema.vector_bytes() + self.encoder.payload.len() + MAX_ID_BYTES)?;
-        let RowEncoder { payload, wide } = &mut self.encoder;
+        let RowEncoder { payload, wide, .. } = &mut self.encoder;
         let put = |out: &mut Vec<u8>| RowEncoder::put_vector(wide, schema, vector, out);
         self.frame.grow(|body| ops::put_upsert(body, &id, put, payload))?;
         self.operations += 1;

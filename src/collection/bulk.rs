@@ -69,7 +69,9 @@ impl Collection {
     /// number of rows.
     ///
     /// # Errors
-    /// As any write to a collection that cannot be written.
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly) for a handle that only reads,
+    /// [`Error::Poisoned`](crate::Error::Poisoned) after a write that failed,
+    /// [`Error::Forked`](crate::Error::Forked).
     pub fn bulk(&self) -> Result<Bulk<'_>> {
         drop(self.shared.lock_writer()?);
         let run = RunBuilder::new(&self.shared.schema);
@@ -106,7 +108,7 @@ impl Bulk<'_> {
         let id = id.into();
         let schema = self.collection.schema();
         self.encoder.check(schema, &id, vector, payload.into())?;
-        let RowEncoder { payload, wide } = &mut self.encoder;
+        let RowEncoder { payload, wide, .. } = &mut self.encoder;
         let put = |out: &mut Vec<u8>| RowEncoder::put_vector(wide, schema, vector, out);
         self.run.put(&id, put, payload)?;
         let codes: usize = schema.stages().iter().map(|code| code.bytes_per_row()).sum();

@@ -44,7 +44,8 @@ impl Collection {
     ///
     /// # Errors
     /// [`Error::Invalid`] for fewer than 256 rows; [`Error::ReadOnly`] for a handle that only
-    /// reads; [`Error::Corrupt`] where a row that had to be read is damaged; [`Error::Io`].
+    /// reads, [`Error::Poisoned`] after a write that failed, [`Error::Forked`]; [`Error::Corrupt`]
+    /// where a row that had to be read is damaged; [`Error::Io`].
     pub fn calibrate(&self) -> Result<Calibration> {
         measure_and_install(&self.shared, None, &|_| true, &|| Ok(()))
     }

@@ -52,7 +52,8 @@ impl Collection {
     /// Merges all rows into one segment and frees the bytes of dead ones.
     ///
     /// # Errors
-    /// [`Error::Io`] where a file could not be written; nothing is lost then.
+    /// As [`Self::flush`]: [`Error::Io`] where a file could not be written, [`Error::Corrupt`]
+    /// where a row is damaged, and what forbids to write at all. Nothing is lost then.
     pub fn compact(&self) -> Result<Compacted> {
         self.compact_with(|_| true)
     }

@@ -359,7 +359,7 @@ impl Shortener {
     fn shorten(&mut self, part: &Part, row: Ordinal, payload: &str) -> Result<Result<&[u8]>> {
         let added = &self.schema.fields()[self.fields..];
         if !added.is_empty()
-            && let Err(why) = index::check(added, &part.parse_payload(row, payload)?.into())
+            && let Err(why) = index::check(added, &part.parse_payload(row, payload)?.into(), false)
         {
             return Ok(Err(why));
         }

@@ -17,6 +17,8 @@ pub(super) struct RowEncoder {
     pub(super) payload: String,
     /// The vector as it was stored, widened again.
     pub(super) wide: Vec<f32>,
+    /// Whether payloads are those of rows that are stored already.
+    pub(super) stored: bool,
 }
 
 impl RowEncoder {
@@ -36,7 +38,7 @@ impl RowEncoder {
 
     /// The same of a payload alone.
     pub(super) fn check_payload(&mut self, schema: &Schema, payload: Value) -> Result<()> {
-        index::check(schema.fields(), &payload)?;
+        index::check(schema.fields(), &payload, self.stored)?;
         self.payload = payload::to_text(payload, MAX_PAYLOAD)?;
         Ok(())
     }

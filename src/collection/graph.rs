@@ -51,8 +51,8 @@ impl Collection {
     /// under all of them.
     ///
     /// # Errors
-    /// [`Error::Io`] where a file could not be written; nothing is lost then.
-    /// [`Error::Corrupt`] where a vector is damaged.
+    /// As [`Self::flush`]: [`Error::Io`] where a file could not be written, [`Error::Corrupt`]
+    /// where a vector is damaged, and what forbids to write at all. Nothing is lost then.
     pub fn build_graphs(&self) -> Result<Graphs> {
         self.build_graphs_with(|_| true)
     }
@@ -75,7 +75,8 @@ impl Collection {
     /// segments get new ones when next something is merged or the collection is opened.
     ///
     /// # Errors
-    /// [`Error::Io`] where the manifest could not be written.
+    /// [`Error::Io`] where the manifest could not be written; [`Error::ReadOnly`],
+    /// [`Error::Poisoned`] or [`Error::Forked`], as for [`Self::flush`].
     pub fn drop_graphs(&self) -> Result<Graphs> {
         let shared = &**self.shared;
         // In a fork nobody would end what goes on.

@@ -99,7 +99,7 @@ use writer::Writer;
 /// let photos = Collection::create(&path, Schema::builder(3).build()?)?;
 /// photos.upsert(7, &[0.1, 0.9, 0.2], json!({"title": "harbour"}))?;
 /// let hits = photos.search(&[0.0, 1.0, 0.0]).limit(5).run()?.hits;
-/// assert_eq!(hits[0].id, 7.into());
+/// assert_eq!(hits[0].id, 7);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
@@ -161,7 +161,8 @@ impl Collection {
     /// Creates a collection in a folder that does not exist yet, or is empty.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`] if something is there.
+    /// [`Error::AlreadyExists`] if something is there, [`Error::NotFound`] if the folder around
+    /// it is missing.
     pub fn create(path: impl AsRef<Path>, schema: Schema) -> Result<Self> {
         Self::create_with(path, schema, Options::new())
     }
@@ -178,7 +179,7 @@ impl Collection {
     /// stop left behind.
     ///
     /// # Errors
-    /// [`Error::NotACollection`], [`Error::Locked`] if another handle writes to it,
+    /// [`Error::NotFound`], [`Error::NotACollection`], [`Error::Locked`] if another handle writes to it,
     /// [`Error::Corrupt`] where bytes are damaged, [`Error::UnsupportedFormat`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, Options::new())
@@ -194,11 +195,13 @@ impl Collection {
 
     /// Opens the collection at `path`, or creates it with this schema where there is nothing.
     /// Stage codes are compared where [`SchemaBuilder::stages`](crate::SchemaBuilder::stages) named
-    /// them: a collection keeps those that an earlier version chose.
+    /// them: a collection keeps those that an earlier version chose. In which order fields are
+    /// declared makes no difference.
     ///
     /// # Errors
-    /// As [`Self::open`] and [`Self::create`]; [`Error::Invalid`], which names the part, if the
-    /// collection that is there has another schema, or [`Error::OtherEmbedder`] if it is that.
+    /// As [`Self::open`] and [`Self::create`]; [`Error::OtherSchema`], which names the part and
+    /// what can be done, if the collection that is there has another schema, or
+    /// [`Error::OtherEmbedder`] if its vectors are another model's.
     pub fn open_or_create(path: impl AsRef<Path>, schema: Schema) -> Result<Self> {
         Self::open_or_create_with(path, schema, Options::new())
     }
@@ -215,7 +218,7 @@ impl Collection {
     ) -> Result<Self> {
         let path = path.as_ref();
         let opened = match Self::open_with(path, options.clone()) {
-            Err(Error::NotACollection { .. }) if !options.read_only => {
+            Err(Error::NotFound { .. } | Error::NotACollection { .. }) if !options.read_only => {
                 match Self::create_with(path, schema.clone(), options.clone()) {
                     // Somebody else was quicker, or it is no empty folder: which one, an open says.
                     Err(Error::AlreadyExists { .. }) => Self::open_with(path, options)?,
@@ -311,8 +314,8 @@ impl Collection {
     /// photos.upsert(1, &[0.1, 0.9], ())?;
     /// photos.upsert(2, &[0.9, 0.1], ())?;
     /// let results = photos.search_batch([[0.0, 1.0], [1.0, 0.0]]).limit(1).threads(2).run()?;
-    /// assert_eq!(results[0].hits[0].id, 1.into());
-    /// assert_eq!(results[1].hits[0].id, 2.into());
+    /// assert_eq!(results[0].hits[0].id, 1);
+    /// assert_eq!(results[1].hits[0].id, 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn search_batch<Q: AsRef<[f32]>>(
@@ -334,8 +337,9 @@ impl Collection {
     /// Writes rows that are only in the log as a segment.
     ///
     /// # Errors
-    /// [`Error::Io`] where a file could not be written; nothing is lost, the
-    /// rows stay in the log.
+    /// [`Error::Io`] where a file could not be written, [`Error::Corrupt`] where a row cannot be
+    /// read; nothing is lost, the rows stay in the log. [`Error::ReadOnly`] for a handle that only
+    /// reads, [`Error::Poisoned`] after a write that failed, [`Error::Forked`].
     pub fn flush(&self) -> Result<()> {
         let mut writer = self.shared.idle_writer()?;
         let (vfs, view) = (&*self.shared.vfs, self.view());

@@ -35,7 +35,7 @@ impl Collection {
     /// the moment in which logs are read; segments that are merged away meanwhile are passed over.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] for the first damage found.
+    /// [`Error::Corrupt`] for the first damage found; [`Error::Io`] where a file cannot be read.
     pub fn verify(&self) -> Result<Verified> {
         let vfs = &*self.shared.vfs;
         let mut verified = Verified { files: 1, bytes: 0 };

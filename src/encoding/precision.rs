@@ -29,7 +29,7 @@ impl Precision {
     /// # Errors
     /// The index of the first component that is finite but too large for this
     /// precision; `out` is then as it was.
-    pub fn encode(self, vector: &[f32], out: &mut Vec<u8>) -> Result<(), usize> {
+    pub(crate) fn encode(self, vector: &[f32], out: &mut Vec<u8>) -> Result<(), usize> {
         let start = out.len();
         out.reserve(vector.len() * self.bytes());
         let infinite = match self {
@@ -50,7 +50,7 @@ impl Precision {
     ///
     /// # Panics
     /// When `row` has fewer.
-    pub fn decode(self, row: &[u8], out: &mut [f32]) {
+    pub(crate) fn decode(self, row: &[u8], out: &mut [f32]) {
         let row = &row[..out.len() * self.bytes()];
         match self {
             Self::F32 => widen(row, out, f32::from_le_bytes),

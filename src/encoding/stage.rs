@@ -148,17 +148,17 @@ impl StageCode {
     }
 
     /// Bytes of a block.
-    pub fn block_bytes(self) -> usize {
+    pub(crate) fn block_bytes(self) -> usize {
         self.units(self.dims) * self.bits.unit_bytes()
     }
 
     /// Bytes of the code of `rows` rows, without factors.
-    pub fn code_bytes(self, rows: usize) -> usize {
+    pub(crate) fn code_bytes(self, rows: usize) -> usize {
         rows.div_ceil(BLOCK) * self.block_bytes()
     }
 
     /// Bytes of the numbers beside the code of `rows` rows, their centre included.
-    pub fn scalar_bytes(self, rows: usize) -> usize {
+    pub(crate) fn scalar_bytes(self, rows: usize) -> usize {
         (rows * self.bits.scalars() + self.centre_len()) * size_of::<f32>()
     }
 
@@ -168,13 +168,13 @@ impl StageCode {
     }
 
     /// Bytes of code and factor a scan of the first `dims` dimensions reads for each row.
-    pub fn scanned_bytes_per_row(self, dims: usize) -> usize {
+    pub(crate) fn scanned_bytes_per_row(self, dims: usize) -> usize {
         let scalars = self.bits.scalars() * size_of::<f32>();
         self.units(dims) * self.bits.unit_bytes() / BLOCK + scalars
     }
 
     /// Bytes of code and factor each row takes.
-    pub fn bytes_per_row(self) -> usize {
+    pub(crate) fn bytes_per_row(self) -> usize {
         self.scanned_bytes_per_row(self.dims)
     }
 }

@@ -68,7 +68,7 @@ fn bind_step(step: &Step, schema: &Schema) -> Result<Bound> {
         Step::Ids(ids) => Bound::Ids(bind_ids(ids, schema.ids())?),
         Step::Field(name, condition) => {
             let number = schema.fields().iter().position(|field| field.name() == &**name);
-            let number = number.ok_or_else(|| unknown(name, schema))?;
+            let number = number.ok_or_else(|| unknown("filter", name, schema))?;
             let field = &schema.fields()[number];
             let test = bind_condition(condition, field);
             let test =
@@ -78,19 +78,21 @@ fn bind_step(step: &Step, schema: &Schema) -> Result<Bound> {
     })
 }
 
-fn unknown(name: &str, schema: &Schema) -> Error {
+/// An error of `what` asks for a field that the schema does not declare.
+pub(crate) fn unknown(what: &'static str, name: &str, schema: &Schema) -> Error {
     let declared: Vec<String> = schema.fields().iter().map(ToString::to_string).collect();
     let declared = match declared.as_slice() {
-        [] => "this collection declares none: see SchemaBuilder::field".to_owned(),
+        [] => "this collection declares none: declare it when one is made \
+               (`SchemaBuilder::field`), or in a copy (`CopyOptions::field`, `matryo copy --field`)"
+            .to_owned(),
         some => format!("this collection declares {}", some.join(", ")),
     };
-    Error::invalid("filter", format!("no field {name:?}; {declared}"))
+    Error::invalid(what, format!("no field {name:?}; {declared}"))
 }
 
 fn bind_ids(ids: &[RowId], kind: IdKind) -> Result<Vec<RowId>> {
     if let Some(wrong) = ids.iter().find(|id| id.kind() != kind) {
-        let why = format!("this collection has {kind} ids, got {wrong:?}");
-        return Err(Error::invalid("filter", why));
+        return Err(Error::invalid("filter", wrong.wrong_kind(kind)));
     }
     let mut ids = ids.to_vec();
     ids.sort_unstable();
@@ -98,10 +100,14 @@ fn bind_ids(ids: &[RowId], kind: IdKind) -> Result<Vec<RowId>> {
     Ok(ids)
 }
 
+/// JSON has no other numbers, so what is not finite becomes null on its way here.
+const NULL: &str = "nothing compares with null (as which NaN and infinity arrive): `EXISTS field` \
+                    finds rows with a value, `NOT EXISTS field` those without";
+
 fn bind_condition(condition: &Condition, field: &Field) -> Result<Test, String> {
     use ops::Bound::{Excluded, Included, Unbounded};
     let key = |value: &Value| match value {
-        Value::Null => Err("nothing equals null: use EXISTS".to_owned()),
+        Value::Null => Err(NULL.to_owned()),
         value => Key::of(field.kind(), value),
     };
     Ok(match condition {

@@ -15,9 +15,11 @@ mod bind;
 mod print;
 mod text;
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
-pub(crate) use bind::{Bound, bind};
+pub(crate) use bind::{Bound, bind, unknown};
 
 use crate::error::Result;
 use crate::types::RowId;
@@ -45,7 +47,7 @@ pub const MAX_FILTER_NODES: usize = 10_000;
 /// too. A row with several values passes a condition if one of them does.
 ///
 /// Whether a field exists, and has values of that kind, is looked at when the
-/// filter is used.
+/// filter is used. Clones share their lists of values and ids, however long.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Filter {
     /// Operands first; never empty, and leaves one operand on the stack.
@@ -55,7 +57,7 @@ pub struct Filter {
 #[derive(Debug, Clone, PartialEq)]
 enum Step {
     Field(Box<str>, Condition),
-    Ids(Vec<RowId>),
+    Ids(Arc<[RowId]>),
     /// All of the last so many operands, at least two.
     And(usize),
     /// Any of them.
@@ -67,7 +69,7 @@ enum Step {
 enum Condition {
     Compare(Comparison, Value),
     Between(Value, Value),
-    In(Vec<Value>),
+    In(Arc<[Value]>),
     Exists,
     Prefix(String),
 }
@@ -162,6 +164,29 @@ impl Filter {
         Self { steps: vec![Step::Ids(ids.into_iter().map(Into::into).collect())] }
     }
 
+    /// Rows that pass all of these; all rows, if there are none.
+    ///
+    /// ```
+    /// use matryo::{Filter, field};
+    /// let asked = [("lang", "en"), ("shelf", "7a")];
+    /// let filter = Filter::all(asked.map(|(name, value)| field(name).eq(value)));
+    /// assert_eq!(filter, Filter::parse("lang = 'en' AND shelf = '7a'")?);
+    /// # Ok::<(), matryo::Error>(())
+    /// ```
+    pub fn all(filters: impl IntoIterator<Item = Self>) -> Self {
+        filters.into_iter().reduce(Self::and).unwrap_or_else(|| Self::nothing().not())
+    }
+
+    /// Rows that pass at least one of these; no row, if there are none.
+    pub fn any(filters: impl IntoIterator<Item = Self>) -> Self {
+        filters.into_iter().reduce(Self::or).unwrap_or_else(Self::nothing)
+    }
+
+    /// No row has one of no ids.
+    fn nothing() -> Self {
+        Self { steps: vec![Step::Ids(Arc::default())] }
+    }
+
     /// Rows that pass both.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -196,7 +221,10 @@ impl Filter {
     /// EXISTS author.name AND IDS(1, 2, 3)
     /// ```
     ///
-    /// Comparisons are `= != < <= > >=`. `NOT` binds closest, then `AND`, then
+    /// Comparisons are `= != < <= > >=`, and as other languages write two of them `==` and `<>`.
+    /// `year NOT IN (2019, 2020)` is `NOT year IN (2019, 2020)`, and so with `BETWEEN` and
+    /// `PREFIX`; `year EXISTS` is `EXISTS year`, `year NOT EXISTS` is `NOT EXISTS year`. There is
+    /// no `IS NULL`, which is `NOT EXISTS`. `NOT` binds closest, then `AND`, then
     /// `OR`. Words like `AND` may be in any case. Text stands between single
     /// quotes, a quote in it is doubled; a field's name that is no plain word (or
     /// is one of the words above) stands between double quotes.
@@ -226,6 +254,13 @@ impl Filter {
         self.steps.append(&mut other.steps);
         self.steps.push(step(operands));
         self
+    }
+}
+
+/// A clone, which is cheap.
+impl From<&Filter> for Filter {
+    fn from(filter: &Filter) -> Self {
+        filter.clone()
     }
 }
 

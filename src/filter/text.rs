@@ -171,7 +171,7 @@ impl<'t> Parser<'t> {
         match self.token {
             Token::Word("IDS") => {
                 self.advance()?;
-                return Ok((Step::Ids(self.list(Self::id)?), false));
+                return Ok((Step::Ids(self.list(Self::id)?.into()), false));
             }
             Token::Word("EXISTS") => {
                 self.advance()?;
@@ -198,7 +198,7 @@ impl<'t> Parser<'t> {
         let condition = match self.token {
             Token::Word("IN") => {
                 self.advance()?;
-                Condition::In(self.list(Self::value)?)
+                Condition::In(self.list(Self::value)?.into())
             }
             Token::Word("BETWEEN") => self.between()?,
             Token::Word("EXISTS") => {
@@ -208,6 +208,11 @@ impl<'t> Parser<'t> {
             Token::Word("PREFIX") => self.prefix()?,
             Token::Word("LIKE") => {
                 return Err(self.error_at(self.at, "LIKE is not supported: use PREFIX 'text'"));
+            }
+            Token::Name(ref name) if !negated && name.eq_ignore_ascii_case("is") => {
+                let why = "there is no IS: `NOT EXISTS field` finds rows without a value, \
+                           `EXISTS field` those with one";
+                return Err(self.error_at(self.at, why));
             }
             Token::Symbol(symbol) if !negated => {
                 let Some(comparison) = comparison(symbol) else {

@@ -12,6 +12,11 @@ pub(super) fn milliseconds(text: &str) -> Option<i64> {
     }
 }
 
+/// Whether a text would name a moment, if it said in which zone.
+pub(super) fn lacks_zone(text: &str) -> bool {
+    milliseconds(text).is_none() && milliseconds(&format!("{text}Z")).is_some()
+}
+
 /// Days from 1970 to `YYYY-MM-DD`.
 fn date(text: &[u8]) -> Option<i64> {
     let &[_, _, _, _, b'-', _, _, b'-', _, _] = text else { return None };
@@ -96,6 +101,17 @@ mod tests {
                     expected += 86_400_000;
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_time_without_a_zone_is_told_from_other_texts() {
+        for text in ["2024-01-01T00:00:00", "2024-01-01 23:59:59.5", "2024-02-29t00:00:00.123456"] {
+            assert!(lacks_zone(text) && milliseconds(text).is_none(), "{text}");
+        }
+        for text in ["", "2024-01-01", "2024-01-01T", "2024-01-01T24:00:00", "2024-01-01T00:00:00Z"]
+        {
+            assert!(!lacks_zone(text), "{text}");
         }
     }
 

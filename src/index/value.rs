@@ -33,7 +33,15 @@ impl Key {
                 moment.map(Self::integer)
             }
         };
-        key.ok_or_else(|| format!("expected {}, got {}", expected(kind), shown(value)))
+        key.ok_or_else(|| {
+            let zone = match value {
+                Value::String(text) if kind == FieldKind::Timestamp && time::lacks_zone(text) => {
+                    " (its zone is missing: Z is UTC, +02:00 two hours east)"
+                }
+                _ => "",
+            };
+            format!("expected {}, got {}{zone}", expected(kind), shown(value))
+        })
     }
 
     fn integer(n: i64) -> Self {
@@ -78,14 +86,48 @@ pub(super) fn keys(field: &Field, payload: &Map<String, Value>) -> Result<Vec<Ke
     }
 }
 
-/// Checks the values of all declared fields.
+/// Checks the values of all declared fields, and of a payload that is not stored yet where they
+/// are: filters would miss a value that was meant for a field and is not at its path, without a
+/// word. A row that has one already is indexed without it ([`keys`]).
 ///
 /// # Errors
 /// [`Error::Invalid`] names the field, what it expects and what came.
-pub(crate) fn check(fields: &[Field], payload: &Value) -> Result<()> {
+pub(crate) fn check(fields: &[Field], payload: &Value, stored: bool) -> Result<()> {
     let Value::Object(payload) = payload else { return Ok(()) };
-    let wrong = fields.iter().find_map(|field| keys(field, payload).err());
+    let declared = |path: &str| fields.iter().any(|field| field.name() == path);
+    let wrong = fields.iter().find_map(|field| {
+        let astray = if stored { None } else { astray(field, payload, &declared) };
+        astray.or_else(|| keys(field, payload).err())
+    });
     wrong.map_or(Ok(()), |why| Err(Error::invalid("payload", why)))
+}
+
+/// What stands in the way of a field whose path has dots: a key with dots instead of objects
+/// inside each other, or no object where the path goes through one, unless that is declared itself.
+fn astray(
+    field: &Field,
+    payload: &Map<String, Value>,
+    declared: &dyn Fn(&str) -> bool,
+) -> Option<String> {
+    let (name, mut object, mut from) = (field.name(), payload, 0);
+    while let Some(dot) = name[from..].find('.') {
+        let (rest, path) = (&name[from..], &name[..from + dot]);
+        if object.get(rest).is_some_and(|value| !value.is_null()) {
+            return Some(format!(
+                "field {field}: the dots of its name go into nested objects, got one key {rest:?}"
+            ));
+        }
+        match object.get(&rest[..dot]) {
+            None | Some(Value::Null) => return None,
+            Some(Value::Object(inner)) => (object, from) = (inner, from + dot + 1),
+            Some(_) if declared(path) => return None,
+            Some(other) => {
+                let got = shown(other);
+                return Some(format!("field {field}: expected an object at {path:?}, got {got}"));
+            }
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -110,6 +152,28 @@ mod tests {
     }
 
     #[test]
+    fn a_field_inside_another_that_is_declared_may_be_missing() {
+        let schema = crate::schema::Schema::builder(1)
+            .field("a", FieldKind::Keyword)
+            .field("a.b.c", FieldKind::Integer)
+            .field("d.e.f", FieldKind::Integer);
+        let schema = schema.build().expect("valid");
+        let fits = |payload: Value| check(schema.fields(), &payload, false).is_ok();
+        assert!(fits(json!({"a": "text"})), "it is a keyword then");
+        assert!(!fits(json!({"a": {"b": {"c": 1}}})), "no keyword");
+        assert!(fits(json!({"d": {"e": {"f": 1}}})));
+        for bad in [json!({"e.f": 1}), json!({"e": {"f": "1"}}), json!({"e": 1}), json!(true)] {
+            assert!(!fits(json!({"d": bad})), "{bad}");
+        }
+        assert!(fits(json!({"d": {"e.f": null, "e": null}})));
+        // What is stored already is indexed without.
+        let stored = json!({"d.e.f": 1, "d": "text"});
+        assert!(!fits(stored.clone()) && check(schema.fields(), &stored, true).is_ok());
+        assert!(check(schema.fields(), &json!({"a": 1}), true).is_err(), "no keyword");
+        assert_eq!(keys(&schema.fields()[2], stored.as_object().expect("one")), Ok(vec![]));
+    }
+
+    #[test]
     fn values_of_another_kind_are_named() {
         let schema = crate::schema::Schema::builder(1)
             .field("year", FieldKind::Integer)
@@ -117,7 +181,7 @@ mod tests {
             .field("at", FieldKind::Timestamp)
             .build()
             .expect("valid");
-        let says = |payload: Value| match check(schema.fields(), &payload) {
+        let says = |payload: Value| match check(schema.fields(), &payload, false) {
             Ok(()) => String::new(),
             Err(e) => e.to_string(),
         };
@@ -127,9 +191,17 @@ mod tests {
             json!({"year": null, "author": null}),
             json!({"year": -3, "author": {"tags": []}}),
             json!({"author": {"tags": ["a", ""]}, "at": "2024-02-29", "other": {"year": "x"}}),
-            json!({"author": "no object", "author.tags": 3}),
+            json!({"author.tags": null, "author": {"other.tags": 3, "names": "x"}}),
+            json!({"other": {"author": 3}, "author.tags.x": 1}),
         ] {
             assert_eq!(says(fine), "");
+        }
+        let field = "invalid payload: field author.tags (list of keyword): ";
+        let dots = "the dots of its name go into nested objects, got one key \"author.tags\"";
+        assert_eq!(says(json!({"author.tags": ["a"], "author": {}})), format!("{field}{dots}"));
+        for (bad, got) in [(json!("Ann"), "\"Ann\""), (json!([{"tags": []}]), "[{\"tags\":[]}]")] {
+            let expected = format!("{field}expected an object at \"author\", got {got}");
+            assert_eq!(says(json!({"author": bad})), expected);
         }
         let year = "field year (integer): expected a whole number from -2^63 to 2^63 - 1, got ";
         for bad in [json!("2020"), json!(2.5), json!(1u64 << 63), json!([2020]), json!(true)] {
@@ -140,6 +212,13 @@ mod tests {
         let tags = says(json!({"author": {"tags": ["a", null]}}));
         assert!(tags.contains("in the list, expected text"), "{tags}");
         assert!(says(json!({"at": "yesterday"})).contains("RFC 3339"));
+        let local = says(json!({"at": "2024-05-01T12:00:00"}));
+        assert!(
+            local.ends_with(
+                "got \"2024-05-01T12:00:00\" (its zone is missing: Z is UTC, +02:00 two hours east)"
+            ),
+            "{local}"
+        );
         let long = says(json!({"author": {"tags": ["x".repeat(1 << 20)]}}));
         assert!(long.contains("65535") && long.len() < 250, "{long}");
     }

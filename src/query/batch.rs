@@ -86,7 +86,7 @@ impl SearchBatch {
     }
 
     /// As [`Search::filter`]; evaluated once for all queries.
-    pub fn filter(self, filter: Filter) -> Self {
+    pub fn filter(self, filter: impl Into<Filter>) -> Self {
         self.with(|search| search.filter(filter))
     }
 

@@ -39,14 +39,14 @@ pub struct MeasuredRecall {
     /// Their recall, 0 to 1.
     pub recall: f64,
     /// Half the width of its 95 % confidence interval.
-    pub within: f64,
+    pub interval: f64,
 }
 
 impl ExpectedRecall {
     pub(super) fn new(asked: f64, check: Option<Check>) -> Self {
         let measured = check.map(|Check { recall, within, .. }| MeasuredRecall {
             recall: recall.into(),
-            within: within.into(),
+            interval: within.into(),
         });
         Self { asked, measured }
     }
@@ -56,8 +56,8 @@ impl fmt::Display for ExpectedRecall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "recall {} asked, ", self.asked)?;
         match self.measured {
-            Some(MeasuredRecall { recall, within }) => {
-                write!(f, "{recall:.4} +- {within:.4} expected by calibration")
+            Some(MeasuredRecall { recall, interval }) => {
+                write!(f, "{recall:.4} +- {interval:.4} expected by calibration")
             }
             None => f.write_str("not calibrated for such searches"),
         }

@@ -25,6 +25,7 @@ use super::funnel::{Entry, Plan};
 use super::score::Found;
 use super::select::Selection;
 use crate::error::{Error, Result};
+use crate::filter;
 use crate::index::{Key, NO_VALUE};
 use crate::schema::Schema;
 use crate::types::{Ordinal, RowId};
@@ -40,9 +41,7 @@ pub(super) fn field(schema: &Schema, name: &str, most: usize) -> Result<usize> {
     }
     let declared = schema.fields();
     let Some(at) = declared.iter().position(|field| field.name() == name) else {
-        let names: Vec<String> = declared.iter().map(ToString::to_string).collect();
-        let why = format!("no field {name:?}; this collection declares [{}]", names.join(", "));
-        return Err(Error::invalid("group_by", why));
+        return Err(filter::unknown("group_by", name, schema));
     };
     if declared[at].is_list() {
         let why = format!("expected a field of one value a row, got {}", declared[at]);

@@ -210,7 +210,7 @@ impl Search {
     /// passages.upsert(3, &[0.1, 1.0], json!({"book": "Walden"}))?;
     /// let found = passages.search(&[1.0, 0.0]).group_by("book", 1).limit(2).run()?;
     /// let ids: Vec<_> = found.hits.into_iter().map(|hit| hit.id).collect();
-    /// assert_eq!(ids, [1.into(), 3.into()]);
+    /// assert_eq!(ids, [1, 3]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn group_by(mut self, field: impl Into<String>, per_group: usize) -> Self {
@@ -267,11 +267,14 @@ impl Search {
     /// books.upsert(1, &[0.1, 0.9], json!({"year": 1999}))?;
     /// books.upsert(2, &[0.2, 0.8], json!({"year": 2021}))?;
     /// let late = books.search(&[0.0, 1.0]).filter(field("year").ge(2020)).run()?;
-    /// assert_eq!(late.hits[0].id, 2.into());
-    /// assert_eq!(books.count(&Filter::parse("year < 2000 OR year > 2030")?)?, 1);
+    /// assert_eq!(late.hits[0].id, 2);
+    /// let others = Filter::parse("year < 2000 OR year > 2030")?;
+    /// assert_eq!(books.count(&others)?, 1);
+    /// assert_eq!(books.search(&[0.0, 1.0]).filter(&others).run()?.hits.len(), 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn filter(mut self, filter: Filter) -> Self {
+    pub fn filter(mut self, filter: impl Into<Filter>) -> Self {
+        let filter = filter.into();
         self.filter = Some(match self.filter {
             Some(before) => before.and(filter),
             None => filter,
@@ -293,7 +296,7 @@ impl Search {
     ///
     /// # Errors
     /// [`Error::Vector`] for a query of the wrong length, with NaN or infinite
-    /// components, or all zeros under cosine; [`Error::Invalid`] for dimensions
+    /// components, or all zeros in the dimensions searched under cosine; [`Error::Invalid`] for dimensions
     /// or a funnel that the collection cannot have, a score to be within that is NaN, a field to
     /// group by that it does not declare, or a filter on fields that it
     /// does not declare, with values of another kind, or beyond the limits;
@@ -329,10 +332,7 @@ impl Search {
 
     /// Checks a query of a search over `dims` dimensions.
     fn check(&self, query: &[f32], dims: usize) -> Result<()> {
-        let schema = &self.view.schema;
-        let whole = query.len() == schema.dims();
-        schema.check_vector(query, if whole { schema.dims() } else { dims })?;
-        schema.check_vector(&query[..dims], dims)
+        self.view.schema.check_query(query, dims)
     }
 
     /// What does not depend on the query.

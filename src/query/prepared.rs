@@ -10,7 +10,7 @@ use std::fmt;
 /// It sees the rows as they were then, as a snapshot does; its filter was evaluated once and its
 /// plan made once. The hits are those of [`Search::run`]. Once it has answered a query, another
 /// like it **allocates nothing**: the answer is written over the one before, in buffers that go
-/// when this does. (Hits of longer text ids, payloads and groups are the exceptions, and walks over
+/// when this does. (Hits of longer string ids, payloads and groups are the exceptions, and walks over
 /// more than 65 536 rows.)
 ///
 /// ```
@@ -21,8 +21,8 @@ use std::fmt;
 /// passages.upsert(1, &[1.0, 0.1], ())?;
 /// passages.upsert(2, &[0.1, 1.0], ())?;
 /// let mut nearest = passages.search(&[]).limit(1).prepare()?;
-/// assert_eq!(nearest.run(&[0.9, 0.0])?.hits[0].id, 1.into());
-/// assert_eq!(nearest.run(&[0.0, 0.9])?.hits[0].id, 2.into());
+/// assert_eq!(nearest.run(&[0.9, 0.0])?.hits[0].id, 1);
+/// assert_eq!(nearest.run(&[0.0, 0.9])?.hits[0].id, 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "a search does nothing until it is run"]

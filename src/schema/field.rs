@@ -22,8 +22,8 @@ pub enum FieldKind {
     Float,
     /// `true` or `false`; `false` is the lesser.
     Bool,
-    /// A moment, to the millisecond: RFC 3339 text (`2024-05-01T12:00:00Z`, or a
-    /// date alone, which is its midnight in UTC), or a whole number of
+    /// A moment, to the millisecond: RFC 3339 text (`2024-05-01T12:00:00Z`, a time with its
+    /// zone, or a date alone, which is its midnight in UTC), or a whole number of
     /// milliseconds since 1970. Digits below the millisecond are dropped.
     Timestamp,
 }

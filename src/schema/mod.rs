@@ -5,7 +5,6 @@ mod field;
 mod format;
 mod metric;
 
-use std::fmt;
 use std::sync::Arc;
 
 pub use embedder::{EmbedderId, MAX_EMBEDDER_PARTS};
@@ -166,18 +165,21 @@ impl Schema {
     }
 
     /// Fails, naming the first part that differs, where a schema that was given is not this one.
-    /// Stage codes count where they were named.
+    /// Stage codes count where they were named; the order of fields does not.
     pub(crate) fn check_same(&self, given: &Self) -> Result<()> {
-        let differs = |what: &str, has: String, got: String| {
-            let why = || format!("{what}: the collection has {has}, got {got}");
-            if has == got { Ok(()) } else { Err(Error::invalid("schema", why())) }
+        let differs = |part, stored: String, given: String| {
+            if stored == given {
+                return Ok(());
+            }
+            Err(Error::OtherSchema { part, stored, given })
         };
-        let list = |all: &[&dyn fmt::Display]| {
-            let all: Vec<_> = all.iter().map(ToString::to_string).collect();
-            format!("[{}]", all.join(", "))
+        let list = |all: Vec<String>| format!("[{}]", all.join(", "));
+        let stages = |s: &Self| list(s.stages().iter().map(ToString::to_string).collect());
+        let fields = |s: &Self| {
+            let mut fields: Vec<_> = s.fields.iter().map(ToString::to_string).collect();
+            fields.sort_unstable();
+            list(fields)
         };
-        let stages = |s: &Self| list(&s.stages().iter().map(|s| s as _).collect::<Vec<_>>());
-        let fields = |s: &Self| list(&s.fields.iter().map(|f| f as _).collect::<Vec<_>>());
         let granularities = |s: &Self| format!("{:?}", s.granularities);
         let embedder = |s: &Self| s.embedder.as_ref().map_or("none".into(), EmbedderId::to_string);
         differs("dimensions", self.dims.to_string(), given.dims.to_string())?;
@@ -195,11 +197,29 @@ impl Schema {
         }
     }
 
+    /// Checks a query by its first `dims` dimensions: it has as many, or all.
+    pub(crate) fn check_query(&self, query: &[f32], dims: usize) -> Result<()> {
+        let got = query.len();
+        if got == self.dims {
+            self.check_vector(query, self.dims)?;
+        } else if got < dims {
+            let granularities = self.granularities.clone();
+            return Err(VectorError::Dimension { expected: dims, got, granularities }.into());
+        } else {
+            self.check_vector(query, dims)?;
+        }
+        match self.check_vector(&query[..dims], dims) {
+            Err(Error::Vector(VectorError::Zero)) if dims < got => {
+                Err(VectorError::ZeroPrefix { dims }.into())
+            }
+            checked => checked,
+        }
+    }
+
     /// Checks a vector of `expected` dimensions that is to be stored or searched.
     pub(crate) fn check_vector(&self, vector: &[f32], expected: usize) -> Result<()> {
         if vector.len() != expected {
-            let granularities = self.granularities.clone();
-            let got = vector.len();
+            let (got, granularities) = (vector.len(), Vec::new());
             return Err(VectorError::Dimension { expected, got, granularities }.into());
         }
         // One quick pass tells all: squares of finite f32 neither overflow nor
@@ -299,7 +319,9 @@ impl SchemaBuilder {
 
     /// Declares a payload field, so that filters can ask about it. Dots in `name`
     /// go into nested objects: `author.name` is the key `name` of the object
-    /// `author`. Rows may lack the field; a value of another kind is refused.
+    /// `author`. Rows may lack the field, or have `null` there, which is the same (`EXISTS` does
+    /// not find them); a value of another kind is refused, and so is a payload that has a key
+    /// `author.name` or an `author` that is no object.
     ///
     /// ```
     /// use matryo::{FieldKind, Schema};

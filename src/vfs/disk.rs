@@ -76,7 +76,7 @@ impl Disk {
     fn open_as(dir: &Path, flags: OFlags) -> Result<Self> {
         let found = match rustix::fs::openat(CWD, dir, flags, Mode::empty()) {
             Ok(fd) => return Ok(Self::at(fd, dir, PRIVATE)),
-            Err(Errno::NOENT) => "there is nothing there",
+            Err(Errno::NOENT) => return Err(Error::NotFound { path: dir.to_owned() }),
             Err(Errno::NOTDIR) if dir.is_file() => "it is a file, a collection is a folder",
             Err(e) => return Err(Error::io("open", dir, e.into())),
         };
@@ -112,7 +112,10 @@ impl Disk {
         }
         let (parent, name) = (parent(dir), dir.file_name().ok_or_else(|| failed(Errno::NOENT))?);
         let above = rustix::fs::openat(CWD, &parent, FOLDER, Mode::empty());
-        let above = above.map_err(|e| Error::io("open", &parent, e.into()))?;
+        let above = above.map_err(|e| match e {
+            Errno::NOENT => Error::NotFound { path: parent.clone() },
+            e => Error::io("open", &parent, e.into()),
+        })?;
         check(above.as_fd(), &parent)?;
         rustix::fs::mkdirat(&above, name, folder_mode(mode)).map_err(failed)?;
         sync_folder(above.as_fd(), &parent)?;

@@ -72,7 +72,7 @@ fn texts_are_found_by_the_new_model() {
         assert!(cosine > 0.9999, "row {id}: {cosine}");
     }
     drop(collection);
-    assert_eq!(nearest(&path, &embedder, "ships in the harbour"), 3.into());
+    assert_eq!(nearest(&path, &embedder, "ships in the harbour"), 3);
     let old = Embedder::open(old_model()).unwrap();
     let refused = Collection::open(&path).unwrap().check_embedder(&old);
     assert!(matches!(refused, Err(Error::OtherEmbedder { .. })), "{refused:?}");
@@ -215,7 +215,7 @@ fn the_command_does_it_and_says_what_it_did() {
     let report: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!((code, &report["rows"], &report["embedded"]), (Some(0), &json!(6), &json!(6)));
     let embedder = Embedder::open(new_model()).unwrap();
-    assert_eq!(nearest(&path, &embedder, "ships in the harbour"), 3.into());
+    assert_eq!(nearest(&path, &embedder, "ships in the harbour"), 3);
     let collection = Collection::open(&path).unwrap();
     assert_eq!(collection.schema().stored(), matryo::Precision::F16);
 }

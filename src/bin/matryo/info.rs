@@ -8,6 +8,7 @@ use indicatif::BinaryBytes;
 use matryo::{Field, Info, Schema, json};
 use serde_json::Map;
 
+use crate::declared::written;
 use crate::report::{Outcome, Output, Report};
 use crate::{Opening, open_to_read};
 
@@ -86,11 +87,8 @@ fn schema(report: &mut Report, schema: &Schema) {
         report.field("embedder", json, embedder);
     }
     let fields = schema.fields().iter();
-    let declared = |f: &Field| {
-        // As `copy --field` and `repair --field` take it.
-        format!("{}:{}{}", f.name(), f.kind(), if f.is_list() { "[]" } else { "" })
-    };
-    let text: Vec<_> = fields.clone().map(declared).collect();
+    // As `import --field`, `copy --field` and `repair --field` take it.
+    let text: Vec<_> = fields.clone().map(written).collect();
     let field = |f: &Field| json!({"name": f.name(), "kind": f.kind().name(), "list": f.is_list()});
     report.field("fields", fields.map(field).collect::<Vec<_>>(), text.join(", "));
 }

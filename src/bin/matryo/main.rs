@@ -1,7 +1,10 @@
 //! The command line of matryo: arguments, and which command they mean.
 //!
 //! ```text
-//!   import.rs   .npy -> collection
+//!   import.rs   .npy, and JSON lines beside it -> collection
+//!   payloads.rs JSON lines, streamed
+//!   declared.rs payload fields as arguments
+//!   rows.rs     export, get, delete
 //!   search.rs   queries -> hits, on stdout or as .npy
 //!   bench.rs    recall, speed and bytes read against known answers
 //!   info.rs     info, verify
@@ -14,13 +17,16 @@
 //! It uses the public API only: whatever it does, a program can do.
 
 mod bench;
+mod declared;
 mod import;
 mod info;
 mod maintain;
 mod npy;
+mod payloads;
 #[cfg(feature = "embed")]
 mod reembed;
 mod report;
+mod rows;
 mod search;
 
 use std::process::ExitCode;
@@ -32,7 +38,7 @@ use report::{Outcome, Output};
 /// Embedded vector database for Matryoshka embeddings.
 ///
 /// A collection is a folder. Vectors and ids are exchanged as the .npy files of
-/// numpy.save: little-endian, C order, no pickle.
+/// numpy.save: little-endian, C order, no pickle; payloads as JSON lines.
 ///
 /// Exit codes: 0 done, 1 failed (stderr says why), 2 wrong usage, 3 a file is damaged.
 #[derive(Parser)]
@@ -52,6 +58,12 @@ const EXAMPLE: &str = "Example:
 enum Command {
     /// Make a collection of the vectors in a .npy file, or add them to one.
     Import(import::Args),
+    /// Print all rows, or those that pass a filter, as JSON lines.
+    Export(rows::ExportArgs),
+    /// Print rows by their ids, as JSON lines.
+    Get(rows::GetArgs),
+    /// Delete rows by their ids, or all that pass a filter.
+    Delete(rows::DeleteArgs),
     /// Find the nearest rows of each query in a .npy file.
     Search(search::Args),
     /// Measure recall, speed and bytes read: one thread, one query at a time.
@@ -81,6 +93,9 @@ impl Command {
     fn run(&self, output: Output) -> Outcome {
         match self {
             Self::Import(args) => args.run(output),
+            Self::Export(args) => args.run(),
+            Self::Get(args) => args.run(),
+            Self::Delete(args) => args.run(output),
             Self::Search(args) => args.run(output),
             Self::Bench(args) => args.run(output),
             Self::Info(args) => args.run(output),

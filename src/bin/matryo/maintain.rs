@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use matryo::{
-    CalibratedPlan, Collection, Copied, CopyOptions, FieldKind, Metric, Options, Precision,
-    RepairOptions, Repaired, Schema, SchemaBuilder, json,
+    CalibratedPlan, Collection, Copied, CopyOptions, Metric, Options, Precision, RepairOptions,
+    Repaired, Schema, json,
 };
 
+use crate::declared::Declared;
 use crate::npy::Reader;
 use crate::open_to_read;
 use crate::report::{Outcome, Output, Report, advance};
@@ -52,7 +53,7 @@ pub(crate) struct CopyArgs {
     /// Declare a field that the collection does not, as NAME:KIND, or NAME:KIND[] if its values are
     /// arrays; KIND is keyword, integer, float, bool or timestamp. A row with a value of another
     /// kind there does not fit.
-    #[arg(long = "field", value_name = "NAME:KIND", value_parser = field)]
+    #[arg(long = "field", value_name = "NAME:KIND", value_parser = Declared::parse)]
     fields: Vec<Declared>,
 }
 
@@ -88,10 +89,7 @@ impl CopyArgs {
     pub(crate) fn run(&self, output: Output) -> Outcome {
         let collection = open_to_read(&self.dir)?;
         let (start, bar) = (Instant::now(), output.progress(0, "rows"));
-        let declare = |copy: CopyOptions, Declared(name, kind, list): &Declared| {
-            if *list { copy.list_field(name, *kind) } else { copy.field(name, *kind) }
-        };
-        let options = self.fields.iter().fold(self.keep.options(), declare);
+        let options = self.fields.iter().fold(self.keep.options(), |o, field| field.in_copy(o));
         let copied = collection.copy_with(&self.to, &options, advance(&bar))?;
         bar.finish_and_clear();
         print_copied(output, copied, start)
@@ -191,7 +189,7 @@ pub(crate) struct RepairArgs {
     granularities: Vec<usize>,
     /// Without MANIFEST: a declared field, as NAME:KIND, or NAME:KIND[] if its values are arrays;
     /// KIND is keyword, integer, float, bool or timestamp.
-    #[arg(long = "field", requires = "dims", value_name = "NAME:KIND", value_parser = field)]
+    #[arg(long = "field", requires = "dims", value_name = "NAME:KIND", value_parser = Declared::parse)]
     fields: Vec<Declared>,
 }
 
@@ -233,24 +231,12 @@ impl CalibrateArgs {
         report.seconds(start.elapsed());
         let plan = |p: CalibratedPlan| {
             json!({"code": p.code, "dims": p.dims, "recall_asked": p.asked, "recall": p.recall,
-                   "within": p.within, "compared": p.compared})
+                   "interval": p.interval, "compared": p.compared})
         };
         let plans: Vec<_> = found.plans().map(plan).collect();
         report.block("plans", json!(plans), &format!("plans: {found}"));
         output.print(&report)
     }
-}
-
-/// A declared field: its name, what values it has, and whether these are arrays.
-#[derive(Clone)]
-struct Declared(String, FieldKind, bool);
-
-fn field(text: &str) -> Result<Declared, String> {
-    let wrong = || format!("expected NAME:KIND, got {text}");
-    let (name, kind) = text.rsplit_once(':').ok_or_else(wrong)?;
-    let element = kind.strip_suffix("[]");
-    let found = element.unwrap_or(kind).parse().map_err(|e: matryo::Error| e.to_string())?;
-    Ok(Declared(name.to_owned(), found, element.is_some()))
 }
 
 impl RepairArgs {
@@ -260,10 +246,8 @@ impl RepairArgs {
             let ids = if self.string_ids { matryo::IdKind::Str } else { matryo::IdKind::U64 };
             let schema = Schema::builder(dims).metric(self.metric).stored(self.stored).ids(ids);
             let schema = schema.granularities(self.granularities.clone());
-            let declare = |schema: SchemaBuilder, Declared(name, kind, list): &Declared| {
-                if *list { schema.list_field(name, *kind) } else { schema.field(name, *kind) }
-            };
-            options = options.schema(self.fields.iter().fold(schema, declare).build()?);
+            let schema = self.fields.iter().fold(schema, |s, field| field.in_schema(s));
+            options = options.schema(schema.build()?);
         }
         let repaired = Collection::repair_with(&self.dir, &options)?;
         output.print(&repair_report(&repaired))

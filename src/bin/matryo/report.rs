@@ -218,8 +218,8 @@ pub(crate) fn explain_json(explain: &Explain) -> Value {
                "bytes": s.bytes, "microseconds": s.time.as_secs_f64() * 1e6})
     });
     let recall = explain.recall.map(|recall| {
-        let (measured, within) = recall.measured.map(|m| (m.recall, m.within)).unzip();
-        json!({"asked": recall.asked, "measured": measured, "within": within})
+        let (measured, interval) = recall.measured.map(|m| (m.recall, m.interval)).unzip();
+        json!({"asked": recall.asked, "measured": measured, "interval": interval})
     });
     json!({"exact": explain.exact, "recall": recall, "stages": stages.collect::<Vec<_>>()})
 }

@@ -98,7 +98,7 @@ fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "expected a number from 0 to 1".into())
 }
 
-fn filter(text: &str) -> Result<Filter, String> {
+pub(crate) fn filter(text: &str) -> Result<Filter, String> {
     Filter::parse(text).map_err(|e| e.to_string())
 }
 
@@ -213,19 +213,11 @@ impl Args {
 
     /// The rows most like the one with this id.
     fn like(&self, collection: &Collection, id: &str) -> Outcome<SearchResult> {
-        let id = match collection.schema().ids() {
-            IdKind::Str => RowId::from(id),
-            IdKind::U64 => {
-                let number = id.parse::<u64>();
-                number
-                    .map_err(|e| format!("--like {id:?}: {e}; this collection has u64 ids"))?
-                    .into()
-            }
-        };
+        let id = parse_id(id, collection)?;
         let search = collection.search_like(id)?.limit(self.limit as usize);
         let mut search = search.payloads(self.payloads);
         if let Some(filter) = &self.filter {
-            search = search.filter(filter.clone());
+            search = search.filter(filter);
         }
         Ok(self.method.ask(search).run()?)
     }
@@ -245,7 +237,7 @@ impl Args {
             let search = collection.search_batch(&some).limit(self.limit as usize);
             let mut search = search.payloads(self.payloads);
             if let Some(filter) = &self.filter {
-                search = search.filter(filter.clone());
+                search = search.filter(filter);
             }
             let results = self.method.ask_all(search, self.threads);
             let results = results.map_err(|e| match e {
@@ -327,6 +319,15 @@ impl Args {
     }
 }
 
+/// An id on the command line, of the collection's kind.
+pub(crate) fn parse_id(text: &str, collection: &Collection) -> Outcome<RowId> {
+    if collection.schema().ids() == IdKind::Str {
+        return Ok(text.into());
+    }
+    let number = text.parse::<u64>();
+    Ok(number.map_err(|e| format!("id {text:?}: {e}; this collection has u64 ids"))?.into())
+}
+
 /// The hits of all queries as arrays with a row for each query.
 struct Files {
     ids: Writer,
@@ -362,12 +363,10 @@ impl Files {
 
 /// The id as an int64.
 fn id_of(query: usize, hit: &Hit) -> Outcome<i64> {
-    match &hit.id {
-        RowId::U64(id) => i64::try_from(*id).map_err(|_| {
-            format!("query {query}: id {id} does not fit int64: print with --json instead").into()
-        }),
-        RowId::Str(_) => unreachable!("refused before the first query"),
-    }
+    hit.id.as_u64().and_then(|id| i64::try_from(id).ok()).ok_or_else(|| {
+        let id = &hit.id;
+        format!("query {query}: id {id} does not fit int64: print with --json instead").into()
+    })
 }
 
 /// `row`, made as long as `limit`.
@@ -380,12 +379,8 @@ fn padded<T: Copy>(
 }
 
 fn hits_json(hits: &[Hit]) -> Vec<Value> {
-    let id = |hit: &Hit| match &hit.id {
-        RowId::U64(id) => json!(id),
-        RowId::Str(id) => json!(id),
-    };
     let one = |hit: &Hit| {
-        let mut shown = json!({"id": id(hit), "score": hit.score});
+        let mut shown = json!({"id": Value::from(&hit.id), "score": hit.score});
         if let Some(payload) = &hit.payload {
             shown["payload"] = Value::Object(payload.clone());
         }

@@ -254,7 +254,7 @@ impl Collection {
     /// ```
     ///
     /// # Errors
-    /// That of `embed`; [`Error::Invalid`] for options that make no schema, a row that
+    /// That of `embed` (of another type, [`Error::other`] makes it one of this); [`Error::Invalid`] for options that make no schema, a row that
     /// has no vector or one that cannot be stored (it is named), or the vectors of an earlier run
     /// by another model; [`Error::Locked`], [`Error::Corrupt`], [`Error::Io`]. The
     /// collection is as it was then.

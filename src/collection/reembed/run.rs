@@ -145,7 +145,7 @@ impl<'r, 'w> Run<'r, 'w> {
             let why = format!("expected {expected} vectors for as many rows, got {got}");
             return Err(Error::invalid("reembed", why));
         }
-        let (mut batch, mut unfit) = (self.shadow.batch(), Vec::new());
+        let (mut batch, mut unfit) = (self.shadow.batch().of_stored(), Vec::new());
         for ((SourceRow { id, payload }, vector), (print, had)) in
             rows.into_iter().zip(vectors).zip(about)
         {

@@ -124,7 +124,7 @@ impl Collection {
     /// No handle may be open. The folder needs room for what is written anew.
     ///
     /// # Errors
-    /// [`Error::Locked`]; [`Error::NotACollection`]; [`Error::Corrupt`] if the
+    /// [`Error::Locked`]; [`Error::NotFound`], [`Error::NotACollection`]; [`Error::Corrupt`] if the
     /// manifest is damaged, or older than the other files; [`Error::Io`] if files
     /// cannot be read: then copy the folder to a healthy disk first; or where there is no room:
     /// what was written is removed then, and the damage is as it was.

@@ -28,6 +28,8 @@ fn not_binds_closer_than_and_and_and_closer_than_or() {
 fn every_form_is_read_and_printed() {
     for (text, expected) in [
         ("year>=2020", "year >= 2020"),
+        ("is = 1 and is exists", "is = 1 AND EXISTS is"),
+        ("a not prefix 'x'", "NOT a PREFIX 'x'"),
         ("a == -1 and b <> 2.5e3", "a = -1 AND b != 2500.0"),
         ("a not in (1,2) or a Not Between 1 and 2", "NOT a IN (1, 2) OR NOT a BETWEEN 1 AND 2"),
         ("lang in ()", "lang IN ()"),
@@ -62,6 +64,11 @@ fn errors_tell_the_column_what_was_expected_and_what_came() {
         ("a in (1 2)", "column 9: expected `,` or `)`, got `2`"),
         ("a in 1", "column 6: expected `(`, got `1`"),
         ("a between 1 or 2", "column 13: expected AND and the upper bound, got `or`"),
+        (
+            "year is null",
+            "column 6: there is no IS: `NOT EXISTS field` finds rows without a value, `EXISTS field` \
+             those with one",
+        ),
         ("a like 'x%'", "column 3: LIKE is not supported: use PREFIX 'text'"),
         ("a prefix 1", "column 10: expected text between single quotes, got `1`"),
         ("ids(-1)", "column 5: expected an id: a whole number or 'text', got `-1`"),
@@ -70,6 +77,33 @@ fn errors_tell_the_column_what_was_expected_and_what_came() {
         ("a not = 1", "column 7: expected IN, BETWEEN, PREFIX or EXISTS, got `=`"),
     ] {
         assert_eq!(refused(text), format!("invalid filter: {message}"), "{text}");
+    }
+}
+
+#[test]
+fn many_filters_are_joined_into_one() {
+    let conditions = |n: i32| (0..n).map(|v| field("a").eq(v));
+    assert_eq!(Filter::all(conditions(3)).to_string(), "a = 0 AND a = 1 AND a = 2");
+    assert_eq!(Filter::any(conditions(3)).to_string(), "a = 0 OR a = 1 OR a = 2");
+    assert_eq!(Filter::all(conditions(1)), Filter::any(conditions(1)));
+    for (none, text) in [(Filter::any([]), "IDS()"), (Filter::all([]), "NOT IDS()")] {
+        assert_eq!((none.to_string().as_str(), printed(text)), (text, text.to_owned()));
+    }
+    // As long as a filter may be, joined in no more than linear time.
+    let most = Filter::any(conditions(MAX_FILTER_NODES as i32 - 1));
+    assert!(check_limits(&most).is_ok() && check_limits(&most.or(field("b").exists())).is_err());
+}
+
+#[test]
+fn clones_share_their_values() {
+    let values = |filter: &Filter| match &filter.steps[..] {
+        [Step::Field(_, Condition::In(values))] => values.as_ptr().addr(),
+        [Step::Ids(ids)] => ids.as_ptr().addr(),
+        other => panic!("{other:?}"),
+    };
+    for filter in [field("a").is_in(0..1000), Filter::ids(0..1000u64)] {
+        assert_eq!(values(&filter.clone()), values(&filter));
+        assert_eq!(values(&Filter::from(&filter)), values(&filter));
     }
 }
 

@@ -14,7 +14,8 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use matryo::Precision;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use tempfile::NamedTempFile;
 
 pub(crate) use header::Dtype;
@@ -70,8 +71,15 @@ impl Reader {
         self.read_bytes(rows)?;
         out.resize(self.bytes.len() / self.dtype.bytes(), 0.0);
         match self.dtype {
-            Dtype::F16 => Precision::F16.decode(&self.bytes, out),
-            Dtype::F32 => Precision::F32.decode(&self.bytes, out),
+            Dtype::F16 => {
+                let halves = self.bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b));
+                halves.collect::<Vec<_>>().convert_to_f32_slice(out);
+            }
+            Dtype::F32 => {
+                for (out, bytes) in out.iter_mut().zip(self.bytes.as_chunks().0) {
+                    *out = f32::from_le_bytes(*bytes);
+                }
+            }
             Dtype::F64 => self.narrow(out)?,
             _ => unreachable!("a reader of vectors has floats"),
         }
