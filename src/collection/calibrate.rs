@@ -131,9 +131,6 @@ fn measure_and_install(
     let mut next = writer.manifest.clone();
     next.calibration = Some(found.clone());
     writer.install(&*shared.vfs, next)?;
-    let view = shared.view();
-    let (schema, parts) = (view.schema.clone(), view.parts.clone());
-    let calibration = Some(Arc::new(found.clone()));
-    shared.publish(View { schema, lsn: view.lsn, parts, calibration });
+    shared.publish(shared.view().with_calibration(Arc::new(found.clone())));
     Ok(found)
 }

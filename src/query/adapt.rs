@@ -20,7 +20,7 @@
 use std::slice;
 use std::time::{Duration, Instant};
 
-use super::exec::{self, Answer, Few, Run, Scratch, locate};
+use super::exec::{self, Answer, Few, Run, Scratch};
 use super::explain::{ExpectedRecall, Explain, StageName, StageReport};
 use super::funnel::Calibrated;
 use super::graph::Walked;
@@ -140,7 +140,7 @@ impl Run<'_> {
         if metric == Metric::Cosine {
             return sine(score);
         }
-        let (part, row) = locate(self.view, self.bases, position);
+        let (part, row) = self.view.locate(position);
         let (norm, query) = (part.rows.norms()[row.index()], self.reference);
         let product = (norm * query).max(f32::MIN_POSITIVE);
         match metric {

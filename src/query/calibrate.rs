@@ -123,17 +123,17 @@ impl Measure<'_> {
         let mut wanted: Vec<u64> =
             (0..count).map(|n| n * rows / count + next(&mut random) % (rows / count)).collect();
         let (mut probes, mut before) = (Vec::new(), 0);
-        for (part, base) in view.parts.iter().zip(view.bases()) {
+        for (at, part) in view.parts.iter().enumerate() {
             let end = before + part.live_rows();
             let here = wanted.partition_point(|row| *row < end);
             let mut living = part.living();
-            let mut at = before;
+            let mut next_row = before;
             for row in wanted.drain(..here) {
-                let Some(Ordinal(ordinal)) = living.nth((row - at) as usize) else { break };
-                at = row + 1;
+                let Some(Ordinal(ordinal)) = living.nth((row - next_row) as usize) else { break };
+                next_row = row + 1;
                 let mut vector = vec![0.0; view.schema.dims()];
                 view.schema.stored().decode(part.rows.vector(Ordinal(ordinal))?, &mut vector);
-                probes.push(Probe { vector, own: Some(base + ordinal) });
+                probes.push(Probe { vector, own: Some(view.base(at) + ordinal) });
             }
             before = end;
         }
@@ -190,10 +190,9 @@ impl Measure<'_> {
         let all = Candidates { rows, all: rows };
         let plan = Funnel::exact().plan(&self.view.schema, dims, limit, all, None)?;
         let queries = [probe.vector.as_slice()];
-        let (view, wanted) = (self.view, Wanted::nearest(&queries, dims, limit));
-        let answers = exec::with_scratch(|scratch| {
-            exec::run((view, &view.bases()), &wanted, None, &plan, scratch)
-        })?;
+        let wanted = Wanted::nearest(&queries, dims, limit);
+        let answers =
+            exec::with_scratch(|scratch| exec::run(self.view, &wanted, None, &plan, scratch))?;
         let found = answers.into_iter().flat_map(|answer| answer.found);
         let others = found.filter(|f| Some(f.position) != probe.own);
         Ok(others.take(NEAREST).map(|f| (f.position, f.score)).collect())
@@ -209,16 +208,15 @@ impl Measure<'_> {
         scratch: &mut Scratch,
         errors: &mut Vec<f32>,
     ) {
-        let bases = self.view.bases();
-        let mut rows = vec![RoaringBitmap::new(); bases.len()];
+        let mut rows = vec![RoaringBitmap::new(); self.view.parts.len()];
         for (position, _) in truth {
-            let at = exec::part_at(&bases, *position);
-            rows[at].insert(position - bases[at]);
+            let at = self.view.part_at(*position);
+            rows[at].insert(position - self.view.base(at));
         }
         let selection = Selection::of(rows);
         let queries = [probe.vector.as_slice()];
         let wanted = Wanted::nearest(&queries, dims, NEAREST);
-        let run = Run::new(self.view, queries[0], &wanted, &bases, Some(&selection));
+        let run = Run::new(self.view, queries[0], &wanted, Some(&selection));
         scan(std::slice::from_ref(&run), entry, NEAREST, scratch);
         for estimate in &scratch.lists[0] {
             let found = truth.iter().find(|(position, _)| *position == estimate.ordinal);
@@ -240,10 +238,9 @@ impl Measure<'_> {
         for (probe, truth) in held_out {
             (self.watch)()?;
             let selection = probe.own.map(|own| self.all_but(own));
-            let bases = self.view.bases();
             let queries = [probe.vector.as_slice()];
             let wanted = Wanted::nearest(&queries, dims, LIMIT);
-            let run = Run::new(self.view, queries[0], &wanted, &bases, selection.as_ref());
+            let run = Run::new(self.view, queries[0], &wanted, selection.as_ref());
             let answer = adapt(std::slice::from_ref(&run), plan, scratch)?.remove(0);
             let (found, explain) = (answer.found, answer.explain);
             let truth = &truth[..truth.len().min(LIMIT)];
@@ -256,12 +253,12 @@ impl Measure<'_> {
 
     /// All living rows but one.
     fn all_but(&self, position: u32) -> Selection {
-        let parts = self.view.parts.iter().zip(self.view.bases());
-        let rows = parts.map(|(part, base)| {
+        let parts = self.view.parts.iter().enumerate();
+        let rows = parts.map(|(at, part)| {
             let mut rows = RoaringBitmap::new();
             rows.insert_range(0..part.rows.len());
             rows -= &*part.dead;
-            position.checked_sub(base).map(|row| rows.remove(row));
+            position.checked_sub(self.view.base(at)).map(|row| rows.remove(row));
             rows
         });
         Selection::of(rows.collect())

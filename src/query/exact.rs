@@ -199,7 +199,7 @@ impl Run<'_> {
         ranks: &mut [Rank],
         scratch: &mut ScanScratch,
     ) -> Result<()> {
-        let (part, base) = (&self.view.parts[at], self.bases[at]);
+        let (part, base) = (&self.view.parts[at], self.view.base(at));
         let (stage, step) = (proofs[0].stage, proofs[0].bound.blocks(proofs.len()));
         let mask = self.selection.map(|some| some.mask(at, part.rows.len()));
         let alive = mask.or_else(|| part.alive());

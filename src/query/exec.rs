@@ -19,8 +19,7 @@ use crate::graph::{RowQuery, Walk};
 use crate::kernel::BLOCK;
 use crate::kernel::topk::{Scored, TopK};
 use crate::schema::Metric;
-use crate::types::Ordinal;
-use crate::view::{Part, View};
+use crate::view::View;
 
 /// A list that is mostly of one: then it takes no allocation.
 pub(super) type Few<T> = SmallVec<[T; 1]>;
@@ -145,15 +144,14 @@ impl Answer {
 /// The rows that are wanted, of those selected, and how they were found: an answer for each
 /// query, the same as if it were alone. All begins again where a walk comes upon damage.
 pub(super) fn run(
-    (view, bases): (&View, &[u32]),
+    view: &View,
     wanted: &Wanted,
     selection: Option<&Selection>,
     plan: &Plan,
     scratch: &mut Scratch,
 ) -> Result<Few<Answer>> {
     let queries = wanted.queries.iter();
-    let runs: Few<Run> =
-        queries.map(|query| Run::new(view, query, wanted, bases, selection)).collect();
+    let runs: Few<Run> = queries.map(|query| Run::new(view, query, wanted, selection)).collect();
     view.while_graphs_hold(|| match plan {
         Plan::Exact => exact(&runs, scratch),
         Plan::Proven { stage, entry } => super::exact::prove(&runs, *stage, entry, scratch),
@@ -163,23 +161,10 @@ pub(super) fn run(
 }
 
 /// Looks up what a hit shows of a row.
-pub(super) fn hit(view: &View, bases: &[u32], found: Found, payloads: bool) -> Result<Hit> {
-    let (part, row) = locate(view, bases, found.position);
+pub(super) fn hit(view: &View, found: Found, payloads: bool) -> Result<Hit> {
+    let (part, row) = view.locate(found.position);
     let payload = if payloads { Some(part.payload(row)?) } else { None };
     Ok(Hit { id: found.id, score: found.score, payload })
-}
-
-/// The number of the part that has the row at a position of the view.
-pub(super) fn part_at(bases: &[u32], position: u32) -> usize {
-    // Parts without rows share their base with the next one: the last wins, and
-    // it is the one that has the row.
-    bases.partition_point(|base| *base <= position) - 1
-}
-
-/// Which row stands at a position of the view.
-pub(super) fn locate<'v>(view: &'v View, bases: &[u32], position: u32) -> (&'v Part, Ordinal) {
-    let at = part_at(bases, position);
-    (&view.parts[at], Ordinal(position - bases[at]))
 }
 
 /// One query over a view. Queries of a group differ in nothing else.
@@ -189,7 +174,6 @@ pub(super) struct Run<'a> {
     pub(super) dims: usize,
     /// Rows that a shortlist is made for.
     pub(super) limit: usize,
-    pub(super) bases: &'a [u32],
     /// Rows that may be found, if not all.
     pub(super) selection: Option<&'a Selection>,
     /// Norm to estimate dot products and distances with; 0 under cosine, which needs none.
@@ -281,7 +265,6 @@ impl<'a> Run<'a> {
         view: &'a View,
         query: &'a [f32],
         wanted: &Wanted<'a>,
-        bases: &'a [u32],
         selection: Option<&'a Selection>,
     ) -> Self {
         let (dims, limit) = (wanted.dims, wanted.hits);
@@ -289,7 +272,7 @@ impl<'a> Run<'a> {
             Metric::Cosine => 0.0,
             Metric::Dot | Metric::L2 => reference_norm(view.schema.dims(), query, dims),
         };
-        Self { view, query, dims, limit, bases, selection, reference, wanted: *wanted }
+        Self { view, query, dims, limit, selection, reference, wanted: *wanted }
     }
 
     pub(super) fn scorer(&self, dims: usize) -> Scorer<'a> {
@@ -368,7 +351,7 @@ impl<'a> Run<'a> {
     /// Offers the row at a position of the view, which has this score.
     pub(super) fn offer(&self, position: u32, score: f32, best: &mut Best) -> Result<()> {
         best.offer(score, position, || {
-            let (part, row) = locate(self.view, self.bases, position);
+            let (part, row) = self.view.locate(position);
             part.rows.id(row)
         })
     }

@@ -178,7 +178,7 @@ impl Run<'_> {
         scratch.row_query.set(graph.code(), self.query, self.dims);
         let mask = self.selection.as_ref().map(|some| some.mask(at, part.rows.len()));
         let mask = mask.or_else(|| part.alive());
-        let base = self.bases[at];
+        let base = self.view.base(at);
         let without = without.and_then(|position| position.checked_sub(base));
         let walked = graph.search(&mut scratch.walk, &scratch.row_query, beam, mask, without);
         walked.inspect_err(|damage| {

@@ -57,20 +57,18 @@ pub(super) struct Labels {
     field: usize,
     /// Most hits for each value.
     most: usize,
-    bases: Vec<u32>,
     parts: Vec<OnceLock<Vec<u32>>>,
 }
 
 impl Labels {
     pub(super) fn new(view: Arc<View>, field: usize, most: usize) -> Self {
         let parts = view.parts.iter().map(|_| OnceLock::new()).collect();
-        let bases = view.bases();
-        Self { view, field, most, bases, parts }
+        Self { view, field, most, parts }
     }
 
     /// The value of the row at a position of the view.
     fn of(&self, position: u32) -> Result<Option<Key>> {
-        let at = exec::part_at(&self.bases, position);
+        let at = self.view.part_at(position);
         let index = self.view.parts[at].rows.index(self.field)?;
         let numbers = if let Some(numbers) = self.parts[at].get() {
             numbers
@@ -78,7 +76,7 @@ impl Labels {
             let numbers = index.numbers()?;
             self.parts[at].get_or_init(|| numbers)
         };
-        let row = Ordinal(position - self.bases[at]);
+        let row = Ordinal(position - self.view.base(at));
         let number = numbers[row.index()];
         if number == NO_VALUE { Ok(None) } else { index.key(number).map(Some) }
     }
@@ -141,7 +139,7 @@ impl<'a> Groups<'a> {
 /// Runs a plan for one query, and others as long as the shortlist is too short. `plan_for` makes
 /// the plan for a number of hits.
 pub(super) fn run(
-    (view, bases): (&View, &[u32]),
+    view: &View,
     wanted: &Wanted,
     selection: Option<&Selection>,
     first: &Plan,
@@ -153,7 +151,7 @@ pub(super) fn run(
     let (mut plan, mut hits) = (first.clone(), wanted.hits);
     loop {
         let wanted = Wanted { hits, ..*wanted };
-        let mut answer = exec::run((view, bases), &wanted, selection, &plan, scratch)?.remove(0);
+        let mut answer = exec::run(view, &wanted, selection, &plan, scratch)?.remove(0);
         done.append(&mut answer.explain.stages);
         let Some(next) = wider(&plan, &answer, wanted.limit, rows, plan_for) else {
             answer.explain.stages = done;

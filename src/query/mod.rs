@@ -360,7 +360,7 @@ impl Search {
         for column in stage.into_iter().chain(needs_norms(schema, dims).then_some(Column::Norms)) {
             self.view.parts.iter().try_for_each(|part| part.rows.ready(column))?;
         }
-        Ok(Prepared { dims, bases: self.view.bases(), labels, selection, candidates, plan })
+        Ok(Prepared { dims, labels, selection, candidates, plan })
     }
 
     /// The plan for so many hits.
@@ -399,15 +399,14 @@ impl Search {
         let (selection, labels) = (prepared.selection.as_ref(), prepared.labels.as_ref());
         let (limit, least) = (self.limit, self.within.unwrap_or(f32::NEG_INFINITY));
         let wanted = Wanted { queries, dims: *dims, limit, hits: limit, least, labels };
-        let rows = (&*self.view, &*prepared.bases);
         if labels.is_none() || !matches!(plan, Plan::Funnel { .. }) {
-            return exec::run(rows, &wanted, selection, plan, scratch);
+            return exec::run(&self.view, &wanted, selection, plan, scratch);
         }
         let plan_for = |hits| self.plan(*dims, hits, *candidates);
         // Shortlists become longer query by query.
         let one = |query: &&[f32]| {
             let wanted = Wanted { queries: std::slice::from_ref(query), ..wanted };
-            group::run(rows, &wanted, selection, plan, &plan_for, scratch)
+            group::run(&self.view, &wanted, selection, plan, &plan_for, scratch)
         };
         queries.iter().map(one).collect()
     }
@@ -424,7 +423,7 @@ impl Search {
         result.hits.clear();
         result.hits.reserve_exact(found.len());
         for found in found.drain(..) {
-            result.hits.push(exec::hit(&self.view, &prepared.bases, found, self.payloads)?);
+            result.hits.push(exec::hit(&self.view, found, self.payloads)?);
         }
         let before = std::mem::replace(&mut result.explain, explain);
         if let Some(selection) = &prepared.selection {
@@ -454,8 +453,6 @@ impl SearchResult {
 /// What the queries of a batch share.
 struct Prepared {
     dims: usize,
-    /// Of the parts of the view.
-    bases: Vec<u32>,
     labels: Option<Labels>,
     selection: Option<Selection>,
     candidates: Candidates,

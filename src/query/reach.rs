@@ -10,7 +10,7 @@
 //! chosen to lead to its nearest rows, would do the work.
 
 use super::calibrate::{Known, LIMIT, Measure, WIDEN, WIDEST, summary};
-use super::exec::{Run, Scratch, Wanted, part_at};
+use super::exec::{Run, Scratch, Wanted};
 use super::explain::Explain;
 use super::funnel::{Calibrated, Entry};
 use super::graph::beam;
@@ -98,10 +98,9 @@ impl Measure<'_> {
 
     /// Walks all graphs; how many rows that scores. What is found is the shortlist.
     fn walk_all(&self, (probe, _): &Known, beam: Beam, scratch: &mut Scratch) -> Result<u64> {
-        let bases = self.view.bases();
         let queries = [probe.vector.as_slice()];
         let wanted = Wanted::nearest(&queries, self.most_dims, LIMIT);
-        let run = Run::new(self.view, queries[0], &wanted, &bases, None);
+        let run = Run::new(self.view, queries[0], &wanted, None);
         scratch.shortlist.clear();
         let mut scored = 0;
         for (at, part) in self.view.parts.iter().enumerate() {
@@ -114,9 +113,7 @@ impl Measure<'_> {
 
     /// The nearest rows of a probe that are in parts with graphs: their positions.
     fn walked(&self, (_, truth): &Known) -> Vec<u32> {
-        let bases = self.view.bases();
-        let has_graph =
-            |position: u32| self.view.parts[part_at(&bases, position)].walkable().is_some();
+        let has_graph = |position: u32| self.view.locate(position).0.walkable().is_some();
         let nearest = truth.iter().take(LIMIT).map(|row| row.0);
         nearest.filter(|position| has_graph(*position)).collect()
     }
@@ -141,10 +138,9 @@ impl Measure<'_> {
                 // Its nearest rows are in parts without a graph, which says nothing of walks.
                 continue;
             }
-            let bases = self.view.bases();
             let queries = [known.0.vector.as_slice()];
             let wanted = Wanted::nearest(&queries, self.most_dims, LIMIT);
-            let run = Run::new(self.view, queries[0], &wanted, &bases, None);
+            let run = Run::new(self.view, queries[0], &wanted, None);
             let mut list = std::mem::take(&mut scratch.shortlist);
             let none = (f32::NEG_INFINITY, Explain::default());
             let answer = run.adapt_found(plan, true, none.0, &mut list, none.1, scratch)?;

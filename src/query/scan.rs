@@ -150,7 +150,7 @@ impl Run<'_> {
         let alive = mask.or_else(|| part.alive());
         let scans = queries.iter().map(|&(query, query_norm)| {
             let (view, scoring) = (part.rows.code(plan.stage), self.scoring(at, query_norm));
-            Scan { view, query, scoring, alive, base: self.bases[at] }
+            Scan { view, query, scoring, alive, base: self.view.base(at) }
         });
         let scans: Few<Scan> = scans.collect();
         Scan::run_all(&scans, Isa::detect(), scratch, tops)

@@ -77,7 +77,7 @@ impl<'a> Piece<'a> {
 
     /// Looks up rows of a part.
     fn fill(&mut self, run: &Run<'a>, at: usize, coming: &Coming) -> Result<()> {
-        let (part, base) = (&run.view.parts[at], run.bases[at]);
+        let (part, base) = (&run.view.parts[at], run.view.base(at));
         let bytes = run.dims * run.view.schema.stored().bytes();
         let norms = if run.is_whole() { part.rows.norms() } else { &[] };
         self.len = 0;

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::exec::{Run, locate};
+use super::exec::Run;
 use super::score::Scorer;
 use crate::error::Result;
 use crate::kernel::gather;
@@ -28,7 +28,7 @@ impl<'a> Run<'a> {
     pub(super) fn request(&self, shortlist: &mut [Scored]) {
         shortlist.sort_unstable_by_key(|c| c.ordinal);
         for candidate in shortlist {
-            let (part, row) = locate(self.view, self.bases, candidate.ordinal);
+            let (part, row) = self.view.locate(candidate.ordinal);
             part.rows.will_need(row.0..row.0 + 1);
         }
     }
@@ -77,7 +77,7 @@ impl<'a> Run<'a> {
 
     /// What is compared of the row at a position of the view.
     fn vector(&self, position: u32, scorer: &Scorer) -> Result<Vector<'a>> {
-        let (part, row) = locate(self.view, self.bases, position);
+        let (part, row) = self.view.locate(position);
         let whole = scorer.dims() == self.view.schema.dims();
         let norm = whole.then(|| part.rows.norms()[row.index()]);
         Ok((&part.rows.vector(row)?[..scorer.row_bytes()], norm))
