@@ -47,7 +47,7 @@ pub(super) fn adapt<'r, 'a>(
 ) -> Result<Few<Answer>> {
     let Some(first) = runs.first() else { return Ok(Few::new()) };
     let walks = (0..first.view.parts.len()).any(|at| first.beam(&plan.entry, at).is_some());
-    if first.limit == 0 || (walks && first.reach().is_none()) {
+    if first.wanted.limit == 0 || (walks && first.reach().is_none()) {
         return exec::funnel(runs, &plan.entry, plan.table, &[], scratch);
     }
     if walks {
@@ -73,7 +73,7 @@ impl Run<'_> {
     /// Parts with graphs are walked, the others scanned. Half of what may be lost may be lost
     /// by walks, half by estimates.
     fn adapt_walks(&self, plan: &Calibrated, scratch: &mut Scratch) -> Result<Answer> {
-        let scanned = plan.behind_walks(None, self.dims);
+        let scanned = plan.behind_walks(None, self.wanted.dims);
         let mut explain = scan_near(slice::from_ref(self), &scanned, scratch).remove(0);
         std::mem::swap(&mut scratch.shortlist, &mut scratch.lists[0]);
         let scanned = scratch.shortlist.len();
@@ -107,7 +107,7 @@ impl Run<'_> {
     fn expected(&self, asked: f64, dims: usize, check: Option<Check>) -> ExpectedRecall {
         let others = self.view.live_rows().saturating_sub(1);
         let all = self.selection.is_none_or(|selection| selection.rows() >= others);
-        let check = check.filter(|_| all && self.dims == dims);
+        let check = check.filter(|_| all && self.wanted.dims == dims);
         ExpectedRecall::new(asked, check)
     }
 
@@ -124,7 +124,7 @@ impl Run<'_> {
     ) -> Result<Answer> {
         let graphs = self.view.parts.iter().filter_map(|part| part.walkable());
         let least = graphs.map(Graph::code).min_by_key(|code| code.dims);
-        let plan = plan.behind_walks(least.filter(|_| only_walks), self.dims);
+        let plan = plan.behind_walks(least.filter(|_| only_walks), self.wanted.dims);
         let found = (std::mem::take(list), floor);
         let mut one = [Adapting::new(self, plan, found, explain, scratch)];
         compare_all(&mut one, scratch)?;
@@ -195,7 +195,8 @@ impl<'r, 'a> Adapting<'r, 'a> {
     ) -> Self {
         let mut scored = scratch.compared.pop().unwrap_or_default();
         scored.clear();
-        let (scorer, next) = (run.scorer(run.dims), plan.first(run.limit).min(list.len()));
+        let (scorer, next) =
+            (run.scorer(run.wanted.dims), plan.first(run.wanted.shortlist_for).min(list.len()));
         let (cut, time) = (f32::NEG_INFINITY, Duration::ZERO);
         Self { run, plan, scorer, list, done: 0, next, floor, cut, scored, explain, time }
     }
@@ -261,8 +262,8 @@ impl<'r, 'a> Adapting<'r, 'a> {
 
     /// By the best scores so far, which are put first.
     fn raise_cut(&mut self) {
-        let k = self.run.limit.min(self.scored.len());
-        if k < self.run.limit {
+        let k = self.run.wanted.shortlist_for.min(self.scored.len());
+        if k < self.run.wanted.shortlist_for {
             return;
         }
         self.scored.select_nth_unstable_by(k - 1, |a, b| b.score.total_cmp(&a.score));
@@ -290,7 +291,7 @@ impl<'r, 'a> Adapting<'r, 'a> {
         let found = best.into_sorted();
         explain.stages.push(StageReport {
             name: StageName::new(format_args!("re-rank full, {}", run.view.schema.stored())),
-            dims: run.dims,
+            dims: run.wanted.dims,
             rows_in: scored.len() as u64,
             rows_out: found.len() as u64,
             bytes: scored.len() as u64 * scorer.row_bytes() as u64,

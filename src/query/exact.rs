@@ -79,7 +79,8 @@ pub(super) fn prove(
     let start = Instant::now();
     let proof = |(n, (run, floor)): (usize, (&Run, f32))| Proof::new(run, stage, floor, n, scratch);
     let mut proofs: Few<Proof> = runs.iter().zip(floors).enumerate().map(proof).collect();
-    let mut ranks: Few<Rank> = runs.iter().map(|run| run.rank(run.dims, scratch.found())).collect();
+    let mut ranks: Few<Rank> =
+        runs.iter().map(|run| run.rank(run.wanted.dims, scratch.found())).collect();
     for at in 0..first.view.parts.len() {
         if first.is_bounded(at) {
             first.bound_part(at, &mut proofs, &mut ranks, &mut scratch.scan)?;
@@ -127,7 +128,7 @@ fn first_floors(
     runs.iter().zip(lists).for_each(|(run, list)| run.request(list));
     let mut floors = Few::new();
     for (n, run) in runs.iter().enumerate() {
-        let mut rank = run.rank(run.dims, scratch.found());
+        let mut rank = run.rank(run.wanted.dims, scratch.found());
         let Rank { scorer, best } = &mut rank;
         let offer = |row: &mut Scored, score| run.offer(row.ordinal, score, best);
         run.each_score(&mut scratch.lists[n], scorer, offer)?;
@@ -151,7 +152,7 @@ impl Proof {
         scratch.lists.resize_with(all, Vec::new);
         let mut kept = std::mem::take(&mut scratch.lists[n]);
         kept.clear();
-        let reach = Reach::new(run.view.schema.metric(), &run.query[..run.dims]);
+        let reach = Reach::new(run.view.schema.metric(), &run.query[..run.wanted.dims]);
         Self { stage, code, bound, reach, floor, kept, tally: Tally::default() }
     }
 
@@ -204,8 +205,11 @@ impl Run<'_> {
         let mask = self.selection.map(|some| some.mask(at, part.rows.len()));
         let alive = mask.or_else(|| part.alive());
         part.rows.ready(Column::Stage(stage))?;
-        let norms =
-            if super::needs_norms(&self.view.schema, self.dims) { part.rows.norms() } else { &[] };
+        let norms = if super::needs_norms(&self.view.schema, self.wanted.dims) {
+            part.rows.norms()
+        } else {
+            &[]
+        };
         let view = part.rows.code(stage);
         let count = view.rows().div_ceil(BLOCK);
         for start in (0..count).step_by(step) {
@@ -255,7 +259,7 @@ impl Run<'_> {
     /// `time` is that of the bounds.
     fn report(&self, proof: &Proof, found: usize, time: Duration, explain: &mut Explain) {
         let tally = &proof.tally;
-        let row_bytes = self.scorer(self.dims).row_bytes() as u64;
+        let row_bytes = self.scorer(self.wanted.dims).row_bytes() as u64;
         explain.stages.push(StageReport {
             name: StageName::new(format_args!("bounds {}", proof.code)),
             dims: proof.code.dims,
@@ -266,7 +270,7 @@ impl Run<'_> {
         });
         explain.stages.push(StageReport {
             name: StageName::new(format_args!("vectors in reach, {}", self.view.schema.stored())),
-            dims: self.dims,
+            dims: self.wanted.dims,
             rows_in: tally.scored + tally.compared,
             rows_out: found as u64,
             bytes: (tally.scored + tally.compared) * row_bytes,

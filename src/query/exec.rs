@@ -110,8 +110,9 @@ pub(super) struct Wanted<'a> {
     pub(super) queries: &'a [&'a [f32]],
     pub(super) dims: usize,
     pub(super) limit: usize,
-    /// How many hits shortlists are made for; more than `limit` where rows are passed over.
-    pub(super) hits: usize,
+    /// The number of hits that shortlists are made for: more than `limit` where groups pass over
+    /// rows.
+    pub(super) shortlist_for: usize,
     /// The score that hits must reach.
     pub(super) least: f32,
     /// What hits are grouped by.
@@ -121,7 +122,8 @@ pub(super) struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     /// The nearest rows, and nothing else asked of them.
     pub(super) fn nearest(queries: &'a [&'a [f32]], dims: usize, limit: usize) -> Self {
-        Self { queries, dims, limit, hits: limit, least: f32::NEG_INFINITY, labels: None }
+        let least = f32::NEG_INFINITY;
+        Self { queries, dims, limit, shortlist_for: limit, least, labels: None }
     }
 }
 
@@ -171,9 +173,6 @@ pub(super) fn hit(view: &View, found: Found, payloads: bool) -> Result<Hit> {
 pub(super) struct Run<'a> {
     pub(super) view: &'a View,
     pub(super) query: &'a [f32],
-    pub(super) dims: usize,
-    /// Rows that a shortlist is made for.
-    pub(super) limit: usize,
     /// Rows that may be found, if not all.
     pub(super) selection: Option<&'a Selection>,
     /// Norm to estimate dot products and distances with; 0 under cosine, which needs none.
@@ -185,7 +184,8 @@ pub(super) struct Run<'a> {
 /// Compares every row that may be found; each is read once for all queries.
 fn exact(runs: &[Run], scratch: &mut Scratch) -> Result<Few<Answer>> {
     let start = Instant::now();
-    let mut ranks: Few<Rank> = runs.iter().map(|run| run.rank(run.dims, scratch.found())).collect();
+    let mut ranks: Few<Rank> =
+        runs.iter().map(|run| run.rank(run.wanted.dims, scratch.found())).collect();
     let mut rows = 0;
     if let Some(run) = runs.first().filter(|run| run.wanted.limit > 0) {
         for at in 0..run.view.parts.len() {
@@ -199,7 +199,7 @@ fn exact(runs: &[Run], scratch: &mut Scratch) -> Result<Few<Answer>> {
         let which = if run.selection.is_some() { "selected" } else { "all" };
         let stage = StageReport {
             name: StageName::new(format_args!("{which} vectors, {}", run.view.schema.stored())),
-            dims: run.dims,
+            dims: run.wanted.dims,
             rows_in: rows,
             rows_out: found.len() as u64,
             bytes,
@@ -267,12 +267,11 @@ impl<'a> Run<'a> {
         wanted: &Wanted<'a>,
         selection: Option<&'a Selection>,
     ) -> Self {
-        let (dims, limit) = (wanted.dims, wanted.hits);
         let reference = match view.schema.metric() {
             Metric::Cosine => 0.0,
-            Metric::Dot | Metric::L2 => reference_norm(view.schema.dims(), query, dims),
+            Metric::Dot | Metric::L2 => reference_norm(view.schema.dims(), query, wanted.dims),
         };
-        Self { view, query, dims, limit, selection, reference, wanted: *wanted }
+        Self { view, query, selection, reference, wanted: *wanted }
     }
 
     pub(super) fn scorer(&self, dims: usize) -> Scorer<'a> {
@@ -326,7 +325,7 @@ impl<'a> Run<'a> {
         mut explain: Explain,
     ) -> Result<Answer> {
         let start = Instant::now();
-        let mut rank = self.rank(self.dims, found);
+        let mut rank = self.rank(self.wanted.dims, found);
         let rows_in = shortlist.len() as u64;
         let Rank { scorer, best } = &mut rank;
         self.each_score(shortlist, scorer, |row, score| {
@@ -339,7 +338,7 @@ impl<'a> Run<'a> {
         let found = rank.best.into_sorted();
         explain.stages.push(StageReport {
             name: StageName::new(format_args!("re-rank full, {}", self.view.schema.stored())),
-            dims: self.dims,
+            dims: self.wanted.dims,
             rows_in,
             rows_out: found.len() as u64,
             bytes,

@@ -76,22 +76,25 @@ impl Run<'_> {
     /// How far to walk a part; `None` where it is scanned.
     pub(super) fn beam(&self, plan: &Entry, at: usize) -> Option<Beam> {
         let part = &self.view.parts[at];
-        let graph = part.walkable().filter(|graph| self.dims * 2 >= graph.code().dims)?;
+        let graph = part.walkable().filter(|graph| self.wanted.dims * 2 >= graph.code().dims)?;
         let pass = match &self.selection {
             Some(selection) => selection.of_part(at).len(),
             None => part.live_rows(),
         };
         let selected = pass as f64 / f64::from(part.rows.len());
         match plan.walks {
-            Walks::Width(width) => Some(Beam { k: self.limit, margin: f32::INFINITY, width }),
+            Walks::Width(width) => {
+                Some(Beam { k: self.wanted.shortlist_for, margin: f32::INFINITY, width })
+            }
             Walks::Recall(share) | Walks::Always(share) if pass > 0 => {
                 let known = self.reach();
                 // A calibration that knows nothing of walks vouches for scans only.
                 let unknown = known.is_none() && self.view.calibration.is_some();
-                let (mut beam, scored) = beam(known.unwrap_or(&TABLE), share, self.limit, selected);
+                let (mut beam, scored) =
+                    beam(known.unwrap_or(&TABLE), share, self.wanted.shortlist_for, selected);
                 // Fewer dimensions say less.
                 let dims = graph.code().dims;
-                beam.margin *= (dims as f32 / self.dims.min(dims) as f32).sqrt();
+                beam.margin *= (dims as f32 / self.wanted.dims.min(dims) as f32).sqrt();
                 let always = matches!(plan.walks, Walks::Always(_));
                 let finds = |reach: &Reach| share <= SHORT + f64::from(reach.check(share).recall);
                 let bytes = plan.code.scanned_bytes_per_row(plan.dims) as f64;
@@ -159,7 +162,7 @@ impl Run<'_> {
     fn walk_report(&self, graph: &Graph) -> StageReport {
         let code = graph.code();
         let bits = if code.bits == Bits::One { 1 } else { 8 };
-        let dims = self.dims.min(code.dims);
+        let dims = self.wanted.dims.min(code.dims);
         let name = StageName::new(format_args!("graph {bits} bit x {}", code.dims));
         StageReport { name, dims, rows_in: 0, rows_out: 0, bytes: 0, time: Duration::ZERO }
     }
@@ -175,7 +178,7 @@ impl Run<'_> {
         scratch: &mut Scratch,
     ) -> Result<u64> {
         let part = &self.view.parts[at];
-        scratch.row_query.set(graph.code(), self.query, self.dims);
+        scratch.row_query.set(graph.code(), self.query, self.wanted.dims);
         let mask = self.selection.as_ref().map(|some| some.mask(at, part.rows.len()));
         let mask = mask.or_else(|| part.alive());
         let base = self.view.base(at);

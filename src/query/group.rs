@@ -148,9 +148,9 @@ pub(super) fn run(
 ) -> Result<Answer> {
     let rows = selection.map_or_else(|| view.live_rows(), Selection::rows);
     let mut done = Vec::new();
-    let (mut plan, mut hits) = (first.clone(), wanted.hits);
+    let (mut plan, mut shortlist_for) = (first.clone(), wanted.shortlist_for);
     loop {
-        let wanted = Wanted { hits, ..*wanted };
+        let wanted = Wanted { shortlist_for, ..*wanted };
         let mut answer = exec::run(view, &wanted, selection, &plan, scratch)?.remove(0);
         done.append(&mut answer.explain.stages);
         let Some(next) = wider(&plan, &answer, wanted.limit, rows, plan_for) else {
@@ -159,7 +159,7 @@ pub(super) fn run(
         };
         // No shortlist is for more hits than it has rows.
         let most = if let Plan::Funnel { keep, .. } = &next { *keep } else { usize::MAX };
-        (plan, hits) = (next, hits.max(answer.depth).min(most));
+        (plan, shortlist_for) = (next, shortlist_for.max(answer.depth).min(most));
     }
 }
 

@@ -398,7 +398,7 @@ impl Search {
         let Prepared { dims, candidates, plan, .. } = prepared;
         let (selection, labels) = (prepared.selection.as_ref(), prepared.labels.as_ref());
         let (limit, least) = (self.limit, self.within.unwrap_or(f32::NEG_INFINITY));
-        let wanted = Wanted { queries, dims: *dims, limit, hits: limit, least, labels };
+        let wanted = Wanted { queries, dims: *dims, limit, shortlist_for: limit, least, labels };
         if labels.is_none() || !matches!(plan, Plan::Funnel { .. }) {
             return exec::run(&self.view, &wanted, selection, plan, scratch);
         }

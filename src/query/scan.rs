@@ -42,7 +42,7 @@ pub(super) fn scan_near(runs: &[Run], plan: &Calibrated, scratch: &mut Scratch) 
     let pairs = runs.iter().zip(best).zip(tops);
     let mut nears: Few<_> = pairs
         .map(|((run, best), top)| {
-            best.reset(run.limit);
+            best.reset(run.wanted.shortlist_for);
             let floor = move |kth: Scored| kth.score - margin * run.unit(kth.ordinal, kth.score);
             Near::new(best, top, floor)
         })

@@ -78,7 +78,7 @@ impl<'a> Piece<'a> {
     /// Looks up rows of a part.
     fn fill(&mut self, run: &Run<'a>, at: usize, coming: &Coming) -> Result<()> {
         let (part, base) = (&run.view.parts[at], run.view.base(at));
-        let bytes = run.dims * run.view.schema.stored().bytes();
+        let bytes = run.wanted.dims * run.view.schema.stored().bytes();
         let norms = if run.is_whole() { part.rows.norms() } else { &[] };
         self.len = 0;
         for &row in &coming.rows[..coming.len] {
@@ -144,7 +144,7 @@ impl Run<'_> {
 
     /// Whether whole vectors are compared, whose norms are known.
     fn is_whole(&self) -> bool {
-        self.dims == self.view.schema.dims()
+        self.wanted.dims == self.view.schema.dims()
     }
 
     /// Offers rows by their upper bounds, highest first, until no other can be among the best.
