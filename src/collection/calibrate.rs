@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Collection, Shared};
 use crate::calibration::Calibration;
 use crate::error::{Error, Result};
-use crate::query::UNKNOWN;
+use crate::query::EXACT_BELOW_ROWS;
 use crate::query::calibrate::{MIN_ROWS, Measure};
 use crate::sync::atomic::Ordering;
 use crate::view::View;
@@ -83,7 +83,7 @@ fn wants(shared: &Shared, known: Option<&Calibration>, view: &View) -> bool {
     shared.options.recalibrate
         && whole
         && match known {
-            None => rows >= UNKNOWN,
+            None => rows >= EXACT_BELOW_ROWS,
             Some(known) if known.given => false,
             // Graphs have come, of which it knows nothing.
             Some(known) if known.reach.is_none() && walks => rows >= MIN_ROWS,

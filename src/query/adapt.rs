@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use super::exec::{self, Answer, Few, Run, Scratch};
 use super::explain::{ExpectedRecall, Explain, StageName, StageReport};
-use super::funnel::Calibrated;
 use super::graph::Walked;
+use super::plan::Calibrated;
 use super::scan::{scan_above, scan_near};
 use super::score::Scorer;
 use crate::calibration::{Check, Noise, sine};
@@ -97,8 +97,8 @@ impl Run<'_> {
         };
         scratch.shortlist = list;
         let mut answer = answer?;
-        let check = self.reach().map(|reach| reach.check(plan.share));
-        answer.explain.recall = Some(self.expected(plan.share, self.view.schema.dims(), check));
+        let check = self.reach().map(|reach| reach.check(plan.recall));
+        answer.explain.recall = Some(self.expected(plan.recall, self.view.schema.dims(), check));
         Ok(answer)
     }
 
@@ -273,7 +273,7 @@ impl<'r, 'a> Adapting<'r, 'a> {
         for (place, row) in best.iter_mut().zip(rows) {
             *place = (row.score, self.run.unit(row.ordinal, row.score));
         }
-        let lost = 1.0 - self.plan.share;
+        let lost = 1.0 - self.plan.recall;
         self.cut = cut(&best[..count], &self.plan.noise, lost, self.cut);
     }
 
@@ -297,8 +297,8 @@ impl<'r, 'a> Adapting<'r, 'a> {
             bytes: scored.len() as u64 * scorer.row_bytes() as u64,
             time: self.time + start.elapsed(),
         });
-        let Calibrated { share, noise, .. } = plan;
-        explain.recall = Some(run.expected(share, noise.dims, Some(noise.check(share))));
+        let Calibrated { recall, noise, .. } = plan;
+        explain.recall = Some(run.expected(recall, noise.dims, Some(noise.check(recall))));
         let listed = scored.len();
         scratch.compared.push(scored);
         Ok((Answer { found, explain, listed, depth: 0 }, list))

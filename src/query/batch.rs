@@ -71,8 +71,8 @@ impl SearchBatch {
     }
 
     /// As [`Search::recall`].
-    pub fn recall(self, share: f64) -> Self {
-        self.with(|search| search.recall(share))
+    pub fn recall(self, recall: f64) -> Self {
+        self.with(|search| search.recall(recall))
     }
 
     /// As [`Search::exact`].

@@ -12,8 +12,10 @@
 use roaring::RoaringBitmap;
 
 use super::adapt::adapt;
+use super::entry::{Entry, columns};
 use super::exec::{self, Run, Scratch, Wanted};
-use super::funnel::{Calibrated, Candidates, Entry, Funnel, MOST};
+use super::funnel::Funnel;
+use super::plan::{Calibrated, Candidates, FIRST_SCAN_KEEPS, Planner};
 use super::scan::scan;
 use super::select::Selection;
 use crate::calibration::{ASKED, Calibration, Check, Noise, SHARES, names};
@@ -74,7 +76,7 @@ impl Measure<'_> {
             let why = format!("expected at least {MIN_ROWS} rows, got {rows}");
             return Err(Error::invalid("calibrate", why));
         }
-        for column in super::columns(schema, self.most_dims) {
+        for column in columns(schema, self.most_dims) {
             self.view.parts.iter().try_for_each(|part| part.rows.ready(column))?;
         }
         let probes = match given {
@@ -174,7 +176,8 @@ impl Measure<'_> {
         let held_out: Vec<_> = known.iter().skip(1).step_by(2).collect();
         loop {
             for (at, asked) in ASKED.into_iter().enumerate() {
-                let plan = Calibrated { entry, share: asked, noise, keep: MOST, table: 0 };
+                let keep = FIRST_SCAN_KEEPS;
+                let plan = Calibrated { entry, recall: asked, noise, keep, table: 0 };
                 noise.checks[at] = self.check(&plan, &held_out, dims, &mut scratch)?;
             }
             if Check::all_found(&noise.checks, held_out.len() * LIMIT) || noise.scale >= WIDEST {
@@ -188,7 +191,7 @@ impl Measure<'_> {
         let rows = self.view.live_rows();
         let limit = NEAREST + 1;
         let all = Candidates { rows, all: rows };
-        let plan = Funnel::exact().plan(&self.view.schema, dims, limit, all, None)?;
+        let plan = Planner::nearest(&self.view.schema, dims, limit, all).plan(&Funnel::exact())?;
         let queries = [probe.vector.as_slice()];
         let wanted = Wanted::nearest(&queries, dims, limit);
         let answers =

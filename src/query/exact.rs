@@ -21,9 +21,10 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use super::entry::{Entry, needs_norms};
 use super::exec::{Answer, Few, Run, Scratch};
 use super::explain::{Explain, StageName, StageReport};
-use super::funnel::{Entry, PROOF_WANTED};
+use super::plan::PROVE_WANTED_ONE_IN;
 use super::scan::scan;
 use super::score::{Best, Rank, Reach};
 use super::select::Selection;
@@ -117,7 +118,7 @@ fn first_floors(
     let first = &runs[0];
     let rows = first.selection.map_or_else(|| first.view.live_rows(), Selection::rows);
     // The bounds' own code would be read twice. So many hits have no shortlist.
-    if entry.stage == stage || first.wanted.limit as u64 > rows / PROOF_WANTED {
+    if entry.stage == stage || first.wanted.limit as u64 > rows / PROVE_WANTED_ONE_IN {
         let none = runs.iter().map(|_| (f32::NEG_INFINITY, scratch.explain(true)));
         return Ok(none.unzip());
     }
@@ -205,11 +206,8 @@ impl Run<'_> {
         let mask = self.selection.map(|some| some.mask(at, part.rows.len()));
         let alive = mask.or_else(|| part.alive());
         part.rows.ready(Column::Stage(stage))?;
-        let norms = if super::needs_norms(&self.view.schema, self.wanted.dims) {
-            part.rows.norms()
-        } else {
-            &[]
-        };
+        let norms =
+            if needs_norms(&self.view.schema, self.wanted.dims) { part.rows.norms() } else { &[] };
         let view = part.rows.code(stage);
         let count = view.rows().div_ceil(BLOCK);
         for start in (0..count).step_by(step) {

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::Hit;
+use super::entry::Entry;
 use super::explain::{Explain, StageName, StageReport};
-use super::funnel::{Entry, FunnelStage, Plan};
+use super::funnel::FunnelStage;
 use super::graph::Walked;
 use super::group::{Groups, Labels};
+use super::plan::Plan;
 use super::scan::{reference_norm, scan};
 use super::score::{Best, Found, Rank, Scorer};
 use super::select::Selection;

@@ -5,38 +5,15 @@
 
 use std::time::{Duration, Instant};
 
+use super::entry::{Entry, Walks};
 use super::exec::{Run, Scratch};
 use super::explain::{StageName, StageReport};
-use super::funnel::Entry;
 use super::vectors::SLOW;
 use crate::calibration::{Reach, TABLE};
 use crate::encoding::Bits;
 use crate::error::Result;
 use crate::graph::{Beam, Graph};
 use crate::kernel::topk::Scored;
-
-/// Whether a funnel begins with graphs.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Walks {
-    /// It scans.
-    Never,
-    /// Where that is quicker, for this share of the true nearest rows.
-    Recall(f64),
-    /// Wherever there is a graph, for this share.
-    Always(f64),
-    /// Wherever there is a graph, keeping so many rows.
-    Width(usize),
-}
-
-impl Walks {
-    /// For a shortlist so many times as long; where recall decides, that makes it so.
-    pub(super) fn wider(self, times: usize) -> Self {
-        match self {
-            Self::Width(width) => Self::Width(width.saturating_mul(times)),
-            other => other,
-        }
-    }
-}
 
 /// Rows that the floor of a walk is counted from, at least.
 const LEAST: usize = 10;
@@ -50,18 +27,18 @@ const SHORT: f64 = 0.005;
 const WALK_NS: f64 = 100.0;
 const SCAN_NS: f64 = 0.04;
 
-/// How far to walk for `share` of the `k` nearest rows of those that pass (`selected`, a
+/// How far to walk for this recall of the `k` nearest rows of those that pass (`selected`, a
 /// share of all), and how many rows that scores. Queries from elsewhere score more than the
 /// rows that calibration asks do, so it is never taken for less than the table's number.
-pub(super) fn beam(reach: &Reach, share: f64, k: usize, selected: f64) -> (Beam, f64) {
+pub(super) fn beam(reach: &Reach, recall: f64, k: usize, selected: f64) -> (Beam, f64) {
     // Of fewer rows than ten, the k-th best says too little about where the others are: a
     // walk ends before it has come to them (`benches/recall.rs`: .52 instead of .8 for k = 1).
     let k = k.max(LEAST);
     // The k-th best of few rows that pass is farther off, and all between are walked over.
     let more = (k as f64 / 10.0).max(1.0).powf(0.6) / selected;
     let width = (WIDTH.max(k.saturating_mul(4)) as f64 / selected) as usize;
-    let scored = reach.scored(share).max(TABLE.scored(share));
-    (Beam { k, margin: reach.margin(share), width }, scored * more)
+    let scored = reach.scored(recall).max(TABLE.scored(recall));
+    (Beam { k, margin: reach.margin(recall), width }, scored * more)
 }
 
 /// What came of walking.
@@ -86,17 +63,17 @@ impl Run<'_> {
             Walks::Width(width) => {
                 Some(Beam { k: self.wanted.shortlist_for, margin: f32::INFINITY, width })
             }
-            Walks::Recall(share) | Walks::Always(share) if pass > 0 => {
+            Walks::Recall(recall) | Walks::Always(recall) if pass > 0 => {
                 let known = self.reach();
                 // A calibration that knows nothing of walks vouches for scans only.
                 let unknown = known.is_none() && self.view.calibration.is_some();
                 let (mut beam, scored) =
-                    beam(known.unwrap_or(&TABLE), share, self.wanted.shortlist_for, selected);
+                    beam(known.unwrap_or(&TABLE), recall, self.wanted.shortlist_for, selected);
                 // Fewer dimensions say less.
                 let dims = graph.code().dims;
                 beam.margin *= (dims as f32 / self.wanted.dims.min(dims) as f32).sqrt();
                 let always = matches!(plan.walks, Walks::Always(_));
-                let finds = |reach: &Reach| share <= SHORT + f64::from(reach.check(share).recall);
+                let finds = |reach: &Reach| recall <= SHORT + f64::from(reach.check(recall).recall);
                 let bytes = plan.code.scanned_bytes_per_row(plan.dims) as f64;
                 let scan = f64::from(part.rows.len()) * bytes * SCAN_NS;
                 let pays = scored * WALK_NS < scan && !unknown && known.is_none_or(finds);

@@ -20,8 +20,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
+use super::entry::Entry;
 use super::exec::{self, Answer, Scratch, Wanted};
-use super::funnel::{Entry, Plan};
+use super::funnel::FunnelStage;
+use super::plan::Plan;
 use super::score::Found;
 use super::select::Selection;
 use crate::error::{Error, Result};
@@ -186,10 +188,7 @@ fn wider(
     (short && (*keep as u64) < rows).then(|| Plan::Funnel {
         entry: Entry { walks: entry.walks.wider(WIDER), ..*entry },
         keep: longer(*keep),
-        reranks: reranks
-            .iter()
-            .map(|s| super::funnel::FunnelStage { keep: longer(s.keep), ..*s })
-            .collect(),
+        reranks: reranks.iter().map(|s| FunnelStage { keep: longer(s.keep), ..*s }).collect(),
     })
 }
 

@@ -1,7 +1,9 @@
 //! Searching: a query runs as a funnel over the stages of a collection.
 //!
 //! ```text
-//!   funnel.rs   what the caller asks for, and the plan made of it
+//!   funnel.rs   what the caller asks for
+//!   plan.rs     the plan made of it
+//!   entry.rs    the stage code it begins with, and the columns it reads
 //!   select.rs   filter -> the rows of each part that may be found
 //!   mask.rs     those rows as a scan wants them
 //!   adapt.rs    a calibrated plan: how far down the shortlist to compare vectors
@@ -23,6 +25,7 @@
 mod adapt;
 mod batch;
 pub(crate) mod calibrate;
+mod entry;
 mod exact;
 mod exec;
 mod explain;
@@ -30,6 +33,7 @@ mod funnel;
 mod graph;
 mod group;
 mod mask;
+mod plan;
 mod prepared;
 mod reach;
 mod scan;
@@ -42,9 +46,10 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use batch::SearchBatch;
+pub(crate) use entry::columns;
 pub use explain::{ExpectedRecall, Explain, MeasuredRecall, StageName, StageReport};
-pub(crate) use funnel::UNKNOWN;
 pub use funnel::{DEFAULT_RECALL, Funnel};
+pub(crate) use plan::EXACT_BELOW_ROWS;
 pub use prepared::PreparedSearch;
 
 use roaring::RoaringBitmap;
@@ -53,12 +58,13 @@ use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::payload::Payload;
 use crate::rows::Column;
-use crate::schema::{Metric, Schema};
+use crate::schema::Metric;
 use crate::types::RowId;
 use crate::view::View;
+use entry::needs_norms;
 use exec::{Answer, Few, Scratch, Wanted};
-use funnel::{Candidates, Entry, Plan};
 use group::Labels;
+use plan::{Candidates, Plan, Planner};
 use select::Selection;
 
 /// Hits returned where [`Search::limit`] does not say otherwise.
@@ -239,8 +245,8 @@ impl Search {
     }
 
     /// Expects a share of the true nearest rows: [`Funnel::recall`].
-    pub fn recall(self, share: f64) -> Self {
-        self.funnel(Funnel::recall(share))
+    pub fn recall(self, recall: f64) -> Self {
+        self.funnel(Funnel::recall(recall))
     }
 
     /// Finds the true nearest rows: [`Funnel::exact`].
@@ -350,29 +356,26 @@ impl Search {
         let rows = selection.as_ref().map_or(all, Selection::rows);
         let candidates = Candidates { rows, all };
         let plan = self.plan(dims, self.limit, candidates)?;
-        let stage = match &plan {
-            Plan::Exact => None,
-            Plan::Funnel { entry, .. } | Plan::Proven { entry, .. } => {
-                Some(Column::Stage(entry.stage))
-            }
-            Plan::Calibrated(plan) => Some(Column::Stage(plan.entry.stage)),
-        };
+        let stage = plan.entry().map(|entry| Column::Stage(entry.stage));
         for column in stage.into_iter().chain(needs_norms(schema, dims).then_some(Column::Norms)) {
             self.view.parts.iter().try_for_each(|part| part.rows.ready(column))?;
         }
         Ok(Prepared { dims, labels, selection, candidates, plan })
     }
 
-    /// The plan for so many hits.
-    fn plan(&self, dims: usize, hits: usize, candidates: Candidates) -> Result<Plan> {
-        let schema = &self.view.schema;
-        let known = self.view.calibration.as_deref();
-        let plan = self.funnel.plan(schema, dims, hits, candidates, known)?;
-        let plan = match self.group {
-            Some(_) => plan.of_one_list(schema, dims, hits, candidates),
-            None => plan,
+    /// The plan for `limit` hits.
+    fn plan(&self, dims: usize, limit: usize, candidates: Candidates) -> Result<Plan> {
+        let View { schema, calibration, .. } = &*self.view;
+        let planner = Planner {
+            schema,
+            dims,
+            limit,
+            candidates,
+            calibration: calibration.as_deref(),
+            grouped: self.group.is_some(),
+            ranged: self.within.is_some(),
         };
-        Ok(if self.within.is_some() { plan.reaching(schema, dims, candidates) } else { plan })
+        planner.plan(&self.funnel)
     }
 
     /// The results of some queries that were checked, in their order.
@@ -457,25 +460,6 @@ struct Prepared {
     selection: Option<Selection>,
     candidates: Candidates,
     plan: Plan,
-}
-
-/// Whether a search over so many dimensions reads the norms of full vectors.
-fn needs_norms(schema: &Schema, dims: usize) -> bool {
-    dims == schema.dims() || schema.metric() != Metric::Cosine
-}
-
-/// The columns that searches over at most `dims` dimensions can read, those first
-/// that a search over all of them reads.
-pub(crate) fn columns(schema: &Schema, dims: usize) -> Vec<Column> {
-    let stage = |dims| Column::Stage(Entry::choose(schema, dims).stage);
-    let norms = (1..=dims).any(|dims| needs_norms(schema, dims)).then_some(Column::Norms);
-    let mut columns: Vec<Column> = [stage(dims)].into_iter().chain(norms).collect();
-    for column in (1..dims).rev().map(stage) {
-        if !columns.contains(&column) {
-            columns.push(column);
-        }
-    }
-    columns
 }
 
 /// Number of living rows that pass a filter.

@@ -10,10 +10,11 @@
 //! chosen to lead to its nearest rows, would do the work.
 
 use super::calibrate::{Known, LIMIT, Measure, WIDEN, WIDEST, summary};
+use super::entry::Entry;
 use super::exec::{Run, Scratch, Wanted};
 use super::explain::Explain;
-use super::funnel::{Calibrated, Entry};
 use super::graph::beam;
+use super::plan::Calibrated;
 use crate::calibration::{ASKED, Check, Noise, Reach, TABLE};
 use crate::error::Result;
 use crate::graph::Beam;
@@ -51,9 +52,9 @@ impl Measure<'_> {
         let mut reach = Reach { scale: SAFETY, margins, ..TABLE };
         let held_out: Vec<_> = known.iter().skip(1).step_by(2).collect();
         loop {
-            for (at, share) in ASKED.into_iter().enumerate() {
+            for (at, recall) in ASKED.into_iter().enumerate() {
                 let entry = Entry::choose(&self.view.schema, self.most_dims);
-                let plan = Calibrated { entry, share, noise, keep: usize::MAX, table: 0 };
+                let plan = Calibrated { entry, recall, noise, keep: usize::MAX, table: 0 };
                 let (check, scored) = self.check_walks(&plan, &reach, &held_out, &mut scratch)?;
                 (reach.checks[at], reach.scored[at]) = (check, scored);
             }
@@ -128,7 +129,7 @@ impl Measure<'_> {
         scratch: &mut Scratch,
     ) -> Result<(Check, f32)> {
         let graphs = self.view.parts.iter().filter(|part| part.walkable().is_some()).count();
-        let (beam, _) = beam(reach, plan.share, LIMIT, 1.0);
+        let (beam, _) = beam(reach, plan.recall, LIMIT, 1.0);
         let (mut recalls, mut compared, mut scored) = (Vec::new(), 0, 0);
         for known in held_out {
             (self.watch)()?;

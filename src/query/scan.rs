@@ -6,9 +6,10 @@
 
 use std::time::Instant;
 
+use super::entry::Entry;
 use super::exec::{Few, Run, Scratch};
 use super::explain::{Explain, StageReport};
-use super::funnel::{Calibrated, Entry};
+use super::plan::Calibrated;
 use crate::encoding::{Scan, ScanScratch, Scoring, StageQuery};
 use crate::kernel::Isa;
 use crate::kernel::topk::{Collect, Near, Scored, TopK};
