@@ -9,10 +9,10 @@
 //!
 //! by Cauchy and Schwarz, twice. The first term is what the kernel counts in integers.
 //! This holds for real numbers; sums here are `f32`, of terms below 2, so a fixed
-//! [`ROUNDING`] is added that is far above what they and the definition of a score
+//! [`COSINE_ROUNDING`] is added that is far above what they and the definition of a score
 //! (`kernel::row`, and a division by a norm rounded to `f32`) can be wrong by together.
 
-use super::scan::{RUN, run_blocks};
+use super::scan::{RUN_BLOCKS, run_blocks};
 use super::{Bits, ScanScratch, StageCode, StageQuery, StageView};
 use crate::kernel::{BLOCK, Isa};
 use crate::sown::{Bug, sown};
@@ -21,7 +21,7 @@ use std::ops::Range;
 /// Covers, in units of a cosine: the conversion of a dot (2^-24 of at most 1.2), the products
 /// and sums of an upper bound (5 times 2^-24 of at most 2), a score divided by a norm that was
 /// rounded (2^-23), and sums of 65 535 terms in `f64` (below 2^-36). Ten times all of it.
-const ROUNDING: f64 = 1e-5;
+const COSINE_ROUNDING: f64 = 1e-5;
 
 /// A query prepared to bound its cosine with rows of a 4-bit code.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub struct BoundQuery {
     query: StageQuery,
     /// `|t|`, rounded up.
     length: f32,
-    /// `|p - t|` and [`ROUNDING`].
+    /// `|p - t|` and [`COSINE_ROUNDING`].
     slack: f32,
 }
 
@@ -73,10 +73,10 @@ impl BoundQuery {
             off = 0.0;
         }
         let up = |v: f64| (v as f32).next_up();
-        (self.length, self.slack) = (up(length.sqrt()), up(off.sqrt() + ROUNDING));
+        (self.length, self.slack) = (up(length.sqrt()), up(off.sqrt() + COSINE_ROUNDING));
     }
 
-    /// Upper bounds of the cosines of the rows of some blocks, at most [`RUN`] of them.
+    /// Upper bounds of the cosines of the rows of some blocks, at most [`RUN_BLOCKS`] of them.
     ///
     /// # Panics
     /// When the view is of another code, or there are more blocks.
@@ -91,7 +91,8 @@ impl BoundQuery {
         self.upper_of(0, view, blocks, scratch)
     }
 
-    /// Does for at most [`PASS`](crate::kernel::PASS) queries together what [`Self::upper_of`] goes on from.
+    /// Does for several queries together, at most [`crate::kernel::QUERIES_PER_PASS`], what
+    /// [`Self::upper_of`] goes on from.
     ///
     /// # Panics
     /// As [`Self::upper`].
@@ -102,7 +103,7 @@ impl BoundQuery {
         blocks: Range<usize>,
         scratch: &mut ScanScratch,
     ) {
-        assert!(blocks.len() <= RUN, "{} blocks in a run", blocks.len());
+        assert!(blocks.len() <= RUN_BLOCKS, "{} blocks in a run", blocks.len());
         let queries = queries.map(|query| {
             assert_eq!(view.code, query.query.code, "the query was prepared for another code");
             &query.query

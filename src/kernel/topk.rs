@@ -219,20 +219,20 @@ impl<F: Fn(Scored) -> f32> Collect for Near<'_, F> {
     }
 }
 
-const SIGN: u32 = 1 << 31;
+const SIGN_BIT: u32 = 1 << 31;
 
 /// Sorts by score, then by smaller ordinal. Never 0 for a number: the smallest,
 /// minus infinity, has a high half of `0x007f_ffff`.
 fn key(score: f32, ordinal: u32) -> u64 {
     // Adding zero turns -0 into 0, which must be one score.
     let bits = (score + 0.0).to_bits();
-    let ordered = if bits & SIGN == 0 { bits | SIGN } else { !bits };
+    let ordered = if bits & SIGN_BIT == 0 { bits | SIGN_BIT } else { !bits };
     u64::from(ordered) << 32 | u64::from(!ordinal)
 }
 
 fn scored(key: u64) -> Scored {
     let ordered = (key >> 32) as u32;
-    let bits = if ordered & SIGN == 0 { !ordered } else { ordered & !SIGN };
+    let bits = if ordered & SIGN_BIT == 0 { !ordered } else { ordered & !SIGN_BIT };
     Scored { ordinal: !(key as u32), score: f32::from_bits(bits) }
 }
 

@@ -32,12 +32,12 @@ use crate::graph::Graph;
 use crate::kernel::topk::Scored;
 use crate::schema::Metric;
 
-/// Where a shortlist was too short, another scan keeps at most so many times the rows.
-const MORE: usize = 8;
-/// Of many best scores so many stand for all.
-const SCORES: usize = 64;
+/// Where a shortlist was too short, another scan keeps at most this many times the rows.
+const RESCAN_TIMES: usize = 8;
+/// Of many best scores this many stand for all.
+const SCORES_SAMPLED: usize = 64;
 /// Halvings of the interval in which the cut lies.
-const HALVINGS: usize = 12;
+const CUT_HALVINGS: usize = 12;
 
 /// Finds the rows that a calibrated plan asks for, of each query.
 pub(super) fn adapt<'r, 'a>(
@@ -244,7 +244,7 @@ impl<'r, 'a> Adapting<'r, 'a> {
     /// Makes a list again that is too short: whole down to the cut. The first list of `scratch` is
     /// used for that.
     fn scan_again(&mut self, scratch: &mut Scratch) {
-        let keep = self.list.len().max(self.plan.keep).saturating_mul(MORE);
+        let keep = self.list.len().max(self.plan.keep).saturating_mul(RESCAN_TIMES);
         let (whole, again) = scan_above(self.run, &self.plan.entry, (self.cut, keep), scratch);
         self.explain.stages[0].add(&again.stages[0]);
         scratch.recycle(Vec::new(), again.stages);
@@ -267,8 +267,8 @@ impl<'r, 'a> Adapting<'r, 'a> {
             return;
         }
         self.scored.select_nth_unstable_by(k - 1, |a, b| b.score.total_cmp(&a.score));
-        let mut best = [(0.0, 0.0); SCORES];
-        let rows = self.scored[..k].iter().step_by(k.div_ceil(SCORES));
+        let mut best = [(0.0, 0.0); SCORES_SAMPLED];
+        let rows = self.scored[..k].iter().step_by(k.div_ceil(SCORES_SAMPLED));
         let count = rows.len();
         for (place, row) in best.iter_mut().zip(rows) {
             *place = (row.score, self.run.unit(row.ordinal, row.score));
@@ -321,7 +321,7 @@ fn cut(best: &[(f32, f32)], noise: &Noise, lost: f64, least: f32) -> f32 {
     let low = best.iter().map(|b| b.0).fold(f32::MAX, f32::min) + lowest;
     let mut high = best.iter().map(|b| b.0).fold(f32::MIN, f32::max) + highest;
     let mut low = low.max(least).min(high);
-    for _ in 0..HALVINGS {
+    for _ in 0..CUT_HALVINGS {
         let middle = low + (high - low) / 2.0;
         let below = |&(score, unit): &(f32, f32)| noise.share_below((middle - score) / unit);
         let share = best.iter().map(below).sum::<f64>() / best.len() as f64;

@@ -31,16 +31,16 @@ use super::select::Selection;
 use crate::encoding::{BoundQuery, ScanScratch, StageCode, StageView};
 use crate::error::Result;
 use crate::kernel::topk::Scored;
-use crate::kernel::{BLOCK, Isa, PASS, coding};
+use crate::kernel::{BLOCK, Isa, QUERIES_PER_PASS, coding};
 use crate::rows::Column;
 use crate::sown::{Bug, sown};
 
 /// Rows kept before they are scored.
-const MANY: usize = 1024;
+const SETTLE_AT_ROWS: usize = 1024;
 
-/// Where a filter leaves one row of a part in so many, or fewer, their vectors are read at
+/// Where a filter leaves one row of a part in this many, or fewer, their vectors are read at
 /// once: a row out of its order costs some four times what it costs in a scan.
-const SPARSE: u64 = 16;
+const GATHER_PART_BELOW_ONE_IN: u64 = 16;
 
 /// What a proof needs to know of the query, and what was done so far.
 struct Proof {
@@ -190,7 +190,7 @@ impl Run<'_> {
     fn is_bounded(&self, at: usize) -> bool {
         let part = &self.view.parts[at];
         let rows = self.selection.map_or(part.live_rows(), |s| s.of_part(at).len());
-        part.segment.is_some() && rows > u64::from(part.rows.len()) / SPARSE
+        part.segment.is_some() && rows > u64::from(part.rows.len()) / GATHER_PART_BELOW_ONE_IN
     }
 
     /// Keeps the rows of a part that can be among the best of each query.
@@ -216,12 +216,14 @@ impl Run<'_> {
                 continue;
             }
             let piece = Piece { view, norms, alive, base, blocks };
-            for (proofs, ranks) in proofs.chunks_mut(PASS).zip(ranks.chunks_mut(PASS)) {
+            for (proofs, ranks) in
+                proofs.chunks_mut(QUERIES_PER_PASS).zip(ranks.chunks_mut(QUERIES_PER_PASS))
+            {
                 let queries = proofs.iter().map(|proof| &proof.bound);
                 BoundQuery::dots(queries, Isa::detect(), &view, piece.blocks.clone(), scratch);
                 for (n, (proof, rank)) in proofs.iter_mut().zip(ranks).enumerate() {
                     proof.bound(n, &piece, &rank.best, scratch);
-                    if proof.kept.len() >= MANY {
+                    if proof.kept.len() >= SETTLE_AT_ROWS {
                         self.settle(proof, rank)?;
                     }
                 }

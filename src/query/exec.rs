@@ -55,7 +55,7 @@ pub(super) struct Scratch {
 }
 
 /// Longest list that a thread keeps between searches.
-const KEPT: usize = 1 << 16;
+const MOST_ROWS_KEPT_IN_SCRATCH: usize = 1 << 16;
 
 impl Scratch {
     /// An empty list of rows.
@@ -86,7 +86,7 @@ impl Scratch {
             .map(Vec::capacity);
         let longest = lists.chain(self.found.iter().map(Vec::capacity));
         let longest = longest.chain([self.walk.capacity()]).max();
-        if longest.is_some_and(|rows| rows > KEPT) {
+        if longest.is_some_and(|rows| rows > MOST_ROWS_KEPT_IN_SCRATCH) {
             *self = Self::default();
         }
     }

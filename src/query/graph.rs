@@ -8,24 +8,24 @@ use std::time::{Duration, Instant};
 use super::entry::{Entry, Walks};
 use super::exec::{Run, Scratch};
 use super::explain::{StageName, StageReport};
-use super::vectors::SLOW;
-use crate::calibration::{Reach, TABLE};
+use super::vectors::DISK_TIME_PER_ROW;
+use crate::calibration::{Reach, UNCALIBRATED_REACH};
 use crate::encoding::Bits;
 use crate::error::Result;
 use crate::graph::{Beam, Graph};
 use crate::kernel::topk::Scored;
 
 /// Rows that the floor of a walk is counted from, at least.
-const LEAST: usize = 10;
+const WALK_FOR_AT_LEAST: usize = 10;
 /// Most rows a walk keeps, for each row it must be able to find.
-const WIDTH: usize = 4000;
+const WIDEST_FRONTIER: usize = 4000;
 /// A walk that was measured to find less than is asked for by more than this is not made.
-const SHORT: f64 = 0.005;
+const RECALL_SLACK_WALK: f64 = 0.005;
 /// Nanoseconds to score a row on a walk, and to read a byte in a scan. Only their ratio counts.
 /// By `benches/graph.rs` a row of a walk takes 70 to 100, a byte .03 where the codes stay in a
 /// cache, .05 where they do not.
-const WALK_NS: f64 = 100.0;
-const SCAN_NS: f64 = 0.04;
+const WALK_NS_PER_ROW: f64 = 100.0;
+const SCAN_NS_PER_BYTE: f64 = 0.04;
 
 /// How far to walk for this recall of the `k` nearest rows of those that pass (`selected`, a
 /// share of all), and how many rows that scores. Queries from elsewhere score more than the
@@ -33,11 +33,11 @@ const SCAN_NS: f64 = 0.04;
 pub(super) fn beam(reach: &Reach, recall: f64, k: usize, selected: f64) -> (Beam, f64) {
     // Of fewer rows than ten, the k-th best says too little about where the others are: a
     // walk ends before it has come to them (`benches/recall.rs`: .52 instead of .8 for k = 1).
-    let k = k.max(LEAST);
+    let k = k.max(WALK_FOR_AT_LEAST);
     // The k-th best of few rows that pass is farther off, and all between are walked over.
     let more = (k as f64 / 10.0).max(1.0).powf(0.6) / selected;
-    let width = (WIDTH.max(k.saturating_mul(4)) as f64 / selected) as usize;
-    let scored = reach.scored(recall).max(TABLE.scored(recall));
+    let width = (WIDEST_FRONTIER.max(k.saturating_mul(4)) as f64 / selected) as usize;
+    let scored = reach.scored(recall).max(UNCALIBRATED_REACH.scored(recall));
     (Beam { k, margin: reach.margin(recall), width }, scored * more)
 }
 
@@ -67,16 +67,22 @@ impl Run<'_> {
                 let known = self.reach();
                 // A calibration that knows nothing of walks vouches for scans only.
                 let unknown = known.is_none() && self.view.calibration.is_some();
-                let (mut beam, scored) =
-                    beam(known.unwrap_or(&TABLE), recall, self.wanted.shortlist_for, selected);
+                let (mut beam, scored) = beam(
+                    known.unwrap_or(&UNCALIBRATED_REACH),
+                    recall,
+                    self.wanted.shortlist_for,
+                    selected,
+                );
                 // Fewer dimensions say less.
                 let dims = graph.code().dims;
                 beam.margin *= (dims as f32 / self.wanted.dims.min(dims) as f32).sqrt();
                 let always = matches!(plan.walks, Walks::Always(_));
-                let finds = |reach: &Reach| recall <= SHORT + f64::from(reach.check(recall).recall);
+                let finds = |reach: &Reach| {
+                    recall <= RECALL_SLACK_WALK + f64::from(reach.check(recall).recall)
+                };
                 let bytes = plan.code.scanned_bytes_per_row(plan.dims) as f64;
-                let scan = f64::from(part.rows.len()) * bytes * SCAN_NS;
-                let pays = scored * WALK_NS < scan && !unknown && known.is_none_or(finds);
+                let scan = f64::from(part.rows.len()) * bytes * SCAN_NS_PER_BYTE;
+                let pays = scored * WALK_NS_PER_ROW < scan && !unknown && known.is_none_or(finds);
                 (always || pays).then_some(beam)
             }
             _ => None,
@@ -113,7 +119,7 @@ impl Run<'_> {
         if let Some(stage) = &mut report {
             stage.name = StageName::new(format_args!("{}, {hops} hops", stage.name));
             stage.time = start.elapsed();
-            if stage.time > SLOW * u32::try_from(stage.rows_in).unwrap_or(u32::MAX) {
+            if stage.time > DISK_TIME_PER_ROW * u32::try_from(stage.rows_in).unwrap_or(u32::MAX) {
                 self.view
                     .parts
                     .iter()
@@ -180,8 +186,8 @@ mod tests {
 
     #[test]
     fn filters_and_more_hits_walk_farther() {
-        let plain = beam(&TABLE, 0.95, 10, 1.0);
-        assert!(beam(&TABLE, 0.95, 10, 0.1).1 > 9.0 * plain.1, "a filter costs");
-        assert!(beam(&TABLE, 0.95, 1000, 1.0).0.width >= 4000);
+        let plain = beam(&UNCALIBRATED_REACH, 0.95, 10, 1.0);
+        assert!(beam(&UNCALIBRATED_REACH, 0.95, 10, 0.1).1 > 9.0 * plain.1, "a filter costs");
+        assert!(beam(&UNCALIBRATED_REACH, 0.95, 1000, 1.0).0.width >= 4000);
     }
 }

@@ -33,7 +33,7 @@ use crate::types::{Ordinal, RowId};
 use crate::view::View;
 
 /// How much longer a hand-written shortlist becomes that held too few values.
-const WIDER: usize = 4;
+const WIDEN_TIMES: usize = 4;
 
 /// The number of a field that rows can be grouped by.
 pub(super) fn field(schema: &Schema, name: &str, most: usize) -> Result<usize> {
@@ -184,9 +184,9 @@ fn wider(
         Err(_) => {}
     }
     let short = answer.found.len() < limit && answer.depth == answer.listed;
-    let longer = |keep: usize| keep.saturating_mul(WIDER);
+    let longer = |keep: usize| keep.saturating_mul(WIDEN_TIMES);
     (short && (*keep as u64) < rows).then(|| Plan::Funnel {
-        entry: Entry { walks: entry.walks.wider(WIDER), ..*entry },
+        entry: Entry { walks: entry.walks.wider(WIDEN_TIMES), ..*entry },
         keep: longer(*keep),
         reranks: reranks.iter().map(|s| FunnelStage { keep: longer(s.keep), ..*s }).collect(),
     })

@@ -9,27 +9,27 @@
 //! A query that is a row walks as if its row were not there: else its own links, which were
 //! chosen to lead to its nearest rows, would do the work.
 
-use super::calibrate::{Known, LIMIT, Measure, WIDEN, WIDEST, summary};
+use super::calibrate::{HITS_CHECKED, Known, Measure, SCALE_STEP, WIDEST_SCALE, summary};
 use super::entry::Entry;
 use super::exec::{Run, Scratch, Wanted};
 use super::explain::Explain;
 use super::graph::beam;
 use super::plan::Calibrated;
-use crate::calibration::{ASKED, Check, Noise, Reach, TABLE};
+use crate::calibration::{CHECKED_RECALLS, Check, Noise, Reach, UNCALIBRATED_REACH};
 use crate::error::Result;
 use crate::graph::Beam;
 
 /// Margins are taken for this much wider than they were, and never for narrower than the
 /// table's, which are of queries from elsewhere: rows find the most of their neighbours by
 /// margins with which such queries found .78 where .8 was asked (`benches/graph.rs`).
-const SAFETY: f32 = 1.1;
+const MARGIN_SAFETY: f32 = 1.1;
 /// The first margin that is tried, and each next one in units of the one before.
-const NARROWEST: f32 = 0.02;
-const STEP: f32 = 1.25;
+const FIRST_MARGIN: f32 = 0.02;
+const MARGIN_STEP: f32 = 1.25;
 /// Margins tried, at most: beyond .5 nothing of a graph is left out.
-const STEPS: i32 = 15;
-/// Walks that score more than one row in so many lose against scans.
-const SHARE: f64 = 8.0;
+const MARGINS_TRIED: i32 = 15;
+/// Walks that score more than one row in this many lose against scans.
+const WALK_LOSES_ABOVE_ONE_IN: f64 = 8.0;
 
 impl Measure<'_> {
     /// How far walks over the view's graphs go; `None` where there are none, or not all
@@ -48,11 +48,12 @@ impl Measure<'_> {
         let mut scratch = Scratch::default();
         let curve = self.curve(known, &mut scratch)?;
         let margin = |asked| margin_for(found_by_walks(asked), &curve);
-        let margins = ASKED.map(|asked| margin(asked).max(TABLE.margin(asked) / SAFETY));
-        let mut reach = Reach { scale: SAFETY, margins, ..TABLE };
+        let margins = CHECKED_RECALLS
+            .map(|asked| margin(asked).max(UNCALIBRATED_REACH.margin(asked) / MARGIN_SAFETY));
+        let mut reach = Reach { scale: MARGIN_SAFETY, margins, ..UNCALIBRATED_REACH };
         let held_out: Vec<_> = known.iter().skip(1).step_by(2).collect();
         loop {
-            for (at, recall) in ASKED.into_iter().enumerate() {
+            for (at, recall) in CHECKED_RECALLS.into_iter().enumerate() {
                 let entry = Entry::choose(&self.view.schema, self.most_dims);
                 let plan = Calibrated { entry, recall, noise, keep: usize::MAX, table: 0 };
                 let (check, scored) = self.check_walks(&plan, &reach, &held_out, &mut scratch)?;
@@ -63,21 +64,23 @@ impl Measure<'_> {
                 most = most.max(scored);
                 most
             });
-            if Check::all_found(&reach.checks, held_out.len() * LIMIT) || reach.scale >= WIDEST {
+            if Check::all_found(&reach.checks, held_out.len() * HITS_CHECKED)
+                || reach.scale >= WIDEST_SCALE
+            {
                 return Ok(reach);
             }
-            reach.scale *= WIDEN;
+            reach.scale *= SCALE_STEP;
         }
     }
 
     /// (margin, share of the true nearest rows that walks found) for rising margins.
     fn curve(&self, known: &[Known], scratch: &mut Scratch) -> Result<Vec<(f32, f64)>> {
         let rows: u64 = self.view.parts.iter().map(|part| u64::from(part.rows.len())).sum();
-        let most = rows as f64 / SHARE;
+        let most = rows as f64 / WALK_LOSES_ABOVE_ONE_IN;
         let mut curve = Vec::new();
-        for step in 0..STEPS {
-            let margin = NARROWEST * STEP.powi(step);
-            let beam = Beam { k: LIMIT, margin, width: usize::MAX };
+        for step in 0..MARGINS_TRIED {
+            let margin = FIRST_MARGIN * MARGIN_STEP.powi(step);
+            let beam = Beam { k: HITS_CHECKED, margin, width: usize::MAX };
             let (mut found, mut of, mut scored, mut queries) = (0, 0, 0, 0);
             for known in known.iter().step_by(2) {
                 (self.watch)()?;
@@ -90,7 +93,8 @@ impl Measure<'_> {
             let share = found as f64 / of.max(1) as f64;
             curve.push((margin, share));
             let scored = scored as f64 / f64::from(queries.max(1));
-            if share >= found_by_walks(ASKED[ASKED.len() - 1]) || scored > most {
+            if share >= found_by_walks(CHECKED_RECALLS[CHECKED_RECALLS.len() - 1]) || scored > most
+            {
                 break;
             }
         }
@@ -100,7 +104,7 @@ impl Measure<'_> {
     /// Walks all graphs; how many rows that scores. What is found is the shortlist.
     fn walk_all(&self, (probe, _): &Known, beam: Beam, scratch: &mut Scratch) -> Result<u64> {
         let queries = [probe.vector.as_slice()];
-        let wanted = Wanted::nearest(&queries, self.most_dims, LIMIT);
+        let wanted = Wanted::nearest(&queries, self.most_dims, HITS_CHECKED);
         let run = Run::new(self.view, queries[0], &wanted, None);
         scratch.shortlist.clear();
         let mut scored = 0;
@@ -115,7 +119,7 @@ impl Measure<'_> {
     /// The nearest rows of a probe that are in parts with graphs: their positions.
     fn walked(&self, (_, truth): &Known) -> Vec<u32> {
         let has_graph = |position: u32| self.view.locate(position).0.walkable().is_some();
-        let nearest = truth.iter().take(LIMIT).map(|row| row.0);
+        let nearest = truth.iter().take(HITS_CHECKED).map(|row| row.0);
         nearest.filter(|position| has_graph(*position)).collect()
     }
 
@@ -129,7 +133,7 @@ impl Measure<'_> {
         scratch: &mut Scratch,
     ) -> Result<(Check, f32)> {
         let graphs = self.view.parts.iter().filter(|part| part.walkable().is_some()).count();
-        let (beam, _) = beam(reach, plan.recall, LIMIT, 1.0);
+        let (beam, _) = beam(reach, plan.recall, HITS_CHECKED, 1.0);
         let (mut recalls, mut compared, mut scored) = (Vec::new(), 0, 0);
         for known in held_out {
             (self.watch)()?;
@@ -140,7 +144,7 @@ impl Measure<'_> {
                 continue;
             }
             let queries = [known.0.vector.as_slice()];
-            let wanted = Wanted::nearest(&queries, self.most_dims, LIMIT);
+            let wanted = Wanted::nearest(&queries, self.most_dims, HITS_CHECKED);
             let run = Run::new(self.view, queries[0], &wanted, None);
             let mut list = std::mem::take(&mut scratch.shortlist);
             let none = (f32::NEG_INFINITY, Explain::default());

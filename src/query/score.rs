@@ -26,18 +26,18 @@ pub(super) struct Scorer<'a> {
 }
 
 /// Norms of which all products and sums are so far inside the normal numbers of `f32` that what is
-/// lost below them is nothing beside [`SLACK`].
-const NORMS: Range<f64> = 1e-9..1e18;
+/// lost below them is nothing beside [`QUICK_SLACK`].
+const QUICK_NORMS: Range<f64> = 1e-9..1e18;
 
 /// Covers, in units of the product of the norms, what `f64` sums of the definition are off by
 /// (65 535 dimensions: 2^-40) and what `f32` loses by underflow (2^-49).
-const SLACK: f64 = 1e-12;
+const QUICK_SLACK: f64 = 1e-12;
 
 impl<'a> Scorer<'a> {
     pub(super) fn new(metric: Metric, stored: Precision, query: &'a [f32]) -> Self {
         let isa = Isa::detect();
         let query_norm = query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-        let mut quick_error = row::quick_error(query.len()) + SLACK;
+        let mut quick_error = row::quick_error(query.len()) + QUICK_SLACK;
         if sown(Bug::SumsTooExact) {
             quick_error *= 0.95;
         }
@@ -81,7 +81,7 @@ impl<'a> Scorer<'a> {
 
     /// Makes of the quick dots of rows with these norms what [`Self::score`] of none is above.
     pub(super) fn bound(&self, norms: &[f32], upper: &mut [f32]) {
-        if !NORMS.contains(&self.query_norm) {
+        if !QUICK_NORMS.contains(&self.query_norm) {
             return upper.fill(f32::INFINITY);
         }
         // Norms were rounded: the error is of a product that may be a little larger.
@@ -92,7 +92,7 @@ impl<'a> Scorer<'a> {
         }
         Reach::with_norm(self.metric, self.query_norm).scores(norms, upper);
         for (upper, &norm) in upper.iter_mut().zip(norms) {
-            *upper = if NORMS.contains(&f64::from(norm)) { *upper } else { f32::INFINITY };
+            *upper = if QUICK_NORMS.contains(&f64::from(norm)) { *upper } else { f32::INFINITY };
         }
     }
 
@@ -114,10 +114,10 @@ pub(super) struct Reach {
 
 /// What a norm rounded to `f32` and the definition's sums can be wrong by, relative to the
 /// product of the norms; `encoding/bound.rs` counts the same for cosines.
-const ROUNDING: f64 = 1e-6;
+const NORM_ROUNDING: f64 = 1e-6;
 
 /// What a norm can be wrong by that is below the normal numbers.
-const TINY: f64 = 1e-44;
+const NORM_UNDERFLOW: f64 = 1e-44;
 
 impl Reach {
     pub(super) fn new(metric: Metric, query: &[f32]) -> Self {
@@ -142,10 +142,14 @@ impl Reach {
                 let square = self.norm * self.norm;
                 for (upper, &norm) in upper.iter_mut().zip(norms) {
                     let norm = f64::from(norm);
-                    let least = (norm * (1.0 - ROUNDING) - TINY).max(0.0);
+                    let least = (norm * (1.0 - NORM_ROUNDING) - NORM_UNDERFLOW).max(0.0);
                     let score = 2.0 * self.dot(norm, *upper) - (square + least * least);
                     // The definition's own sum is of terms that these bound.
-                    *upper = single(score + ROUNDING * (square + norm * norm) + TINY * TINY);
+                    *upper = single(
+                        score
+                            + NORM_ROUNDING * (square + norm * norm)
+                            + NORM_UNDERFLOW * NORM_UNDERFLOW,
+                    );
                 }
             }
         }
@@ -153,7 +157,7 @@ impl Reach {
 
     /// At least the dot product.
     fn dot(&self, norm: f64, cosine: f32) -> f64 {
-        self.norm * (norm * (f64::from(cosine) + ROUNDING) + TINY)
+        self.norm * (norm * (f64::from(cosine) + NORM_ROUNDING) + NORM_UNDERFLOW)
     }
 }
 
@@ -190,7 +194,7 @@ impl PartialOrd for Found {
 }
 
 /// Hits that there is room for from the beginning.
-const ROOM: usize = 16;
+const HITS_RESERVED: usize = 16;
 
 /// The best `limit` rows seen that reach a score, equal scores by ascending id.
 pub(super) struct Best<'a> {
@@ -216,7 +220,7 @@ impl<'a> Best<'a> {
     ) -> Self {
         found.clear();
         // Room for as many as most searches want; more comes as rows do.
-        found.reserve(limit.min(ROOM));
+        found.reserve(limit.min(HITS_RESERVED));
         let any = || Kept::Any(BinaryHeap::from(found));
         Self { limit, least, kept: groups.map_or_else(any, |groups| Kept::Few(Box::new(groups))) }
     }

@@ -25,26 +25,26 @@ use crate::view::Part;
 
 /// Rows of a piece: their vectors are in the core's own cache still when those in reach are scored,
 /// or when the next query comes.
-const PIECE: usize = 256;
+const PIECE_ROWS: usize = 256;
 
 /// Rows whose vectors are on their way while one is compared.
-const AHEAD: usize = 4;
+const ROWS_AHEAD: usize = 4;
 
 /// Rows scored by the definition at first, beside those wanted.
-const FIRST: usize = 6;
+const SCORE_FIRST: usize = 6;
 
-/// Where one row in so many is wanted, or more, bounds leave too many.
-const SIEVE_WANTED: u64 = 4;
+/// Where more than one row in this many is wanted, bounds leave too many.
+const SIEVE_WANTED_ONE_IN: u64 = 4;
 
 /// The rows of the next piece, while those of one are compared.
 struct Coming {
     len: usize,
-    rows: [u32; PIECE],
+    rows: [u32; PIECE_ROWS],
 }
 
 impl Coming {
     fn none() -> Self {
-        Self { len: 0, rows: [0; PIECE] }
+        Self { len: 0, rows: [0; PIECE_ROWS] }
     }
 
     /// Takes some rows of a part, and asks for them, those that follow each other at once.
@@ -63,16 +63,21 @@ impl Coming {
 /// Some rows of a part.
 struct Piece<'a> {
     len: usize,
-    positions: [u32; PIECE],
+    positions: [u32; PIECE_ROWS],
     /// What is compared of each.
-    vectors: [&'a [u8]; PIECE],
+    vectors: [&'a [u8]; PIECE_ROWS],
     /// Those of whole vectors, if these are compared.
-    norms: [f32; PIECE],
+    norms: [f32; PIECE_ROWS],
 }
 
 impl<'a> Piece<'a> {
     fn new() -> Self {
-        Self { len: 0, positions: [0; PIECE], vectors: [&[]; PIECE], norms: [0.0; PIECE] }
+        Self {
+            len: 0,
+            positions: [0; PIECE_ROWS],
+            vectors: [&[]; PIECE_ROWS],
+            norms: [0.0; PIECE_ROWS],
+        }
     }
 
     /// Looks up rows of a part.
@@ -94,7 +99,7 @@ impl<'a> Piece<'a> {
     fn rows(&self) -> impl Iterator<Item = (u32, &'a [u8])> {
         let each = self.positions.iter().zip(&self.vectors).take(self.len).enumerate();
         each.map(|(n, (position, vector))| {
-            if let Some(next) = self.vectors[..self.len].get(n + AHEAD) {
+            if let Some(next) = self.vectors[..self.len].get(n + ROWS_AHEAD) {
                 gather::prefetch(next);
             }
             (*position, *vector)
@@ -137,7 +142,8 @@ impl Run<'_> {
     /// Whether bounds say more of `count` rows than they cost.
     fn is_sifted(&self, count: u64) -> bool {
         let wanted = &self.wanted;
-        let few = wanted.limit as u64 <= count / SIEVE_WANTED || wanted.least > f32::NEG_INFINITY;
+        let few =
+            wanted.limit as u64 <= count / SIEVE_WANTED_ONE_IN || wanted.least > f32::NEG_INFINITY;
         // Without wide registers the definition is the quicker one.
         few && self.is_whole() && Isa::detect() != Isa::Scalar
     }
@@ -154,7 +160,7 @@ impl Run<'_> {
         scorer: &Scorer,
         best: &mut Best,
     ) -> Result<()> {
-        let mut count = self.wanted.limit.saturating_add(FIRST);
+        let mut count = self.wanted.limit.saturating_add(SCORE_FIRST);
         loop {
             let floor = best.floor();
             rows.retain(|row| row.score >= floor);
@@ -175,7 +181,7 @@ impl Run<'_> {
 
 /// The rows whose upper bound reaches the floor.
 fn keep_reaching(piece: &Piece, scorer: &Scorer, floor: f32, kept: &mut Vec<Scored>) {
-    let mut upper = [0.0; PIECE];
+    let mut upper = [0.0; PIECE_ROWS];
     for (upper, (_, vector)) in upper.iter_mut().zip(piece.rows()) {
         *upper = scorer.quick_dot(vector);
     }
