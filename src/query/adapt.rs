@@ -56,7 +56,8 @@ pub(super) fn adapt<'r, 'a>(
     let explains = scan_near(runs, plan, scratch);
     scratch.walked.clear();
     let begin = |((n, run), explain): ((usize, &'r Run<'a>), Explain)| {
-        let list = (std::mem::take(&mut scratch.lists[n]), scratch.floors[n]);
+        let (rows, floor) = (std::mem::take(&mut scratch.lists[n]), scratch.floors[n]);
+        let list = Shortlist { rows, floor, walked_only: false };
         Adapting::new(run, *plan, list, explain, scratch)
     };
     let mut all: Few<_> = runs.iter().enumerate().zip(explains).map(begin).collect();
@@ -73,30 +74,23 @@ impl Run<'_> {
     /// Parts with graphs are walked, the others scanned. Half of what may be lost may be lost
     /// by walks, half by estimates.
     fn adapt_walks(&self, plan: &Calibrated, scratch: &mut Scratch) -> Result<Answer> {
-        let scanned = plan.behind_walks(None, self.wanted.dims);
-        let mut explain = scan_near(slice::from_ref(self), &scanned, scratch).remove(0);
-        std::mem::swap(&mut scratch.shortlist, &mut scratch.lists[0]);
-        let scanned = scratch.shortlist.len();
-        let walked = self.walk(&plan.entry, scratch);
-        scratch.walked.clear();
-        scratch.walked.extend_from_slice(&scratch.shortlist[scanned..]);
-        let mut list = std::mem::take(&mut scratch.shortlist);
-        explain.stages.retain(|stage| stage.rows_in > 0);
-        let only_walks = explain.stages.is_empty();
-        let answer = match walked {
-            Ok(Walked::Found(stage)) => {
-                explain.stages.extend(stage);
-                let floor = if only_walks { f32::NEG_INFINITY } else { scratch.floors[0] };
-                self.adapt_found(plan, only_walks, floor, &mut list, explain, scratch)
-            }
-            Ok(Walked::Overflowed) => {
-                let scanned = Calibrated { entry: plan.entry.scanned(), ..*plan };
-                return Ok(adapt(slice::from_ref(self), &scanned, scratch)?.remove(0));
-            }
-            Err(damage) => Err(damage),
+        let behind = plan.behind_walks(None, self.wanted.dims);
+        let mut explain = scan_near(slice::from_ref(self), &behind, scratch).remove(0);
+        let Scratch { lists, floors, walked, walker, .. } = &mut *scratch;
+        let scanned = lists[0].len();
+        let Walked::Found(stage) = self.walk(&plan.entry, &mut lists[0], walker)? else {
+            let scanned = Calibrated { entry: plan.entry.scanned(), ..*plan };
+            return Ok(adapt(slice::from_ref(self), &scanned, scratch)?.remove(0));
         };
-        scratch.shortlist = list;
-        let mut answer = answer?;
+        walked.clear();
+        walked.extend_from_slice(&lists[0][scanned..]);
+        explain.stages.retain(|stage| stage.rows_in > 0);
+        let walked_only = explain.stages.is_empty();
+        explain.stages.extend(stage);
+        let floor = if walked_only { f32::NEG_INFINITY } else { floors[0] };
+        let list = Shortlist { rows: std::mem::take(&mut lists[0]), floor, walked_only };
+        let (mut answer, rows) = self.adapt_found(plan, list, explain, scratch)?;
+        scratch.lists[0] = rows;
         let check = self.reach().map(|reach| reach.check(plan.recall));
         answer.explain.recall = Some(self.expected(plan.recall, self.view.schema.dims(), check));
         Ok(answer)
@@ -111,27 +105,21 @@ impl Run<'_> {
         ExpectedRecall::new(asked, check)
     }
 
-    /// Compares rows that walks found, and only these where there was no scan; what scans found is
-    /// whole down to `floor`.
+    /// Compares rows of a list that walks found at least a part of; its buffer comes back.
     pub(super) fn adapt_found(
         &self,
         plan: &Calibrated,
-        only_walks: bool,
-        floor: f32,
-        list: &mut Vec<Scored>,
+        list: Shortlist,
         explain: Explain,
         scratch: &mut Scratch,
-    ) -> Result<Answer> {
+    ) -> Result<(Answer, Vec<Scored>)> {
         let graphs = self.view.parts.iter().filter_map(|part| part.walkable());
         let least = graphs.map(Graph::code).min_by_key(|code| code.dims);
-        let plan = plan.behind_walks(least.filter(|_| only_walks), self.wanted.dims);
-        let found = (std::mem::take(list), floor);
-        let mut one = [Adapting::new(self, plan, found, explain, scratch)];
+        let plan = plan.behind_walks(least.filter(|_| list.walked_only), self.wanted.dims);
+        let mut one = [Adapting::new(self, plan, list, explain, scratch)];
         compare_all(&mut one, scratch)?;
         let [one] = one;
-        let (answer, compared) = one.finish(scratch)?;
-        *list = compared;
-        Ok(answer)
+        one.finish(scratch)
     }
 
     /// What the error of an estimated score is counted in.
@@ -150,6 +138,15 @@ impl Run<'_> {
             _ => product * sine(score / product),
         }
     }
+}
+
+/// Rows by their estimates.
+pub(super) struct Shortlist {
+    pub(super) rows: Vec<Scored>,
+    /// The estimate down to which scans have found all rows.
+    pub(super) floor: f32,
+    /// Whether nothing was scanned.
+    pub(super) walked_only: bool,
 }
 
 /// A query whose shortlist is being compared.
@@ -185,11 +182,10 @@ fn compare_all(all: &mut [Adapting], scratch: &mut Scratch) -> Result<()> {
 }
 
 impl<'r, 'a> Adapting<'r, 'a> {
-    /// Of a list that is whole down to an estimate.
     fn new(
         run: &'r Run<'a>,
         plan: Calibrated,
-        (list, floor): (Vec<Scored>, f32),
+        Shortlist { rows: list, floor, .. }: Shortlist,
         explain: Explain,
         scratch: &mut Scratch,
     ) -> Self {
@@ -241,18 +237,16 @@ impl<'r, 'a> Adapting<'r, 'a> {
         self.done + rest.filter(|row| row.score >= self.cut).count()
     }
 
-    /// Makes a list again that is too short: whole down to the cut. The first list of `scratch` is
-    /// used for that.
+    /// Makes a list again that is too short: whole down to the cut.
     fn scan_again(&mut self, scratch: &mut Scratch) {
         let keep = self.list.len().max(self.plan.keep).saturating_mul(RESCAN_TIMES);
         let (whole, again) = scan_above(self.run, &self.plan.entry, (self.cut, keep), scratch);
-        self.explain.stages[0].add(&again.stages[0]);
-        scratch.recycle(Vec::new(), again.stages);
+        self.explain.stages[0].add(&again);
         self.floor = whole;
         // Those that are compared stay, and come not again.
         self.list.truncate(self.done);
         self.list.sort_unstable_by_key(|row| row.ordinal);
-        for row in scratch.lists[0].iter().chain(&scratch.walked) {
+        for row in scratch.again.iter().chain(&scratch.walked) {
             let compared = &self.list[..self.done];
             if compared.binary_search_by_key(&row.ordinal, |row| row.ordinal).is_err() {
                 self.list.push(*row);

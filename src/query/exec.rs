@@ -9,7 +9,7 @@ use super::Hit;
 use super::entry::Entry;
 use super::explain::{Explain, StageName, StageReport};
 use super::funnel::FunnelStage;
-use super::graph::Walked;
+use super::graph::{Walked, Walker};
 use super::group::{Groups, Labels};
 use super::plan::Plan;
 use super::scan::{reference_norm, scan};
@@ -17,7 +17,6 @@ use super::score::{Best, Found, Rank, Scorer};
 use super::select::Selection;
 use crate::encoding::{BoundQuery, ScanScratch, StageQuery};
 use crate::error::Result;
-use crate::graph::{RowQuery, Walk};
 use crate::kernel::BLOCK;
 use crate::kernel::topk::{Scored, TopK};
 use crate::schema::Metric;
@@ -40,15 +39,14 @@ pub(super) struct Scratch {
     pub(super) lists: Vec<Vec<Scored>>,
     /// The estimate down to which each is whole.
     pub(super) floors: Vec<f32>,
-    /// The one of the query at hand.
-    pub(super) shortlist: Vec<Scored>,
-    /// What walks found of it, where others were scanned.
+    /// What a second scan has found.
+    pub(super) again: Vec<Scored>,
+    /// What walks found of a shortlist, where other parts were scanned.
     pub(super) walked: Vec<Scored>,
     pub(super) scored: Vec<Scored>,
     /// Lists of rows that were compared, of calibrated plans.
     pub(super) compared: Vec<Vec<Scored>>,
-    pub(super) walk: Walk,
-    pub(super) row_query: RowQuery,
+    pub(super) walker: Walker,
     /// Of answers that were handed on.
     found: Vec<Vec<Found>>,
     stages: Vec<Vec<StageReport>>,
@@ -82,10 +80,10 @@ impl Scratch {
             .lists
             .iter()
             .chain(&self.compared)
-            .chain([&self.scored, &self.shortlist, &self.walked])
+            .chain([&self.scored, &self.again, &self.walked])
             .map(Vec::capacity);
         let longest = lists.chain(self.found.iter().map(Vec::capacity));
-        let longest = longest.chain([self.walk.capacity()]).max();
+        let longest = longest.chain([self.walker.walk.capacity()]).max();
         if longest.is_some_and(|rows| rows > MOST_ROWS_KEPT_IN_SCRATCH) {
             *self = Self::default();
         }
@@ -228,10 +226,8 @@ pub(super) fn funnel(
     }
     let mut explains = scan(runs, entry, keep, scratch);
     for (n, (run, explain)) in runs.iter().zip(&mut explains).enumerate() {
-        std::mem::swap(&mut scratch.shortlist, &mut scratch.lists[n]);
-        let walked = run.walk(entry, scratch);
-        std::mem::swap(&mut scratch.shortlist, &mut scratch.lists[n]);
-        let Walked::Found(walked) = walked? else {
+        let walked = run.walk(entry, &mut scratch.lists[n], &mut scratch.walker)?;
+        let Walked::Found(walked) = walked else {
             return funnel(runs, &entry.scanned(), keep, reranks, scratch);
         };
         if walked.is_some() && explain.stages[0].rows_in == 0 {

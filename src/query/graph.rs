@@ -6,13 +6,13 @@
 use std::time::{Duration, Instant};
 
 use super::entry::{Entry, Walks};
-use super::exec::{Run, Scratch};
+use super::exec::Run;
 use super::explain::{StageName, StageReport};
 use super::vectors::DISK_TIME_PER_ROW;
 use crate::calibration::{Reach, UNCALIBRATED_REACH};
 use crate::encoding::Bits;
 use crate::error::Result;
-use crate::graph::{Beam, Graph};
+use crate::graph::{Beam, Graph, RowQuery, Walk};
 use crate::kernel::topk::Scored;
 
 /// Rows that the floor of a walk is counted from, at least.
@@ -39,6 +39,13 @@ pub(super) fn beam(reach: &Reach, recall: f64, k: usize, selected: f64) -> (Beam
     let width = (WIDEST_FRONTIER.max(k.saturating_mul(4)) as f64 / selected) as usize;
     let scored = reach.scored(recall).max(UNCALIBRATED_REACH.scored(recall));
     (Beam { k, margin: reach.margin(recall), width }, scored * more)
+}
+
+/// Buffers of walks, to be used again.
+#[derive(Default)]
+pub(super) struct Walker {
+    pub(super) walk: Walk,
+    row_query: RowQuery,
 }
 
 /// What came of walking.
@@ -94,9 +101,14 @@ impl Run<'_> {
         self.view.calibration.as_ref().and_then(|known| known.reach.as_ref())
     }
 
-    /// Walks the parts that are to be walked, and adds what they find to the shortlist. A walk
+    /// Walks the parts that are to be walked, and adds what they find to `list`. A walk
     /// that overflows ends it: then all must be scanned.
-    pub(super) fn walk(&self, plan: &Entry, scratch: &mut Scratch) -> Result<Walked> {
+    pub(super) fn walk(
+        &self,
+        plan: &Entry,
+        list: &mut Vec<Scored>,
+        walker: &mut Walker,
+    ) -> Result<Walked> {
         let start = Instant::now();
         let mut report: Option<StageReport> = None;
         let mut hops = 0;
@@ -105,16 +117,16 @@ impl Run<'_> {
             else {
                 continue;
             };
-            let rows = self.walk_part(at, graph, beam, None, scratch)?;
-            if scratch.walk.overflowed {
+            let rows = self.walk_part(at, graph, beam, None, list, walker)?;
+            if walker.walk.overflowed {
                 return Ok(Walked::Overflowed);
             }
-            hops += scratch.walk.hops();
-            let (scored, (code, links)) = (scratch.walk.scored, graph.row_bytes());
+            hops += walker.walk.hops();
+            let (scored, (code, links)) = (walker.walk.scored, graph.row_bytes());
             let stage = report.get_or_insert_with(|| self.walk_report(graph));
             stage.rows_in += scored;
             stage.rows_out += rows;
-            stage.bytes += scored * code + scratch.walk.hops() * links;
+            stage.bytes += scored * code + walker.walk.hops() * links;
         }
         if let Some(stage) = &mut report {
             stage.name = StageName::new(format_args!("{}, {hops} hops", stage.name));
@@ -150,7 +162,7 @@ impl Run<'_> {
         StageReport { name, dims, rows_in: 0, rows_out: 0, bytes: 0, time: Duration::ZERO }
     }
 
-    /// Adds what a walk finds in a part to the shortlist, as if the row at position `without`
+    /// Adds what a walk finds in a part to `list`, as if the row at position `without`
     /// were not there; how many rows.
     pub(super) fn walk_part(
         &self,
@@ -158,25 +170,27 @@ impl Run<'_> {
         graph: &Graph,
         beam: Beam,
         without: Option<u32>,
-        scratch: &mut Scratch,
+        list: &mut Vec<Scored>,
+        walker: &mut Walker,
     ) -> Result<u64> {
         let part = &self.view.parts[at];
-        scratch.row_query.set(graph.code(), self.query, self.wanted.dims);
+        let Walker { walk, row_query } = walker;
+        row_query.set(graph.code(), self.query, self.wanted.dims);
         let mask = self.selection.as_ref().map(|some| some.mask(at, part.rows.len()));
         let mask = mask.or_else(|| part.alive());
         let base = self.view.base(at);
         let without = without.and_then(|position| position.checked_sub(base));
-        let walked = graph.search(&mut scratch.walk, &scratch.row_query, beam, mask, without);
+        let walked = graph.search(walk, row_query, beam, mask, without);
         walked.inspect_err(|damage| {
             part.graph.iter().for_each(|graph| graph.give_up(damage));
         })?;
-        let before = scratch.shortlist.len();
+        let before = list.len();
         let scoring = self.scoring(at, self.reference);
-        scratch.shortlist.extend(scratch.walk.found().map(|(cosine, row)| {
+        list.extend(walk.found().map(|(cosine, row)| {
             let score = scoring.of_row(row as usize, cosine);
             Scored { ordinal: base + row, score }
         }));
-        Ok((scratch.shortlist.len() - before) as u64)
+        Ok((list.len() - before) as u64)
     }
 }
 

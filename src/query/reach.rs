@@ -9,15 +9,17 @@
 //! A query that is a row walks as if its row were not there: else its own links, which were
 //! chosen to lead to its nearest rows, would do the work.
 
+use super::adapt::Shortlist;
 use super::calibrate::{HITS_CHECKED, Known, Measure, SCALE_STEP, WIDEST_SCALE, summary};
 use super::entry::Entry;
 use super::exec::{Run, Scratch, Wanted};
 use super::explain::Explain;
-use super::graph::beam;
+use super::graph::{Walker, beam};
 use super::plan::Calibrated;
 use crate::calibration::{CHECKED_RECALLS, Check, Noise, Reach, UNCALIBRATED_REACH};
 use crate::error::Result;
 use crate::graph::Beam;
+use crate::kernel::topk::Scored;
 
 /// Margins are taken for this much wider than they were, and never for narrower than the
 /// table's, which are of queries from elsewhere: rows find the most of their neighbours by
@@ -46,7 +48,7 @@ impl Measure<'_> {
 
     fn reach_once(&self, noise: Noise, known: &[Known]) -> Result<Reach> {
         let mut scratch = Scratch::default();
-        let curve = self.curve(known, &mut scratch)?;
+        let curve = self.curve(known, &mut scratch.walker)?;
         let margin = |asked| margin_for(found_by_walks(asked), &curve);
         let margins = CHECKED_RECALLS
             .map(|asked| margin(asked).max(UNCALIBRATED_REACH.margin(asked) / MARGIN_SAFETY));
@@ -74,10 +76,10 @@ impl Measure<'_> {
     }
 
     /// (margin, share of the true nearest rows that walks found) for rising margins.
-    fn curve(&self, known: &[Known], scratch: &mut Scratch) -> Result<Vec<(f32, f64)>> {
+    fn curve(&self, known: &[Known], walker: &mut Walker) -> Result<Vec<(f32, f64)>> {
         let rows: u64 = self.view.parts.iter().map(|part| u64::from(part.rows.len())).sum();
         let most = rows as f64 / WALK_LOSES_ABOVE_ONE_IN;
-        let mut curve = Vec::new();
+        let (mut curve, mut list) = (Vec::new(), Vec::new());
         for step in 0..MARGINS_TRIED {
             let margin = FIRST_MARGIN * MARGIN_STEP.powi(step);
             let beam = Beam { k: HITS_CHECKED, margin, width: usize::MAX };
@@ -85,8 +87,7 @@ impl Measure<'_> {
             for known in known.iter().step_by(2) {
                 (self.watch)()?;
                 let truth = self.walked(known);
-                scored += self.walk_all(known, beam, scratch)?;
-                let list = &scratch.shortlist;
+                scored += self.walk_all(known, beam, &mut list, walker)?;
                 found += truth.iter().filter(|t| list.iter().any(|c| c.ordinal == **t)).count();
                 (of, queries) = (of + truth.len(), queries + 1);
             }
@@ -101,17 +102,23 @@ impl Measure<'_> {
         Ok(curve)
     }
 
-    /// Walks all graphs; how many rows that scores. What is found is the shortlist.
-    fn walk_all(&self, (probe, _): &Known, beam: Beam, scratch: &mut Scratch) -> Result<u64> {
+    /// Walks all graphs, and puts what is found into `list`; how many rows that scores.
+    fn walk_all(
+        &self,
+        (probe, _): &Known,
+        beam: Beam,
+        list: &mut Vec<Scored>,
+        walker: &mut Walker,
+    ) -> Result<u64> {
         let queries = [probe.vector.as_slice()];
         let wanted = Wanted::nearest(&queries, self.most_dims, HITS_CHECKED);
         let run = Run::new(self.view, queries[0], &wanted, None);
-        scratch.shortlist.clear();
+        list.clear();
         let mut scored = 0;
         for (at, part) in self.view.parts.iter().enumerate() {
             let Some(graph) = part.walkable() else { continue };
-            run.walk_part(at, graph, beam, probe.own, scratch)?;
-            scored += scratch.walk.scored;
+            run.walk_part(at, graph, beam, probe.own, list, walker)?;
+            scored += walker.walk.scored;
         }
         Ok(scored)
     }
@@ -135,10 +142,11 @@ impl Measure<'_> {
         let graphs = self.view.parts.iter().filter(|part| part.walkable().is_some()).count();
         let (beam, _) = beam(reach, plan.recall, HITS_CHECKED, 1.0);
         let (mut recalls, mut compared, mut scored) = (Vec::new(), 0, 0);
+        let mut found = Vec::new();
         for known in held_out {
             (self.watch)()?;
             let truth = self.walked(known);
-            scored += self.walk_all(known, beam, scratch)?;
+            scored += self.walk_all(known, beam, &mut found, &mut scratch.walker)?;
             if truth.is_empty() {
                 // Its nearest rows are in parts without a graph, which says nothing of walks.
                 continue;
@@ -146,13 +154,12 @@ impl Measure<'_> {
             let queries = [known.0.vector.as_slice()];
             let wanted = Wanted::nearest(&queries, self.most_dims, HITS_CHECKED);
             let run = Run::new(self.view, queries[0], &wanted, None);
-            let mut list = std::mem::take(&mut scratch.shortlist);
-            let none = (f32::NEG_INFINITY, Explain::default());
-            let answer = run.adapt_found(plan, true, none.0, &mut list, none.1, scratch)?;
+            let list = Shortlist { rows: found, floor: f32::NEG_INFINITY, walked_only: true };
+            let (answer, rows) = run.adapt_found(plan, list, Explain::default(), scratch)?;
+            found = rows;
             let hits = truth.iter().filter(|t| answer.found.iter().any(|f| f.position == **t));
             recalls.push(hits.count() as f64 / truth.len() as f64);
             compared += answer.listed as u64;
-            scratch.shortlist = list;
         }
         let walks = (held_out.len() * graphs).max(1);
         Ok((summary(&recalls, compared), scored as f32 / walks as f32))

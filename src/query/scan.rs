@@ -4,7 +4,7 @@
 //! k-th best estimate ([`scan_near`]): calibration knows how far below it a true near row can be
 //! estimated, so the list is short where the nearest rows stand out and long in a crowd.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::entry::Entry;
 use super::exec::{Few, Run, Scratch};
@@ -57,25 +57,25 @@ pub(super) fn scan_near(runs: &[Run], plan: &Calibrated, scratch: &mut Scratch) 
     report(runs, &plan.entry, rows, start, scratch)
 }
 
-/// Rows whose estimate is `floor` or above, in no order: the first list of `scratch`. At most
-/// `keep` of them; the estimate down to which it is whole.
+/// Puts rows whose estimate is `floor` or above, at most `keep`, into `scratch.again`, in no order;
+/// the estimate down to which it is whole.
 pub(super) fn scan_above(
     run: &Run,
     plan: &Entry,
     (floor, keep): (f32, usize),
     scratch: &mut Scratch,
-) -> (f32, Explain) {
+) -> (f32, StageReport) {
     let start = Instant::now();
     let runs = std::slice::from_ref(run);
     prepare(runs, plan, scratch);
-    let Scratch { scan, tops, queries, lists, .. } = &mut *scratch;
+    let Scratch { scan, tops, queries, again, .. } = &mut *scratch;
     let top = &mut tops[..1];
     top[0].reset(keep);
     top[0].raise(floor);
     let rows = scan_parts(runs, plan, &queries[..1], scan, top);
-    lists[0].clear();
-    let floor = top[0].unsorted_into(&mut lists[0]);
-    (floor, report(runs, plan, rows, start, scratch).remove(0))
+    again.clear();
+    let floor = top[0].unsorted_into(again);
+    (floor, run.scan_report(plan, rows, again.len(), start.elapsed()))
 }
 
 /// Makes buffers for so many queries, and the queries themselves.
@@ -118,14 +118,7 @@ fn report(
 ) -> Few<Explain> {
     let time = start.elapsed() / runs.len().max(1) as u32;
     let explain = |(n, run): (usize, &Run)| {
-        let stage = StageReport {
-            name: run.scan_name(plan),
-            dims: plan.dims,
-            rows_in: rows,
-            rows_out: scratch.lists[n].len() as u64,
-            bytes: rows * plan.code.scanned_bytes_per_row(plan.dims) as u64,
-            time,
-        };
+        let stage = run.scan_report(plan, rows, scratch.lists[n].len(), time);
         let mut explain = scratch.explain(false);
         explain.stages.push(stage);
         explain
@@ -134,6 +127,17 @@ fn report(
 }
 
 impl Run<'_> {
+    fn scan_report(&self, plan: &Entry, rows: u64, kept: usize, time: Duration) -> StageReport {
+        StageReport {
+            name: self.scan_name(plan),
+            dims: plan.dims,
+            rows_in: rows,
+            rows_out: kept as u64,
+            bytes: rows * plan.code.scanned_bytes_per_row(plan.dims) as u64,
+            time,
+        }
+    }
+
     /// Scans a part for all queries and their norms, if it is to be scanned; how many rows were scored.
     fn scan_part(
         &self,
