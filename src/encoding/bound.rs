@@ -76,26 +76,11 @@ impl BoundQuery {
         (self.length, self.slack) = (up(length.sqrt()), up(off.sqrt() + COSINE_ROUNDING));
     }
 
-    /// Upper bounds of the cosines of the rows of some blocks, at most [`RUN_BLOCKS`] of them.
-    ///
-    /// # Panics
-    /// When the view is of another code, or there are more blocks.
-    pub fn upper<'s>(
-        &self,
-        isa: Isa,
-        view: &StageView<'_>,
-        blocks: Range<usize>,
-        scratch: &'s mut ScanScratch,
-    ) -> &'s mut [f32] {
-        Self::dots([self].into_iter(), isa, view, blocks.clone(), scratch);
-        self.upper_of(0, view, blocks, scratch)
-    }
-
     /// Does for several queries together, at most [`crate::kernel::QUERIES_PER_PASS`], what
     /// [`Self::upper_of`] goes on from.
     ///
     /// # Panics
-    /// As [`Self::upper`].
+    /// When the view is of another code, or there are more than [`RUN_BLOCKS`] blocks.
     pub fn dots<'q>(
         queries: impl ExactSizeIterator<Item = &'q Self>,
         isa: Isa,
@@ -111,10 +96,11 @@ impl BoundQuery {
         StageQuery::dots(queries, isa, view, blocks, &mut scratch.dots);
     }
 
-    /// As [`Self::upper`], for the `n`-th of the queries that [`Self::dots`] was last asked for.
+    /// Upper bounds of the cosines of the rows of some blocks, for the `n`-th of the queries that
+    /// [`Self::dots`] was last asked for.
     ///
     /// # Panics
-    /// As [`Self::upper`].
+    /// As [`Self::dots`].
     pub fn upper_of<'s>(
         &self,
         n: usize,
@@ -134,9 +120,27 @@ impl BoundQuery {
         upper
     }
 
-    /// Blocks that [`Self::upper`] is best asked for at once, where so many queries ask for the
-    /// same; never more than it takes.
+    /// Blocks that [`Self::dots`] is best asked for at once, where `queries` ask for the same; never
+    /// more than it takes.
     pub fn blocks(&self, queries: usize) -> usize {
         run_blocks(self.query.code, queries)
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl BoundQuery {
+    /// As [`Self::upper_of`], for this query alone.
+    ///
+    /// # Panics
+    /// As [`Self::dots`].
+    pub fn upper<'s>(
+        &self,
+        isa: Isa,
+        view: &StageView<'_>,
+        blocks: Range<usize>,
+        scratch: &'s mut ScanScratch,
+    ) -> &'s mut [f32] {
+        Self::dots([self].into_iter(), isa, view, blocks.clone(), scratch);
+        self.upper_of(0, view, blocks, scratch)
     }
 }

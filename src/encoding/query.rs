@@ -124,16 +124,6 @@ impl StageQuery {
         let dot = base.iter().zip(&self.values).map(|(m, v)| f64::from(*m) * f64::from(*v));
         (dot.sum::<f64>() * f64::from(self.scale)) as f32
     }
-
-    /// The code it was prepared for.
-    pub fn code(&self) -> StageCode {
-        self.code
-    }
-
-    /// Dimensions it ranks by.
-    pub fn dims(&self) -> usize {
-        self.dims
-    }
 }
 
 /// The fewest bits whose step is fine enough for `prefix`.

@@ -24,7 +24,6 @@ use super::{Bits, StageCode, StageQuery, StageView};
 use crate::kernel::topk::Collect;
 use crate::kernel::{BLOCK, Isa, QUERIES_PER_PASS, byte_squares, coding};
 use std::ops::Range;
-use std::slice;
 
 /// Blocks scored between two visits to the collector.
 pub(super) const RUN_BLOCKS: usize = 16;
@@ -100,21 +99,15 @@ pub struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    /// Offers the score of every row that takes part to `top`.
-    ///
-    /// # Panics
-    /// When query and view are of different codes, or `alive` or the norms are too short.
-    pub fn run(&self, isa: Isa, scratch: &mut ScanScratch, top: &mut impl Collect) {
-        Self::run_all(slice::from_ref(self), isa, scratch, slice::from_mut(top));
-    }
-
-    /// As [`Self::run`] for several queries over the same rows, each with its own collector:
-    /// a few blocks at a time are scored for all of them, so that codes come from memory once.
+    /// Offers the score of every row that takes part, for several queries over the same rows, each
+    /// with its own collector: a few blocks at a time are scored for all of them, so that codes
+    /// come from memory once.
     /// Each collector is offered what it would be offered alone, in the same order. Returns how
     /// many rows were scored: blocks of which none takes part are skipped.
     ///
     /// # Panics
-    /// As [`Self::run`]; also when there are not as many collectors, or the rows differ.
+    /// When a query and its view are of different codes, or `alive` or the norms are too short, or
+    /// there are not as many collectors, or the rows differ.
     pub fn run_all<C: Collect>(
         scans: &[Self],
         isa: Isa,
@@ -203,6 +196,17 @@ impl Scan<'_> {
         }
         self.scoring.apply(rows, scores);
         scores
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Scan<'_> {
+    /// As [`Self::run_all`], for one query.
+    ///
+    /// # Panics
+    /// As [`Self::run_all`].
+    pub fn run(&self, isa: Isa, scratch: &mut ScanScratch, top: &mut impl Collect) {
+        Self::run_all(std::slice::from_ref(self), isa, scratch, std::slice::from_mut(top));
     }
 }
 

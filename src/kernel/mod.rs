@@ -28,10 +28,7 @@
 //! Only `x86` and `neon` contain `unsafe`. An [`Isa`] other than `Scalar` can
 //! only be had by asking the CPU, so the dispatch below needs none.
 
-#![cfg_attr(
-    not(feature = "testing"),
-    allow(unreachable_pub, dead_code, unused_imports, reason = "`testing` re-exports them")
-)]
+#![cfg_attr(not(feature = "testing"), allow(unreachable_pub, reason = "`testing` re-exports them"))]
 
 pub(crate) mod coding;
 pub(crate) mod gather;

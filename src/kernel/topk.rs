@@ -15,7 +15,7 @@
 
 use std::cmp::Ordering;
 
-use super::{BLOCK, Isa, coding};
+use super::BLOCK;
 
 /// A row and its score; higher is better.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,6 +28,7 @@ pub struct Scored {
 
 impl Scored {
     /// The order of rows from the best down; of equal scores the first row is better.
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "sorting calls it so")]
     pub fn best_first(&self, other: &Self) -> Ordering {
         other.score.total_cmp(&self.score).then(self.ordinal.cmp(&other.ordinal))
     }
@@ -99,18 +100,6 @@ impl TopK {
         }
     }
 
-    /// Offers up to [`BLOCK`] rows with consecutive ordinals; bit `i` of
-    /// `alive` says whether row `first + i` takes part.
-    ///
-    /// # Panics
-    /// When there are more scores than a block has lanes.
-    pub fn offer_block(&mut self, isa: Isa, first: u32, scores: &[f32], alive: u64) {
-        assert!(scores.len() <= BLOCK, "{} scores in a block", scores.len());
-        let mut words = [0];
-        coding::reaching(isa, scores, self.floor_score, &mut words);
-        self.offer_words(first, scores, &[words[0] & alive]);
-    }
-
     /// Appends the best rows to `out`, best first. Offers may go on after.
     pub fn sorted_into(&mut self, out: &mut Vec<Scored>) {
         self.select();
@@ -124,13 +113,6 @@ impl TopK {
         let rows = self.kept.iter().map(|&key| scored(key));
         out.extend(rows.filter(|row| row.score >= self.floor_score));
         if self.floor == 0 { f32::NEG_INFINITY } else { self.floor_score }
-    }
-
-    /// The best rows, best first.
-    pub fn sorted(&mut self) -> Vec<Scored> {
-        let mut out = Vec::with_capacity(self.k.min(self.kept.len()));
-        self.sorted_into(&mut out);
-        out
     }
 
     fn admit(&mut self, key: u64) {
@@ -156,6 +138,28 @@ impl TopK {
                 self.floor_score = scored(worst).score;
             }
         }
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl TopK {
+    /// Offers up to [`BLOCK`] rows with consecutive ordinals; bit `i` of
+    /// `alive` says whether row `first + i` takes part.
+    ///
+    /// # Panics
+    /// When there are more scores than a block has lanes.
+    pub fn offer_block(&mut self, isa: super::Isa, first: u32, scores: &[f32], alive: u64) {
+        assert!(scores.len() <= BLOCK, "{} scores in a block", scores.len());
+        let mut words = [0];
+        super::coding::reaching(isa, scores, self.floor_score, &mut words);
+        self.offer_words(first, scores, &[words[0] & alive]);
+    }
+
+    /// The best rows, best first.
+    pub fn sorted(&mut self) -> Vec<Scored> {
+        let mut out = Vec::with_capacity(self.k.min(self.kept.len()));
+        self.sorted_into(&mut out);
+        out
     }
 }
 
@@ -238,6 +242,7 @@ fn scored(key: u64) -> Scored {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Isa, coding};
     use super::*;
     use proptest::prelude::*;
 

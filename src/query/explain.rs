@@ -202,6 +202,6 @@ mod tests {
         assert_eq!(name, "scan 1 bit");
         assert_eq!(format!("{name:<12}|{name:?}"), "scan 1 bit  |\"scan 1 bit\"");
         let long = "\u{e9}".repeat(NAME_BYTES);
-        assert_eq!(*StageName::new(format_args!("{long}")), long[..LONGEST - 1]);
+        assert_eq!(*StageName::new(format_args!("{long}")), long[..NAME_BYTES - 1]);
     }
 }
