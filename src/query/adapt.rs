@@ -20,12 +20,13 @@
 use std::slice;
 use std::time::{Duration, Instant};
 
-use super::exec::{self, Answer, Few, Run, Scratch};
 use super::explain::{ExpectedRecall, Explain, StageName, StageReport};
 use super::graph::Walked;
 use super::plan::Calibrated;
+use super::run::{Answer, Few, QueryRun, Scratch};
 use super::scan::{scan_above, scan_near};
 use super::score::Scorer;
+use super::shortlist;
 use crate::calibration::{Check, Noise, sine};
 use crate::error::Result;
 use crate::graph::Graph;
@@ -41,21 +42,21 @@ const CUT_HALVINGS: usize = 12;
 
 /// Finds the rows that a calibrated plan asks for, of each query.
 pub(super) fn adapt<'r, 'a>(
-    runs: &'r [Run<'a>],
+    runs: &'r [QueryRun<'a>],
     plan: &Calibrated,
     scratch: &mut Scratch,
 ) -> Result<Few<Answer>> {
     let Some(first) = runs.first() else { return Ok(Few::new()) };
     let walks = (0..first.view.parts.len()).any(|at| first.beam(&plan.entry, at).is_some());
     if first.wanted.limit == 0 || (walks && first.reach().is_none()) {
-        return exec::funnel(runs, &plan.entry, plan.table, &[], scratch);
+        return shortlist::run(runs, &plan.entry, plan.table, &[], scratch);
     }
     if walks {
         return runs.iter().map(|run| run.adapt_walks(plan, scratch)).collect();
     }
     let explains = scan_near(runs, plan, scratch);
     scratch.walked.clear();
-    let begin = |((n, run), explain): ((usize, &'r Run<'a>), Explain)| {
+    let begin = |((n, run), explain): ((usize, &'r QueryRun<'a>), Explain)| {
         let (rows, floor) = (std::mem::take(&mut scratch.lists[n]), scratch.floors[n]);
         let list = Shortlist { rows, floor, walked_only: false };
         Adapting::new(run, *plan, list, explain, scratch)
@@ -70,7 +71,7 @@ pub(super) fn adapt<'r, 'a>(
     all.into_iter().enumerate().map(end).collect()
 }
 
-impl Run<'_> {
+impl QueryRun<'_> {
     /// Parts with graphs are walked, the others scanned. Half of what may be lost may be lost
     /// by walks, half by estimates.
     fn adapt_walks(&self, plan: &Calibrated, scratch: &mut Scratch) -> Result<Answer> {
@@ -151,7 +152,7 @@ pub(super) struct Shortlist {
 
 /// A query whose shortlist is being compared.
 struct Adapting<'r, 'a> {
-    run: &'r Run<'a>,
+    run: &'r QueryRun<'a>,
     plan: Calibrated,
     scorer: Scorer<'a>,
     /// The shortlist. Of its rows the first `done` are compared, and `next` are to be.
@@ -183,7 +184,7 @@ fn compare_all(all: &mut [Adapting], scratch: &mut Scratch) -> Result<()> {
 
 impl<'r, 'a> Adapting<'r, 'a> {
     fn new(
-        run: &'r Run<'a>,
+        run: &'r QueryRun<'a>,
         plan: Calibrated,
         Shortlist { rows: list, floor, .. }: Shortlist,
         explain: Explain,

@@ -15,7 +15,9 @@ use std::fmt;
 use std::num::NonZero;
 use std::sync::Arc;
 
-use super::{Funnel, Prepared, Search, SearchResult};
+use super::funnel::Funnel;
+use super::result::SearchResult;
+use super::search::{Prepared, Search};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::payload::Payload;

@@ -13,9 +13,10 @@ use roaring::RoaringBitmap;
 
 use super::adapt::adapt;
 use super::entry::{Entry, columns};
-use super::exec::{self, Run, Scratch, Wanted};
+use super::exec;
 use super::funnel::Funnel;
 use super::plan::{Calibrated, Candidates, FIRST_SCAN_KEEPS, Planner};
+use super::run::{QueryRun, Scratch, Wanted, with_scratch};
 use super::scan::scan;
 use super::select::Selection;
 use crate::calibration::{CHECKED_RECALLS, Calibration, Check, ERROR_QUANTILES, Noise, names};
@@ -196,8 +197,7 @@ impl Measure<'_> {
         let plan = Planner::nearest(&self.view.schema, dims, limit, all).plan(&Funnel::exact())?;
         let queries = [probe.vector.as_slice()];
         let wanted = Wanted::nearest(&queries, dims, limit);
-        let answers =
-            exec::with_scratch(|scratch| exec::run(self.view, &wanted, None, &plan, scratch))?;
+        let answers = with_scratch(|scratch| exec::run(self.view, &wanted, None, &plan, scratch))?;
         let found = answers.into_iter().flat_map(|answer| answer.found);
         let others = found.filter(|f| Some(f.position) != probe.own);
         Ok(others.take(NEAREST_MEASURED).map(|f| (f.position, f.score)).collect())
@@ -221,7 +221,7 @@ impl Measure<'_> {
         let selection = Selection::of(rows);
         let queries = [probe.vector.as_slice()];
         let wanted = Wanted::nearest(&queries, dims, NEAREST_MEASURED);
-        let run = Run::new(self.view, queries[0], &wanted, Some(&selection));
+        let run = QueryRun::new(self.view, queries[0], &wanted, Some(&selection));
         scan(std::slice::from_ref(&run), entry, NEAREST_MEASURED, scratch);
         for estimate in &scratch.lists[0] {
             let found = truth.iter().find(|(position, _)| *position == estimate.ordinal);
@@ -245,7 +245,7 @@ impl Measure<'_> {
             let selection = probe.own.map(|own| self.all_but(own));
             let queries = [probe.vector.as_slice()];
             let wanted = Wanted::nearest(&queries, dims, HITS_CHECKED);
-            let run = Run::new(self.view, queries[0], &wanted, selection.as_ref());
+            let run = QueryRun::new(self.view, queries[0], &wanted, selection.as_ref());
             let answer = adapt(std::slice::from_ref(&run), plan, scratch)?.remove(0);
             let (found, explain) = (answer.found, answer.explain);
             let truth = &truth[..truth.len().min(HITS_CHECKED)];

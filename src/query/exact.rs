@@ -21,12 +21,13 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use super::best::{Best, Rank};
 use super::entry::{Entry, needs_norms};
-use super::exec::{Answer, Few, Run, Scratch};
 use super::explain::{Explain, StageName, StageReport};
 use super::plan::PROVE_WANTED_ONE_IN;
+use super::run::{Answer, Few, QueryRun, Scratch};
 use super::scan::scan;
-use super::score::{Best, Rank, Reach};
+use super::score::Reach;
 use super::select::Selection;
 use crate::encoding::{BoundQuery, ScanScratch, StageCode, StageView};
 use crate::error::Result;
@@ -67,7 +68,7 @@ struct Tally {
 /// Finds the true nearest rows of some queries by the bounds of a stage code. `entry` is the code
 /// that gives the first floors.
 pub(super) fn prove(
-    runs: &[Run],
+    runs: &[QueryRun],
     stage: usize,
     entry: &Entry,
     scratch: &mut Scratch,
@@ -78,7 +79,8 @@ pub(super) fn prove(
     };
     let (floors, mut explains) = first_floors(runs, stage, entry, scratch)?;
     let start = Instant::now();
-    let proof = |(n, (run, floor)): (usize, (&Run, f32))| Proof::new(run, stage, floor, n, scratch);
+    let proof =
+        |(n, (run, floor)): (usize, (&QueryRun, f32))| Proof::new(run, stage, floor, n, scratch);
     let mut proofs: Few<Proof> = runs.iter().zip(floors).enumerate().map(proof).collect();
     let mut ranks: Few<Rank> =
         runs.iter().map(|run| run.rank(run.wanted.dims, scratch.found())).collect();
@@ -110,7 +112,7 @@ pub(super) fn prove(
 
 /// The k-th best score of a shortlist of each query, if it has so many rows.
 fn first_floors(
-    runs: &[Run],
+    runs: &[QueryRun],
     stage: usize,
     entry: &Entry,
     scratch: &mut Scratch,
@@ -141,7 +143,7 @@ fn first_floors(
 
 impl Proof {
     /// With the `n`-th list of `scratch`.
-    fn new(run: &Run, stage: usize, floor: f32, n: usize, scratch: &mut Scratch) -> Self {
+    fn new(run: &QueryRun, stage: usize, floor: f32, n: usize, scratch: &mut Scratch) -> Self {
         let code = run.view.schema.stages()[stage];
         let again = |mut bound: BoundQuery| {
             bound.set(code, run.query);
@@ -186,7 +188,7 @@ struct Piece<'a> {
     blocks: Range<usize>,
 }
 
-impl Run<'_> {
+impl QueryRun<'_> {
     fn is_bounded(&self, at: usize) -> bool {
         let part = &self.view.parts[at];
         let rows = self.selection.map_or(part.live_rows(), |s| s.of_part(at).len());

@@ -6,13 +6,13 @@
 use std::time::{Duration, Instant};
 
 use super::entry::{Entry, Walks};
-use super::exec::Run;
 use super::explain::{StageName, StageReport};
+use super::run::{QueryRun, Walker};
 use super::vectors::DISK_TIME_PER_ROW;
 use crate::calibration::{Reach, UNCALIBRATED_REACH};
 use crate::encoding::Bits;
 use crate::error::Result;
-use crate::graph::{Beam, Graph, RowQuery, Walk};
+use crate::graph::{Beam, Graph};
 use crate::kernel::topk::Scored;
 
 /// Rows that the floor of a walk is counted from, at least.
@@ -41,13 +41,6 @@ pub(super) fn beam(reach: &Reach, recall: f64, k: usize, selected: f64) -> (Beam
     (Beam { k, margin: reach.margin(recall), width }, scored * more)
 }
 
-/// Buffers of walks, to be used again.
-#[derive(Default)]
-pub(super) struct Walker {
-    pub(super) walk: Walk,
-    row_query: RowQuery,
-}
-
 /// What came of walking.
 pub(super) enum Walked {
     /// The stage, if anything was walked.
@@ -56,7 +49,7 @@ pub(super) enum Walked {
     Overflowed,
 }
 
-impl Run<'_> {
+impl QueryRun<'_> {
     /// How far to walk a part; `None` where it is scanned.
     pub(super) fn beam(&self, plan: &Entry, at: usize) -> Option<Beam> {
         let part = &self.view.parts[at];

@@ -12,10 +12,10 @@
 use super::adapt::Shortlist;
 use super::calibrate::{HITS_CHECKED, Known, Measure, SCALE_STEP, WIDEST_SCALE, summary};
 use super::entry::Entry;
-use super::exec::{Run, Scratch, Wanted};
 use super::explain::Explain;
-use super::graph::{Walker, beam};
+use super::graph::beam;
 use super::plan::Calibrated;
+use super::run::{QueryRun, Scratch, Walker, Wanted};
 use crate::calibration::{CHECKED_RECALLS, Check, Noise, Reach, UNCALIBRATED_REACH};
 use crate::error::Result;
 use crate::graph::Beam;
@@ -112,7 +112,7 @@ impl Measure<'_> {
     ) -> Result<u64> {
         let queries = [probe.vector.as_slice()];
         let wanted = Wanted::nearest(&queries, self.most_dims, HITS_CHECKED);
-        let run = Run::new(self.view, queries[0], &wanted, None);
+        let run = QueryRun::new(self.view, queries[0], &wanted, None);
         list.clear();
         let mut scored = 0;
         for (at, part) in self.view.parts.iter().enumerate() {
@@ -153,7 +153,7 @@ impl Measure<'_> {
             }
             let queries = [known.0.vector.as_slice()];
             let wanted = Wanted::nearest(&queries, self.most_dims, HITS_CHECKED);
-            let run = Run::new(self.view, queries[0], &wanted, None);
+            let run = QueryRun::new(self.view, queries[0], &wanted, None);
             let list = Shortlist { rows: found, floor: f32::NEG_INFINITY, walked_only: true };
             let (answer, rows) = run.adapt_found(plan, list, Explain::default(), scratch)?;
             found = rows;

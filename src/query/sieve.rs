@@ -1,4 +1,4 @@
-//! Comparing every row of a part, few of them by the definition.
+//! Comparing every row, few of them by the definition.
 //!
 //! ```text
 //!   for each piece of the rows:
@@ -9,17 +9,21 @@
 //!
 //! As with bounds of codes (`query/exact.rs`) a row is left out only if its score is certainly below
 //! one that k rows reach, and all others are scored by the definition and ranked by the same
-//! [`Best`](super::score::Best): the answers are those of comparing every row. A sum in `f32` is off
+//! [`Best`](super::best::Best): the answers are those of comparing every row. A sum in `f32` is off
 //! by a millionth of the product of the norms (`kernel::row::quick_error`), so little more than the rows
 //! that are found is scored twice.
 //!
 //! Norms are kept of whole vectors only, so over a prefix every row is scored by the definition.
 
-use super::exec::{Run, Scratch};
-use super::score::{Best, Rank, Scorer};
+use std::time::Instant;
+
+use super::best::{Best, Rank};
+use super::explain::{StageName, StageReport};
+use super::run::{Answer, Few, QueryRun, Scratch};
+use super::score::Scorer;
 use crate::error::Result;
 use crate::kernel::topk::Scored;
-use crate::kernel::{Isa, gather};
+use crate::kernel::{BLOCK, Isa, gather};
 use crate::types::Ordinal;
 use crate::view::Part;
 
@@ -81,7 +85,7 @@ impl<'a> Piece<'a> {
     }
 
     /// Looks up rows of a part.
-    fn fill(&mut self, run: &Run<'a>, at: usize, coming: &Coming) -> Result<()> {
+    fn fill(&mut self, run: &QueryRun<'a>, at: usize, coming: &Coming) -> Result<()> {
         let (part, base) = (&run.view.parts[at], run.view.base(at));
         let bytes = run.wanted.dims * run.view.schema.stored().bytes();
         let norms = if run.is_whole() { part.rows.norms() } else { &[] };
@@ -107,7 +111,59 @@ impl<'a> Piece<'a> {
     }
 }
 
-impl Run<'_> {
+/// Compares every row that may be found; each is read once for all queries.
+pub(super) fn compare_all(runs: &[QueryRun], scratch: &mut Scratch) -> Result<Few<Answer>> {
+    let start = Instant::now();
+    let mut ranks: Few<Rank> =
+        runs.iter().map(|run| run.rank(run.wanted.dims, scratch.found())).collect();
+    let mut rows = 0;
+    if let Some(run) = runs.first().filter(|run| run.wanted.limit > 0) {
+        for at in 0..run.view.parts.len() {
+            rows += run.compare(at, &mut ranks, scratch)?;
+        }
+    }
+    let time = start.elapsed() / runs.len().max(1) as u32;
+    let answer = |(run, rank): (&QueryRun, Rank)| {
+        let bytes = rows * rank.scorer.row_bytes() as u64;
+        let found = rank.best.into_sorted();
+        let which = if run.selection.is_some() { "selected" } else { "all" };
+        let stage = StageReport {
+            name: StageName::new(format_args!("{which} vectors, {}", run.view.schema.stored())),
+            dims: run.wanted.dims,
+            rows_in: rows,
+            rows_out: found.len() as u64,
+            bytes,
+            time,
+        };
+        let mut explain = scratch.explain(true);
+        explain.stages.push(stage);
+        Answer { found, ..Answer::none(explain) }
+    };
+    Ok(runs.iter().zip(ranks).map(answer).collect())
+}
+
+impl QueryRun<'_> {
+    /// Offers all rows of a part that may be found to all queries; how many.
+    pub(super) fn compare(
+        &self,
+        at: usize,
+        ranks: &mut [Rank],
+        scratch: &mut Scratch,
+    ) -> Result<u64> {
+        let part = &self.view.parts[at];
+        let Some(selection) = self.selection else {
+            let rows = 0..part.rows.len();
+            let lives =
+                |words: &[u64], row: u32| words[row as usize / BLOCK] >> (row % 64) & 1 == 1;
+            let rows = rows.filter(|row| part.alive().is_none_or(|words| lives(words, *row)));
+            self.sift(at, rows, part.live_rows(), ranks, scratch)?;
+            return Ok(part.live_rows());
+        };
+        let rows = selection.of_part(at);
+        self.sift(at, rows.iter(), rows.len(), ranks, scratch)?;
+        Ok(rows.len())
+    }
+
     /// Offers `count` rows of a part to all queries.
     pub(super) fn sift(
         &self,

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::exec::Run;
+use super::run::QueryRun;
 use super::score::Scorer;
 use crate::error::Result;
 use crate::kernel::gather;
@@ -22,7 +22,7 @@ const ROWS_AHEAD: usize = 4;
 /// What is compared of a row's vector, and the norm of all of it, if all is compared.
 pub(super) type Vector<'a> = (&'a [u8], Option<f32>);
 
-impl<'a> Run<'a> {
+impl<'a> QueryRun<'a> {
     /// Asks for all rows of a shortlist before the first is touched, in the
     /// order they lie on disk.
     pub(super) fn request(&self, shortlist: &mut [Scored]) {
