@@ -8,7 +8,7 @@ use matryo::testing::encoding::{
     encode, scalar_bytes,
 };
 use matryo::testing::kernel::{
-    BLOCK, BitPlanes, ByteLanes, Isa, PASS, TopK, bit_dots, byte_dots, nibble_dots,
+    BLOCK, BitPlanes, ByteLanes, Isa, QUERIES_PER_PASS, TopK, bit_dots, byte_dots, nibble_dots,
     nibble_dots_of_four, row,
 };
 use simsimd::SpatialSimilarity;
@@ -125,17 +125,17 @@ fn nibbles_speed(isa: Isa, codes: &[u8], noise: &mut Noise) {
 /// Four queries in one pass; a row counts once for each.
 fn passes_speed(isa: Isa, codes: &[u8], noise: &mut Noise) {
     let mut value = || (noise.word() as i8).max(-127);
-    let lanes: [_; PASS] =
+    let lanes: [_; QUERIES_PER_PASS] =
         std::array::from_fn(|_| ByteLanes::new(&(0..128).map(|_| value()).collect::<Vec<_>>()));
     let each = BLOCKS * BLOCK;
-    let (mut dots, mut one) = (vec![0; PASS * each], vec![0; each]);
+    let (mut dots, mut one) = (vec![0; QUERIES_PER_PASS * each], vec![0; each]);
     nibble_dots_of_four(isa, codes, 16, lanes.each_ref(), &mut dots);
     nibble_dots(Isa::Scalar, codes, 16, &lanes[3], &mut one);
     assert!(dots[3 * each..] == one);
     let timing = time(RUNS, || {
         nibble_dots_of_four(isa, black_box(codes), 16, lanes.each_ref(), black_box(&mut dots));
     });
-    report(&format!("{isa}: 4 bits x 128, four queries"), each, PASS, timing);
+    report(&format!("{isa}: 4 bits x 128, four queries"), each, QUERIES_PER_PASS, timing);
 }
 
 fn scan_speed(isa: Isa, code: StageCode, codes: &[u8], noise: &mut Noise) {

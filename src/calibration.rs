@@ -15,7 +15,7 @@ use std::fmt;
 
 #[cfg(feature = "testing")]
 pub(crate) use reach::calibration_reach;
-pub(crate) use reach::{Reach, TABLE};
+pub(crate) use reach::{Reach, UNCALIBRATED_REACH};
 
 use crate::codec::{Fields, FormatError, Reader, f32_bytes, f32s, layout, put};
 use crate::encoding::Bits;
@@ -45,13 +45,13 @@ layout!(
 
 /// Shares of the errors that lie below the stored quantiles. Rows are lost by estimates
 /// that are too low, so that end is finer.
-pub(crate) const SHARES: [f64; 20] = [
+pub(crate) const ERROR_QUANTILES: [f64; 20] = [
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4,
     0.5, 0.6, 0.7, 0.85, 0.98,
 ];
 
 /// Recalls that are checked on held-out queries.
-pub(crate) const ASKED: [f64; 5] = [0.8, 0.9, 0.95, 0.99, 0.999];
+pub(crate) const CHECKED_RECALLS: [f64; 5] = [0.8, 0.9, 0.95, 0.99, 0.999];
 
 /// What a collection knows about its own estimates; [`Collection::calibrate`]
 /// measures it. Its `Display` is the plan table: for each stage code and number of
@@ -85,10 +85,10 @@ pub(crate) struct Noise {
     pub(crate) dims: usize,
     /// What errors are multiplied by before they are believed.
     pub(crate) scale: f32,
-    /// Of the errors, at [`SHARES`]; ascending.
-    pub(crate) quantiles: [f32; SHARES.len()],
-    /// For each of [`ASKED`].
-    pub(crate) checks: [Check; ASKED.len()],
+    /// Of the errors, at [`ERROR_QUANTILES`]; ascending.
+    pub(crate) quantiles: [f32; ERROR_QUANTILES.len()],
+    /// For each of [`CHECKED_RECALLS`].
+    pub(crate) checks: [Check; CHECKED_RECALLS.len()],
 }
 
 /// What errors of an estimated cosine are counted in: the sine, but never less than a tenth,
@@ -119,10 +119,10 @@ impl Check {
         }
     }
 
-    /// Whether each of [`ASKED`] was found by searches for so many hits in all. Of so few that
+    /// Whether each of [`CHECKED_RECALLS`] was found by searches for so many hits in all. Of so few that
     /// not one may be missing, one may.
-    pub(crate) fn all_found(checks: &[Self; ASKED.len()], hits: usize) -> bool {
-        checks.iter().zip(ASKED).all(|(check, asked)| {
+    pub(crate) fn all_found(checks: &[Self; CHECKED_RECALLS.len()], hits: usize) -> bool {
+        checks.iter().zip(CHECKED_RECALLS).all(|(check, asked)| {
             let missing = (1.0 - f64::from(check.recall)) * hits as f64;
             missing <= ((1.0 - asked) * hits as f64).max(1.0) + 0.01
         })
@@ -138,8 +138,8 @@ impl Check {
         f32_bytes(&values)
     }
 
-    fn decode(values: &[f32]) -> [Self; ASKED.len()] {
-        let mut checks = [Self::default(); ASKED.len()];
+    fn decode(values: &[f32]) -> [Self; CHECKED_RECALLS.len()] {
+        let mut checks = [Self::default(); CHECKED_RECALLS.len()];
         for (to, from) in checks.iter_mut().zip(values.as_chunks::<3>().0) {
             let &[recall, within, compared] = from;
             *to = Self { recall, within, compared };
@@ -148,14 +148,16 @@ impl Check {
     }
 }
 
-/// What holds for `share`, by what holds for each of [`ASKED`]: in between, as far as the
+/// What holds for `share`, by what holds for each of [`CHECKED_RECALLS`]: in between, as far as the
 /// logarithm of what is lost.
-fn between<T: Copy>(share: f64, of: &[T; ASKED.len()], mix: fn(T, T, f32) -> T) -> T {
+fn between<T: Copy>(share: f64, of: &[T; CHECKED_RECALLS.len()], mix: fn(T, T, f32) -> T) -> T {
     let x = |share: f64| -(1.0 - share.min(0.9999)).ln();
-    let after = ASKED.iter().position(|asked| share <= *asked).unwrap_or(ASKED.len());
-    let at = after.clamp(1, ASKED.len() - 1);
-    let [Some(low), Some(high)] = [at - 1, at].map(|at| ASKED.get(at).zip(of.get(at))) else {
-        unreachable!("clamped to two of ASKED")
+    let after =
+        CHECKED_RECALLS.iter().position(|asked| share <= *asked).unwrap_or(CHECKED_RECALLS.len());
+    let at = after.clamp(1, CHECKED_RECALLS.len() - 1);
+    let [Some(low), Some(high)] = [at - 1, at].map(|at| CHECKED_RECALLS.get(at).zip(of.get(at)))
+    else {
+        unreachable!("clamped to two of CHECKED_RECALLS")
     };
     // Above the last the line goes on; below the first it does not.
     let t = (x(share) - x(*low.0)) / (x(*high.0) - x(*low.0));
@@ -164,21 +166,21 @@ fn between<T: Copy>(share: f64, of: &[T; ASKED.len()], mix: fn(T, T, f32) -> T) 
 
 /// Held-out queries that found less than was asked for by more than this, and more than they may be
 /// wrong by, show that the code does not find it.
-const SHORT: f64 = 0.01;
+const RECALL_SLACK_SCAN: f64 = 0.01;
 
 impl Noise {
     /// Whether plans made of this find so large a share. Where estimates do not rank as the
     /// vectors do, no margin helps.
     pub(crate) fn finds(&self, share: f64) -> bool {
         let check = self.check(share);
-        f64::from(check.recall + check.within) >= share - SHORT
+        f64::from(check.recall + check.within) >= share - RECALL_SLACK_SCAN
     }
 
     /// The share of errors below `error`.
     pub(crate) fn share_below(&self, error: f32) -> f64 {
         let error = error / self.scale;
         let at = self.quantiles.partition_point(|q| *q <= error);
-        let point = |at: usize| Some((*self.quantiles.get(at)?, *SHARES.get(at)?));
+        let point = |at: usize| Some((*self.quantiles.get(at)?, *ERROR_QUANTILES.get(at)?));
         match (at.checked_sub(1).and_then(point), point(at)) {
             (Some((q0, p0)), Some((q1, p1))) => {
                 let t = if q1 > q0 { f64::from((error - q0) / (q1 - q0)) } else { 0.0 };
@@ -195,8 +197,8 @@ impl Noise {
 
     /// The error below which this share of errors lies: what [`Self::share_below`] turns back.
     pub(crate) fn error_at(&self, share: f64) -> f32 {
-        let at = SHARES.partition_point(|p| *p <= share);
-        let point = |at: usize| Some((*self.quantiles.get(at)?, *SHARES.get(at)?));
+        let at = ERROR_QUANTILES.partition_point(|p| *p <= share);
+        let point = |at: usize| Some((*self.quantiles.get(at)?, *ERROR_QUANTILES.get(at)?));
         let error = match (at.checked_sub(1).and_then(point), point(at)) {
             (Some((q0, p0)), Some((q1, p1))) => q0 + (q1 - q0) * ((share - p0) / (p1 - p0)) as f32,
             (None, Some((q0, p0))) => {
@@ -248,8 +250,8 @@ impl Calibration {
     /// What its `Display` shows: the plans of each stage code and number of dimensions, then those
     /// of walks over graphs.
     pub fn plans(&self) -> impl Iterator<Item = CalibratedPlan> {
-        let plans = |code: Option<String>, dims, checks: [Check; ASKED.len()]| {
-            ASKED.into_iter().zip(checks).map(move |(asked, check)| {
+        let plans = |code: Option<String>, dims, checks: [Check; CHECKED_RECALLS.len()]| {
+            CHECKED_RECALLS.into_iter().zip(checks).map(move |(asked, check)| {
                 let [recall, interval, compared] =
                     [check.recall, check.within, check.compared].map(f64::from);
                 CalibratedPlan { code: code.clone(), dims, asked, recall, interval, compared }
@@ -381,7 +383,7 @@ impl Noise {
             stage,
             dims,
             scale: f32::from_bits(b.u32(f::SCALE)),
-            quantiles: [0.0; SHARES.len()],
+            quantiles: [0.0; ERROR_QUANTILES.len()],
             checks: Check::decode(&floats(f::CHECKS)),
         };
         for (to, from) in noise.quantiles.iter_mut().zip(floats(f::QUANTILES)) {
@@ -407,7 +409,7 @@ impl fmt::Display for Calibration {
         writeln!(f, "{} {of}, half of them held out; {} rows", self.queries, self.rows)?;
         writeln!(f, "recall@10 found by those held out, and rows compared, for each recall asked")?;
         write!(f, "{:<14} {:>5} {:>7}", "code", "dims", "error")?;
-        ASKED.iter().try_for_each(|asked| write!(f, "  {asked:<20}"))?;
+        CHECKED_RECALLS.iter().try_for_each(|asked| write!(f, "  {asked:<20}"))?;
         writeln!(f)?;
         for noise in &self.noises {
             let code = self.codes.get(noise.stage).map_or("?", String::as_str);
@@ -438,7 +440,7 @@ mod tests {
     fn noise(stage: usize, dims: usize, width: f32) -> Noise {
         let quantiles = std::array::from_fn(|i| (i as f32 - 15.0) * width);
         let check = Check { recall: 0.9, within: 0.01, compared: 50.0 };
-        Noise { stage, dims, scale: 1.0, quantiles, checks: [check; ASKED.len()] }
+        Noise { stage, dims, scale: 1.0, quantiles, checks: [check; CHECKED_RECALLS.len()] }
     }
 
     #[test]
@@ -461,7 +463,7 @@ mod tests {
             queries: 300,
             given: false,
             noises,
-            reach: Some(TABLE),
+            reach: Some(UNCALIBRATED_REACH),
             codes: names(schema),
         }
     }

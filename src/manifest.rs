@@ -332,7 +332,7 @@ pub(crate) fn load_installed(vfs: &dyn Vfs) -> Result<Manifest> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calibration::{ASKED, Check, Noise, SHARES, names};
+    use crate::calibration::{CHECKED_RECALLS, Check, ERROR_QUANTILES, Noise, names};
     use crate::vfs::mem::Mem;
 
     fn sample() -> Manifest {
@@ -368,8 +368,8 @@ mod tests {
             stage: 0,
             dims: 32,
             scale: 1.1,
-            quantiles: [-0.5; SHARES.len()],
-            checks: [Check::default(); ASKED.len()],
+            quantiles: [-0.5; ERROR_QUANTILES.len()],
+            checks: [Check::default(); CHECKED_RECALLS.len()],
         };
         let codes = names(&m.schema);
         let (noises, given) = (vec![noise], true);

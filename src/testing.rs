@@ -341,8 +341,8 @@ pub mod kernel {
     pub use crate::kernel::row;
     pub use crate::kernel::topk::{Collect, Near, Scored, TopK};
     pub use crate::kernel::{
-        BLOCK, BitPlanes, ByteLanes, Isa, PASS, bit_dots, byte_dots, byte_squares, nibble_dots,
-        nibble_dots_of_four,
+        BLOCK, BitPlanes, ByteLanes, Isa, QUERIES_PER_PASS, bit_dots, byte_dots, byte_squares,
+        nibble_dots, nibble_dots_of_four,
     };
 }
 

@@ -122,12 +122,53 @@ pub(crate) struct View {
     pub(crate) parts: Vec<Arc<Part>>,
     /// What is known of the stage codes' estimates.
     pub(crate) calibration: Option<Arc<Calibration>>,
+    /// The position of the first row of each part: rows of all parts are numbered through.
+    bases: Vec<u32>,
 }
 
 impl View {
+    pub(crate) fn new(
+        schema: Arc<Schema>,
+        lsn: Lsn,
+        parts: Vec<Arc<Part>>,
+        calibration: Option<Arc<Calibration>>,
+    ) -> Self {
+        let starts = parts.iter().scan(0u32, |next, part| {
+            let start = *next;
+            // Writers refuse more rows than there are positions.
+            *next = start.saturating_add(part.rows.len());
+            Some(start)
+        });
+        let bases = starts.collect();
+        Self { schema, lsn, parts, calibration, bases }
+    }
+
     /// Other parts as of another commit.
     pub(crate) fn with(&self, lsn: Lsn, parts: Vec<Arc<Part>>) -> Self {
-        Self { schema: self.schema.clone(), lsn, parts, calibration: self.calibration.clone() }
+        Self::new(self.schema.clone(), lsn, parts, self.calibration.clone())
+    }
+
+    /// The same rows, with another calibration.
+    pub(crate) fn with_calibration(&self, calibration: Arc<Calibration>) -> Self {
+        Self::new(self.schema.clone(), self.lsn, self.parts.clone(), Some(calibration))
+    }
+
+    /// The position of the first row of a part.
+    pub(crate) fn base(&self, at: usize) -> u32 {
+        self.bases[at]
+    }
+
+    /// The number of the part that has the row at a position.
+    pub(crate) fn part_at(&self, position: u32) -> usize {
+        // Parts without rows share their base with the next one: the last wins, and
+        // it is the one that has the row.
+        self.bases.partition_point(|base| *base <= position) - 1
+    }
+
+    /// Which row stands at a position.
+    pub(crate) fn locate(&self, position: u32) -> (&Part, Ordinal) {
+        let at = self.part_at(position);
+        (&self.parts[at], Ordinal(position - self.bases[at]))
     }
 
     pub(crate) fn live_rows(&self) -> u64 {
@@ -149,17 +190,6 @@ impl View {
                 return done;
             }
         }
-    }
-
-    /// Position of the first row of each part, when rows of all parts are
-    /// numbered through.
-    pub(crate) fn bases(&self) -> Vec<u32> {
-        let starts = self.parts.iter().scan(0, |next, part| {
-            let start = *next;
-            *next += part.rows.len();
-            Some(start)
-        });
-        starts.collect()
     }
 
     /// The living row with this id. Newer parts are looked at first: what was

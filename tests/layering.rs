@@ -26,6 +26,23 @@ const LAYERS: &[(u32, &[&str])] = &[
 const BESIDE: &[&str] = &["embed"];
 const TOP: u32 = 12;
 
+/// The modules of `query`: each may import those of earlier lines. `mod.rs` only names them.
+const QUERY_LAYERS: &[&[&str]] = &[
+    &["explain", "mask", "entry", "score"],
+    &["funnel", "select", "group", "result"],
+    &["plan", "best"],
+    &["run"],
+    &["vectors", "sieve"],
+    &["graph"],
+    &["scan"],
+    &["exact", "shortlist"],
+    &["adapt"],
+    &["exec"],
+    &["widen", "calibrate"],
+    &["reach", "search"],
+    &["batch", "prepared"],
+];
+
 /// Not part of the library proper.
 const OUTSIDE: &[&str] = &["lib", "testing", "bin"];
 
@@ -62,10 +79,10 @@ fn module(file: &str) -> &str {
     file.split(['/', '.']).next().expect("a name")
 }
 
-/// Modules named in `crate::a` or `crate::{a, b::c}`.
-fn imports(code: &str) -> Vec<String> {
+/// Modules named in `crate::a` or `crate::{a, b::c}`, or behind another `root`.
+fn imports(code: &str, root: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for rest in code.split("crate::").skip(1) {
+    for rest in code.split(root).skip(1) {
         let list = match rest.strip_prefix('{') {
             Some(list) => list.split('}').next().unwrap_or(""),
             None => rest,
@@ -99,7 +116,7 @@ fn modules_import_downwards_only() {
             None if BESIDE.contains(&from) => 2,
             None => panic!("{file}: module {from} has no layer"),
         };
-        for to in imports(&code) {
+        for to in imports(&code, "crate::") {
             // `crate::Error` and the like are re-exports of the lowest layer.
             let lowest = to.starts_with(char::is_uppercase);
             if lowest || to == from {
@@ -111,6 +128,28 @@ fn modules_import_downwards_only() {
                 None if BESIDE.contains(&to.as_str()) && level == TOP => {}
                 Some(_) => wrong.push(format!("{file} imports {to}, which is not below it")),
                 None => wrong.push(format!("{file} imports {to}, which has no layer")),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(arrows > 50, "found only {arrows} imports: is the parser broken?");
+}
+
+#[test]
+fn modules_of_queries_import_downwards_only() {
+    let level = |name: &str| QUERY_LAYERS.iter().position(|names| names.contains(&name));
+    let mut wrong = Vec::new();
+    let mut arrows = 0;
+    for (file, code) in files() {
+        let Some(name) = file.strip_prefix("query/").filter(|name| *name != "mod.rs") else {
+            continue;
+        };
+        let from = level(module(name)).unwrap_or_else(|| panic!("{file} has no layer"));
+        assert!(!code.contains("crate::query"), "{file} imports its own module by another path");
+        for to in imports(&code, "super::") {
+            arrows += 1;
+            if level(&to).is_none_or(|to| to >= from) {
+                wrong.push(format!("{file} imports {to}, which is not below it"));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! How far walks over graphs must go: what `query/reach.rs` measures and `query/graph.rs` uses.
 
-use super::{ASKED, Check, between};
+use super::{CHECKED_RECALLS, Check, between};
 use crate::codec::{Fields, FormatError, Reader, f32_bytes, f32s, layout, put};
 
 layout!(
@@ -12,28 +12,28 @@ layout!(
     CHECKS: 44, 60;
 });
 
-/// For each of [`ASKED`], how far a walk goes.
+/// For each of [`CHECKED_RECALLS`], how far a walk goes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Reach {
     /// What margins are multiplied by before they are believed.
     pub(crate) scale: f32,
     /// How far below the k-th best estimate a walk goes on, in sines.
-    pub(crate) margins: [f32; ASKED.len()],
+    pub(crate) margins: [f32; CHECKED_RECALLS.len()],
     /// Mean number of rows that were scored.
-    pub(crate) scored: [f32; ASKED.len()],
+    pub(crate) scored: [f32; CHECKED_RECALLS.len()],
     /// What searches that began with walks found.
-    pub(crate) checks: [Check; ASKED.len()],
+    pub(crate) checks: [Check; CHECKED_RECALLS.len()],
 }
 
 /// Where nothing was measured. Read off `benches/graph.rs` on 100 000 text vectors, over 1 bit x
 /// 1024 dimensions and with queries from elsewhere; above .98 it is extrapolated. It hardly
 /// depends on the number of rows: what it spans is the error of the estimates and the detours
 /// of the graph, not a place in a ranking.
-pub(crate) const TABLE: Reach = Reach {
+pub(crate) const UNCALIBRATED_REACH: Reach = Reach {
     scale: 1.0,
     margins: [0.054, 0.085, 0.114, 0.204, 0.31],
     scored: [1500.0, 2400.0, 4200.0, 24_000.0, 100_000.0],
-    checks: [Check { recall: 0.0, within: 0.0, compared: 0.0 }; ASKED.len()],
+    checks: [Check { recall: 0.0, within: 0.0, compared: 0.0 }; CHECKED_RECALLS.len()],
 };
 
 impl Reach {
@@ -66,8 +66,8 @@ impl Reach {
         use calibration_reach as f;
         let at = r.at();
         let b = r.take(f::LEN)?;
-        let mut reach = Self { scale: f32::from_bits(b.u32(f::SCALE)), ..TABLE };
-        let five = |range, to: &mut [f32; ASKED.len()]| {
+        let mut reach = Self { scale: f32::from_bits(b.u32(f::SCALE)), ..UNCALIBRATED_REACH };
+        let five = |range, to: &mut [f32; CHECKED_RECALLS.len()]| {
             to.iter_mut().zip(f32s(b.field(range))).for_each(|(to, from)| *to = from);
         };
         five(f::MARGINS, &mut reach.margins);
@@ -91,8 +91,8 @@ mod tests {
 
     #[test]
     fn what_is_stored_is_read_and_nonsense_is_refused() {
-        let bytes = TABLE.encode();
-        assert_eq!(Reach::decode(&mut Reader::new(&bytes)), Ok(TABLE));
+        let bytes = UNCALIBRATED_REACH.encode();
+        assert_eq!(Reach::decode(&mut Reader::new(&bytes)), Ok(UNCALIBRATED_REACH));
         let nan = f32::NAN.to_le_bytes();
         for (at, four) in [
             (0, nan),
@@ -113,7 +113,10 @@ mod tests {
     #[test]
     fn more_recall_reaches_farther() {
         let shares = [0.1, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99, 0.999, 0.9999, 1.0];
-        let far: Vec<_> = shares.iter().map(|s| (TABLE.margin(*s), TABLE.scored(*s))).collect();
+        let far: Vec<_> = shares
+            .iter()
+            .map(|s| (UNCALIBRATED_REACH.margin(*s), UNCALIBRATED_REACH.scored(*s)))
+            .collect();
         assert!(far.windows(2).all(|w| w[0].0 <= w[1].0 && w[0].1 <= w[1].1), "{far:?}");
         assert!((far[4].0 - 0.114).abs() < 1e-6 && (far[4].1 - 4200.0).abs() < 1.0);
     }

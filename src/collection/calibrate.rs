@@ -8,13 +8,13 @@ use std::sync::Arc;
 use super::{Collection, Shared};
 use crate::calibration::Calibration;
 use crate::error::{Error, Result};
-use crate::query::UNKNOWN;
-use crate::query::calibrate::{MIN_ROWS, Measure};
+use crate::query::EXACT_BELOW_ROWS;
+use crate::query::calibrate::{CALIBRATE_FROM_ROWS, Measure};
 use crate::sync::atomic::Ordering;
 use crate::view::View;
 
 /// Chooses the sample: the same rows of the same collection every time.
-const SEED: u64 = 0x6d61_7472_796f;
+const SAMPLE_SEED: u64 = 0x6d61_7472_796f;
 
 impl Collection {
     /// Measures, with 300 of the collection's rows as queries (each left out of its own
@@ -84,11 +84,11 @@ fn wants(shared: &Shared, known: Option<&Calibration>, view: &View) -> bool {
     shared.options.recalibrate
         && whole
         && match known {
-            None => rows >= UNKNOWN,
+            None => rows >= EXACT_BELOW_ROWS,
             Some(known) if known.given => false,
             // Graphs have come, of which it knows nothing.
-            Some(known) if known.reach.is_none() && walks => rows >= MIN_ROWS,
-            Some(known) => rows >= MIN_ROWS && known.has_drifted(rows),
+            Some(known) if known.reach.is_none() && walks => rows >= CALIBRATE_FROM_ROWS,
+            Some(known) => rows >= CALIBRATE_FROM_ROWS && known.has_drifted(rows),
         }
 }
 
@@ -121,7 +121,7 @@ fn measure_and_install(
     drop(shared.lock_writer()?);
     let view = shared.view();
     let most_dims = shared.residency.dims;
-    let mut found = Measure { view: &view, most_dims, seed: SEED, watch }.run(given)?;
+    let mut found = Measure { view: &view, most_dims, seed: SAMPLE_SEED, watch }.run(given)?;
     let mut writer = shared.lock_writer()?;
     if let Some(known) = &writer.manifest.calibration {
         found.keep_longer(known, most_dims);
@@ -132,9 +132,6 @@ fn measure_and_install(
     let mut next = writer.manifest.clone();
     next.calibration = Some(found.clone());
     writer.install(&*shared.vfs, next)?;
-    let view = shared.view();
-    let (schema, parts) = (view.schema.clone(), view.parts.clone());
-    let calibration = Some(Arc::new(found.clone()));
-    shared.publish(View { schema, lsn: view.lsn, parts, calibration });
+    shared.publish(shared.view().with_calibration(Arc::new(found.clone())));
     Ok(found)
 }

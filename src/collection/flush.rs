@@ -19,7 +19,6 @@ use crate::codec::header::FileKind;
 use crate::error::Result;
 use crate::sown::{Bug, sown};
 use crate::sync::thread::{self, JoinHandle};
-use crate::view::View;
 
 impl Handle {
     /// Has the background write the runs that were just frozen.
@@ -117,6 +116,6 @@ pub(super) fn write_frozen(shared: &Shared, watch: &dyn Fn(u64) -> Result<()>) -
     let view = replaced(&view, &group, written, died);
     let living = view.parts.iter().filter(|part| part.segment.is_none() || part.live_rows() > 0);
     let parts = living.cloned().collect();
-    shared.publish(View { parts, ..view });
+    shared.publish(view.with(view.lsn, parts));
     Ok(())
 }

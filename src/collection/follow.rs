@@ -145,7 +145,7 @@ impl Follower {
         }
         let files = opened.named_by(manifest);
         let calibration = manifest.calibration.clone().map(Arc::new);
-        let view = View { schema, lsn: manifest.lsn, parts, calibration };
+        let view = View::new(schema, manifest.lsn, parts, calibration);
         let start = Self { manifest: manifest.clone(), files, read: None, view: Arc::new(view) };
         start.read_logs(vfs, &manifest.logs)
     }

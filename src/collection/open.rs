@@ -91,7 +91,7 @@ pub(crate) fn create(vfs: Arc<dyn Vfs>, schema: Schema, options: Options) -> Res
     }
     let manifest = Manifest::new(vfs.entropy()?, schema).install(&*vfs)?;
     let schema = Arc::new(manifest.schema.clone());
-    let view = Arc::new(View { schema, lsn: Lsn(0), parts: Vec::new(), calibration: None });
+    let view = Arc::new(View::new(schema, Lsn(0), Vec::new(), None));
     let reserve = Reserve::new(options.reserve);
     let writer = Writer::new(manifest, true, vfs.names(), reserve);
     Ok(handle(vfs, options, view, residency, Access::Write(writer, lock)))
@@ -196,7 +196,7 @@ pub(super) fn open_segments(vfs: &dyn Vfs, manifest: &Manifest) -> Result<View> 
     };
     let parts = manifest.segments.iter().map(part).collect::<Result<_>>()?;
     let calibration = manifest.calibration.clone().map(Arc::new);
-    Ok(View { schema, lsn: manifest.lsn, parts, calibration })
+    Ok(View::new(schema, manifest.lsn, parts, calibration))
 }
 
 /// Reads the dead rows of a segment, and checks that they are as many as the

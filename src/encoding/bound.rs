@@ -9,10 +9,10 @@
 //!
 //! by Cauchy and Schwarz, twice. The first term is what the kernel counts in integers.
 //! This holds for real numbers; sums here are `f32`, of terms below 2, so a fixed
-//! [`ROUNDING`] is added that is far above what they and the definition of a score
+//! [`COSINE_ROUNDING`] is added that is far above what they and the definition of a score
 //! (`kernel::row`, and a division by a norm rounded to `f32`) can be wrong by together.
 
-use super::scan::{RUN, run_blocks};
+use super::scan::{RUN_BLOCKS, run_blocks};
 use super::{Bits, ScanScratch, StageCode, StageQuery, StageView};
 use crate::kernel::{BLOCK, Isa};
 use crate::sown::{Bug, sown};
@@ -21,7 +21,7 @@ use std::ops::Range;
 /// Covers, in units of a cosine: the conversion of a dot (2^-24 of at most 1.2), the products
 /// and sums of an upper bound (5 times 2^-24 of at most 2), a score divided by a norm that was
 /// rounded (2^-23), and sums of 65 535 terms in `f64` (below 2^-36). Ten times all of it.
-const ROUNDING: f64 = 1e-5;
+const COSINE_ROUNDING: f64 = 1e-5;
 
 /// A query prepared to bound its cosine with rows of a 4-bit code.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub struct BoundQuery {
     query: StageQuery,
     /// `|t|`, rounded up.
     length: f32,
-    /// `|p - t|` and [`ROUNDING`].
+    /// `|p - t|` and [`COSINE_ROUNDING`].
     slack: f32,
 }
 
@@ -73,28 +73,14 @@ impl BoundQuery {
             off = 0.0;
         }
         let up = |v: f64| (v as f32).next_up();
-        (self.length, self.slack) = (up(length.sqrt()), up(off.sqrt() + ROUNDING));
+        (self.length, self.slack) = (up(length.sqrt()), up(off.sqrt() + COSINE_ROUNDING));
     }
 
-    /// Upper bounds of the cosines of the rows of some blocks, at most [`RUN`] of them.
+    /// Does for several queries together, at most [`crate::kernel::QUERIES_PER_PASS`], what
+    /// [`Self::upper_of`] goes on from.
     ///
     /// # Panics
-    /// When the view is of another code, or there are more blocks.
-    pub fn upper<'s>(
-        &self,
-        isa: Isa,
-        view: &StageView<'_>,
-        blocks: Range<usize>,
-        scratch: &'s mut ScanScratch,
-    ) -> &'s mut [f32] {
-        Self::dots([self].into_iter(), isa, view, blocks.clone(), scratch);
-        self.upper_of(0, view, blocks, scratch)
-    }
-
-    /// Does for at most [`PASS`](crate::kernel::PASS) queries together what [`Self::upper_of`] goes on from.
-    ///
-    /// # Panics
-    /// As [`Self::upper`].
+    /// When the view is of another code, or there are more than [`RUN_BLOCKS`] blocks.
     pub fn dots<'q>(
         queries: impl ExactSizeIterator<Item = &'q Self>,
         isa: Isa,
@@ -102,7 +88,7 @@ impl BoundQuery {
         blocks: Range<usize>,
         scratch: &mut ScanScratch,
     ) {
-        assert!(blocks.len() <= RUN, "{} blocks in a run", blocks.len());
+        assert!(blocks.len() <= RUN_BLOCKS, "{} blocks in a run", blocks.len());
         let queries = queries.map(|query| {
             assert_eq!(view.code, query.query.code, "the query was prepared for another code");
             &query.query
@@ -110,10 +96,11 @@ impl BoundQuery {
         StageQuery::dots(queries, isa, view, blocks, &mut scratch.dots);
     }
 
-    /// As [`Self::upper`], for the `n`-th of the queries that [`Self::dots`] was last asked for.
+    /// Upper bounds of the cosines of the rows of some blocks, for the `n`-th of the queries that
+    /// [`Self::dots`] was last asked for.
     ///
     /// # Panics
-    /// As [`Self::upper`].
+    /// As [`Self::dots`].
     pub fn upper_of<'s>(
         &self,
         n: usize,
@@ -133,9 +120,27 @@ impl BoundQuery {
         upper
     }
 
-    /// Blocks that [`Self::upper`] is best asked for at once, where so many queries ask for the
-    /// same; never more than it takes.
+    /// Blocks that [`Self::dots`] is best asked for at once, where `queries` ask for the same; never
+    /// more than it takes.
     pub fn blocks(&self, queries: usize) -> usize {
         run_blocks(self.query.code, queries)
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl BoundQuery {
+    /// As [`Self::upper_of`], for this query alone.
+    ///
+    /// # Panics
+    /// As [`Self::dots`].
+    pub fn upper<'s>(
+        &self,
+        isa: Isa,
+        view: &StageView<'_>,
+        blocks: Range<usize>,
+        scratch: &'s mut ScanScratch,
+    ) -> &'s mut [f32] {
+        Self::dots([self].into_iter(), isa, view, blocks.clone(), scratch);
+        self.upper_of(0, view, blocks, scratch)
     }
 }

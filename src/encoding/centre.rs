@@ -6,16 +6,16 @@ use super::stage::signs_of;
 use crate::kernel::{Isa, coding};
 
 /// Rows that a centre is the mean of, at most, spread evenly.
-const CENTRED_BY: usize = 1024;
+const ROWS_SAMPLED: usize = 1024;
 /// Fewer rows have no centre: the mean of a few is long whatever they are.
-const LEAST: usize = 256;
+const CENTRE_FROM_ROWS: usize = 256;
 /// Centres whose distance has no larger square are as good for the same rows. Those of two samples
 /// of one kind are .001 to .002 apart.
-const NEAR: f32 = 0.02;
+const NEAR_SQUARE: f32 = 0.02;
 
 /// Centres whose square is less say little: of text and pictures whose centres have squares of .03
 /// and .2 estimates are as good about none, or better (docs/EXPERIMENTS.md, "Centres").
-const OFF_CENTRE: f64 = 0.35;
+const LEAST_SQUARE: f64 = 0.35;
 
 /// The centre for `rows` rows, of which `read` writes one: the mean of their prefixes, each
 /// divided by its length; zeros where that is near none. Then its base. Other codes than of 1 bit
@@ -26,9 +26,9 @@ pub(crate) fn centre<E>(
     mut read: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
 ) -> Result<Vec<f32>, E> {
     let isa = Isa::detect();
-    let (dims, count) = (code.centre_len() / 2, rows.min(CENTRED_BY));
+    let (dims, count) = (code.centre_len() / 2, rows.min(ROWS_SAMPLED));
     let none = vec![0.0; 2 * dims];
-    if dims == 0 || count < LEAST {
+    if dims == 0 || count < CENTRE_FROM_ROWS {
         return Ok(none);
     }
     let mut row = vec![0.0; dims];
@@ -38,7 +38,7 @@ pub(crate) fn centre<E>(
         Ok(())
     };
     let mut centre = mean(count, dims, |n, unit| beside(n, &none, unit))?;
-    if coding::squares(isa, &centre) < OFF_CENTRE {
+    if coding::squares(isa, &centre) < LEAST_SQUARE {
         return Ok(none);
     }
     let mut signed = vec![0; dims];
@@ -57,7 +57,7 @@ pub(crate) fn centre<E>(
 /// Whether codes about one centre are as good as about the other.
 pub(crate) fn are_near(one: &[f32], other: &[f32]) -> bool {
     let centres = one.iter().zip(other).take(one.len() / 2);
-    one.len() == other.len() && centres.map(|(a, b)| (a - b) * (a - b)).sum::<f32>() <= NEAR
+    one.len() == other.len() && centres.map(|(a, b)| (a - b) * (a - b)).sum::<f32>() <= NEAR_SQUARE
 }
 
 /// The mean of `count` vectors, of which `write` writes one.

@@ -4,10 +4,7 @@
 //! A stage code estimates the *cosine of prefixes*. It is never the raw partial
 //! dot product that ranks: rows whose prefix happens to be long would win.
 
-#![cfg_attr(
-    not(feature = "testing"),
-    allow(unreachable_pub, dead_code, unused_imports, reason = "`testing` re-exports them")
-)]
+#![cfg_attr(not(feature = "testing"), allow(unreachable_pub, reason = "`testing` re-exports them"))]
 
 mod bound;
 mod centre;

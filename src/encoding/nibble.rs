@@ -24,14 +24,14 @@ use crate::sown::{Bug, sown};
 const NORMAL_STEP: f32 = 0.3352;
 
 /// Standard deviations beyond which a component makes a vector begin a second time.
-const FAR: f32 = 5.0;
+const FAR_DEVIATIONS: f32 = 5.0;
 
 /// Improvements of step and code by turns.
-const TURNS: usize = 2;
+const IMPROVEMENTS: usize = 2;
 
 /// What the residual is enlarged by before it is rounded up, far more than sums in `f64` of
 /// 65 535 terms can be wrong by.
-const SLACK: f64 = 1e-9;
+const RESIDUAL_SLACK: f64 = 1e-9;
 
 /// A vector's code but for its components, which stand in the buffer `codes`.
 pub(super) struct Coded {
@@ -60,7 +60,7 @@ impl Quantiser {
         let farthest = coding::normalise(isa, vector, norm, &mut self.unit);
         let deviation = (1.0 / vector.len() as f64).sqrt() as f32;
         let mut fit = improve(isa, &self.unit, NORMAL_STEP * deviation, codes);
-        if farthest > FAR * deviation {
+        if farthest > FAR_DEVIATIONS * deviation {
             self.other.resize(codes.len(), 0);
             let second = improve(isa, &self.unit, farthest / 8.0, &mut self.other);
             if second.cosine > fit.cosine {
@@ -81,7 +81,7 @@ struct Fit {
 /// The code for a step, improved by turns.
 fn improve(isa: Isa, unit: &[f32], mut step: f32, codes: &mut [i8]) -> Fit {
     let mut fit = Fit { scale: 0.0, cosine: 0.0 };
-    for _ in 0..TURNS {
+    for _ in 0..IMPROVEMENTS {
         let (dot, square) = coding::round(isa, unit, 1.0 / step, codes);
         fit = Fit { scale: (dot / square) as f32, cosine: dot / square.sqrt() };
         step = 2.0 * fit.scale;
@@ -95,7 +95,7 @@ fn residual(isa: Isa, vector: &[f32], norm: f64, scale: f32, codes: &[i8]) -> f3
     if sown(Bug::ResidualTooSmall) {
         return (distance * 0.95) as f32;
     }
-    ((distance * (1.0 + SLACK) + SLACK) as f32).next_up()
+    ((distance * (1.0 + RESIDUAL_SLACK) + RESIDUAL_SLACK) as f32).next_up()
 }
 
 #[cfg(test)]

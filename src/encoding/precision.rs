@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Components converted at once: asking the CPU what it can do costs more than one.
-const RUN: usize = 64;
+const CONVERTED_AT_ONCE: usize = 64;
 
 impl Precision {
     /// All precisions, finest first.
@@ -55,8 +55,10 @@ impl Precision {
         match self {
             Self::F32 => widen(row, out, f32::from_le_bytes),
             Self::F16 => {
-                for (out, row) in out.chunks_mut(RUN).zip(row.chunks(2 * RUN)) {
-                    let mut halves = [f16::ZERO; RUN];
+                for (out, row) in
+                    out.chunks_mut(CONVERTED_AT_ONCE).zip(row.chunks(2 * CONVERTED_AT_ONCE))
+                {
+                    let mut halves = [f16::ZERO; CONVERTED_AT_ONCE];
                     for (half, bytes) in halves.iter_mut().zip(row.as_chunks().0) {
                         *half = f16::from_le_bytes(*bytes);
                     }
@@ -91,14 +93,14 @@ fn put_halves<H: Copy>(
 where
     [H]: HalfFloatSliceExt,
 {
-    for (r, run) in vector.chunks(RUN).enumerate() {
-        let mut halves = [zero; RUN];
+    for (r, run) in vector.chunks(CONVERTED_AT_ONCE).enumerate() {
+        let mut halves = [zero; CONVERTED_AT_ONCE];
         let halves = &mut halves[..run.len()];
         halves.convert_from_f32_slice(run);
         put(out, halves.reinterpret_cast(), u16::to_le_bytes);
         let infinite = halves.iter().zip(run).position(|(h, v)| is_infinite(*h) && v.is_finite());
         if let Some(i) = infinite {
-            return Some(r * RUN + i);
+            return Some(r * CONVERTED_AT_ONCE + i);
         }
     }
     None

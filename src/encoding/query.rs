@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::stage::quantise;
 use super::{Bits, StageCode, StageView};
 use crate::kernel::{
-    BLOCK, BitPlanes, ByteLanes, Isa, PASS, bit_dots, byte_dots, nibble_dots, nibble_dots_of_four,
+    BLOCK, BitPlanes, ByteLanes, Isa, QUERIES_PER_PASS, bit_dots, byte_dots, nibble_dots,
+    nibble_dots_of_four,
 };
 
 /// Bits a component of a query may have when it meets a 1-bit code.
@@ -18,7 +19,7 @@ const PLANE_BITS: std::ops::RangeInclusive<u32> = 4..=8;
 /// 1 point of the top 10 in a shortlist of 10, 3 lose 2 to 3. Models with a few very large
 /// components need more bits for the same step, and get them. Codes that come from RAM
 /// are scanned as fast with any number; codes in cache are faster with fewer.
-const COARSEST: f64 = 0.3;
+const COARSEST_STEP: f64 = 0.3;
 
 /// The first dimensions of a query, quantised for one stage code.
 #[derive(Debug, Clone)]
@@ -89,7 +90,7 @@ impl StageQuery {
         self.scale = if norm > 0.0 { (step * longer / norm) as f32 } else { 0.0 };
     }
 
-    /// Dots of at most [`PASS`] queries with the rows of some blocks, those of one query after
+    /// Dots of at most [`QUERIES_PER_PASS`] queries with the rows of some blocks, those of one query after
     /// those of the other; a whole pass over 4-bit codes takes all at once.
     pub(super) fn dots<'q>(
         queries: impl ExactSizeIterator<Item = &'q Self>,
@@ -103,7 +104,7 @@ impl StageQuery {
             &view.blocks[blocks.start * code.block_bytes()..blocks.end * code.block_bytes()];
         let (units, each) = (code.units(code.dims), blocks.len() * BLOCK);
         let dots = &mut dots[..queries.len() * each];
-        let mut all: [Option<&Self>; PASS] = [None; PASS];
+        let mut all: [Option<&Self>; QUERIES_PER_PASS] = [None; QUERIES_PER_PASS];
         all.iter_mut().zip(queries).for_each(|(place, query)| *place = Some(query));
         if let ([Some(a), Some(b), Some(c), Some(d)], Bits::Four) = (all, code.bits) {
             let lanes = [a, b, c, d].map(|query| &query.lanes);
@@ -123,23 +124,13 @@ impl StageQuery {
         let dot = base.iter().zip(&self.values).map(|(m, v)| f64::from(*m) * f64::from(*v));
         (dot.sum::<f64>() * f64::from(self.scale)) as f32
     }
-
-    /// The code it was prepared for.
-    pub fn code(&self) -> StageCode {
-        self.code
-    }
-
-    /// Dimensions it ranks by.
-    pub fn dims(&self) -> usize {
-        self.dims
-    }
 }
 
 /// The fewest bits whose step is fine enough for `prefix`.
 fn plane_bits(prefix: &[f32]) -> u32 {
     let largest = prefix.iter().fold(0f32, |m, v| m.max(v.abs()));
     let square: f64 = prefix.iter().map(|&v| f64::from(v).powi(2)).sum();
-    let coarsest = COARSEST * (square / prefix.len() as f64).sqrt();
+    let coarsest = COARSEST_STEP * (square / prefix.len() as f64).sqrt();
     let fine = |bits: u32| f64::from(largest) <= coarsest * f64::from((1 << (bits - 1)) - 1);
     PLANE_BITS.clone().find(|&bits| fine(bits)).unwrap_or(*PLANE_BITS.end())
 }

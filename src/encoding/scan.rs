@@ -16,26 +16,29 @@
 //!   changes no recall by more than half a point. It is kept, times the root of the ratio
 //!   of the dimensions, so that the estimate keeps its size.
 //!
-//! It is all done for [`RUN`] blocks at a time, so that dots and scores stay in the
+//! It is all done for [`RUN_BLOCKS`] blocks at a time, so that dots and scores stay in the
 //! nearest cache while codes stream past, and skipping blocks with no row alive.
 
 use super::stage::unbiased;
 use super::{Bits, StageCode, StageQuery, StageView};
 use crate::kernel::topk::Collect;
-use crate::kernel::{BLOCK, Isa, PASS, byte_squares, coding};
+use crate::kernel::{BLOCK, Isa, QUERIES_PER_PASS, byte_squares, coding};
 use std::ops::Range;
-use std::slice;
 
 /// Blocks scored between two visits to the collector.
-pub(super) const RUN: usize = 16;
+pub(super) const RUN_BLOCKS: usize = 16;
 
 /// Bytes of codes that are scored for one query after the other: they stay in the core's own
 /// cache meanwhile.
-const SHARED: usize = 64 << 10;
+const CODES_IN_CACHE: usize = 64 << 10;
 
 /// Blocks of a code to score between two visits to the collectors of so many queries.
 pub(super) fn run_blocks(code: StageCode, queries: usize) -> usize {
-    if queries == 1 { RUN } else { (SHARED / code.block_bytes().max(1)).clamp(1, RUN) }
+    if queries == 1 {
+        RUN_BLOCKS
+    } else {
+        (CODES_IN_CACHE / code.block_bytes().max(1)).clamp(1, RUN_BLOCKS)
+    }
 }
 
 /// How an estimated cosine becomes a score (higher is better).
@@ -72,9 +75,9 @@ pub struct ScanScratch {
 impl Default for ScanScratch {
     fn default() -> Self {
         Self {
-            dots: vec![0; PASS * RUN * BLOCK],
-            squares: vec![0; RUN * BLOCK],
-            scores: vec![0.0; RUN * BLOCK],
+            dots: vec![0; QUERIES_PER_PASS * RUN_BLOCKS * BLOCK],
+            squares: vec![0; RUN_BLOCKS * BLOCK],
+            scores: vec![0.0; RUN_BLOCKS * BLOCK],
             bases: Vec::new(),
         }
     }
@@ -96,21 +99,15 @@ pub struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    /// Offers the score of every row that takes part to `top`.
-    ///
-    /// # Panics
-    /// When query and view are of different codes, or `alive` or the norms are too short.
-    pub fn run(&self, isa: Isa, scratch: &mut ScanScratch, top: &mut impl Collect) {
-        Self::run_all(slice::from_ref(self), isa, scratch, slice::from_mut(top));
-    }
-
-    /// As [`Self::run`] for several queries over the same rows, each with its own collector:
-    /// a few blocks at a time are scored for all of them, so that codes come from memory once.
+    /// Offers the score of every row that takes part, for several queries over the same rows, each
+    /// with its own collector: a few blocks at a time are scored for all of them, so that codes
+    /// come from memory once.
     /// Each collector is offered what it would be offered alone, in the same order. Returns how
     /// many rows were scored: blocks of which none takes part are skipped.
     ///
     /// # Panics
-    /// As [`Self::run`]; also when there are not as many collectors, or the rows differ.
+    /// When a query and its view are of different codes, or `alive` or the norms are too short, or
+    /// there are not as many collectors, or the rows differ.
     pub fn run_all<C: Collect>(
         scans: &[Self],
         isa: Isa,
@@ -132,13 +129,16 @@ impl Scan<'_> {
         let (mut start, mut scored) = (0, 0);
         while start < blocks {
             let len = (start..blocks).take(run).take_while(|&b| mask(b) != 0).count();
-            let passes = scans.chunks(PASS).zip(tops.chunks_mut(PASS)).filter(|_| len > 0);
+            let passes = scans
+                .chunks(QUERIES_PER_PASS)
+                .zip(tops.chunks_mut(QUERIES_PER_PASS))
+                .filter(|_| len > 0);
             for (pass, (scans, tops)) in passes.enumerate() {
                 Self::dots(scans, isa, start..start + len, &mut scratch.dots);
                 for (n, (scan, top)) in scans.iter().zip(tops).enumerate() {
-                    let base = scratch.bases[pass * PASS + n];
+                    let base = scratch.bases[pass * QUERIES_PER_PASS + n];
                     let scores = scan.score(isa, start..start + len, n, base, scratch);
-                    let words = &mut [0; RUN][..len];
+                    let words = &mut [0; RUN_BLOCKS][..len];
                     coding::reaching(isa, scores, top.floor(), words);
                     words.iter_mut().zip(start..).for_each(|(word, block)| *word &= mask(block));
                     top.offer_words(first.base + (start * BLOCK) as u32, scores, words);
@@ -151,7 +151,7 @@ impl Scan<'_> {
         scored as u64
     }
 
-    /// Dots with the rows of some blocks, of each of at most [`PASS`] queries.
+    /// Dots with the rows of some blocks, of each of at most [`QUERIES_PER_PASS`] queries.
     fn dots(scans: &[Self], isa: Isa, blocks: Range<usize>, dots: &mut [i32]) {
         let queries = scans.iter().map(|scan| scan.query);
         StageQuery::dots(queries, isa, &scans[0].view, blocks, dots);
@@ -196,6 +196,17 @@ impl Scan<'_> {
         }
         self.scoring.apply(rows, scores);
         scores
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Scan<'_> {
+    /// As [`Self::run_all`], for one query.
+    ///
+    /// # Panics
+    /// As [`Self::run_all`].
+    pub fn run(&self, isa: Isa, scratch: &mut ScanScratch, top: &mut impl Collect) {
+        Self::run_all(std::slice::from_ref(self), isa, scratch, std::slice::from_mut(top));
     }
 }
 

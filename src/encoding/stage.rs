@@ -458,11 +458,6 @@ impl<'a> StageView<'a> {
         [self.factors, self.residuals].into_iter().take(self.code.bits.scalars())
     }
 
-    /// The blocks.
-    pub fn blocks(&self) -> &'a [u8] {
-        self.blocks
-    }
-
     /// The code.
     pub fn code(&self) -> StageCode {
         self.code
@@ -471,6 +466,14 @@ impl<'a> StageView<'a> {
     /// Rows coded.
     pub fn rows(&self) -> usize {
         self.factors.len()
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl<'a> StageView<'a> {
+    /// The blocks.
+    pub fn blocks(&self) -> &'a [u8] {
+        self.blocks
     }
 
     /// Signed code of component `dim` of `row`: +-1, an odd number -15..=15, or -127..=127.

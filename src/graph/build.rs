@@ -29,13 +29,13 @@ use crate::kernel::gather::prefetch;
 use crate::sync::on_threads;
 
 /// Rows a walk keeps while a row looks for its links.
-const WIDTH: usize = 100;
+const BUILD_WIDTH: usize = 100;
 /// Most rows of a batch.
-const BATCH: usize = 16_384;
+const MOST_ROWS_OF_BATCH: usize = 16_384;
 /// Rows a thread takes at once.
-const TAKE: usize = 64;
+const ROWS_PER_TURN: usize = 64;
 /// Seed of the order in which rows join.
-const SEED: u64 = 0x6d61_7472_796f;
+const ORDER_SEED: u64 = 0x6d61_7472_796f;
 
 /// Where the rows come from.
 pub(crate) trait Vectors: Sync {
@@ -75,7 +75,7 @@ pub(crate) fn build(
     built.entries = order[..rows.min(ENTRIES)].to_vec();
     let mut joined = 1;
     while joined < rows {
-        let size = joined.min(BATCH).min(rows - joined);
+        let size = joined.min(MOST_ROWS_OF_BATCH).min(rows - joined);
         let batch = &order[joined..joined + size];
         let links = find_links(&built, &fine, batch, &order[..joined.min(ENTRIES / 8)], threads)?;
         join(&mut built.links, &fine, batch, &links, threads)?;
@@ -89,7 +89,7 @@ pub(crate) fn build(
 /// All rows in an order that has nothing to do with theirs (Fisher and Yates).
 fn order(rows: usize) -> Vec<u32> {
     let mut order: Vec<u32> = (0..rows as u32).collect();
-    let mut state = SEED;
+    let mut state = ORDER_SEED;
     for i in (1..rows).rev() {
         // Knuth's linear congruential generator, MMIX; its high bits are the good ones.
         state =
@@ -162,11 +162,11 @@ fn find_links(
     let work = || -> Result<Vec<(usize, Vec<u32>)>> {
         let (mut walk, mut pruner, mut found) = (Walk::default(), Pruner::default(), Vec::new());
         loop {
-            let first = next.fetch_add(TAKE, Ordering::Relaxed);
+            let first = next.fetch_add(ROWS_PER_TURN, Ordering::Relaxed);
             if first >= batch.len() {
                 return Ok(found);
             }
-            for (at, &row) in batch.iter().enumerate().skip(first).take(TAKE) {
+            for (at, &row) in batch.iter().enumerate().skip(first).take(ROWS_PER_TURN) {
                 visit(built, fine, row, starts, &mut walk)?;
                 let visited = walk.visited.iter().map(|v| v.1);
                 pruner.prune(fine, row, visited, DEGREE - 1);
@@ -182,7 +182,7 @@ fn find_links(
 /// Walks to the neighbourhood of a row.
 fn visit(built: &Built, fine: &Fine, row: u32, starts: &[u32], walk: &mut Walk) -> Result<()> {
     let query = RowQuery::of_row(built.code, fine.row(row));
-    let beam = Beam { k: usize::MAX, margin: 0.0, width: WIDTH };
+    let beam = Beam { k: usize::MAX, margin: 0.0, width: BUILD_WIDTH };
     let mut best = Starts::default();
     for some in starts.chunks(MAX_DEGREE) {
         let codes = some.iter().map(|start| built.code(*start));

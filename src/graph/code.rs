@@ -5,14 +5,14 @@
 
 use crate::encoding::{Bits, factor, quantise};
 use crate::kernel::Isa;
-use crate::kernel::gather::{CHUNK, CHUNK_DIMS, RowPlanes, bit_row_dots, byte_row_dot};
+use crate::kernel::gather::{CHUNK_BYTES, CHUNK_DIMS, RowPlanes, bit_row_dots, byte_row_dot};
 
 /// Most dimensions that are coded with a bit each.
-const BIT_DIMS: usize = 1024;
+const MOST_BIT_DIMS: usize = 1024;
 /// Most dimensions that are coded with a byte each.
-const BYTE_DIMS: usize = 256;
+const MOST_BYTE_DIMS: usize = 256;
 /// Bits of a query's component that meets a bit.
-const PLANES: u32 = 6;
+const QUERY_PLANES: u32 = 6;
 
 /// How the rows of a graph are coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,16 +26,16 @@ impl RowCode {
     /// of an eighth of them, where there are enough.
     pub(crate) fn choose(dims: usize) -> Self {
         if dims >= CHUNK_DIMS {
-            Self { bits: Bits::One, dims: dims.min(BIT_DIMS) }
+            Self { bits: Bits::One, dims: dims.min(MOST_BIT_DIMS) }
         } else {
-            Self { bits: Bits::Eight, dims: dims.min(BYTE_DIMS) }
+            Self { bits: Bits::Eight, dims: dims.min(MOST_BYTE_DIMS) }
         }
     }
 
     /// Bytes of a row's code.
     pub(crate) fn row_bytes(self) -> usize {
         match self.bits {
-            Bits::One => self.dims.div_ceil(CHUNK_DIMS) * CHUNK,
+            Bits::One => self.dims.div_ceil(CHUNK_DIMS) * CHUNK_BYTES,
             _ => self.dims,
         }
     }
@@ -90,7 +90,7 @@ impl RowQuery {
     pub(crate) fn set(&mut self, code: RowCode, query: &[f32], dims: usize) {
         let prefix = &query[..dims.min(code.dims)];
         self.values.resize(prefix.len(), 0);
-        let top = if code.bits == Bits::One { (1 << (PLANES - 1)) - 1 } else { i8::MAX };
+        let top = if code.bits == Bits::One { (1 << (QUERY_PLANES - 1)) - 1 } else { i8::MAX };
         let step = quantise(prefix, top, &mut self.values);
         let norm = prefix.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
         // A factor belongs to all dimensions of a code; see `encoding::scan`.
@@ -104,7 +104,7 @@ impl RowQuery {
         let mut new = Self::default();
         new.values.extend_from_slice(&row[..row.len().min(code.dims)]);
         if code.bits == Bits::One {
-            let down = 8 - PLANES;
+            let down = 8 - QUERY_PLANES;
             new.values.iter_mut().for_each(|v| *v >>= down);
         }
         let square: i32 = new.values.iter().map(|&v| i32::from(v).pow(2)).sum();
@@ -115,7 +115,7 @@ impl RowQuery {
     fn finish(&mut self, code: RowCode, scale: f32) {
         (self.bits, self.scale) = (code.bits, scale);
         if code.bits == Bits::One {
-            self.planes.set(&self.values, PLANES);
+            self.planes.set(&self.values, QUERY_PLANES);
         }
     }
 

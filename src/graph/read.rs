@@ -29,7 +29,7 @@ layout!(
 pub(crate) const MAX_ENTRIES: u32 = 65_536;
 /// Entries a walk begins at: the best of all. The first entry, from which every row can
 /// be reached, is one more.
-const STARTS: usize = 4;
+const BEST_ENTRIES: usize = 4;
 
 /// What a graph's regions must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -221,7 +221,7 @@ impl Nodes for Graph {
 /// The best of some rows, to begin a walk at.
 #[derive(Debug, Default)]
 pub(super) struct Starts {
-    best: [(f32, u32); STARTS + 1],
+    best: [(f32, u32); BEST_ENTRIES + 1],
     len: usize,
     first: Option<(f32, u32)>,
 }
@@ -249,11 +249,11 @@ impl Starts {
         for (&row, score) in rows.iter().zip(scores) {
             let place = self.best().partition_point(|best| best.0 >= score);
             // The worst falls off behind, if there is a place at all.
-            let after = self.best.get_mut(place..STARTS).unwrap_or_default();
+            let after = self.best.get_mut(place..BEST_ENTRIES).unwrap_or_default();
             after.rotate_right(after.len().min(1));
             if let Some(first) = after.first_mut() {
                 *first = (score, row);
-                self.len = (self.len + 1).min(STARTS);
+                self.len = (self.len + 1).min(BEST_ENTRIES);
             }
         }
         Ok(())

@@ -222,11 +222,11 @@ struct Seen {
 }
 
 /// Slots of an empty set, as a power of two: what a walk of common length needs.
-const SLOTS: u32 = 13;
+const LOG2_SLOTS: u32 = 13;
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { slots: vec![NONE; 1 << SLOTS], shift: 32 - SLOTS, len: 0 }
+        Self { slots: vec![NONE; 1 << LOG2_SLOTS], shift: 32 - LOG2_SLOTS, len: 0 }
     }
 }
 
@@ -235,7 +235,7 @@ impl Seen {
         if self.len == 0 {
             return;
         }
-        if self.slots.len() > 1 << (SLOTS + 4) {
+        if self.slots.len() > 1 << (LOG2_SLOTS + 4) {
             *self = Self::default();
         }
         self.slots.fill(NONE);

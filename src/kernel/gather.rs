@@ -1,7 +1,7 @@
 //! One query against 1-bit rows that lie apart: what a walk over a graph scores.
 //!
 //! A scan reads blocks of 64 rows, dimension-major. A walk meets a few dozen rows from
-//! all over a segment, so their codes stand row by row here: [`CHUNK`] bytes hold 512
+//! all over a segment, so their codes stand row by row here: [`CHUNK_BYTES`] bytes hold 512
 //! dimensions of one row, a cache line, and a row is as many of them as its dimensions
 //! need. The dot is the same integer that a scan would find.
 
@@ -9,11 +9,11 @@ use simsimd::SpatialSimilarity;
 
 use super::Isa;
 
-/// Bytes a row's code is a multiple of: one cache line, 512 dimensions.
-pub(crate) const CHUNK: usize = 64;
+/// Bytes that a row's code is a multiple of: one cache line, 512 dimensions.
+pub(crate) const CHUNK_BYTES: usize = 64;
 
 /// Dimensions of a chunk.
-pub(crate) const CHUNK_DIMS: usize = CHUNK * 8;
+pub(crate) const CHUNK_DIMS: usize = CHUNK_BYTES * 8;
 
 /// A query of small signed integers as bit planes, laid out for rows: for each chunk of
 /// 512 dimensions all planes, 64 bytes each.
@@ -21,7 +21,7 @@ pub(crate) const CHUNK_DIMS: usize = CHUNK * 8;
 /// As in [`super::BitPlanes`], plane `p` weighs `1 << p`, and the last one minus that.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RowPlanes {
-    planes: Vec<[u8; CHUNK]>,
+    planes: Vec<[u8; CHUNK_BYTES]>,
     weights: Vec<i8>,
     sum: i32,
 }
@@ -45,7 +45,7 @@ impl RowPlanes {
         let count = bits as usize;
         let Self { planes, weights, sum } = self;
         planes.clear();
-        planes.resize(values.len().div_ceil(CHUNK_DIMS) * count, [0; CHUNK]);
+        planes.resize(values.len().div_ceil(CHUNK_DIMS) * count, [0; CHUNK_BYTES]);
         for (i, &value) in values.iter().enumerate() {
             assert!((-limit..limit).contains(&i16::from(value)), "{value} in {bits} bits");
             let chunk = &mut planes[i / CHUNK_DIMS * count..][..count];
@@ -61,11 +61,11 @@ impl RowPlanes {
 
     /// Bytes of a row the query reads.
     pub(crate) fn row_bytes(&self) -> usize {
-        self.planes.len() / self.weights.len() * CHUNK
+        self.planes.len() / self.weights.len() * CHUNK_BYTES
     }
 
     /// All planes, chunk by chunk.
-    pub(super) fn planes(&self) -> &[[u8; CHUNK]] {
+    pub(super) fn planes(&self) -> &[[u8; CHUNK_BYTES]] {
         &self.planes
     }
 
@@ -104,7 +104,7 @@ fn scalar(rows: &[&[u8]], query: &RowPlanes, out: &mut [i32]) {
     for (row, dot) in rows.iter().zip(out) {
         let mut set = 0;
         let planes = query.planes.chunks(query.weights.len());
-        for (code, planes) in row.as_chunks::<CHUNK>().0.iter().zip(planes) {
+        for (code, planes) in row.as_chunks::<CHUNK_BYTES>().0.iter().zip(planes) {
             for (plane, &weight) in planes.iter().zip(&query.weights) {
                 set += i32::from(weight) * common(code, plane);
             }
@@ -114,7 +114,7 @@ fn scalar(rows: &[&[u8]], query: &RowPlanes, out: &mut [i32]) {
 }
 
 /// Bits that both have.
-fn common(a: &[u8; CHUNK], b: &[u8; CHUNK]) -> i32 {
+fn common(a: &[u8; CHUNK_BYTES], b: &[u8; CHUNK_BYTES]) -> i32 {
     let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
     let count = |(a, b): (&[u8; 8], &[u8; 8])| {
         (u64::from_le_bytes(*a) & u64::from_le_bytes(*b)).count_ones()

@@ -28,10 +28,7 @@
 //! Only `x86` and `neon` contain `unsafe`. An [`Isa`] other than `Scalar` can
 //! only be had by asking the CPU, so the dispatch below needs none.
 
-#![cfg_attr(
-    not(feature = "testing"),
-    allow(unreachable_pub, dead_code, unused_imports, reason = "`testing` re-exports them")
-)]
+#![cfg_attr(not(feature = "testing"), allow(unreachable_pub, reason = "`testing` re-exports them"))]
 
 pub(crate) mod coding;
 pub(crate) mod gather;
@@ -266,7 +263,7 @@ pub fn nibble_dots(
 }
 
 /// Queries that one pass over blocks takes.
-pub const PASS: usize = 4;
+pub const QUERIES_PER_PASS: usize = 4;
 
 /// As [`nibble_dots`] for several queries: codes are loaded and taken apart once for all. `out` gets
 /// the dots of one query after the other.
@@ -277,17 +274,17 @@ pub fn nibble_dots_of_four(
     isa: Isa,
     blocks: &[u8],
     block_groups: usize,
-    queries: [&ByteLanes; PASS],
+    queries: [&ByteLanes; QUERIES_PER_PASS],
     out: &mut [i32],
 ) {
-    let each = out.len() / PASS;
+    let each = out.len() / QUERIES_PER_PASS;
     #[cfg(target_arch = "x86_64")]
     if let Isa::Avx512(cpu) = isa
         && queries.iter().all(|q| q.groups() == queries[0].groups())
     {
         let used = queries[0].groups().div_ceil(2) * GROUP_BYTES;
         check(blocks, block_groups * GROUP_BYTES, used, &out[..each]);
-        assert_eq!(out.len(), each * PASS, "as many dots for each query");
+        assert_eq!(out.len(), each * QUERIES_PER_PASS, "as many dots for each query");
         return cpu.nibble_dots_of_four(blocks, block_groups, queries, out);
     }
     for (query, out) in queries.into_iter().zip(out.chunks_mut(each.max(1))) {

@@ -20,20 +20,11 @@ impl BitPlanes {
     /// What every table entry is too large by, so that none is negative.
     pub const TABLE_OFFSET: i32 = 64;
 
-    /// Splits `values`, each of which must fit `bits` bits (2..=8), into planes.
+    /// Splits `values`, each of which must fit `bits` bits (2..=8), into planes, in the buffers of
+    /// the query before.
     ///
     /// # Panics
     /// When `bits` is out of range or a value does not fit.
-    pub fn new(values: &[i8], bits: u32) -> Self {
-        let mut planes = Self::default();
-        planes.set(values, bits);
-        planes
-    }
-
-    /// The same in the buffers of another query.
-    ///
-    /// # Panics
-    /// As [`Self::new`].
     pub fn set(&mut self, values: &[i8], bits: u32) {
         assert!((2..=8).contains(&bits), "{bits} planes");
         let limit = 1i16 << (bits - 1);
@@ -116,20 +107,10 @@ pub struct ByteLanes {
 }
 
 impl ByteLanes {
-    /// Groups `values`, none of which may be -128.
+    /// Groups `values`, none of which may be -128, in the buffers of the query before.
     ///
     /// # Panics
     /// When a value is -128: codes and queries are symmetric.
-    pub fn new(values: &[i8]) -> Self {
-        let mut lanes = Self::default();
-        lanes.set(values);
-        lanes
-    }
-
-    /// The same in the buffers of another query.
-    ///
-    /// # Panics
-    /// As [`Self::new`].
     pub fn set(&mut self, values: &[i8]) {
         assert!(values.iter().all(|value| *value != i8::MIN), "-128 in a query");
         let (fours, rest) = values.as_chunks::<4>();
@@ -172,5 +153,31 @@ impl ByteLanes {
     /// Sum of the components, 128 times which the stored offset adds to a dot.
     pub fn sum(&self) -> i32 {
         self.sum
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl BitPlanes {
+    /// A query of its own; see [`Self::set`].
+    ///
+    /// # Panics
+    /// As [`Self::set`].
+    pub fn new(values: &[i8], bits: u32) -> Self {
+        let mut planes = Self::default();
+        planes.set(values, bits);
+        planes
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl ByteLanes {
+    /// A query of its own; see [`Self::set`].
+    ///
+    /// # Panics
+    /// As [`Self::set`].
+    pub fn new(values: &[i8]) -> Self {
+        let mut lanes = Self::default();
+        lanes.set(values);
+        lanes
     }
 }

@@ -161,7 +161,7 @@ proptest! {
         seed: u64, blocks in 0usize..5, groups in 1usize..12, short in 0usize..50, uneven: bool,
     ) {
         let codes = bytes(seed, blocks * groups * GROUP_BYTES);
-        let lanes: [ByteLanes; PASS] = std::array::from_fn(|q| {
+        let lanes: [ByteLanes; QUERIES_PER_PASS] = std::array::from_fn(|q| {
             let longer = if uneven { 8 * q } else { 0 };
             let dims = (groups * 8).saturating_sub(short + longer).max(1);
             let value = |i| (noise(!seed, q * 9999 + i) as i8).max(-127);
@@ -169,7 +169,7 @@ proptest! {
         });
         let each = blocks * BLOCK;
         for isa in Isa::available() {
-            let (mut got, mut expected) = (vec![-1; PASS * each], vec![0; each]);
+            let (mut got, mut expected) = (vec![-1; QUERIES_PER_PASS * each], vec![0; each]);
             nibble_dots_of_four(isa, &codes, groups, lanes.each_ref(), &mut got);
             for (q, query) in lanes.iter().enumerate() {
                 nibble_dots(Isa::Scalar, &codes, groups, query, &mut expected);

@@ -15,7 +15,7 @@
 
 use std::cmp::Ordering;
 
-use super::{BLOCK, Isa, coding};
+use super::BLOCK;
 
 /// A row and its score; higher is better.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,6 +28,7 @@ pub struct Scored {
 
 impl Scored {
     /// The order of rows from the best down; of equal scores the first row is better.
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "sorting calls it so")]
     pub fn best_first(&self, other: &Self) -> Ordering {
         other.score.total_cmp(&self.score).then(self.ordinal.cmp(&other.ordinal))
     }
@@ -99,18 +100,6 @@ impl TopK {
         }
     }
 
-    /// Offers up to [`BLOCK`] rows with consecutive ordinals; bit `i` of
-    /// `alive` says whether row `first + i` takes part.
-    ///
-    /// # Panics
-    /// When there are more scores than a block has lanes.
-    pub fn offer_block(&mut self, isa: Isa, first: u32, scores: &[f32], alive: u64) {
-        assert!(scores.len() <= BLOCK, "{} scores in a block", scores.len());
-        let mut words = [0];
-        coding::reaching(isa, scores, self.floor_score, &mut words);
-        self.offer_words(first, scores, &[words[0] & alive]);
-    }
-
     /// Appends the best rows to `out`, best first. Offers may go on after.
     pub fn sorted_into(&mut self, out: &mut Vec<Scored>) {
         self.select();
@@ -124,13 +113,6 @@ impl TopK {
         let rows = self.kept.iter().map(|&key| scored(key));
         out.extend(rows.filter(|row| row.score >= self.floor_score));
         if self.floor == 0 { f32::NEG_INFINITY } else { self.floor_score }
-    }
-
-    /// The best rows, best first.
-    pub fn sorted(&mut self) -> Vec<Scored> {
-        let mut out = Vec::with_capacity(self.k.min(self.kept.len()));
-        self.sorted_into(&mut out);
-        out
     }
 
     fn admit(&mut self, key: u64) {
@@ -156,6 +138,28 @@ impl TopK {
                 self.floor_score = scored(worst).score;
             }
         }
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl TopK {
+    /// Offers up to [`BLOCK`] rows with consecutive ordinals; bit `i` of
+    /// `alive` says whether row `first + i` takes part.
+    ///
+    /// # Panics
+    /// When there are more scores than a block has lanes.
+    pub fn offer_block(&mut self, isa: super::Isa, first: u32, scores: &[f32], alive: u64) {
+        assert!(scores.len() <= BLOCK, "{} scores in a block", scores.len());
+        let mut words = [0];
+        super::coding::reaching(isa, scores, self.floor_score, &mut words);
+        self.offer_words(first, scores, &[words[0] & alive]);
+    }
+
+    /// The best rows, best first.
+    pub fn sorted(&mut self) -> Vec<Scored> {
+        let mut out = Vec::with_capacity(self.k.min(self.kept.len()));
+        self.sorted_into(&mut out);
+        out
     }
 }
 
@@ -219,25 +223,26 @@ impl<F: Fn(Scored) -> f32> Collect for Near<'_, F> {
     }
 }
 
-const SIGN: u32 = 1 << 31;
+const SIGN_BIT: u32 = 1 << 31;
 
 /// Sorts by score, then by smaller ordinal. Never 0 for a number: the smallest,
 /// minus infinity, has a high half of `0x007f_ffff`.
 fn key(score: f32, ordinal: u32) -> u64 {
     // Adding zero turns -0 into 0, which must be one score.
     let bits = (score + 0.0).to_bits();
-    let ordered = if bits & SIGN == 0 { bits | SIGN } else { !bits };
+    let ordered = if bits & SIGN_BIT == 0 { bits | SIGN_BIT } else { !bits };
     u64::from(ordered) << 32 | u64::from(!ordinal)
 }
 
 fn scored(key: u64) -> Scored {
     let ordered = (key >> 32) as u32;
-    let bits = if ordered & SIGN == 0 { !ordered } else { ordered & !SIGN };
+    let bits = if ordered & SIGN_BIT == 0 { !ordered } else { ordered & !SIGN_BIT };
     Scored { ordinal: !(key as u32), score: f32::from_bits(bits) }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Isa, coding};
     use super::*;
     use proptest::prelude::*;
 

@@ -51,11 +51,11 @@ mod passes;
 pub(super) use gather::prefetch_bytes;
 
 use super::row::{DOT, L2, LANES, QUICK_LANES, padded, reduce, rows};
-use super::{BLOCK, BitPlanes, ByteLanes, GROUP_BYTES, PASS, Precision, WORD_BYTES};
+use super::{BLOCK, BitPlanes, ByteLanes, GROUP_BYTES, Precision, QUERIES_PER_PASS, WORD_BYTES};
 use std::arch::x86_64::*;
 
 /// Bytes ahead of the block at hand that prefetching aims for.
-const AHEAD: usize = 8192;
+const PREFETCH_BYTES_AHEAD: usize = 8192;
 
 /// Proof that this CPU has AVX2, FMA and F16C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +129,7 @@ impl Avx512 {
         self,
         blocks: &[u8],
         groups: usize,
-        queries: [&ByteLanes; PASS],
+        queries: [&ByteLanes; QUERIES_PER_PASS],
         out: &mut [i32],
     ) {
         // SAFETY: 1, by the token.
@@ -211,7 +211,7 @@ fn with_ahead(
     block: usize,
     used: usize,
 ) -> impl Iterator<Item = (&[u8], *const u8)> {
-    let distance = AHEAD.div_ceil(used.max(1)) * block;
+    let distance = PREFETCH_BYTES_AHEAD.div_ceil(used.max(1)) * block;
     blocks.chunks_exact(block).map(move |b| (&b[..used], b.as_ptr().wrapping_add(distance)))
 }
 

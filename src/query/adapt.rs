@@ -20,43 +20,45 @@
 use std::slice;
 use std::time::{Duration, Instant};
 
-use super::exec::{self, Answer, Few, Run, Scratch, locate};
 use super::explain::{ExpectedRecall, Explain, StageName, StageReport};
-use super::funnel::Calibrated;
 use super::graph::Walked;
+use super::plan::Calibrated;
+use super::run::{Answer, Few, QueryRun, Scratch};
 use super::scan::{scan_above, scan_near};
 use super::score::Scorer;
+use super::shortlist;
 use crate::calibration::{Check, Noise, sine};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::kernel::topk::Scored;
 use crate::schema::Metric;
 
-/// Where a shortlist was too short, another scan keeps at most so many times the rows.
-const MORE: usize = 8;
-/// Of many best scores so many stand for all.
-const SCORES: usize = 64;
+/// Where a shortlist was too short, another scan keeps at most this many times the rows.
+const RESCAN_TIMES: usize = 8;
+/// Of many best scores this many stand for all.
+const SCORES_SAMPLED: usize = 64;
 /// Halvings of the interval in which the cut lies.
-const HALVINGS: usize = 12;
+const CUT_HALVINGS: usize = 12;
 
 /// Finds the rows that a calibrated plan asks for, of each query.
 pub(super) fn adapt<'r, 'a>(
-    runs: &'r [Run<'a>],
+    runs: &'r [QueryRun<'a>],
     plan: &Calibrated,
     scratch: &mut Scratch,
 ) -> Result<Few<Answer>> {
     let Some(first) = runs.first() else { return Ok(Few::new()) };
     let walks = (0..first.view.parts.len()).any(|at| first.beam(&plan.entry, at).is_some());
-    if first.limit == 0 || (walks && first.reach().is_none()) {
-        return exec::funnel(runs, &plan.entry, plan.table, &[], scratch);
+    if first.wanted.limit == 0 || (walks && first.reach().is_none()) {
+        return shortlist::run(runs, &plan.entry, plan.table, &[], scratch);
     }
     if walks {
         return runs.iter().map(|run| run.adapt_walks(plan, scratch)).collect();
     }
     let explains = scan_near(runs, plan, scratch);
     scratch.walked.clear();
-    let begin = |((n, run), explain): ((usize, &'r Run<'a>), Explain)| {
-        let list = (std::mem::take(&mut scratch.lists[n]), scratch.floors[n]);
+    let begin = |((n, run), explain): ((usize, &'r QueryRun<'a>), Explain)| {
+        let (rows, floor) = (std::mem::take(&mut scratch.lists[n]), scratch.floors[n]);
+        let list = Shortlist { rows, floor, walked_only: false };
         Adapting::new(run, *plan, list, explain, scratch)
     };
     let mut all: Few<_> = runs.iter().enumerate().zip(explains).map(begin).collect();
@@ -69,36 +71,29 @@ pub(super) fn adapt<'r, 'a>(
     all.into_iter().enumerate().map(end).collect()
 }
 
-impl Run<'_> {
+impl QueryRun<'_> {
     /// Parts with graphs are walked, the others scanned. Half of what may be lost may be lost
     /// by walks, half by estimates.
     fn adapt_walks(&self, plan: &Calibrated, scratch: &mut Scratch) -> Result<Answer> {
-        let scanned = plan.behind_walks(None, self.dims);
-        let mut explain = scan_near(slice::from_ref(self), &scanned, scratch).remove(0);
-        std::mem::swap(&mut scratch.shortlist, &mut scratch.lists[0]);
-        let scanned = scratch.shortlist.len();
-        let walked = self.walk(&plan.entry, scratch);
-        scratch.walked.clear();
-        scratch.walked.extend_from_slice(&scratch.shortlist[scanned..]);
-        let mut list = std::mem::take(&mut scratch.shortlist);
-        explain.stages.retain(|stage| stage.rows_in > 0);
-        let only_walks = explain.stages.is_empty();
-        let answer = match walked {
-            Ok(Walked::Found(stage)) => {
-                explain.stages.extend(stage);
-                let floor = if only_walks { f32::NEG_INFINITY } else { scratch.floors[0] };
-                self.adapt_found(plan, only_walks, floor, &mut list, explain, scratch)
-            }
-            Ok(Walked::Overflowed) => {
-                let scanned = Calibrated { entry: plan.entry.scanned(), ..*plan };
-                return Ok(adapt(slice::from_ref(self), &scanned, scratch)?.remove(0));
-            }
-            Err(damage) => Err(damage),
+        let behind = plan.behind_walks(None, self.wanted.dims);
+        let mut explain = scan_near(slice::from_ref(self), &behind, scratch).remove(0);
+        let Scratch { lists, floors, walked, walker, .. } = &mut *scratch;
+        let scanned = lists[0].len();
+        let Walked::Found(stage) = self.walk(&plan.entry, &mut lists[0], walker)? else {
+            let scanned = Calibrated { entry: plan.entry.scanned(), ..*plan };
+            return Ok(adapt(slice::from_ref(self), &scanned, scratch)?.remove(0));
         };
-        scratch.shortlist = list;
-        let mut answer = answer?;
-        let check = self.reach().map(|reach| reach.check(plan.share));
-        answer.explain.recall = Some(self.expected(plan.share, self.view.schema.dims(), check));
+        walked.clear();
+        walked.extend_from_slice(&lists[0][scanned..]);
+        explain.stages.retain(|stage| stage.rows_in > 0);
+        let walked_only = explain.stages.is_empty();
+        explain.stages.extend(stage);
+        let floor = if walked_only { f32::NEG_INFINITY } else { floors[0] };
+        let list = Shortlist { rows: std::mem::take(&mut lists[0]), floor, walked_only };
+        let (mut answer, rows) = self.adapt_found(plan, list, explain, scratch)?;
+        scratch.lists[0] = rows;
+        let check = self.reach().map(|reach| reach.check(plan.recall));
+        answer.explain.recall = Some(self.expected(plan.recall, self.view.schema.dims(), check));
         Ok(answer)
     }
 
@@ -107,31 +102,25 @@ impl Run<'_> {
     fn expected(&self, asked: f64, dims: usize, check: Option<Check>) -> ExpectedRecall {
         let others = self.view.live_rows().saturating_sub(1);
         let all = self.selection.is_none_or(|selection| selection.rows() >= others);
-        let check = check.filter(|_| all && self.dims == dims);
+        let check = check.filter(|_| all && self.wanted.dims == dims);
         ExpectedRecall::new(asked, check)
     }
 
-    /// Compares rows that walks found, and only these where there was no scan; what scans found is
-    /// whole down to `floor`.
+    /// Compares rows of a list that walks found at least a part of; its buffer comes back.
     pub(super) fn adapt_found(
         &self,
         plan: &Calibrated,
-        only_walks: bool,
-        floor: f32,
-        list: &mut Vec<Scored>,
+        list: Shortlist,
         explain: Explain,
         scratch: &mut Scratch,
-    ) -> Result<Answer> {
+    ) -> Result<(Answer, Vec<Scored>)> {
         let graphs = self.view.parts.iter().filter_map(|part| part.walkable());
         let least = graphs.map(Graph::code).min_by_key(|code| code.dims);
-        let plan = plan.behind_walks(least.filter(|_| only_walks), self.dims);
-        let found = (std::mem::take(list), floor);
-        let mut one = [Adapting::new(self, plan, found, explain, scratch)];
+        let plan = plan.behind_walks(least.filter(|_| list.walked_only), self.wanted.dims);
+        let mut one = [Adapting::new(self, plan, list, explain, scratch)];
         compare_all(&mut one, scratch)?;
         let [one] = one;
-        let (answer, compared) = one.finish(scratch)?;
-        *list = compared;
-        Ok(answer)
+        one.finish(scratch)
     }
 
     /// What the error of an estimated score is counted in.
@@ -140,7 +129,7 @@ impl Run<'_> {
         if metric == Metric::Cosine {
             return sine(score);
         }
-        let (part, row) = locate(self.view, self.bases, position);
+        let (part, row) = self.view.locate(position);
         let (norm, query) = (part.rows.norms()[row.index()], self.reference);
         let product = (norm * query).max(f32::MIN_POSITIVE);
         match metric {
@@ -152,9 +141,18 @@ impl Run<'_> {
     }
 }
 
+/// Rows by their estimates.
+pub(super) struct Shortlist {
+    pub(super) rows: Vec<Scored>,
+    /// The estimate down to which scans have found all rows.
+    pub(super) floor: f32,
+    /// Whether nothing was scanned.
+    pub(super) walked_only: bool,
+}
+
 /// A query whose shortlist is being compared.
 struct Adapting<'r, 'a> {
-    run: &'r Run<'a>,
+    run: &'r QueryRun<'a>,
     plan: Calibrated,
     scorer: Scorer<'a>,
     /// The shortlist. Of its rows the first `done` are compared, and `next` are to be.
@@ -185,17 +183,17 @@ fn compare_all(all: &mut [Adapting], scratch: &mut Scratch) -> Result<()> {
 }
 
 impl<'r, 'a> Adapting<'r, 'a> {
-    /// Of a list that is whole down to an estimate.
     fn new(
-        run: &'r Run<'a>,
+        run: &'r QueryRun<'a>,
         plan: Calibrated,
-        (list, floor): (Vec<Scored>, f32),
+        Shortlist { rows: list, floor, .. }: Shortlist,
         explain: Explain,
         scratch: &mut Scratch,
     ) -> Self {
         let mut scored = scratch.compared.pop().unwrap_or_default();
         scored.clear();
-        let (scorer, next) = (run.scorer(run.dims), plan.first(run.limit).min(list.len()));
+        let (scorer, next) =
+            (run.scorer(run.wanted.dims), plan.first(run.wanted.shortlist_for).min(list.len()));
         let (cut, time) = (f32::NEG_INFINITY, Duration::ZERO);
         Self { run, plan, scorer, list, done: 0, next, floor, cut, scored, explain, time }
     }
@@ -240,18 +238,16 @@ impl<'r, 'a> Adapting<'r, 'a> {
         self.done + rest.filter(|row| row.score >= self.cut).count()
     }
 
-    /// Makes a list again that is too short: whole down to the cut. The first list of `scratch` is
-    /// used for that.
+    /// Makes a list again that is too short: whole down to the cut.
     fn scan_again(&mut self, scratch: &mut Scratch) {
-        let keep = self.list.len().max(self.plan.keep).saturating_mul(MORE);
+        let keep = self.list.len().max(self.plan.keep).saturating_mul(RESCAN_TIMES);
         let (whole, again) = scan_above(self.run, &self.plan.entry, (self.cut, keep), scratch);
-        self.explain.stages[0].add(&again.stages[0]);
-        scratch.recycle(Vec::new(), again.stages);
+        self.explain.stages[0].add(&again);
         self.floor = whole;
         // Those that are compared stay, and come not again.
         self.list.truncate(self.done);
         self.list.sort_unstable_by_key(|row| row.ordinal);
-        for row in scratch.lists[0].iter().chain(&scratch.walked) {
+        for row in scratch.again.iter().chain(&scratch.walked) {
             let compared = &self.list[..self.done];
             if compared.binary_search_by_key(&row.ordinal, |row| row.ordinal).is_err() {
                 self.list.push(*row);
@@ -261,18 +257,18 @@ impl<'r, 'a> Adapting<'r, 'a> {
 
     /// By the best scores so far, which are put first.
     fn raise_cut(&mut self) {
-        let k = self.run.limit.min(self.scored.len());
-        if k < self.run.limit {
+        let k = self.run.wanted.shortlist_for.min(self.scored.len());
+        if k < self.run.wanted.shortlist_for {
             return;
         }
         self.scored.select_nth_unstable_by(k - 1, |a, b| b.score.total_cmp(&a.score));
-        let mut best = [(0.0, 0.0); SCORES];
-        let rows = self.scored[..k].iter().step_by(k.div_ceil(SCORES));
+        let mut best = [(0.0, 0.0); SCORES_SAMPLED];
+        let rows = self.scored[..k].iter().step_by(k.div_ceil(SCORES_SAMPLED));
         let count = rows.len();
         for (place, row) in best.iter_mut().zip(rows) {
             *place = (row.score, self.run.unit(row.ordinal, row.score));
         }
-        let lost = 1.0 - self.plan.share;
+        let lost = 1.0 - self.plan.recall;
         self.cut = cut(&best[..count], &self.plan.noise, lost, self.cut);
     }
 
@@ -290,14 +286,14 @@ impl<'r, 'a> Adapting<'r, 'a> {
         let found = best.into_sorted();
         explain.stages.push(StageReport {
             name: StageName::new(format_args!("re-rank full, {}", run.view.schema.stored())),
-            dims: run.dims,
+            dims: run.wanted.dims,
             rows_in: scored.len() as u64,
             rows_out: found.len() as u64,
             bytes: scored.len() as u64 * scorer.row_bytes() as u64,
             time: self.time + start.elapsed(),
         });
-        let Calibrated { share, noise, .. } = plan;
-        explain.recall = Some(run.expected(share, noise.dims, Some(noise.check(share))));
+        let Calibrated { recall, noise, .. } = plan;
+        explain.recall = Some(run.expected(recall, noise.dims, Some(noise.check(recall))));
         let listed = scored.len();
         scratch.compared.push(scored);
         Ok((Answer { found, explain, listed, depth: 0 }, list))
@@ -320,7 +316,7 @@ fn cut(best: &[(f32, f32)], noise: &Noise, lost: f64, least: f32) -> f32 {
     let low = best.iter().map(|b| b.0).fold(f32::MAX, f32::min) + lowest;
     let mut high = best.iter().map(|b| b.0).fold(f32::MIN, f32::max) + highest;
     let mut low = low.max(least).min(high);
-    for _ in 0..HALVINGS {
+    for _ in 0..CUT_HALVINGS {
         let middle = low + (high - low) / 2.0;
         let below = |&(score, unit): &(f32, f32)| noise.share_below((middle - score) / unit);
         let share = best.iter().map(below).sum::<f64>() / best.len() as f64;

@@ -15,7 +15,9 @@ use std::fmt;
 use std::num::NonZero;
 use std::sync::Arc;
 
-use super::{Funnel, Prepared, Search, SearchResult};
+use super::funnel::Funnel;
+use super::result::SearchResult;
+use super::search::{Prepared, Search};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::payload::Payload;
@@ -27,7 +29,7 @@ use crate::view::View;
 /// Most queries that are answered together. Of eight, codes are read from memory an eighth as
 /// often, and what is kept for each fits the core's cache beside them; and there are groups
 /// enough for all threads.
-const GROUP: usize = 8;
+const QUERIES_TOGETHER: usize = 8;
 
 /// A search for several queries with the same options; [`SearchBatch::run`] answers it.
 #[must_use = "a search does nothing until it is run"]
@@ -71,8 +73,8 @@ impl SearchBatch {
     }
 
     /// As [`Search::recall`].
-    pub fn recall(self, share: f64) -> Self {
-        self.with(|search| search.recall(share))
+    pub fn recall(self, recall: f64) -> Self {
+        self.with(|search| search.recall(recall))
     }
 
     /// As [`Search::exact`].
@@ -133,7 +135,7 @@ impl SearchBatch {
             selection.report.time /= most.get() as u32;
         }
         let queries: Vec<&[f32]> = self.queries.iter().map(Vec::as_slice).collect();
-        let size = most.get().div_ceil(threads).min(GROUP);
+        let size = most.get().div_ceil(threads).min(QUERIES_TOGETHER);
         let groups: Vec<_> = queries.chunks(size).collect();
         let threads = threads.min(groups.len());
         let mut done = self.answer(&prepared, &groups, threads)?;

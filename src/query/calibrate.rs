@@ -12,35 +12,38 @@
 use roaring::RoaringBitmap;
 
 use super::adapt::adapt;
-use super::exec::{self, Run, Scratch, Wanted};
-use super::funnel::{Calibrated, Candidates, Entry, Funnel, MOST};
+use super::entry::{Entry, columns};
+use super::exec;
+use super::funnel::Funnel;
+use super::plan::{Calibrated, Candidates, FIRST_SCAN_KEEPS, Planner};
+use super::run::{QueryRun, Scratch, Wanted, with_scratch};
 use super::scan::scan;
 use super::select::Selection;
-use crate::calibration::{ASKED, Calibration, Check, Noise, SHARES, names};
+use crate::calibration::{CHECKED_RECALLS, Calibration, Check, ERROR_QUANTILES, Noise, names};
 use crate::error::{Error, Result};
 use crate::random::{next, shuffle};
 use crate::types::Ordinal;
 use crate::view::View;
 
 /// Fewest rows that are calibrated; searches of fewer compare most of them anyway.
-pub(crate) const MIN_ROWS: u64 = 256;
+pub(crate) const CALIBRATE_FROM_ROWS: u64 = 256;
 /// Rows that are queries, over all dimensions.
-const QUERIES: usize = 300;
+const ROWS_AS_QUERIES: usize = 300;
 /// And over a prefix, where exact searches compare every row.
-const PREFIX_QUERIES: usize = 100;
+const QUERIES_OVER_PREFIX: usize = 100;
 /// True nearest rows whose estimates are looked at.
-const NEAREST: usize = 100;
+const NEAREST_MEASURED: usize = 100;
 /// Hits of the searches that check.
-pub(super) const LIMIT: usize = 10;
+pub(super) const HITS_CHECKED: usize = 10;
 /// Errors are taken for this much wider than they were: those of queries from elsewhere are,
 /// by up to a tenth (docs/SEARCH.md, "Calibrated recall"),
-const SAFETY: f32 = 1.1;
-/// and for lower by so many standard deviations.
-const SHIFT: f32 = 0.1;
+const ERROR_SAFETY: f32 = 1.1;
+/// and for lower by this many standard deviations.
+const ERROR_SHIFT_DEVIATIONS: f32 = 0.1;
 /// They are widened by this factor until the checks pass,
-pub(super) const WIDEN: f32 = 1.1;
+pub(super) const SCALE_STEP: f32 = 1.1;
 /// and no further than to this.
-pub(super) const WIDEST: f32 = 2.0;
+pub(super) const WIDEST_SCALE: f32 = 2.0;
 
 /// What is calibrated, with what.
 pub(crate) struct Measure<'a> {
@@ -70,21 +73,21 @@ impl Measure<'_> {
     pub(crate) fn run(&self, given: Option<&[&[f32]]>) -> Result<Calibration> {
         let schema = &self.view.schema;
         let rows = self.view.live_rows();
-        if rows < MIN_ROWS {
-            let why = format!("expected at least {MIN_ROWS} rows, got {rows}");
+        if rows < CALIBRATE_FROM_ROWS {
+            let why = format!("expected at least {CALIBRATE_FROM_ROWS} rows, got {rows}");
             return Err(Error::invalid("calibrate", why));
         }
-        for column in super::columns(schema, self.most_dims) {
+        for column in columns(schema, self.most_dims) {
             self.view.parts.iter().try_for_each(|part| part.rows.ready(column))?;
         }
         let probes = match given {
             Some(queries) => self.given(queries)?,
-            None => self.sample(QUERIES)?,
+            None => self.sample(ROWS_AS_QUERIES)?,
         };
         let below = schema.granularities().iter().filter(|dims| **dims < self.most_dims);
         let mut noises = Vec::new();
         for dims in below.copied() {
-            noises.extend(self.noise(dims, &self.known(dims, &probes, PREFIX_QUERIES)?)?);
+            noises.extend(self.noise(dims, &self.known(dims, &probes, QUERIES_OVER_PREFIX)?)?);
         }
         let known = self.known(self.most_dims, &probes, usize::MAX)?;
         let noise = self.noise(self.most_dims, &known)?;
@@ -123,17 +126,17 @@ impl Measure<'_> {
         let mut wanted: Vec<u64> =
             (0..count).map(|n| n * rows / count + next(&mut random) % (rows / count)).collect();
         let (mut probes, mut before) = (Vec::new(), 0);
-        for (part, base) in view.parts.iter().zip(view.bases()) {
+        for (at, part) in view.parts.iter().enumerate() {
             let end = before + part.live_rows();
             let here = wanted.partition_point(|row| *row < end);
             let mut living = part.living();
-            let mut at = before;
+            let mut next_row = before;
             for row in wanted.drain(..here) {
-                let Some(Ordinal(ordinal)) = living.nth((row - at) as usize) else { break };
-                at = row + 1;
+                let Some(Ordinal(ordinal)) = living.nth((row - next_row) as usize) else { break };
+                next_row = row + 1;
                 let mut vector = vec![0.0; view.schema.dims()];
                 view.schema.stored().decode(part.rows.vector(Ordinal(ordinal))?, &mut vector);
-                probes.push(Probe { vector, own: Some(base + ordinal) });
+                probes.push(Probe { vector, own: Some(view.base(at) + ordinal) });
             }
             before = end;
         }
@@ -167,36 +170,37 @@ impl Measure<'_> {
         }
         errors.sort_unstable_by(f32::total_cmp);
         let at = |share: f64| errors[((errors.len() - 1) as f64 * share) as usize];
-        let checks = [Check::default(); ASKED.len()];
-        let lower = SHIFT * deviation(&errors);
-        let quantiles = SHARES.map(|share| at(share) - lower);
-        let mut noise = Noise { stage: entry.stage, dims, scale: SAFETY, quantiles, checks };
+        let checks = [Check::default(); CHECKED_RECALLS.len()];
+        let lower = ERROR_SHIFT_DEVIATIONS * deviation(&errors);
+        let quantiles = ERROR_QUANTILES.map(|share| at(share) - lower);
+        let mut noise = Noise { stage: entry.stage, dims, scale: ERROR_SAFETY, quantiles, checks };
         let held_out: Vec<_> = known.iter().skip(1).step_by(2).collect();
         loop {
-            for (at, asked) in ASKED.into_iter().enumerate() {
-                let plan = Calibrated { entry, share: asked, noise, keep: MOST, table: 0 };
+            for (at, asked) in CHECKED_RECALLS.into_iter().enumerate() {
+                let keep = FIRST_SCAN_KEEPS;
+                let plan = Calibrated { entry, recall: asked, noise, keep, table: 0 };
                 noise.checks[at] = self.check(&plan, &held_out, dims, &mut scratch)?;
             }
-            if Check::all_found(&noise.checks, held_out.len() * LIMIT) || noise.scale >= WIDEST {
+            if Check::all_found(&noise.checks, held_out.len() * HITS_CHECKED)
+                || noise.scale >= WIDEST_SCALE
+            {
                 return Ok(Some(noise));
             }
-            noise.scale *= WIDEN;
+            noise.scale *= SCALE_STEP;
         }
     }
 
     fn truth(&self, probe: &Probe, dims: usize) -> Result<Truth> {
         let rows = self.view.live_rows();
-        let limit = NEAREST + 1;
+        let limit = NEAREST_MEASURED + 1;
         let all = Candidates { rows, all: rows };
-        let plan = Funnel::exact().plan(&self.view.schema, dims, limit, all, None)?;
+        let plan = Planner::nearest(&self.view.schema, dims, limit, all).plan(&Funnel::exact())?;
         let queries = [probe.vector.as_slice()];
-        let (view, wanted) = (self.view, Wanted::nearest(&queries, dims, limit));
-        let answers = exec::with_scratch(|scratch| {
-            exec::run((view, &view.bases()), &wanted, None, &plan, scratch)
-        })?;
+        let wanted = Wanted::nearest(&queries, dims, limit);
+        let answers = with_scratch(|scratch| exec::run(self.view, &wanted, None, &plan, scratch))?;
         let found = answers.into_iter().flat_map(|answer| answer.found);
         let others = found.filter(|f| Some(f.position) != probe.own);
-        Ok(others.take(NEAREST).map(|f| (f.position, f.score)).collect())
+        Ok(others.take(NEAREST_MEASURED).map(|f| (f.position, f.score)).collect())
     }
 
     /// Adds the errors of the estimates of true near rows.
@@ -209,17 +213,16 @@ impl Measure<'_> {
         scratch: &mut Scratch,
         errors: &mut Vec<f32>,
     ) {
-        let bases = self.view.bases();
-        let mut rows = vec![RoaringBitmap::new(); bases.len()];
+        let mut rows = vec![RoaringBitmap::new(); self.view.parts.len()];
         for (position, _) in truth {
-            let at = exec::part_at(&bases, *position);
-            rows[at].insert(position - bases[at]);
+            let at = self.view.part_at(*position);
+            rows[at].insert(position - self.view.base(at));
         }
         let selection = Selection::of(rows);
         let queries = [probe.vector.as_slice()];
-        let wanted = Wanted::nearest(&queries, dims, NEAREST);
-        let run = Run::new(self.view, queries[0], &wanted, &bases, Some(&selection));
-        scan(std::slice::from_ref(&run), entry, NEAREST, scratch);
+        let wanted = Wanted::nearest(&queries, dims, NEAREST_MEASURED);
+        let run = QueryRun::new(self.view, queries[0], &wanted, Some(&selection));
+        scan(std::slice::from_ref(&run), entry, NEAREST_MEASURED, scratch);
         for estimate in &scratch.lists[0] {
             let found = truth.iter().find(|(position, _)| *position == estimate.ordinal);
             let Some(&(position, score)) = found else { continue };
@@ -240,13 +243,12 @@ impl Measure<'_> {
         for (probe, truth) in held_out {
             (self.watch)()?;
             let selection = probe.own.map(|own| self.all_but(own));
-            let bases = self.view.bases();
             let queries = [probe.vector.as_slice()];
-            let wanted = Wanted::nearest(&queries, dims, LIMIT);
-            let run = Run::new(self.view, queries[0], &wanted, &bases, selection.as_ref());
+            let wanted = Wanted::nearest(&queries, dims, HITS_CHECKED);
+            let run = QueryRun::new(self.view, queries[0], &wanted, selection.as_ref());
             let answer = adapt(std::slice::from_ref(&run), plan, scratch)?.remove(0);
             let (found, explain) = (answer.found, answer.explain);
-            let truth = &truth[..truth.len().min(LIMIT)];
+            let truth = &truth[..truth.len().min(HITS_CHECKED)];
             let hits = truth.iter().filter(|t| found.iter().any(|f| f.position == t.0)).count();
             recalls.push(hits as f64 / truth.len().max(1) as f64);
             compared += explain.stages.last().map_or(0, |stage| stage.rows_in);
@@ -256,12 +258,12 @@ impl Measure<'_> {
 
     /// All living rows but one.
     fn all_but(&self, position: u32) -> Selection {
-        let parts = self.view.parts.iter().zip(self.view.bases());
-        let rows = parts.map(|(part, base)| {
+        let parts = self.view.parts.iter().enumerate();
+        let rows = parts.map(|(at, part)| {
             let mut rows = RoaringBitmap::new();
             rows.insert_range(0..part.rows.len());
             rows -= &*part.dead;
-            position.checked_sub(base).map(|row| rows.remove(row));
+            position.checked_sub(self.view.base(at)).map(|row| rows.remove(row));
             rows
         });
         Selection::of(rows.collect())
@@ -275,7 +277,7 @@ pub(super) fn summary(recalls: &[f64], compared: u64) -> Check {
     let variance = recalls.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / count;
     // Hits of one query go together, so queries are counted, not hits. Where all
     // was found: the rule of three.
-    let within = (1.96 * (variance / count).sqrt()).max(3.0 / (count * LIMIT as f64));
+    let within = (1.96 * (variance / count).sqrt()).max(3.0 / (count * HITS_CHECKED as f64));
     let (recall, within) = (mean as f32, within as f32);
     Check { recall, within, compared: (compared as f64 / count) as f32 }
 }

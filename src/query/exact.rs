@@ -21,25 +21,27 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::exec::{Answer, Few, Run, Scratch};
+use super::best::{Best, Rank};
+use super::entry::{Entry, needs_norms};
 use super::explain::{Explain, StageName, StageReport};
-use super::funnel::{Entry, PROOF_WANTED};
+use super::plan::PROVE_WANTED_ONE_IN;
+use super::run::{Answer, Few, QueryRun, Scratch};
 use super::scan::scan;
-use super::score::{Best, Rank, Reach};
+use super::score::Reach;
 use super::select::Selection;
 use crate::encoding::{BoundQuery, ScanScratch, StageCode, StageView};
 use crate::error::Result;
 use crate::kernel::topk::Scored;
-use crate::kernel::{BLOCK, Isa, PASS, coding};
+use crate::kernel::{BLOCK, Isa, QUERIES_PER_PASS, coding};
 use crate::rows::Column;
 use crate::sown::{Bug, sown};
 
 /// Rows kept before they are scored.
-const MANY: usize = 1024;
+const SETTLE_AT_ROWS: usize = 1024;
 
-/// Where a filter leaves one row of a part in so many, or fewer, their vectors are read at
+/// Where a filter leaves one row of a part in this many, or fewer, their vectors are read at
 /// once: a row out of its order costs some four times what it costs in a scan.
-const SPARSE: u64 = 16;
+const GATHER_PART_BELOW_ONE_IN: u64 = 16;
 
 /// What a proof needs to know of the query, and what was done so far.
 struct Proof {
@@ -66,7 +68,7 @@ struct Tally {
 /// Finds the true nearest rows of some queries by the bounds of a stage code. `entry` is the code
 /// that gives the first floors.
 pub(super) fn prove(
-    runs: &[Run],
+    runs: &[QueryRun],
     stage: usize,
     entry: &Entry,
     scratch: &mut Scratch,
@@ -77,9 +79,11 @@ pub(super) fn prove(
     };
     let (floors, mut explains) = first_floors(runs, stage, entry, scratch)?;
     let start = Instant::now();
-    let proof = |(n, (run, floor)): (usize, (&Run, f32))| Proof::new(run, stage, floor, n, scratch);
+    let proof =
+        |(n, (run, floor)): (usize, (&QueryRun, f32))| Proof::new(run, stage, floor, n, scratch);
     let mut proofs: Few<Proof> = runs.iter().zip(floors).enumerate().map(proof).collect();
-    let mut ranks: Few<Rank> = runs.iter().map(|run| run.rank(run.dims, scratch.found())).collect();
+    let mut ranks: Few<Rank> =
+        runs.iter().map(|run| run.rank(run.wanted.dims, scratch.found())).collect();
     for at in 0..first.view.parts.len() {
         if first.is_bounded(at) {
             first.bound_part(at, &mut proofs, &mut ranks, &mut scratch.scan)?;
@@ -108,7 +112,7 @@ pub(super) fn prove(
 
 /// The k-th best score of a shortlist of each query, if it has so many rows.
 fn first_floors(
-    runs: &[Run],
+    runs: &[QueryRun],
     stage: usize,
     entry: &Entry,
     scratch: &mut Scratch,
@@ -116,7 +120,7 @@ fn first_floors(
     let first = &runs[0];
     let rows = first.selection.map_or_else(|| first.view.live_rows(), Selection::rows);
     // The bounds' own code would be read twice. So many hits have no shortlist.
-    if entry.stage == stage || first.wanted.limit as u64 > rows / PROOF_WANTED {
+    if entry.stage == stage || first.wanted.limit as u64 > rows / PROVE_WANTED_ONE_IN {
         let none = runs.iter().map(|_| (f32::NEG_INFINITY, scratch.explain(true)));
         return Ok(none.unzip());
     }
@@ -127,7 +131,7 @@ fn first_floors(
     runs.iter().zip(lists).for_each(|(run, list)| run.request(list));
     let mut floors = Few::new();
     for (n, run) in runs.iter().enumerate() {
-        let mut rank = run.rank(run.dims, scratch.found());
+        let mut rank = run.rank(run.wanted.dims, scratch.found());
         let Rank { scorer, best } = &mut rank;
         let offer = |row: &mut Scored, score| run.offer(row.ordinal, score, best);
         run.each_score(&mut scratch.lists[n], scorer, offer)?;
@@ -139,7 +143,7 @@ fn first_floors(
 
 impl Proof {
     /// With the `n`-th list of `scratch`.
-    fn new(run: &Run, stage: usize, floor: f32, n: usize, scratch: &mut Scratch) -> Self {
+    fn new(run: &QueryRun, stage: usize, floor: f32, n: usize, scratch: &mut Scratch) -> Self {
         let code = run.view.schema.stages()[stage];
         let again = |mut bound: BoundQuery| {
             bound.set(code, run.query);
@@ -151,7 +155,7 @@ impl Proof {
         scratch.lists.resize_with(all, Vec::new);
         let mut kept = std::mem::take(&mut scratch.lists[n]);
         kept.clear();
-        let reach = Reach::new(run.view.schema.metric(), &run.query[..run.dims]);
+        let reach = Reach::new(run.view.schema.metric(), &run.query[..run.wanted.dims]);
         Self { stage, code, bound, reach, floor, kept, tally: Tally::default() }
     }
 
@@ -184,11 +188,11 @@ struct Piece<'a> {
     blocks: Range<usize>,
 }
 
-impl Run<'_> {
+impl QueryRun<'_> {
     fn is_bounded(&self, at: usize) -> bool {
         let part = &self.view.parts[at];
         let rows = self.selection.map_or(part.live_rows(), |s| s.of_part(at).len());
-        part.segment.is_some() && rows > u64::from(part.rows.len()) / SPARSE
+        part.segment.is_some() && rows > u64::from(part.rows.len()) / GATHER_PART_BELOW_ONE_IN
     }
 
     /// Keeps the rows of a part that can be among the best of each query.
@@ -199,13 +203,13 @@ impl Run<'_> {
         ranks: &mut [Rank],
         scratch: &mut ScanScratch,
     ) -> Result<()> {
-        let (part, base) = (&self.view.parts[at], self.bases[at]);
+        let (part, base) = (&self.view.parts[at], self.view.base(at));
         let (stage, step) = (proofs[0].stage, proofs[0].bound.blocks(proofs.len()));
         let mask = self.selection.map(|some| some.mask(at, part.rows.len()));
         let alive = mask.or_else(|| part.alive());
         part.rows.ready(Column::Stage(stage))?;
         let norms =
-            if super::needs_norms(&self.view.schema, self.dims) { part.rows.norms() } else { &[] };
+            if needs_norms(&self.view.schema, self.wanted.dims) { part.rows.norms() } else { &[] };
         let view = part.rows.code(stage);
         let count = view.rows().div_ceil(BLOCK);
         for start in (0..count).step_by(step) {
@@ -214,12 +218,14 @@ impl Run<'_> {
                 continue;
             }
             let piece = Piece { view, norms, alive, base, blocks };
-            for (proofs, ranks) in proofs.chunks_mut(PASS).zip(ranks.chunks_mut(PASS)) {
+            for (proofs, ranks) in
+                proofs.chunks_mut(QUERIES_PER_PASS).zip(ranks.chunks_mut(QUERIES_PER_PASS))
+            {
                 let queries = proofs.iter().map(|proof| &proof.bound);
                 BoundQuery::dots(queries, Isa::detect(), &view, piece.blocks.clone(), scratch);
                 for (n, (proof, rank)) in proofs.iter_mut().zip(ranks).enumerate() {
                     proof.bound(n, &piece, &rank.best, scratch);
-                    if proof.kept.len() >= MANY {
+                    if proof.kept.len() >= SETTLE_AT_ROWS {
                         self.settle(proof, rank)?;
                     }
                 }
@@ -255,7 +261,7 @@ impl Run<'_> {
     /// `time` is that of the bounds.
     fn report(&self, proof: &Proof, found: usize, time: Duration, explain: &mut Explain) {
         let tally = &proof.tally;
-        let row_bytes = self.scorer(self.dims).row_bytes() as u64;
+        let row_bytes = self.scorer(self.wanted.dims).row_bytes() as u64;
         explain.stages.push(StageReport {
             name: StageName::new(format_args!("bounds {}", proof.code)),
             dims: proof.code.dims,
@@ -266,7 +272,7 @@ impl Run<'_> {
         });
         explain.stages.push(StageReport {
             name: StageName::new(format_args!("vectors in reach, {}", self.view.schema.stored())),
-            dims: self.dims,
+            dims: self.wanted.dims,
             rows_in: tally.scored + tally.compared,
             rows_out: found as u64,
             bytes: (tally.scored + tally.compared) * row_bytes,

@@ -74,20 +74,20 @@ impl StageReport {
 }
 
 /// Bytes of the longest name.
-const LONGEST: usize = 47;
+const NAME_BYTES: usize = 47;
 
 /// What a stage did, in a few words: a `str` that is kept in place, so that a report of a
 /// search allocates nothing for it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StageName {
-    text: [u8; LONGEST],
+    text: [u8; NAME_BYTES],
     len: u8,
 }
 
 impl StageName {
     /// What is too long is cut.
     pub(super) fn new(text: fmt::Arguments<'_>) -> Self {
-        let mut name = Self { text: [0; LONGEST], len: 0 };
+        let mut name = Self { text: [0; NAME_BYTES], len: 0 };
         // Refused is only what does not fit.
         let _ = name.write_fmt(text);
         name
@@ -103,7 +103,7 @@ impl StageName {
 impl Write for StageName {
     fn write_str(&mut self, more: &str) -> fmt::Result {
         let start = usize::from(self.len);
-        let fits = more.floor_char_boundary(LONGEST - start);
+        let fits = more.floor_char_boundary(NAME_BYTES - start);
         self.text[start..start + fits].copy_from_slice(&more.as_bytes()[..fits]);
         self.len += fits as u8;
         if fits == more.len() { Ok(()) } else { Err(fmt::Error) }
@@ -201,7 +201,7 @@ mod tests {
         let name = StageName::new(format_args!("scan {} bit", 1));
         assert_eq!(name, "scan 1 bit");
         assert_eq!(format!("{name:<12}|{name:?}"), "scan 1 bit  |\"scan 1 bit\"");
-        let long = "\u{e9}".repeat(LONGEST);
-        assert_eq!(*StageName::new(format_args!("{long}")), long[..LONGEST - 1]);
+        let long = "\u{e9}".repeat(NAME_BYTES);
+        assert_eq!(*StageName::new(format_args!("{long}")), long[..NAME_BYTES - 1]);
     }
 }

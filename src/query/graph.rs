@@ -5,63 +5,40 @@
 
 use std::time::{Duration, Instant};
 
-use super::exec::{Run, Scratch};
+use super::entry::{Entry, Walks};
 use super::explain::{StageName, StageReport};
-use super::funnel::Entry;
-use super::vectors::SLOW;
-use crate::calibration::{Reach, TABLE};
+use super::run::{QueryRun, Walker};
+use super::vectors::DISK_TIME_PER_ROW;
+use crate::calibration::{Reach, UNCALIBRATED_REACH};
 use crate::encoding::Bits;
 use crate::error::Result;
 use crate::graph::{Beam, Graph};
 use crate::kernel::topk::Scored;
 
-/// Whether a funnel begins with graphs.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Walks {
-    /// It scans.
-    Never,
-    /// Where that is quicker, for this share of the true nearest rows.
-    Recall(f64),
-    /// Wherever there is a graph, for this share.
-    Always(f64),
-    /// Wherever there is a graph, keeping so many rows.
-    Width(usize),
-}
-
-impl Walks {
-    /// For a shortlist so many times as long; where recall decides, that makes it so.
-    pub(super) fn wider(self, times: usize) -> Self {
-        match self {
-            Self::Width(width) => Self::Width(width.saturating_mul(times)),
-            other => other,
-        }
-    }
-}
-
 /// Rows that the floor of a walk is counted from, at least.
-const LEAST: usize = 10;
+const WALK_FOR_AT_LEAST: usize = 10;
 /// Most rows a walk keeps, for each row it must be able to find.
-const WIDTH: usize = 4000;
+const WIDEST_FRONTIER: usize = 4000;
 /// A walk that was measured to find less than is asked for by more than this is not made.
-const SHORT: f64 = 0.005;
+const RECALL_SLACK_WALK: f64 = 0.005;
 /// Nanoseconds to score a row on a walk, and to read a byte in a scan. Only their ratio counts.
 /// By `benches/graph.rs` a row of a walk takes 70 to 100, a byte .03 where the codes stay in a
 /// cache, .05 where they do not.
-const WALK_NS: f64 = 100.0;
-const SCAN_NS: f64 = 0.04;
+const WALK_NS_PER_ROW: f64 = 100.0;
+const SCAN_NS_PER_BYTE: f64 = 0.04;
 
-/// How far to walk for `share` of the `k` nearest rows of those that pass (`selected`, a
+/// How far to walk for this recall of the `k` nearest rows of those that pass (`selected`, a
 /// share of all), and how many rows that scores. Queries from elsewhere score more than the
 /// rows that calibration asks do, so it is never taken for less than the table's number.
-pub(super) fn beam(reach: &Reach, share: f64, k: usize, selected: f64) -> (Beam, f64) {
+pub(super) fn beam(reach: &Reach, recall: f64, k: usize, selected: f64) -> (Beam, f64) {
     // Of fewer rows than ten, the k-th best says too little about where the others are: a
     // walk ends before it has come to them (`benches/recall.rs`: .52 instead of .8 for k = 1).
-    let k = k.max(LEAST);
+    let k = k.max(WALK_FOR_AT_LEAST);
     // The k-th best of few rows that pass is farther off, and all between are walked over.
     let more = (k as f64 / 10.0).max(1.0).powf(0.6) / selected;
-    let width = (WIDTH.max(k.saturating_mul(4)) as f64 / selected) as usize;
-    let scored = reach.scored(share).max(TABLE.scored(share));
-    (Beam { k, margin: reach.margin(share), width }, scored * more)
+    let width = (WIDEST_FRONTIER.max(k.saturating_mul(4)) as f64 / selected) as usize;
+    let scored = reach.scored(recall).max(UNCALIBRATED_REACH.scored(recall));
+    (Beam { k, margin: reach.margin(recall), width }, scored * more)
 }
 
 /// What came of walking.
@@ -72,31 +49,40 @@ pub(super) enum Walked {
     Overflowed,
 }
 
-impl Run<'_> {
+impl QueryRun<'_> {
     /// How far to walk a part; `None` where it is scanned.
     pub(super) fn beam(&self, plan: &Entry, at: usize) -> Option<Beam> {
         let part = &self.view.parts[at];
-        let graph = part.walkable().filter(|graph| self.dims * 2 >= graph.code().dims)?;
+        let graph = part.walkable().filter(|graph| self.wanted.dims * 2 >= graph.code().dims)?;
         let pass = match &self.selection {
             Some(selection) => selection.of_part(at).len(),
             None => part.live_rows(),
         };
         let selected = pass as f64 / f64::from(part.rows.len());
         match plan.walks {
-            Walks::Width(width) => Some(Beam { k: self.limit, margin: f32::INFINITY, width }),
-            Walks::Recall(share) | Walks::Always(share) if pass > 0 => {
+            Walks::Width(width) => {
+                Some(Beam { k: self.wanted.shortlist_for, margin: f32::INFINITY, width })
+            }
+            Walks::Recall(recall) | Walks::Always(recall) if pass > 0 => {
                 let known = self.reach();
                 // A calibration that knows nothing of walks vouches for scans only.
                 let unknown = known.is_none() && self.view.calibration.is_some();
-                let (mut beam, scored) = beam(known.unwrap_or(&TABLE), share, self.limit, selected);
+                let (mut beam, scored) = beam(
+                    known.unwrap_or(&UNCALIBRATED_REACH),
+                    recall,
+                    self.wanted.shortlist_for,
+                    selected,
+                );
                 // Fewer dimensions say less.
                 let dims = graph.code().dims;
-                beam.margin *= (dims as f32 / self.dims.min(dims) as f32).sqrt();
+                beam.margin *= (dims as f32 / self.wanted.dims.min(dims) as f32).sqrt();
                 let always = matches!(plan.walks, Walks::Always(_));
-                let finds = |reach: &Reach| share <= SHORT + f64::from(reach.check(share).recall);
+                let finds = |reach: &Reach| {
+                    recall <= RECALL_SLACK_WALK + f64::from(reach.check(recall).recall)
+                };
                 let bytes = plan.code.scanned_bytes_per_row(plan.dims) as f64;
-                let scan = f64::from(part.rows.len()) * bytes * SCAN_NS;
-                let pays = scored * WALK_NS < scan && !unknown && known.is_none_or(finds);
+                let scan = f64::from(part.rows.len()) * bytes * SCAN_NS_PER_BYTE;
+                let pays = scored * WALK_NS_PER_ROW < scan && !unknown && known.is_none_or(finds);
                 (always || pays).then_some(beam)
             }
             _ => None,
@@ -108,9 +94,14 @@ impl Run<'_> {
         self.view.calibration.as_ref().and_then(|known| known.reach.as_ref())
     }
 
-    /// Walks the parts that are to be walked, and adds what they find to the shortlist. A walk
+    /// Walks the parts that are to be walked, and adds what they find to `list`. A walk
     /// that overflows ends it: then all must be scanned.
-    pub(super) fn walk(&self, plan: &Entry, scratch: &mut Scratch) -> Result<Walked> {
+    pub(super) fn walk(
+        &self,
+        plan: &Entry,
+        list: &mut Vec<Scored>,
+        walker: &mut Walker,
+    ) -> Result<Walked> {
         let start = Instant::now();
         let mut report: Option<StageReport> = None;
         let mut hops = 0;
@@ -119,21 +110,21 @@ impl Run<'_> {
             else {
                 continue;
             };
-            let rows = self.walk_part(at, graph, beam, None, scratch)?;
-            if scratch.walk.overflowed {
+            let rows = self.walk_part(at, graph, beam, None, list, walker)?;
+            if walker.walk.overflowed {
                 return Ok(Walked::Overflowed);
             }
-            hops += scratch.walk.hops();
-            let (scored, (code, links)) = (scratch.walk.scored, graph.row_bytes());
+            hops += walker.walk.hops();
+            let (scored, (code, links)) = (walker.walk.scored, graph.row_bytes());
             let stage = report.get_or_insert_with(|| self.walk_report(graph));
             stage.rows_in += scored;
             stage.rows_out += rows;
-            stage.bytes += scored * code + scratch.walk.hops() * links;
+            stage.bytes += scored * code + walker.walk.hops() * links;
         }
         if let Some(stage) = &mut report {
             stage.name = StageName::new(format_args!("{}, {hops} hops", stage.name));
             stage.time = start.elapsed();
-            if stage.time > SLOW * u32::try_from(stage.rows_in).unwrap_or(u32::MAX) {
+            if stage.time > DISK_TIME_PER_ROW * u32::try_from(stage.rows_in).unwrap_or(u32::MAX) {
                 self.view
                     .parts
                     .iter()
@@ -159,12 +150,12 @@ impl Run<'_> {
     fn walk_report(&self, graph: &Graph) -> StageReport {
         let code = graph.code();
         let bits = if code.bits == Bits::One { 1 } else { 8 };
-        let dims = self.dims.min(code.dims);
+        let dims = self.wanted.dims.min(code.dims);
         let name = StageName::new(format_args!("graph {bits} bit x {}", code.dims));
         StageReport { name, dims, rows_in: 0, rows_out: 0, bytes: 0, time: Duration::ZERO }
     }
 
-    /// Adds what a walk finds in a part to the shortlist, as if the row at position `without`
+    /// Adds what a walk finds in a part to `list`, as if the row at position `without`
     /// were not there; how many rows.
     pub(super) fn walk_part(
         &self,
@@ -172,25 +163,27 @@ impl Run<'_> {
         graph: &Graph,
         beam: Beam,
         without: Option<u32>,
-        scratch: &mut Scratch,
+        list: &mut Vec<Scored>,
+        walker: &mut Walker,
     ) -> Result<u64> {
         let part = &self.view.parts[at];
-        scratch.row_query.set(graph.code(), self.query, self.dims);
+        let Walker { walk, row_query } = walker;
+        row_query.set(graph.code(), self.query, self.wanted.dims);
         let mask = self.selection.as_ref().map(|some| some.mask(at, part.rows.len()));
         let mask = mask.or_else(|| part.alive());
-        let base = self.bases[at];
+        let base = self.view.base(at);
         let without = without.and_then(|position| position.checked_sub(base));
-        let walked = graph.search(&mut scratch.walk, &scratch.row_query, beam, mask, without);
+        let walked = graph.search(walk, row_query, beam, mask, without);
         walked.inspect_err(|damage| {
             part.graph.iter().for_each(|graph| graph.give_up(damage));
         })?;
-        let before = scratch.shortlist.len();
+        let before = list.len();
         let scoring = self.scoring(at, self.reference);
-        scratch.shortlist.extend(scratch.walk.found().map(|(cosine, row)| {
+        list.extend(walk.found().map(|(cosine, row)| {
             let score = scoring.of_row(row as usize, cosine);
             Scored { ordinal: base + row, score }
         }));
-        Ok((scratch.shortlist.len() - before) as u64)
+        Ok((list.len() - before) as u64)
     }
 }
 
@@ -200,8 +193,8 @@ mod tests {
 
     #[test]
     fn filters_and_more_hits_walk_farther() {
-        let plain = beam(&TABLE, 0.95, 10, 1.0);
-        assert!(beam(&TABLE, 0.95, 10, 0.1).1 > 9.0 * plain.1, "a filter costs");
-        assert!(beam(&TABLE, 0.95, 1000, 1.0).0.width >= 4000);
+        let plain = beam(&UNCALIBRATED_REACH, 0.95, 10, 1.0);
+        assert!(beam(&UNCALIBRATED_REACH, 0.95, 10, 0.1).1 > 9.0 * plain.1, "a filter costs");
+        assert!(beam(&UNCALIBRATED_REACH, 0.95, 1000, 1.0).0.width >= 4000);
     }
 }

@@ -12,27 +12,17 @@
 //! A row that falls out of either never comes back: what was better than it is only ever
 //! replaced by what is better still. For the same reason the score of the k-th row kept is a
 //! floor, as without groups, and bounds prune by it.
-//!
-//! A shortlist may hold too few values, or, where they are crowded, not reach down to the last
-//! hit. So after each pass one looks how many rows of the shortlist stand above the last
-//! hit, and plans for so many hits: if that asks for a longer shortlist, the search is done again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
-use super::exec::{self, Answer, Scratch, Wanted};
-use super::funnel::{Entry, Plan};
 use super::score::Found;
-use super::select::Selection;
 use crate::error::{Error, Result};
 use crate::filter;
 use crate::index::{Key, NO_VALUE};
 use crate::schema::Schema;
 use crate::types::{Ordinal, RowId};
 use crate::view::View;
-
-/// How much longer a hand-written shortlist becomes that held too few values.
-const WIDER: usize = 4;
 
 /// The number of a field that rows can be grouped by.
 pub(super) fn field(schema: &Schema, name: &str, most: usize) -> Result<usize> {
@@ -56,20 +46,18 @@ pub(super) struct Labels {
     field: usize,
     /// Most hits for each value.
     most: usize,
-    bases: Vec<u32>,
     parts: Vec<OnceLock<Vec<u32>>>,
 }
 
 impl Labels {
     pub(super) fn new(view: Arc<View>, field: usize, most: usize) -> Self {
         let parts = view.parts.iter().map(|_| OnceLock::new()).collect();
-        let bases = view.bases();
-        Self { view, field, most, bases, parts }
+        Self { view, field, most, parts }
     }
 
     /// The value of the row at a position of the view.
     fn of(&self, position: u32) -> Result<Option<Key>> {
-        let at = exec::part_at(&self.bases, position);
+        let at = self.view.part_at(position);
         let index = self.view.parts[at].rows.index(self.field)?;
         let numbers = if let Some(numbers) = self.parts[at].get() {
             numbers
@@ -77,7 +65,7 @@ impl Labels {
             let numbers = index.numbers()?;
             self.parts[at].get_or_init(|| numbers)
         };
-        let row = Ordinal(position - self.bases[at]);
+        let row = Ordinal(position - self.view.base(at));
         let number = numbers[row.index()];
         if number == NO_VALUE { Ok(None) } else { index.key(number).map(Some) }
     }
@@ -135,63 +123,6 @@ impl<'a> Groups<'a> {
     pub(super) fn into_sorted(self) -> Vec<Found> {
         self.kept.into_keys().collect()
     }
-}
-
-/// Runs a plan for one query, and others as long as the shortlist is too short. `plan_for` makes
-/// the plan for a number of hits.
-pub(super) fn run(
-    (view, bases): (&View, &[u32]),
-    wanted: &Wanted,
-    selection: Option<&Selection>,
-    first: &Plan,
-    plan_for: &dyn Fn(usize) -> Result<Plan>,
-    scratch: &mut Scratch,
-) -> Result<Answer> {
-    let rows = selection.map_or_else(|| view.live_rows(), Selection::rows);
-    let mut done = Vec::new();
-    let (mut plan, mut hits) = (first.clone(), wanted.hits);
-    loop {
-        let wanted = Wanted { hits, ..*wanted };
-        let mut answer = exec::run((view, bases), &wanted, selection, &plan, scratch)?.remove(0);
-        done.append(&mut answer.explain.stages);
-        let Some(next) = wider(&plan, &answer, wanted.limit, rows, plan_for) else {
-            answer.explain.stages = done;
-            return Ok(answer);
-        };
-        // No shortlist is for more hits than it has rows.
-        let most = if let Plan::Funnel { keep, .. } = &next { *keep } else { usize::MAX };
-        (plan, hits) = (next, hits.max(answer.depth).min(most));
-    }
-}
-
-/// A plan with a longer shortlist, if this one was too short for its answer.
-fn wider(
-    plan: &Plan,
-    answer: &Answer,
-    limit: usize,
-    rows: u64,
-    plan_for: &dyn Fn(usize) -> Result<Plan>,
-) -> Option<Plan> {
-    let Plan::Funnel { entry, keep, reranks } = plan else { return None };
-    if limit == 0 || answer.listed as u64 >= rows {
-        return None;
-    }
-    match plan_for(answer.depth.max(limit)) {
-        Ok(Plan::Funnel { keep: more, .. }) if more <= *keep => {}
-        Ok(next) => return Some(next),
-        // A hand-written funnel keeps what it says.
-        Err(_) => {}
-    }
-    let short = answer.found.len() < limit && answer.depth == answer.listed;
-    let longer = |keep: usize| keep.saturating_mul(WIDER);
-    (short && (*keep as u64) < rows).then(|| Plan::Funnel {
-        entry: Entry { walks: entry.walks.wider(WIDER), ..*entry },
-        keep: longer(*keep),
-        reranks: reranks
-            .iter()
-            .map(|s| super::funnel::FunnelStage { keep: longer(s.keep), ..*s })
-            .collect(),
-    })
 }
 
 #[cfg(test)]

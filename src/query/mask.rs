@@ -15,10 +15,10 @@ use crate::codec::{FormatError, Reader};
 use crate::kernel::BLOCK;
 
 /// First number of a serialization without run containers.
-const COOKIE: u32 = 12_346;
+const ROARING_COOKIE: u32 = 12_346;
 /// Rows of a container, and most that one lists one by one.
-const CONTAINER: usize = 1 << 16;
-const LISTED: usize = 4096;
+const CONTAINER_ROWS: usize = 1 << 16;
+const MOST_LISTED: usize = 4096;
 
 /// Words of `rows` rows, among them those of the bitmap.
 pub(super) fn words(mut bitmap: RoaringBitmap, rows: u32) -> Vec<u64> {
@@ -36,17 +36,17 @@ pub(super) fn words(mut bitmap: RoaringBitmap, rows: u32) -> Vec<u64> {
 /// ```
 fn fill(bytes: &[u8], words: &mut [u64]) -> Result<(), FormatError> {
     let mut r = Reader::new(bytes);
-    if r.u32()? != COOKIE {
+    if r.u32()? != ROARING_COOKIE {
         return Err(FormatError::new(0, "another form of bitmap"));
     }
     let count = r.count(8)?;
     let mut heads = Reader::new(r.take(count * 4)?);
     r.take(count * 4)?;
     for _ in 0..count {
-        let first = usize::from(heads.u16()?) * CONTAINER;
+        let first = usize::from(heads.u16()?) * CONTAINER_ROWS;
         let rows = usize::from(heads.u16()?) + 1;
-        if rows > LISTED {
-            let full = r.take(CONTAINER / 8)?.as_chunks::<8>().0;
+        if rows > MOST_LISTED {
+            let full = r.take(CONTAINER_ROWS / 8)?.as_chunks::<8>().0;
             let words = words.iter_mut().skip(first / BLOCK);
             words.zip(full).for_each(|(word, eight)| *word = u64::from_le_bytes(*eight));
         } else {

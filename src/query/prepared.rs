@@ -1,7 +1,8 @@
 //! A search that is asked with one query after another.
 
-use super::exec::Scratch;
-use super::{Prepared, Search, SearchResult};
+use super::result::SearchResult;
+use super::run::Scratch;
+use super::search::{Prepared, Search};
 use crate::error::Result;
 use std::fmt;
 
@@ -60,5 +61,16 @@ impl PreparedSearch {
         let answer = answers.pop().expect("one answer for one query");
         search.fill(prepared, answer, result, scratch)?;
         Ok(result)
+    }
+}
+
+impl Search {
+    /// The same search, to be asked with one query after another; the one it began with is left
+    /// out. See [`PreparedSearch`].
+    ///
+    /// # Errors
+    /// As [`Self::run`], but for the query.
+    pub fn prepare(self) -> Result<PreparedSearch> {
+        PreparedSearch::new(self)
     }
 }

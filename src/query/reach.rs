@@ -9,26 +9,29 @@
 //! A query that is a row walks as if its row were not there: else its own links, which were
 //! chosen to lead to its nearest rows, would do the work.
 
-use super::calibrate::{Known, LIMIT, Measure, WIDEN, WIDEST, summary};
-use super::exec::{Run, Scratch, Wanted, part_at};
+use super::adapt::Shortlist;
+use super::calibrate::{HITS_CHECKED, Known, Measure, SCALE_STEP, WIDEST_SCALE, summary};
+use super::entry::Entry;
 use super::explain::Explain;
-use super::funnel::{Calibrated, Entry};
 use super::graph::beam;
-use crate::calibration::{ASKED, Check, Noise, Reach, TABLE};
+use super::plan::Calibrated;
+use super::run::{QueryRun, Scratch, Walker, Wanted};
+use crate::calibration::{CHECKED_RECALLS, Check, Noise, Reach, UNCALIBRATED_REACH};
 use crate::error::Result;
 use crate::graph::Beam;
+use crate::kernel::topk::Scored;
 
 /// Margins are taken for this much wider than they were, and never for narrower than the
 /// table's, which are of queries from elsewhere: rows find the most of their neighbours by
 /// margins with which such queries found .78 where .8 was asked (`benches/graph.rs`).
-const SAFETY: f32 = 1.1;
+const MARGIN_SAFETY: f32 = 1.1;
 /// The first margin that is tried, and each next one in units of the one before.
-const NARROWEST: f32 = 0.02;
-const STEP: f32 = 1.25;
+const FIRST_MARGIN: f32 = 0.02;
+const MARGIN_STEP: f32 = 1.25;
 /// Margins tried, at most: beyond .5 nothing of a graph is left out.
-const STEPS: i32 = 15;
-/// Walks that score more than one row in so many lose against scans.
-const SHARE: f64 = 8.0;
+const MARGINS_TRIED: i32 = 15;
+/// Walks that score more than one row in this many lose against scans.
+const WALK_LOSES_ABOVE_ONE_IN: f64 = 8.0;
 
 impl Measure<'_> {
     /// How far walks over the view's graphs go; `None` where there are none, or not all
@@ -45,15 +48,16 @@ impl Measure<'_> {
 
     fn reach_once(&self, noise: Noise, known: &[Known]) -> Result<Reach> {
         let mut scratch = Scratch::default();
-        let curve = self.curve(known, &mut scratch)?;
+        let curve = self.curve(known, &mut scratch.walker)?;
         let margin = |asked| margin_for(found_by_walks(asked), &curve);
-        let margins = ASKED.map(|asked| margin(asked).max(TABLE.margin(asked) / SAFETY));
-        let mut reach = Reach { scale: SAFETY, margins, ..TABLE };
+        let margins = CHECKED_RECALLS
+            .map(|asked| margin(asked).max(UNCALIBRATED_REACH.margin(asked) / MARGIN_SAFETY));
+        let mut reach = Reach { scale: MARGIN_SAFETY, margins, ..UNCALIBRATED_REACH };
         let held_out: Vec<_> = known.iter().skip(1).step_by(2).collect();
         loop {
-            for (at, share) in ASKED.into_iter().enumerate() {
+            for (at, recall) in CHECKED_RECALLS.into_iter().enumerate() {
                 let entry = Entry::choose(&self.view.schema, self.most_dims);
-                let plan = Calibrated { entry, share, noise, keep: usize::MAX, table: 0 };
+                let plan = Calibrated { entry, recall, noise, keep: usize::MAX, table: 0 };
                 let (check, scored) = self.check_walks(&plan, &reach, &held_out, &mut scratch)?;
                 (reach.checks[at], reach.scored[at]) = (check, scored);
             }
@@ -62,62 +66,67 @@ impl Measure<'_> {
                 most = most.max(scored);
                 most
             });
-            if Check::all_found(&reach.checks, held_out.len() * LIMIT) || reach.scale >= WIDEST {
+            if Check::all_found(&reach.checks, held_out.len() * HITS_CHECKED)
+                || reach.scale >= WIDEST_SCALE
+            {
                 return Ok(reach);
             }
-            reach.scale *= WIDEN;
+            reach.scale *= SCALE_STEP;
         }
     }
 
     /// (margin, share of the true nearest rows that walks found) for rising margins.
-    fn curve(&self, known: &[Known], scratch: &mut Scratch) -> Result<Vec<(f32, f64)>> {
+    fn curve(&self, known: &[Known], walker: &mut Walker) -> Result<Vec<(f32, f64)>> {
         let rows: u64 = self.view.parts.iter().map(|part| u64::from(part.rows.len())).sum();
-        let most = rows as f64 / SHARE;
-        let mut curve = Vec::new();
-        for step in 0..STEPS {
-            let margin = NARROWEST * STEP.powi(step);
-            let beam = Beam { k: LIMIT, margin, width: usize::MAX };
+        let most = rows as f64 / WALK_LOSES_ABOVE_ONE_IN;
+        let (mut curve, mut list) = (Vec::new(), Vec::new());
+        for step in 0..MARGINS_TRIED {
+            let margin = FIRST_MARGIN * MARGIN_STEP.powi(step);
+            let beam = Beam { k: HITS_CHECKED, margin, width: usize::MAX };
             let (mut found, mut of, mut scored, mut queries) = (0, 0, 0, 0);
             for known in known.iter().step_by(2) {
                 (self.watch)()?;
                 let truth = self.walked(known);
-                scored += self.walk_all(known, beam, scratch)?;
-                let list = &scratch.shortlist;
+                scored += self.walk_all(known, beam, &mut list, walker)?;
                 found += truth.iter().filter(|t| list.iter().any(|c| c.ordinal == **t)).count();
                 (of, queries) = (of + truth.len(), queries + 1);
             }
             let share = found as f64 / of.max(1) as f64;
             curve.push((margin, share));
             let scored = scored as f64 / f64::from(queries.max(1));
-            if share >= found_by_walks(ASKED[ASKED.len() - 1]) || scored > most {
+            if share >= found_by_walks(CHECKED_RECALLS[CHECKED_RECALLS.len() - 1]) || scored > most
+            {
                 break;
             }
         }
         Ok(curve)
     }
 
-    /// Walks all graphs; how many rows that scores. What is found is the shortlist.
-    fn walk_all(&self, (probe, _): &Known, beam: Beam, scratch: &mut Scratch) -> Result<u64> {
-        let bases = self.view.bases();
+    /// Walks all graphs, and puts what is found into `list`; how many rows that scores.
+    fn walk_all(
+        &self,
+        (probe, _): &Known,
+        beam: Beam,
+        list: &mut Vec<Scored>,
+        walker: &mut Walker,
+    ) -> Result<u64> {
         let queries = [probe.vector.as_slice()];
-        let wanted = Wanted::nearest(&queries, self.most_dims, LIMIT);
-        let run = Run::new(self.view, queries[0], &wanted, &bases, None);
-        scratch.shortlist.clear();
+        let wanted = Wanted::nearest(&queries, self.most_dims, HITS_CHECKED);
+        let run = QueryRun::new(self.view, queries[0], &wanted, None);
+        list.clear();
         let mut scored = 0;
         for (at, part) in self.view.parts.iter().enumerate() {
             let Some(graph) = part.walkable() else { continue };
-            run.walk_part(at, graph, beam, probe.own, scratch)?;
-            scored += scratch.walk.scored;
+            run.walk_part(at, graph, beam, probe.own, list, walker)?;
+            scored += walker.walk.scored;
         }
         Ok(scored)
     }
 
     /// The nearest rows of a probe that are in parts with graphs: their positions.
     fn walked(&self, (_, truth): &Known) -> Vec<u32> {
-        let bases = self.view.bases();
-        let has_graph =
-            |position: u32| self.view.parts[part_at(&bases, position)].walkable().is_some();
-        let nearest = truth.iter().take(LIMIT).map(|row| row.0);
+        let has_graph = |position: u32| self.view.locate(position).0.walkable().is_some();
+        let nearest = truth.iter().take(HITS_CHECKED).map(|row| row.0);
         nearest.filter(|position| has_graph(*position)).collect()
     }
 
@@ -131,27 +140,26 @@ impl Measure<'_> {
         scratch: &mut Scratch,
     ) -> Result<(Check, f32)> {
         let graphs = self.view.parts.iter().filter(|part| part.walkable().is_some()).count();
-        let (beam, _) = beam(reach, plan.share, LIMIT, 1.0);
+        let (beam, _) = beam(reach, plan.recall, HITS_CHECKED, 1.0);
         let (mut recalls, mut compared, mut scored) = (Vec::new(), 0, 0);
+        let mut found = Vec::new();
         for known in held_out {
             (self.watch)()?;
             let truth = self.walked(known);
-            scored += self.walk_all(known, beam, scratch)?;
+            scored += self.walk_all(known, beam, &mut found, &mut scratch.walker)?;
             if truth.is_empty() {
                 // Its nearest rows are in parts without a graph, which says nothing of walks.
                 continue;
             }
-            let bases = self.view.bases();
             let queries = [known.0.vector.as_slice()];
-            let wanted = Wanted::nearest(&queries, self.most_dims, LIMIT);
-            let run = Run::new(self.view, queries[0], &wanted, &bases, None);
-            let mut list = std::mem::take(&mut scratch.shortlist);
-            let none = (f32::NEG_INFINITY, Explain::default());
-            let answer = run.adapt_found(plan, true, none.0, &mut list, none.1, scratch)?;
+            let wanted = Wanted::nearest(&queries, self.most_dims, HITS_CHECKED);
+            let run = QueryRun::new(self.view, queries[0], &wanted, None);
+            let list = Shortlist { rows: found, floor: f32::NEG_INFINITY, walked_only: true };
+            let (answer, rows) = run.adapt_found(plan, list, Explain::default(), scratch)?;
+            found = rows;
             let hits = truth.iter().filter(|t| answer.found.iter().any(|f| f.position == **t));
             recalls.push(hits.count() as f64 / truth.len() as f64);
             compared += answer.listed as u64;
-            scratch.shortlist = list;
         }
         let walks = (held_out.len() * graphs).max(1);
         Ok((summary(&recalls, compared), scored as f32 / walks as f32))

@@ -4,19 +4,25 @@
 //! k-th best estimate ([`scan_near`]): calibration knows how far below it a true near row can be
 //! estimated, so the list is short where the nearest rows stand out and long in a crowd.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::exec::{Few, Run, Scratch};
+use super::entry::Entry;
+
 use super::explain::{Explain, StageReport};
-use super::funnel::{Calibrated, Entry};
-use crate::encoding::{Scan, ScanScratch, Scoring, StageQuery};
+use super::plan::Calibrated;
+use super::run::{Few, QueryRun, Scratch};
+use crate::encoding::{Scan, ScanScratch, StageQuery};
 use crate::kernel::Isa;
 use crate::kernel::topk::{Collect, Near, Scored, TopK};
-use crate::schema::Metric;
 
 /// Estimates the score of every row that may be found, and keeps the best `keep`, best first. The
 /// first list for each query becomes its shortlist.
-pub(super) fn scan(runs: &[Run], plan: &Entry, keep: usize, scratch: &mut Scratch) -> Few<Explain> {
+pub(super) fn scan(
+    runs: &[QueryRun],
+    plan: &Entry,
+    keep: usize,
+    scratch: &mut Scratch,
+) -> Few<Explain> {
     let start = Instant::now();
     let count = runs.len();
     prepare(runs, plan, scratch);
@@ -32,7 +38,11 @@ pub(super) fn scan(runs: &[Run], plan: &Entry, keep: usize, scratch: &mut Scratc
 
 /// As [`scan`], but keeps, in no order, the rows within the plan's margin of the k-th best
 /// estimate, and for each query the estimate down to which its list is whole.
-pub(super) fn scan_near(runs: &[Run], plan: &Calibrated, scratch: &mut Scratch) -> Few<Explain> {
+pub(super) fn scan_near(
+    runs: &[QueryRun],
+    plan: &Calibrated,
+    scratch: &mut Scratch,
+) -> Few<Explain> {
     let start = Instant::now();
     let count = runs.len();
     prepare(runs, &plan.entry, scratch);
@@ -42,7 +52,7 @@ pub(super) fn scan_near(runs: &[Run], plan: &Calibrated, scratch: &mut Scratch) 
     let pairs = runs.iter().zip(best).zip(tops);
     let mut nears: Few<_> = pairs
         .map(|((run, best), top)| {
-            best.reset(run.limit);
+            best.reset(run.wanted.shortlist_for);
             let floor = move |kth: Scored| kth.score - margin * run.unit(kth.ordinal, kth.score);
             Near::new(best, top, floor)
         })
@@ -56,29 +66,29 @@ pub(super) fn scan_near(runs: &[Run], plan: &Calibrated, scratch: &mut Scratch) 
     report(runs, &plan.entry, rows, start, scratch)
 }
 
-/// Rows whose estimate is `floor` or above, in no order: the first list of `scratch`. At most
-/// `keep` of them; the estimate down to which it is whole.
+/// Puts rows whose estimate is `floor` or above, at most `keep`, into `scratch.again`, in no order;
+/// the estimate down to which it is whole.
 pub(super) fn scan_above(
-    run: &Run,
+    run: &QueryRun,
     plan: &Entry,
     (floor, keep): (f32, usize),
     scratch: &mut Scratch,
-) -> (f32, Explain) {
+) -> (f32, StageReport) {
     let start = Instant::now();
     let runs = std::slice::from_ref(run);
     prepare(runs, plan, scratch);
-    let Scratch { scan, tops, queries, lists, .. } = &mut *scratch;
+    let Scratch { scan, tops, queries, again, .. } = &mut *scratch;
     let top = &mut tops[..1];
     top[0].reset(keep);
     top[0].raise(floor);
     let rows = scan_parts(runs, plan, &queries[..1], scan, top);
-    lists[0].clear();
-    let floor = top[0].unsorted_into(&mut lists[0]);
-    (floor, report(runs, plan, rows, start, scratch).remove(0))
+    again.clear();
+    let floor = top[0].unsorted_into(again);
+    (floor, run.scan_report(plan, rows, again.len(), start.elapsed()))
 }
 
 /// Makes buffers for so many queries, and the queries themselves.
-fn prepare(runs: &[Run], plan: &Entry, scratch: &mut Scratch) {
+fn prepare(runs: &[QueryRun], plan: &Entry, scratch: &mut Scratch) {
     let Scratch { tops, best, queries, lists, floors, .. } = scratch;
     for (n, run) in runs.iter().enumerate() {
         match queries.get_mut(n) {
@@ -95,7 +105,7 @@ fn prepare(runs: &[Run], plan: &Entry, scratch: &mut Scratch) {
 
 /// Offers the rows of all parts that are to be scanned; how many were scored.
 fn scan_parts(
-    runs: &[Run],
+    runs: &[QueryRun],
     plan: &Entry,
     queries: &[StageQuery],
     scratch: &mut ScanScratch,
@@ -109,22 +119,15 @@ fn scan_parts(
 
 /// What was read and kept, for each query.
 fn report(
-    runs: &[Run],
+    runs: &[QueryRun],
     plan: &Entry,
     rows: u64,
     start: Instant,
     scratch: &mut Scratch,
 ) -> Few<Explain> {
     let time = start.elapsed() / runs.len().max(1) as u32;
-    let explain = |(n, run): (usize, &Run)| {
-        let stage = StageReport {
-            name: run.scan_name(plan),
-            dims: plan.dims,
-            rows_in: rows,
-            rows_out: scratch.lists[n].len() as u64,
-            bytes: rows * plan.code.scanned_bytes_per_row(plan.dims) as u64,
-            time,
-        };
+    let explain = |(n, run): (usize, &QueryRun)| {
+        let stage = run.scan_report(plan, rows, scratch.lists[n].len(), time);
         let mut explain = scratch.explain(false);
         explain.stages.push(stage);
         explain
@@ -132,7 +135,18 @@ fn report(
     runs.iter().enumerate().map(explain).collect()
 }
 
-impl Run<'_> {
+impl QueryRun<'_> {
+    fn scan_report(&self, plan: &Entry, rows: u64, kept: usize, time: Duration) -> StageReport {
+        StageReport {
+            name: self.scan_name(plan),
+            dims: plan.dims,
+            rows_in: rows,
+            rows_out: kept as u64,
+            bytes: rows * plan.code.scanned_bytes_per_row(plan.dims) as u64,
+            time,
+        }
+    }
+
     /// Scans a part for all queries and their norms, if it is to be scanned; how many rows were scored.
     fn scan_part(
         &self,
@@ -150,37 +164,9 @@ impl Run<'_> {
         let alive = mask.or_else(|| part.alive());
         let scans = queries.iter().map(|&(query, query_norm)| {
             let (view, scoring) = (part.rows.code(plan.stage), self.scoring(at, query_norm));
-            Scan { view, query, scoring, alive, base: self.bases[at] }
+            Scan { view, query, scoring, alive, base: self.view.base(at) }
         });
         let scans: Few<Scan> = scans.collect();
         Scan::run_all(&scans, Isa::detect(), scratch, tops)
     }
-
-    /// How an estimated cosine of a row of a part becomes its score.
-    pub(super) fn scoring(&self, at: usize, query_norm: f32) -> Scoring<'_> {
-        // Only where they are needed were they made ready.
-        let norms = || self.view.parts[at].rows.norms();
-        match self.view.schema.metric() {
-            Metric::Cosine => Scoring::Cosine,
-            Metric::Dot => Scoring::Dot { norms: norms(), query_norm },
-            Metric::L2 => Scoring::L2 { norms: norms(), query_norm },
-        }
-    }
-}
-
-/// Norm to estimate dot products and distances with, of a query of which `dims` are compared of
-/// the `all` that rows have.
-///
-/// Row norms are those of full vectors. Over a prefix both sides shrink; we
-/// take the rows to shrink as the query does (or, if only its prefix is
-/// known, as the number of dimensions), and since `|x|^2 s^2 - 2 |x| s |q| c`
-/// ranks as `|x|^2 - 2 |x| (|q| / s) c`, it is the query that is stretched.
-pub(super) fn reference_norm(all: usize, query: &[f32], dims: usize) -> f32 {
-    let square = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-    let prefix = square(&query[..dims]);
-    let share = match square(query) {
-        whole if query.len() == all && whole > 0.0 => prefix / whole,
-        _ => dims as f64 / all as f64,
-    };
-    (prefix / share.max(f64::MIN_POSITIVE)).sqrt() as f32
 }

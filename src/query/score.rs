@@ -1,12 +1,9 @@
-//! What a score is, what it cannot be above, and the best of many.
+//! What a score is, and what it cannot be above.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::ops::Range;
 
-use super::group::Groups;
 use crate::encoding::Precision;
-use crate::error::Result;
 use crate::kernel::{Isa, row};
 use crate::schema::Metric;
 use crate::sown::{Bug, sown};
@@ -26,18 +23,18 @@ pub(super) struct Scorer<'a> {
 }
 
 /// Norms of which all products and sums are so far inside the normal numbers of `f32` that what is
-/// lost below them is nothing beside [`SLACK`].
-const NORMS: Range<f64> = 1e-9..1e18;
+/// lost below them is nothing beside [`QUICK_SLACK`].
+const QUICK_NORMS: Range<f64> = 1e-9..1e18;
 
 /// Covers, in units of the product of the norms, what `f64` sums of the definition are off by
 /// (65 535 dimensions: 2^-40) and what `f32` loses by underflow (2^-49).
-const SLACK: f64 = 1e-12;
+const QUICK_SLACK: f64 = 1e-12;
 
 impl<'a> Scorer<'a> {
     pub(super) fn new(metric: Metric, stored: Precision, query: &'a [f32]) -> Self {
         let isa = Isa::detect();
         let query_norm = query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-        let mut quick_error = row::quick_error(query.len()) + SLACK;
+        let mut quick_error = row::quick_error(query.len()) + QUICK_SLACK;
         if sown(Bug::SumsTooExact) {
             quick_error *= 0.95;
         }
@@ -81,7 +78,7 @@ impl<'a> Scorer<'a> {
 
     /// Makes of the quick dots of rows with these norms what [`Self::score`] of none is above.
     pub(super) fn bound(&self, norms: &[f32], upper: &mut [f32]) {
-        if !NORMS.contains(&self.query_norm) {
+        if !QUICK_NORMS.contains(&self.query_norm) {
             return upper.fill(f32::INFINITY);
         }
         // Norms were rounded: the error is of a product that may be a little larger.
@@ -92,7 +89,7 @@ impl<'a> Scorer<'a> {
         }
         Reach::with_norm(self.metric, self.query_norm).scores(norms, upper);
         for (upper, &norm) in upper.iter_mut().zip(norms) {
-            *upper = if NORMS.contains(&f64::from(norm)) { *upper } else { f32::INFINITY };
+            *upper = if QUICK_NORMS.contains(&f64::from(norm)) { *upper } else { f32::INFINITY };
         }
     }
 
@@ -114,10 +111,10 @@ pub(super) struct Reach {
 
 /// What a norm rounded to `f32` and the definition's sums can be wrong by, relative to the
 /// product of the norms; `encoding/bound.rs` counts the same for cosines.
-const ROUNDING: f64 = 1e-6;
+const NORM_ROUNDING: f64 = 1e-6;
 
 /// What a norm can be wrong by that is below the normal numbers.
-const TINY: f64 = 1e-44;
+const NORM_UNDERFLOW: f64 = 1e-44;
 
 impl Reach {
     pub(super) fn new(metric: Metric, query: &[f32]) -> Self {
@@ -142,10 +139,14 @@ impl Reach {
                 let square = self.norm * self.norm;
                 for (upper, &norm) in upper.iter_mut().zip(norms) {
                     let norm = f64::from(norm);
-                    let least = (norm * (1.0 - ROUNDING) - TINY).max(0.0);
+                    let least = (norm * (1.0 - NORM_ROUNDING) - NORM_UNDERFLOW).max(0.0);
                     let score = 2.0 * self.dot(norm, *upper) - (square + least * least);
                     // The definition's own sum is of terms that these bound.
-                    *upper = single(score + ROUNDING * (square + norm * norm) + TINY * TINY);
+                    *upper = single(
+                        score
+                            + NORM_ROUNDING * (square + norm * norm)
+                            + NORM_UNDERFLOW * NORM_UNDERFLOW,
+                    );
                 }
             }
         }
@@ -153,7 +154,7 @@ impl Reach {
 
     /// At least the dot product.
     fn dot(&self, norm: f64, cosine: f32) -> f64 {
-        self.norm * (norm * (f64::from(cosine) + ROUNDING) + TINY)
+        self.norm * (norm * (f64::from(cosine) + NORM_ROUNDING) + NORM_UNDERFLOW)
     }
 }
 
@@ -189,109 +190,9 @@ impl PartialOrd for Found {
     }
 }
 
-/// Hits that there is room for from the beginning.
-const ROOM: usize = 16;
-
-/// The best `limit` rows seen that reach a score, equal scores by ascending id.
-pub(super) struct Best<'a> {
-    limit: usize,
-    /// No row below it is kept.
-    least: f32,
-    kept: Kept<'a>,
-}
-
-enum Kept<'a> {
-    Any(BinaryHeap<Found>),
-    Few(Box<Groups<'a>>),
-}
-
-impl<'a> Best<'a> {
-    /// With `groups`, only so many rows of each group.
-    /// The rows are kept in the buffer `found`.
-    pub(super) fn new(
-        limit: usize,
-        least: f32,
-        groups: Option<Groups<'a>>,
-        mut found: Vec<Found>,
-    ) -> Self {
-        found.clear();
-        // Room for as many as most searches want; more comes as rows do.
-        found.reserve(limit.min(ROOM));
-        let any = || Kept::Any(BinaryHeap::from(found));
-        Self { limit, least, kept: groups.map_or_else(any, |groups| Kept::Few(Box::new(groups))) }
-    }
-
-    /// Offers a row. Its id is only looked up if the row can be among the best.
-    pub(super) fn offer(
-        &mut self,
-        score: f32,
-        position: u32,
-        id: impl FnOnce() -> Result<RowId>,
-    ) -> Result<()> {
-        if self.limit == 0 || score < self.least {
-            return Ok(());
-        }
-        let heap = match &mut self.kept {
-            Kept::Any(heap) => heap,
-            Kept::Few(groups) => return groups.offer(self.limit, score, position, id),
-        };
-        let full = heap.len() >= self.limit;
-        if full && heap.peek().is_some_and(|worst| score.total_cmp(&worst.score).is_lt()) {
-            return Ok(());
-        }
-        let found = Found { score, id: id()?, position };
-        if !full {
-            heap.push(found);
-        } else if let Some(mut worst) = heap.peek_mut()
-            && found < *worst
-        {
-            *worst = found;
-        }
-        Ok(())
-    }
-
-    /// The score below which a row is certain not to be among the best: that of the worst, once
-    /// there are as many as wanted, or the least that is wanted at all.
-    pub(super) fn floor(&self) -> f32 {
-        let worst = match &self.kept {
-            Kept::Any(heap) if heap.len() >= self.limit => heap.peek(),
-            Kept::Any(_) => None,
-            Kept::Few(groups) => groups.worst(self.limit),
-        };
-        worst.map_or(self.least, |worst| worst.score.max(self.least))
-    }
-
-    /// The best rows, best first.
-    pub(super) fn into_sorted(self) -> Vec<Found> {
-        match self.kept {
-            Kept::Any(heap) => heap.into_sorted_vec(),
-            Kept::Few(groups) => groups.into_sorted(),
-        }
-    }
-}
-
-/// Scores rows against a query, and keeps the best.
-pub(super) struct Rank<'a> {
-    pub(super) scorer: Scorer<'a>,
-    pub(super) best: Best<'a>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn equal_scores_are_ranked_by_id_in_any_order_of_offers() {
-        let offers = [(0.5, 9), (0.7, 8), (0.5, 1), (0.5, 4), (0.2, 0), (0.7, 3)];
-        for turn in 0..offers.len() {
-            let mut best = Best::new(4, f32::NEG_INFINITY, None, Vec::new());
-            for (score, id) in offers.iter().cycle().skip(turn).take(offers.len()) {
-                best.offer(*score, 0, || Ok(RowId::U64(*id))).expect("offer");
-            }
-            let ids: Vec<_> = best.into_sorted().into_iter().map(|f| f.id).collect();
-            assert_eq!(ids, [3u64, 8, 1, 4].map(RowId::U64), "turn {turn}");
-        }
-    }
 
     #[test]
     fn huge_components_give_finite_scores() {

@@ -95,6 +95,16 @@ impl Selection {
     }
 }
 
+/// Number of living rows that pass a filter.
+pub(crate) fn count(view: &View, filter: &Filter) -> Result<u64> {
+    Ok(select(view, Some(filter), &[], None)?.rows())
+}
+
+/// The living rows of each part that pass a filter.
+pub(crate) fn passing(view: &View, filter: &Filter) -> Result<Vec<RoaringBitmap>> {
+    Ok(select(view, Some(filter), &[], None)?.into_parts())
+}
+
 fn all(part: &Part) -> RoaringBitmap {
     let mut rows = RoaringBitmap::new();
     rows.insert_range(0..part.rows.len());

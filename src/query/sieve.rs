@@ -1,4 +1,4 @@
-//! Comparing every row of a part, few of them by the definition.
+//! Comparing every row, few of them by the definition.
 //!
 //! ```text
 //!   for each piece of the rows:
@@ -9,42 +9,46 @@
 //!
 //! As with bounds of codes (`query/exact.rs`) a row is left out only if its score is certainly below
 //! one that k rows reach, and all others are scored by the definition and ranked by the same
-//! [`Best`](super::score::Best): the answers are those of comparing every row. A sum in `f32` is off
+//! [`Best`](super::best::Best): the answers are those of comparing every row. A sum in `f32` is off
 //! by a millionth of the product of the norms (`kernel::row::quick_error`), so little more than the rows
 //! that are found is scored twice.
 //!
 //! Norms are kept of whole vectors only, so over a prefix every row is scored by the definition.
 
-use super::exec::{Run, Scratch};
-use super::score::{Best, Rank, Scorer};
+use std::time::Instant;
+
+use super::best::{Best, Rank};
+use super::explain::{StageName, StageReport};
+use super::run::{Answer, Few, QueryRun, Scratch};
+use super::score::Scorer;
 use crate::error::Result;
 use crate::kernel::topk::Scored;
-use crate::kernel::{Isa, gather};
+use crate::kernel::{BLOCK, Isa, gather};
 use crate::types::Ordinal;
 use crate::view::Part;
 
 /// Rows of a piece: their vectors are in the core's own cache still when those in reach are scored,
 /// or when the next query comes.
-const PIECE: usize = 256;
+const PIECE_ROWS: usize = 256;
 
 /// Rows whose vectors are on their way while one is compared.
-const AHEAD: usize = 4;
+const ROWS_AHEAD: usize = 4;
 
 /// Rows scored by the definition at first, beside those wanted.
-const FIRST: usize = 6;
+const SCORE_FIRST: usize = 6;
 
-/// Where one row in so many is wanted, or more, bounds leave too many.
-const SIEVE_WANTED: u64 = 4;
+/// Where more than one row in this many is wanted, bounds leave too many.
+const SIEVE_WANTED_ONE_IN: u64 = 4;
 
 /// The rows of the next piece, while those of one are compared.
 struct Coming {
     len: usize,
-    rows: [u32; PIECE],
+    rows: [u32; PIECE_ROWS],
 }
 
 impl Coming {
     fn none() -> Self {
-        Self { len: 0, rows: [0; PIECE] }
+        Self { len: 0, rows: [0; PIECE_ROWS] }
     }
 
     /// Takes some rows of a part, and asks for them, those that follow each other at once.
@@ -63,22 +67,27 @@ impl Coming {
 /// Some rows of a part.
 struct Piece<'a> {
     len: usize,
-    positions: [u32; PIECE],
+    positions: [u32; PIECE_ROWS],
     /// What is compared of each.
-    vectors: [&'a [u8]; PIECE],
+    vectors: [&'a [u8]; PIECE_ROWS],
     /// Those of whole vectors, if these are compared.
-    norms: [f32; PIECE],
+    norms: [f32; PIECE_ROWS],
 }
 
 impl<'a> Piece<'a> {
     fn new() -> Self {
-        Self { len: 0, positions: [0; PIECE], vectors: [&[]; PIECE], norms: [0.0; PIECE] }
+        Self {
+            len: 0,
+            positions: [0; PIECE_ROWS],
+            vectors: [&[]; PIECE_ROWS],
+            norms: [0.0; PIECE_ROWS],
+        }
     }
 
     /// Looks up rows of a part.
-    fn fill(&mut self, run: &Run<'a>, at: usize, coming: &Coming) -> Result<()> {
-        let (part, base) = (&run.view.parts[at], run.bases[at]);
-        let bytes = run.dims * run.view.schema.stored().bytes();
+    fn fill(&mut self, run: &QueryRun<'a>, at: usize, coming: &Coming) -> Result<()> {
+        let (part, base) = (&run.view.parts[at], run.view.base(at));
+        let bytes = run.wanted.dims * run.view.schema.stored().bytes();
         let norms = if run.is_whole() { part.rows.norms() } else { &[] };
         self.len = 0;
         for &row in &coming.rows[..coming.len] {
@@ -94,7 +103,7 @@ impl<'a> Piece<'a> {
     fn rows(&self) -> impl Iterator<Item = (u32, &'a [u8])> {
         let each = self.positions.iter().zip(&self.vectors).take(self.len).enumerate();
         each.map(|(n, (position, vector))| {
-            if let Some(next) = self.vectors[..self.len].get(n + AHEAD) {
+            if let Some(next) = self.vectors[..self.len].get(n + ROWS_AHEAD) {
                 gather::prefetch(next);
             }
             (*position, *vector)
@@ -102,7 +111,59 @@ impl<'a> Piece<'a> {
     }
 }
 
-impl Run<'_> {
+/// Compares every row that may be found; each is read once for all queries.
+pub(super) fn compare_all(runs: &[QueryRun], scratch: &mut Scratch) -> Result<Few<Answer>> {
+    let start = Instant::now();
+    let mut ranks: Few<Rank> =
+        runs.iter().map(|run| run.rank(run.wanted.dims, scratch.found())).collect();
+    let mut rows = 0;
+    if let Some(run) = runs.first().filter(|run| run.wanted.limit > 0) {
+        for at in 0..run.view.parts.len() {
+            rows += run.compare(at, &mut ranks, scratch)?;
+        }
+    }
+    let time = start.elapsed() / runs.len().max(1) as u32;
+    let answer = |(run, rank): (&QueryRun, Rank)| {
+        let bytes = rows * rank.scorer.row_bytes() as u64;
+        let found = rank.best.into_sorted();
+        let which = if run.selection.is_some() { "selected" } else { "all" };
+        let stage = StageReport {
+            name: StageName::new(format_args!("{which} vectors, {}", run.view.schema.stored())),
+            dims: run.wanted.dims,
+            rows_in: rows,
+            rows_out: found.len() as u64,
+            bytes,
+            time,
+        };
+        let mut explain = scratch.explain(true);
+        explain.stages.push(stage);
+        Answer { found, ..Answer::none(explain) }
+    };
+    Ok(runs.iter().zip(ranks).map(answer).collect())
+}
+
+impl QueryRun<'_> {
+    /// Offers all rows of a part that may be found to all queries; how many.
+    pub(super) fn compare(
+        &self,
+        at: usize,
+        ranks: &mut [Rank],
+        scratch: &mut Scratch,
+    ) -> Result<u64> {
+        let part = &self.view.parts[at];
+        let Some(selection) = self.selection else {
+            let rows = 0..part.rows.len();
+            let lives =
+                |words: &[u64], row: u32| words[row as usize / BLOCK] >> (row % 64) & 1 == 1;
+            let rows = rows.filter(|row| part.alive().is_none_or(|words| lives(words, *row)));
+            self.sift(at, rows, part.live_rows(), ranks, scratch)?;
+            return Ok(part.live_rows());
+        };
+        let rows = selection.of_part(at);
+        self.sift(at, rows.iter(), rows.len(), ranks, scratch)?;
+        Ok(rows.len())
+    }
+
     /// Offers `count` rows of a part to all queries.
     pub(super) fn sift(
         &self,
@@ -137,14 +198,15 @@ impl Run<'_> {
     /// Whether bounds say more of `count` rows than they cost.
     fn is_sifted(&self, count: u64) -> bool {
         let wanted = &self.wanted;
-        let few = wanted.limit as u64 <= count / SIEVE_WANTED || wanted.least > f32::NEG_INFINITY;
+        let few =
+            wanted.limit as u64 <= count / SIEVE_WANTED_ONE_IN || wanted.least > f32::NEG_INFINITY;
         // Without wide registers the definition is the quicker one.
         few && self.is_whole() && Isa::detect() != Isa::Scalar
     }
 
     /// Whether whole vectors are compared, whose norms are known.
     fn is_whole(&self) -> bool {
-        self.dims == self.view.schema.dims()
+        self.wanted.dims == self.view.schema.dims()
     }
 
     /// Offers rows by their upper bounds, highest first, until no other can be among the best.
@@ -154,7 +216,7 @@ impl Run<'_> {
         scorer: &Scorer,
         best: &mut Best,
     ) -> Result<()> {
-        let mut count = self.wanted.limit.saturating_add(FIRST);
+        let mut count = self.wanted.limit.saturating_add(SCORE_FIRST);
         loop {
             let floor = best.floor();
             rows.retain(|row| row.score >= floor);
@@ -175,7 +237,7 @@ impl Run<'_> {
 
 /// The rows whose upper bound reaches the floor.
 fn keep_reaching(piece: &Piece, scorer: &Scorer, floor: f32, kept: &mut Vec<Scored>) {
-    let mut upper = [0.0; PIECE];
+    let mut upper = [0.0; PIECE_ROWS];
     for (upper, (_, vector)) in upper.iter_mut().zip(piece.rows()) {
         *upper = scorer.quick_dot(vector);
     }

@@ -97,7 +97,7 @@ impl<'a> Frames<'a> {
     /// The rows that the valid frames leave, as if there had been no others; `None` without any.
     pub(super) fn rows(&self) -> Result<Option<Part>> {
         let schema = Arc::new(self.manifest.schema.clone());
-        let view = View { schema, lsn: self.before(), parts: Vec::new(), calibration: None };
+        let view = View::new(schema, self.before(), Vec::new(), None);
         Ok(self.apply(view)?.parts.pop().map(|run| run.freeze()))
     }
 

@@ -45,7 +45,7 @@ impl Repair<'_> {
         let found = sources.into_iter().map(|source| self.parts_of(source, next));
         let found = found.collect::<Result<Vec<_>>>()?;
         let parts = self.settle(found, next)?;
-        let mut view = View { schema, lsn: self.found.lsn, parts, calibration: None };
+        let mut view = View::new(schema, self.found.lsn, parts, None);
         for (entry, bytes) in self.found.logs.iter().zip(logs) {
             let frames = Frames::new(&self.found, entry.number, bytes);
             if self.blind {

@@ -1,7 +1,7 @@
 //! Dots with 1-bit rows that lie apart: what [`crate::kernel::gather`] defines.
 
 use super::*;
-use crate::kernel::gather::{CHUNK, RowPlanes};
+use crate::kernel::gather::{CHUNK_BYTES, RowPlanes};
 
 /// Asks for the cache lines of `bytes`.
 pub(in crate::kernel) fn prefetch_bytes(bytes: &[u8]) {
@@ -27,14 +27,14 @@ impl Avx2 {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bitalg")]
 fn avx512(rows: &[&[u8]], query: &RowPlanes, out: &mut [i32]) {
-    let load = |bytes: &[u8; CHUNK]| {
+    let load = |bytes: &[u8; CHUNK_BYTES]| {
         // SAFETY: 2.
         unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
     };
     for (row, dot) in rows.iter().zip(out) {
         let mut sum = _mm512_setzero_si512();
         let planes = query.planes().chunks(query.weights().len());
-        for (code, planes) in row.as_chunks::<CHUNK>().0.iter().zip(planes) {
+        for (code, planes) in row.as_chunks::<CHUNK_BYTES>().0.iter().zip(planes) {
             let code = load(code);
             for (plane, &weight) in planes.iter().zip(query.weights()) {
                 let counts = _mm512_popcnt_epi8(_mm512_and_si512(code, load(plane)));
@@ -56,7 +56,7 @@ fn avx2(rows: &[&[u8]], query: &RowPlanes, out: &mut [i32]) {
     for (row, dot) in rows.iter().zip(out) {
         let mut sum = _mm256_setzero_si256();
         let planes = query.planes().chunks(query.weights().len());
-        for (code, planes) in row.as_chunks::<CHUNK>().0.iter().zip(planes) {
+        for (code, planes) in row.as_chunks::<CHUNK_BYTES>().0.iter().zip(planes) {
             for (plane, &weight) in planes.iter().zip(query.weights()) {
                 let halves = code.as_chunks::<32>().0.iter().zip(plane.as_chunks::<32>().0);
                 for (code, plane) in halves {
