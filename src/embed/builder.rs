@@ -18,7 +18,7 @@ use super::prompts::Prompts;
 use super::session::Model;
 use super::table::Table;
 use super::text::Tokenizer;
-use super::{Embedder, Provider, runtime};
+use super::{Embedder, Provider, runtime, threads};
 use crate::error::{Error, Result};
 
 /// Tokens in a batch on the processor, padding included, unless
@@ -80,7 +80,8 @@ impl EmbedderBuilder {
     }
 
     /// Threads for tokenizing and for the graph. By default as many as the machine
-    /// offers this process.
+    /// offers this process. The graph gets at most 1024, and no more than the system lets
+    /// this process start when it is opened: [`Embedder::describe`] tells how many.
     #[must_use]
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
         self.threads = Some(threads);
@@ -179,11 +180,11 @@ impl EmbedderBuilder {
         let mut config = Config::read(&dir)?;
         self.set_pooling(&mut config)?;
         let (tokenizer, tokenizer_hash) = Tokenizer::load(&dir, &config, self.max_tokens)?;
-        let threads = self.threads.unwrap_or_else(available);
+        let asked = self.threads.unwrap_or_else(available);
         let opened = if self.graph.is_none() && has_table(&dir, &config)? {
             self.open_table(&dir, &config)?
         } else {
-            self.open_graph(&dir, &config, &tokenizer, threads)?
+            self.open_graph(&dir, &config, &tokenizer, asked)?
         };
         let mut modules = Hasher::new("modules");
         let came = (opened.per_token, opened.width);
@@ -212,7 +213,7 @@ impl EmbedderBuilder {
             granularities,
             fingerprint,
             prompts,
-            threads,
+            threads: opened.threads.unwrap_or(asked),
             batch_tokens: self.batch_tokens.unwrap_or(usual_batch(self.provider)).max(1),
             provider: self.provider,
             #[cfg(feature = "image")]
@@ -240,6 +241,7 @@ impl EmbedderBuilder {
             width,
             output,
             per_token: false,
+            threads: None,
         })
     }
 
@@ -248,13 +250,14 @@ impl EmbedderBuilder {
         dir: &ModelDir,
         config: &Config,
         tokenizer: &Tokenizer,
-        threads: NonZeroUsize,
+        asked: NonZeroUsize,
     ) -> Result<Opened> {
         let graph = Graph::read(dir, &config.modules.folder, self.graph.as_deref())?;
         // Last, so that a broken directory is reported as such on any machine.
         self.provider.check()?;
         let cuda = matches!(self.provider, Provider::Cuda { .. });
         let loaded = runtime::load(self.runtime.as_deref(), cuda)?;
+        let threads = threads::affordable(asked);
         let on = (self.provider, threads);
         let siglip = config.pads_to_limit() && graph.is_text_tower();
         let output = self.output.as_deref().or(siglip.then_some("pooler_output"));
@@ -280,6 +283,7 @@ impl EmbedderBuilder {
             hash: graph.hash,
             width,
             per_token,
+            threads: Some(threads),
         })
     }
 
@@ -322,6 +326,8 @@ pub(super) struct Opened {
     per_token: bool,
     /// Name of the graph's output.
     output: String,
+    /// Threads the graph runs on, where there is one.
+    threads: Option<NonZeroUsize>,
 }
 
 /// Whether the directory is a static model with its table.
