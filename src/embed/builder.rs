@@ -17,7 +17,7 @@ use super::pool::Pooling;
 use super::prompts::Prompts;
 use super::session::Model;
 use super::table::Table;
-use super::text::Tokenizer;
+use super::text::{Kind, Tokenizers};
 use super::{Embedder, Provider, runtime, threads};
 use crate::error::{Error, Result};
 
@@ -179,19 +179,19 @@ impl EmbedderBuilder {
         let dir = ModelDir::open(&self.dir)?;
         let mut config = Config::read(&dir)?;
         self.set_pooling(&mut config)?;
-        let (tokenizer, tokenizer_hash) = Tokenizer::load(&dir, &config, self.max_tokens)?;
+        let (tokenizers, tokenizer_hash) = Tokenizers::load(&dir, &config, self.max_tokens)?;
         let asked = self.threads.unwrap_or_else(available);
         let opened = if self.graph.is_none() && has_table(&dir, &config)? {
             self.open_table(&dir, &config)?
         } else {
-            self.open_graph(&dir, &config, &tokenizer, asked)?
+            self.open_graph(&dir, &config, &tokenizers, asked)?
         };
         let mut modules = Hasher::new("modules");
         let came = (opened.per_token, opened.width);
         let chain = Chain::new(&dir, &config, self.wanted, came, &mut modules)?;
         self.check_width(&config, &opened, &chain)?;
         let granularities = granularities(&dir, &config, chain.dims)?;
-        describe_modules(&mut modules, &opened, &tokenizer);
+        describe_modules(&mut modules, &opened, &tokenizers);
         let adapters = matches!(&opened.backend, Backend::Graph(g) if g.model.inputs.takes_task());
         let prompts = Prompts::new(&config, self.task.as_deref(), adapters)
             .map_err(|why| model(&opened.weights, why))?;
@@ -206,7 +206,7 @@ impl EmbedderBuilder {
         };
         Ok(Embedder {
             backend: opened.backend,
-            tokenizer,
+            tokenizers,
             chain,
             dir: self.dir,
             weights: opened.weights,
@@ -249,7 +249,7 @@ impl EmbedderBuilder {
         &self,
         dir: &ModelDir,
         config: &Config,
-        tokenizer: &Tokenizer,
+        tokenizers: &Tokenizers,
         asked: NonZeroUsize,
     ) -> Result<Opened> {
         let graph = Graph::read(dir, &config.modules.folder, self.graph.as_deref())?;
@@ -262,16 +262,16 @@ impl EmbedderBuilder {
         let siglip = config.pads_to_limit() && graph.is_text_tower();
         let output = self.output.as_deref().or(siglip.then_some("pooler_output"));
         let mut session = Model::open(&graph, loaded, on, &config.attention, output)?;
-        session.padded_to = tokenizer.max_tokens.filter(|_| siglip);
+        session.padded_to = tokenizers.longest().filter(|_| siglip);
         let per_token = session.shape == Shape::PerToken;
         if per_token && config.modules.pooling.is_empty() {
             return Err(no_pooling(dir, &session.output));
         }
-        check_tokens(&session, tokenizer, &graph.path)?;
-        let (width, apart) = match probe(&session, tokenizer, &graph.path) {
+        check_tokens(&session, tokenizers.longest(), &graph.path)?;
+        let (width, apart) = match probe(&session, tokenizers, &graph.path) {
             // Some two-tower graphs cannot do with no picture at all.
             Err(Error::Runtime { .. }) if session.inputs.feed_blanks() => {
-                probe(&session, tokenizer, &graph.path)?
+                probe(&session, tokenizers, &graph.path)?
             }
             probed => probed?,
         };
@@ -348,9 +348,9 @@ pub(super) fn available() -> NonZeroUsize {
 }
 
 /// A graph may take rows of one length only; texts must be cut to fit it.
-fn check_tokens(session: &Model, tokenizer: &Tokenizer, path: &Path) -> Result<()> {
+fn check_tokens(session: &Model, longest: Option<usize>, path: &Path) -> Result<()> {
     match session.inputs.fixed_tokens() {
-        Some(fixed) if tokenizer.max_tokens.is_none_or(|max| max > fixed) => {
+        Some(fixed) if longest.is_none_or(|max| max > fixed) => {
             let why = format!("takes rows of {fixed} tokens: call max_tokens({fixed}) or less");
             Err(model(path, why))
         }
@@ -366,7 +366,8 @@ const PADDING_MOVES: f32 = 2e-3;
 /// must be vectors of one length, whatever the graph declares, and its values must be
 /// numbers. Also tells whether the vector of the shorter stays the same when it is
 /// padded: if not, texts must not share a batch.
-fn probe(session: &Model, tokenizer: &Tokenizer, path: &Path) -> Result<(usize, bool)> {
+fn probe(session: &Model, tokenizers: &Tokenizers, path: &Path) -> Result<(usize, bool)> {
+    let tokenizer = tokenizers.of(Kind::Other);
     let texts = ["a", "a few more words than one"];
     let tokens = tokenizer.encode("", &texts, NonZeroUsize::MIN)?;
     let (pad_id, left) = (tokenizer.pad_id, tokenizer.pad_left);
@@ -429,10 +430,14 @@ fn granularities(dir: &ModelDir, config: &Config, dims: usize) -> Result<Vec<usi
 }
 
 /// What was chosen, rather than the files' bytes: reformatting a file changes nothing.
-fn describe_modules(hasher: &mut Hasher, opened: &Opened, text: &Tokenizer) {
+fn describe_modules(hasher: &mut Hasher, opened: &Opened, tokenizers: &Tokenizers) {
+    let text = tokenizers.of(Kind::Other);
     hasher.text(&format!("output {} per token {}", opened.output, opened.per_token));
     hasher.text(&format!("max tokens {:?} special {}", text.max_tokens, text.special_tokens));
     hasher.text(&format!("left {} lower case {}", text.pad_left, text.lower_case));
+    if let Some(limits) = tokenizers.apart() {
+        hasher.text(&format!("documents, queries, others {limits:?}"));
+    }
     if let Backend::Graph(graph) = &opened.backend {
         hasher.text(&format!("rows {:?}", graph.model.padded_to));
     }

@@ -10,7 +10,7 @@ use super::fingerprint::Hasher;
 use super::graph::Graph;
 use super::modules::{Backbone, inside};
 use super::table::Table;
-use super::text::Tokenizer;
+use super::text::{Kind, Tokenizers};
 use crate::error::Result;
 
 /// Components of a vector where no file says how many, and at most.
@@ -22,7 +22,8 @@ const MOST_WIDTH: usize = 1 << 16;
 pub(crate) fn read(dir: &Path, texts: &[&str]) -> Result<usize> {
     let dir = ModelDir::open(dir)?;
     let config = Config::read(&dir)?;
-    let (tokenizer, _) = Tokenizer::load(&dir, &config, None)?;
+    let (tokenizers, _) = Tokenizers::load(&dir, &config, None)?;
+    let tokenizer = tokenizers.of(Kind::Document);
     let folder = &config.modules.folder;
     let mut table = None;
     if config.modules.backbone == Backbone::Static && dir.has(&inside(folder, Table::FILE))? {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use matryo::embed::{Embedder, Fingerprint, Pooling};
+use matryo::embed::{Embedder, Fingerprint, Pooling, Prompt};
 use matryo::{Collection, CopyOptions, EmbedderId, Error, Schema};
 
 use crate::support::{Copy, copy_all, fixtures, ready, set_pooling};
@@ -153,4 +153,36 @@ fn tokens_are_counted_before_a_text_is_cut() {
     let embedder = Embedder::open(fixtures().join("static")).unwrap();
     let longer = "x".repeat(matryo::embed::MAX_TEXT_BYTES + 1);
     assert!(embedder.count_tokens(&longer).is_err());
+}
+
+/// As sentence-transformers 6.2 cuts them: whatever the other limit is, and only by kind.
+#[test]
+fn queries_and_documents_are_cut_where_the_model_says() {
+    if !ready() {
+        return;
+    }
+    let copy = Copy::of("tokens");
+    let limits = r#"{"max_seq_length": 12, "query_length": 6, "document_length": 16}"#;
+    copy.write("sentence_bert_config.json", limits);
+    copy.write("config_sentence_transformers.json", "{}");
+    let embedder = Embedder::open(copy.dir.path()).unwrap();
+    let told = embedder.describe();
+    assert_eq!((told.max_tokens, told.query_max_tokens), (Some(16), Some(6)));
+    assert_eq!((told.other_max_tokens, embedder.max_tokens()), (Some(12), Some(16)));
+    assert!(told.to_string().contains("documents 16, queries 6, others 12"), "{told}");
+    let text = ["the river runs down to the sea and ".repeat(9)];
+    let cut = |n| {
+        let embedder = Embedder::builder(copy.dir.path()).max_tokens(n).open().unwrap();
+        assert_eq!(embedder.describe().query_max_tokens, Some(n));
+        embedder.embed_with_prompt(Prompt::None, &text).unwrap()
+    };
+    let [short, usual, long] = [6, 12, 16].map(cut);
+    assert!(short != usual && usual != long);
+    assert_eq!(embedder.embed_queries(&text).unwrap(), short);
+    assert_eq!(embedder.embed_with_prompt(Prompt::None, &text).unwrap(), usual);
+    assert_eq!(embedder.embed_documents(&text).unwrap(), long);
+    let other = *embedder.fingerprint();
+    copy.write("sentence_bert_config.json", limits.replace('6', "7"));
+    let changed = Embedder::open(copy.dir.path()).unwrap();
+    assert_eq!(other.differing_parts(changed.fingerprint()), ["modules"]);
 }
