@@ -434,11 +434,16 @@ fn describe_modules(hasher: &mut Hasher, opened: &Opened, tokenizers: &Tokenizer
     let text = tokenizers.of(Kind::Other);
     hasher.text(&format!("output {} per token {}", opened.output, opened.per_token));
     hasher.text(&format!("max tokens {:?} special {}", text.max_tokens, text.special_tokens));
-    hasher.text(&format!("left {} lower case {}", text.pad_left, text.lower_case));
+    let (left, cut_left) = (text.pad_left, text.cut_left);
+    hasher.text(&format!("left {left} cut left {cut_left} lower case {}", text.lower_case));
     if let Some(limits) = tokenizers.apart() {
         hasher.text(&format!("documents, queries, others {limits:?}"));
     }
     if let Backend::Graph(graph) = &opened.backend {
         hasher.text(&format!("rows {:?}", graph.model.padded_to));
+        // Padding that no mask hides is part of what the graph sees.
+        if graph.model.padded_to.is_some() || graph.model.inputs.shows_padding() {
+            hasher.text(&format!("padding {}", text.pad_id));
+        }
     }
 }

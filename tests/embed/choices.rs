@@ -76,6 +76,13 @@ fn the_fingerprint_names_the_part_that_differs() {
     assert_eq!(original.differing_parts(&open(&copy)), ["modules"]);
 
     let copy = Copy::of("tokens");
+    let config = fs::read_to_string(copy.path("tokenizer_config.json")).unwrap_or("{}".into());
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["truncation_side"] = "left".into();
+    copy.write("tokenizer_config.json", config.to_string());
+    assert_eq!(original.differing_parts(&open(&copy)), ["modules"]);
+
+    let copy = Copy::of("tokens");
     copy.write("config_sentence_transformers.json", r#"{"prompts": {"query": "q: "}}"#);
     assert_eq!(original.differing_parts(&open(&copy)), ["prompts"]);
 
