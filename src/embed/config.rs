@@ -87,7 +87,7 @@ impl Config {
         let bert = Object::read_first(dir, &names)?;
         refuse_others(&bert)?;
         let config = Self {
-            max_tokens: max_tokens(&base, &bert, &tokenizer)?,
+            max_tokens: max_tokens(&base, &bert, &tokenizer, modules.backbone)?,
             query_tokens: bert.size("query_length")?,
             document_tokens: bert.size("document_length")?,
             lower_case: bert.boolean("do_lower_case")?.unwrap_or(false),
@@ -150,9 +150,19 @@ fn refuse_others(bert: &Object) -> Result<()> {
 }
 
 /// The first of the places that say how many tokens the model takes.
-fn max_tokens(base: &Object, bert: &Object, tokenizer: &Object) -> Result<Option<usize>> {
+fn max_tokens(
+    base: &Object,
+    bert: &Object,
+    tokenizer: &Object,
+    backbone: Backbone,
+) -> Result<Option<usize>> {
     if let Some(n) = bert.size("max_seq_length")?.or(base.size("max_tokens")?) {
         return Ok(Some(n));
+    }
+    // These two limit a transformer's positions. Tables have none, and they often keep the
+    // files of the transformer whose tokenizer they use.
+    if backbone == Backbone::Static {
+        return Ok(None);
     }
     // "No limit" is often written as a float like 1e30, so a plain number is asked for.
     let tokens = tokenizer.present("model_max_length").and_then(Value::as_u64);

@@ -6,7 +6,7 @@ use std::path::Path;
 use matryo::embed::{Embedder, Fingerprint, Pooling, Prompt};
 use matryo::{Collection, CopyOptions, EmbedderId, Error, Schema};
 
-use crate::support::{Copy, copy_all, fixtures, ready, set_pooling};
+use crate::support::{Copy, copy_all, fixtures, json, ready, set_pooling};
 
 #[test]
 fn the_description_names_every_choice() {
@@ -192,4 +192,20 @@ fn queries_and_documents_are_cut_where_the_model_says() {
     copy.write("sentence_bert_config.json", limits.replace('6', "7"));
     let changed = Embedder::open(copy.dir.path()).unwrap();
     assert_eq!(other.differing_parts(changed.fingerprint()), ["modules"]);
+}
+
+/// In Python too: what limits a transformer does not limit a table with its tokenizer.
+#[test]
+fn a_static_model_has_no_limit_but_its_tokenizers_own() {
+    let copy = Copy::empty();
+    copy_all(&fixtures().with_file_name("families").join("static"), copy.dir.path());
+    copy.write("tokenizer_config.json", r#"{"model_max_length": 8}"#);
+    copy.write("config.json", r#"{"max_position_embeddings": 8}"#);
+    let open = || Embedder::open(copy.dir.path()).unwrap();
+    assert_eq!(open().max_tokens(), None);
+    let mut tokenizer = json(&copy.path("tokenizer.json"));
+    tokenizer["truncation"] = serde_json::json!({
+        "direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0});
+    copy.write("tokenizer.json", tokenizer.to_string());
+    assert_eq!(open().max_tokens(), Some(8));
 }
