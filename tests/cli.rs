@@ -397,6 +397,31 @@ fn every_number_type_is_imported() -> Done {
 }
 
 #[test]
+fn no_output_takes_the_place_of_another_file() -> Done {
+    let place = Place::new()?;
+    place.npy("v.npy", "'<f4'", "(2, 1)", &[1f32, 2.0].map(f32::to_le_bytes).concat());
+    place.succeeds("import c --npy v.npy --metric dot");
+    std::fs::create_dir(place.path().join("d"))?;
+    std::os::unix::fs::symlink("v.npy", place.path().join("link.npy"))?;
+    let before = std::fs::read(place.path().join("v.npy"))?;
+    for (files, words) in [
+        ("v.npy --out o.npy --scores o.npy", "--out and --scores"),
+        ("v.npy --out o.npy --scores ./o.npy", "--out and --scores"),
+        ("v.npy --out d/../o.npy --scores o.npy", "--out and --scores"),
+        ("v.npy --out v.npy", "--vectors and --out"),
+        ("link.npy --out v.npy", "--vectors and --out"),
+        ("d/../v.npy --out o.npy --scores v.npy", "--vectors and --scores"),
+    ] {
+        let error = place.fails(&format!("search c --vectors {files}"));
+        assert!(error.contains(words) && error.contains("the same file"), "{files}: {error}");
+    }
+    assert!(!place.path().join("o.npy").exists());
+    assert_eq!(std::fs::read(place.path().join("v.npy"))?, before);
+    place.succeeds("search c --vectors v.npy --out d/v.npy --scores o.npy");
+    Ok(())
+}
+
+#[test]
 fn hits_that_are_missing_or_too_large_are_told() -> Done {
     let place = Place::new()?;
     place.npy("v.npy", "'<f4'", "(2, 1)", &[1f32, 2.0].map(f32::to_le_bytes).concat());

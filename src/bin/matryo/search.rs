@@ -270,6 +270,7 @@ impl Args {
             let why = "--out holds numbers, and this collection has string ids";
             return Err(format!("{why}: leave --out away to print them").into());
         }
+        self.check_places(out)?;
         let rows = queries.rows();
         let mut files = Files::create(out, self.scores.as_deref(), rows, self.limit as usize)?;
         let (mut found, mut explain, start) = (0, None, Instant::now());
@@ -291,6 +292,22 @@ impl Args {
         report.seconds(start.elapsed());
         self.add_explain(&mut report, explain);
         output.print(&report)
+    }
+
+    /// Nothing that is read or written may take the place of another: `./o.npy` is `o.npy`.
+    fn check_places(&self, out: &Path) -> Outcome {
+        let all = [
+            ("--vectors", self.vectors.as_deref()),
+            ("--out", Some(out)),
+            ("--scores", self.scores.as_deref()),
+        ];
+        let some: Vec<_> = all.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
+        for (at, (name, path)) in some.iter().enumerate() {
+            if let Some((other, _)) = some[..at].iter().find(|(_, before)| same_place(before, path)) {
+                return Err(format!("{other} and {name} are the same file").into());
+            }
+        }
+        Ok(())
     }
 
     /// Prints what `answer` hands on, of so many queries.
@@ -327,6 +344,16 @@ impl Args {
     }
 }
 
+/// Whether a file written to one takes the place of the other, or of what that links to.
+fn same_place(a: &Path, b: &Path) -> bool {
+    let place = |path: &Path| {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(folder.canonicalize().ok()?.join(path.file_name()?))
+    };
+    let same = |a: Option<PathBuf>, b: Option<PathBuf>| a.is_some() && a == b;
+    same(place(a), place(b)) || same(a.canonicalize().ok(), b.canonicalize().ok())
+}
+
 /// The hits of all queries as arrays with a row for each query.
 struct Files {
     ids: Writer,
@@ -336,9 +363,6 @@ struct Files {
 
 impl Files {
     fn create(ids: &Path, scores: Option<&Path>, rows: usize, limit: usize) -> Outcome<Self> {
-        if scores == Some(ids) {
-            return Err("--out and --scores are the same file".into());
-        }
         let ids = Writer::create(ids, Dtype::I64, rows, limit)?;
         let create = |path| Writer::create(path, Dtype::F32, rows, limit);
         Ok(Self { ids, scores: scores.map(create).transpose()?, limit })
