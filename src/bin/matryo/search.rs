@@ -11,7 +11,7 @@ use matryo::{
 
 use crate::Opening;
 use crate::npy::{Dtype, Reader, Writer};
-use crate::report::{Outcome, Output, Report, context, explain_json, print};
+use crate::report::{Outcome, Output, Report, context, explain_json, print_some};
 
 const HELP: &str = "\
 Ids are written as int64 [queries, limit], -1 where there are fewer hits; scores as
@@ -318,16 +318,20 @@ impl Args {
         output: Output,
         answer: impl FnOnce(&mut dyn FnMut(usize, SearchResult) -> Outcome) -> Outcome,
     ) -> Outcome {
-        let (mut all, mut explain) = (Vec::new(), None);
-        answer(&mut |number, result| {
+        let (mut all, mut explain, mut read) = (Vec::new(), None, true);
+        let answered = answer(&mut |number, result| {
             if output.is_json() {
                 all.push(json!({"query": number, "hits": hits_json(&result.hits)}));
             } else {
-                print(&table(number, &result.hits))?;
+                read = print_some(&table(number, &result.hits))?;
             }
             explain.get_or_insert(result.explain);
-            Ok(())
-        })?;
+            if read { Ok(()) } else { Err("nobody reads on".into()) }
+        });
+        if !read {
+            return Ok(());
+        }
+        answered?;
         let mut report = Report::default();
         report.block("queries", rows, "");
         report.block("method", self.method.name(), "");
