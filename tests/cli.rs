@@ -2,7 +2,7 @@
 #![cfg(feature = "cli")]
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use matryo::{Collection, FieldKind, IdKind, Schema};
 use serde_json::{Value, json};
@@ -393,52 +393,6 @@ fn every_number_type_is_imported() -> Done {
         Collection::open(place.path().join("plain"))?.get(1)?.expect("row").vector,
         [-2.0, 4.0]
     );
-    Ok(())
-}
-
-#[test]
-fn no_output_takes_the_place_of_another_file() -> Done {
-    let place = Place::new()?;
-    place.npy("v.npy", "'<f4'", "(2, 1)", &[1f32, 2.0].map(f32::to_le_bytes).concat());
-    place.succeeds("import c --npy v.npy --metric dot");
-    std::fs::create_dir(place.path().join("d"))?;
-    std::os::unix::fs::symlink("v.npy", place.path().join("link.npy"))?;
-    let before = std::fs::read(place.path().join("v.npy"))?;
-    for (files, words) in [
-        ("v.npy --out o.npy --scores o.npy", "--out and --scores"),
-        ("v.npy --out o.npy --scores ./o.npy", "--out and --scores"),
-        ("v.npy --out d/../o.npy --scores o.npy", "--out and --scores"),
-        ("v.npy --out v.npy", "--vectors and --out"),
-        ("link.npy --out v.npy", "--vectors and --out"),
-        ("d/../v.npy --out o.npy --scores v.npy", "--vectors and --scores"),
-    ] {
-        let error = place.fails(&format!("search c --vectors {files}"));
-        assert!(error.contains(words) && error.contains("the same file"), "{files}: {error}");
-    }
-    assert!(!place.path().join("o.npy").exists());
-    assert_eq!(std::fs::read(place.path().join("v.npy"))?, before);
-    place.succeeds("search c --vectors v.npy --out d/v.npy --scores o.npy");
-    Ok(())
-}
-
-/// As in `matryo search .. | head`: the last query, in another batch than the first, is an error
-/// that nobody waits for.
-#[test]
-fn a_search_ends_when_nobody_reads_on() -> Done {
-    let place = Place::new()?;
-    place.floats("v.npy", &[vec![1.0], vec![2.0]]);
-    place.succeeds("import c --npy v.npy --metric dot");
-    let mut queries = vec![vec![1.0]; 300];
-    queries[299][0] = f32::NAN;
-    place.floats("q.npy", &queries);
-    assert!(place.run("search c --vectors q.npy").err.contains("query 299"));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_matryo"));
-    command.args(["search", "c", "--vectors", "q.npy"]).current_dir(place.path());
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    drop(child.stdout.take());
-    let said = child.wait_with_output()?;
-    let error = String::from_utf8_lossy(&said.stderr);
-    assert!(said.status.success() && error.is_empty(), "{}: {error}", said.status);
     Ok(())
 }
 
