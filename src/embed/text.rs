@@ -97,6 +97,7 @@ impl Tokenizers {
 }
 
 /// A loaded tokenizer with the model's limits applied.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Tokenizer {
     inner: HfTokenizer,
     pub(super) special_tokens: bool,
