@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use matryo::embed::{Embedder, runtime};
+use matryo::{Collection, Schema, json};
 
 use crate::support::{copy_all, fixtures, ready};
 
@@ -179,4 +180,20 @@ fn two_processes_fetch_at_once() {
     assert_eq!(fetched, 1, "{both:?}");
     let opened = said(&child("library::child_open", &[("XDG_CACHE_HOME", cache)]));
     assert!(opened.contains("matryo's cache"), "{opened}");
+}
+
+/// A static model is read from its table, wherever the library is not.
+#[test]
+fn the_program_reembeds_by_a_static_model_without_a_library() {
+    let Some(program) = option_env!("CARGO_BIN_EXE_matryo") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c");
+    let collection = Collection::create(&path, Schema::builder(2).build().unwrap()).unwrap();
+    collection.upsert(1, &[1.0, 0.5], json!({"text": "the river"})).unwrap();
+    drop(collection);
+    let mut command = Command::new(program);
+    command.arg("reembed").arg(&path).args(["--field", "text", "--quiet", "--model"]);
+    command.arg(fixtures().with_file_name("families").join("static"));
+    let output = command.env("ORT_DYLIB_PATH", "/no/such/lib.so").output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
 }
