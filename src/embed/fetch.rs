@@ -12,11 +12,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
 use super::files;
 use super::fingerprint::hex;
 use super::runtime::offline;
 use crate::error::{Error, Result};
-use sha2::{Digest, Sha256};
 
 /// The version that is fetched.
 pub(super) const VERSION: &str = "1.31.1";
@@ -92,8 +94,22 @@ pub fn install() -> Result<PathBuf> {
     Ok(target)
 }
 
+/// The library that [`install`] fetched before, if it is there and still what it was.
+pub(super) fn fetched() -> Option<PathBuf> {
+    // Hashing it takes as long as opening a small model.
+    static VERIFIED: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let (_, expected) = pinned().ok()?;
+    let target = cache_dir().ok()?.join(LIBRARY);
+    let mut verified = VERIFIED.lock();
+    if verified.as_ref() != Some(&target) {
+        verify(&target, expected).ok()?;
+        *verified = Some(target.clone());
+    }
+    Some(target)
+}
+
 /// Where [`install`] puts the library.
-pub(super) fn cache_dir() -> Result<PathBuf> {
+fn cache_dir() -> Result<PathBuf> {
     let set = |name| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
     let cache = cache.ok_or_else(|| Error::Runtime {

@@ -149,6 +149,35 @@ fn no_library_anywhere_says_what_to_do() {
     assert!(text.contains("MATRYO_OFFLINE is set") && text.contains("by hand"), "{text}");
 }
 
+/// What lies in matryo's cache folder is loaded only if it is what matryo put there.
+#[test]
+fn only_the_fetched_library_itself_is_taken_from_the_cache() {
+    if !ready() {
+        return;
+    }
+    let Ok(library) = runtime::install() else {
+        eprintln!("SKIPPED, matryo's cache is not tested: the pinned library is not there");
+        return;
+    };
+    let cache = tempfile::tempdir().unwrap();
+    let dir = cache.path().join("matryo").join(library.parent().unwrap().file_name().unwrap());
+    fs::create_dir_all(&dir).unwrap();
+    let set = [("XDG_CACHE_HOME", cache.path().to_str().unwrap()), ("MATRYO_PYTHON", "/no/such")];
+    let open = || said(&child("library::child_open", &set));
+    let of_cache = |text: &str| text.contains("(matryo's cache)");
+    let mut bytes = fs::read(&library).unwrap();
+    let path = dir.join(library.file_name().unwrap());
+    fs::write(&path, &bytes).unwrap();
+    assert!(of_cache(&open()), "the library itself");
+    bytes.push(0);
+    fs::write(&path, &bytes).unwrap();
+    assert!(!of_cache(&open()), "a changed library");
+    bytes.pop();
+    fs::remove_file(path).unwrap();
+    fs::write(dir.join("libonnxruntime.so.1.99.0"), &bytes).unwrap();
+    assert!(!of_cache(&open()), "another version");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_python_without_pip_is_named_with_the_cure() {
