@@ -192,6 +192,15 @@ fn a_python_without_pip_is_named_with_the_cure() {
         &[("XDG_CACHE_HOME", cache), ("MATRYO_PYTHON", python)],
     ));
     assert!(text.contains("install pip") && text.contains("ensurepip"), "{text}");
+    // The next fetch removes what one that was killed has left.
+    let mut folders = fs::read_dir(dir.path().join("matryo")).unwrap();
+    let folder = folders.next().unwrap().unwrap().path();
+    let left = folder.join(".fetch-left");
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join("half.whl"), "half").unwrap();
+    child("library::child_install", &[("XDG_CACHE_HOME", cache), ("MATRYO_PYTHON", python)]);
+    let found = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name());
+    assert_eq!(found.collect::<Vec<_>>(), [".lock"]);
 }
 
 #[test]
