@@ -11,6 +11,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+mod gif;
 mod picture;
 mod pixels;
 mod processor;
