@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import numpy as np  # noqa: E402
 
 import classes  # noqa: E402
+import train  # noqa: E402
 from crate_docs import commented_items, sections  # noqa: E402
 from data import Corpus, split_corpus, stable_hash  # noqa: E402
 from encoder import Encoder  # noqa: E402
@@ -146,6 +147,14 @@ class DataTest(unittest.TestCase):
         self.assertEqual(items[0][0], "read_all function")
         self.assertEqual(list(sections(items[0][1])), [("", ["Reads all bytes."])])
         self.assertEqual(list(sections(["# A `b`", "see [c](d)"]))[1], ("A b", ["see c"]))
+
+
+class Outputs(unittest.TestCase):
+    def test_only_the_bundled_model_replaces_what_tests_read(self) -> None:
+        here = Path(__file__).resolve().parent
+        self.assertTrue(train.is_bundled(here / "../text/matryo-text-en"))
+        self.assertFalse(train.is_bundled(here / "another"))
+        self.assertFalse(train.is_bundled(Path("/tmp/matryo-text-en")))
 
 
 class Classification(unittest.TestCase):
