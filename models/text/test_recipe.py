@@ -14,7 +14,7 @@ import numpy as np  # noqa: E402
 import classes  # noqa: E402
 import train  # noqa: E402
 from crate_docs import commented_items, sections  # noqa: E402
-from data import Corpus, split_corpus, stable_hash  # noqa: E402
+from data import Corpus, Split, split_corpus, stable_hash  # noqa: E402
 from encoder import Encoder  # noqa: E402
 from evaluate import evaluate  # noqa: E402
 from export import dequantise, export_static, quantise  # noqa: E402
@@ -163,6 +163,15 @@ class Classification(unittest.TestCase):
         places, labels = classes.choose(docs)
         self.assertEqual(np.bincount(labels).tolist(), [classes.FEWEST, classes.MOST])
         self.assertTrue((docs[places] == np.array([6, 7])[labels]).all())
+
+    def test_small_documents_alone_are_told_and_not_measured(self) -> None:
+        docs = np.repeat([5, 6], classes.FEWEST - 1)
+        corpus = Corpus(["text"] * len(docs), docs, [], np.zeros(0, dtype=np.int64))
+        split = Split(*[np.arange(n) for n in (0, len(docs), 0, 0)])
+        with tempfile.TemporaryDirectory() as folder:
+            said = classes.measure(Path(folder), corpus, split, [], ())
+            self.assertEqual(list(Path(folder).iterdir()), [])
+        self.assertIn("no CLASSES.md", said)
 
     def test_average_precision_is_over_what_can_be_found(self) -> None:
         found = np.array([[True, False, True, False], [False, False, False, False]])
