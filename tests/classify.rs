@@ -329,7 +329,9 @@ fn vectors_of_any_size_get_a_confidence() {
         let cascade = Cascade::learn(&heads, &rows, &[1, 2], 0.0).expect("learnt");
         assert!(!cascade.levels()[0].threshold.is_nan());
     }
-    let head = |weight, bias| LinearHeads::shared(classes(), vec![weight, 1.0], vec![bias, 0.0], Features::Raw);
+    let head = |weight, bias| {
+        LinearHeads::shared(classes(), vec![weight, 1.0], vec![bias, 0.0], Features::Raw)
+    };
     for (weight, bias) in [(f32::NAN, 0.0), (f32::INFINITY, 0.0), (1.0, f32::NAN)] {
         let refused = head(weight, bias).expect_err("not finite").to_string();
         assert!(refused.contains("finite"), "{refused}");

@@ -131,10 +131,7 @@ pub(crate) fn update(
 }
 
 /// The pictures that can be read, decoded beside each other; of the others, why not.
-fn load<'a>(
-    some: &'a [Fresh<'a>],
-    skipped: &mut Vec<String>,
-) -> Vec<(&'a Fresh<'a>, Image)> {
+fn load<'a>(some: &'a [Fresh<'a>], skipped: &mut Vec<String>) -> Vec<(&'a Fresh<'a>, Image)> {
     let read = thread::scope(|scope| {
         let tasks: Vec<_> =
             some.iter().map(|fresh| (fresh, scope.spawn(|| fresh.0.load()))).collect();

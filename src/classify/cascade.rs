@@ -182,7 +182,8 @@ fn answers(
     let answer = |(vector, label): (&[f32], &str)| {
         let answer = classifier.predict(vector, dims)?;
         if answer.confidence.is_nan() {
-            let why = format!("expected a number of {:?} by {dims} dimensions, got NaN", answer.label);
+            let why =
+                format!("expected a number of {:?} by {dims} dimensions, got NaN", answer.label);
             return Err(Error::invalid("confidence", why));
         }
         Ok((answer.confidence, answer.label == label))

@@ -89,7 +89,8 @@ impl LinearTrainer {
             dims.iter().map(|d| self.train(rows, &[(*d, 1.0)])).collect()
         };
         if !heads.iter().all(Head::is_finite) {
-            let why = format!("the weights left f32: lower the learning rate {}", self.learning_rate);
+            let why =
+                format!("the weights left f32: lower the learning rate {}", self.learning_rate);
             return Err(Error::invalid("training", why));
         }
         let (classes, features) = (rows.classes().to_vec(), Features::Scaled);

@@ -220,7 +220,8 @@ impl Tokenizer {
             let why = format!("adds {} tokens to each text, and the limit is {n}", least - 1);
             return Err(model(path, why));
         }
-        let end = if self.cut_left { TruncationDirection::Left } else { TruncationDirection::Right };
+        let end =
+            if self.cut_left { TruncationDirection::Left } else { TruncationDirection::Right };
         let params = limit.map(|max_length| TruncationParams {
             max_length,
             direction: end,

@@ -149,7 +149,11 @@ fn wrong_configurations_are_explained() {
         ("sentence_bert_config.json", r#"{"max_seq_length": 2}"#, ""),
         ("sentence_bert_config.json", r#"{"max_seq_length": 9, "query_length": 2}"#, ""),
         ("sentence_bert_config.json", r#"{"document_length": "long"}"#, "expected a whole number"),
-        ("sentence_bert_config.json", r#"{"processing_kwargs": {"text": {"padding": 8}}}"#, "kwargs"),
+        (
+            "sentence_bert_config.json",
+            r#"{"processing_kwargs": {"text": {"padding": 8}}}"#,
+            "kwargs",
+        ),
         ("sentence_bert_config.json", r#"{"query_expansion": {"length": 32}}"#, "query_expansion"),
         (
             "sentence_bert_config.json",

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use matryo::embed::Embedder;
 #[cfg(feature = "image")]
 use matryo::embed::ImageEmbedder;
-use matryo::embed::Embedder;
 use matryo::{Metric, Precision, Progress, ReembedOptions, Reembedded, Result, reembed};
 
 use crate::report::{Outcome, Output, Report, advance};

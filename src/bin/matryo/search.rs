@@ -303,7 +303,8 @@ impl Args {
         ];
         let some: Vec<_> = all.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
         for (at, (name, path)) in some.iter().enumerate() {
-            if let Some((other, _)) = some[..at].iter().find(|(_, before)| same_place(before, path)) {
+            if let Some((other, _)) = some[..at].iter().find(|(_, before)| same_place(before, path))
+            {
                 return Err(format!("{other} and {name} are the same file").into());
             }
         }

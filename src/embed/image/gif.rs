@@ -73,7 +73,8 @@ mod tests {
     use super::*;
 
     /// Screen 4 x 3, four colours, a comment, colour 2 transparent, a picture of 2 x 2 at 1, 1.
-    const FILE: &[u8] = b"GIF89a\x04\0\x03\0\x81\0\0\x0a\x14\x1e\x28\x32\x3c\x46\x50\x5a\x64\x6e\x78\
+    const FILE: &[u8] =
+        b"GIF89a\x04\0\x03\0\x81\0\0\x0a\x14\x1e\x28\x32\x3c\x46\x50\x5a\x64\x6e\x78\
         \x21\xfe\x02hi\x01!\0\x21\xf9\x04\x01\0\0\x02\0\x2c\x01\0\x01\0\x02\0\x02\0\0";
 
     #[test]
