@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::backend::{Backend, Running};
-use super::chain::{Chain, Wanted, no_pooling};
+use super::chain::{Came, Chain, Wanted, no_pooling};
 use super::config::Config;
 use super::files::{ModelDir, model};
 use super::fingerprint::{Fingerprint, Hash, Hasher};
@@ -187,7 +187,12 @@ impl EmbedderBuilder {
             self.open_graph(&dir, &config, &tokenizers, asked)?
         };
         let mut modules = Hasher::new("modules");
-        let came = (opened.per_token, opened.width);
+        let came = match &opened.backend {
+            Backend::Table(_) => Came::Mean,
+            Backend::Graph(_) if opened.per_token => Came::Tokens,
+            Backend::Graph(_) => Came::Done,
+        };
+        let came = (came, opened.width);
         let chain = Chain::new(&dir, &config, self.wanted, came, &mut modules)?;
         self.check_width(&config, &opened, &chain)?;
         let granularities = granularities(&dir, &config, chain.dims)?;

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use super::chain::{Chain, Wanted};
+use super::chain::{Came, Chain, Wanted};
 use super::config::Config;
 use super::files::ModelDir;
 use super::fingerprint::Hasher;
@@ -32,7 +32,7 @@ pub(crate) fn read(dir: &Path, texts: &[&str]) -> Result<usize> {
         Graph::read(&dir, folder, None)?;
     }
     let width = table.as_ref().map_or(config.width.unwrap_or(WIDTH).min(MOST_WIDTH), Table::dims);
-    let came = (table.is_none(), width);
+    let came = (if table.is_none() { Came::Tokens } else { Came::Mean }, width);
     let chain = Chain::new(&dir, &config, Wanted::default(), came, &mut Hasher::new("modules"))?;
     #[cfg(feature = "image")]
     super::image::read_processor(&dir)?;
