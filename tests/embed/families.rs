@@ -211,7 +211,7 @@ fn a_static_model_goes_through_its_dense_layer() {
     let open = || Embedder::open(copy.dir.path()).unwrap();
     let before = open().embed_query("the river").unwrap();
     copy_all(&root().join("dense/2_Tanh"), &copy.path("2_Dense"));
-    let mut modules = crate::support::json(&copy.path("modules.json"));
+    let mut modules = json(&copy.path("modules.json"));
     let dense =
         serde_json::json!({"type": "sentence_transformers.models.Dense", "path": "2_Dense"});
     modules.as_array_mut().unwrap().push(dense);
