@@ -10,6 +10,8 @@
 #[path = "text_search/corpus/mod.rs"]
 #[expect(dead_code, reason = "text_search uses the rest")]
 mod corpus;
+#[path = "support/model.rs"]
+mod model;
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -20,7 +22,7 @@ use matryo::classify::{
     Cascade, ClassMeans, Classifier, Labelled, LinearHeads, Neighbours, accuracy, agreement,
     mean_average_precision,
 };
-use matryo::embed::{Embedder, runtime};
+use matryo::embed::Embedder;
 use matryo::{Collection, FieldKind, Precision, Schema, json};
 
 /// Crates told apart, and passages of each at most.
@@ -41,8 +43,7 @@ struct Example {
 
 fn main() -> Result<()> {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let model = Embedder::builder(model_folder(project)?).runtime(runtime::locate_or_install()?);
-    let model = model.open()?;
+    let model = model::open(&model_folder(project)?)?;
     let examples = largest_classes(read(project)?);
     eprintln!("embedding {} passages ...", examples.len());
     let folder = tempfile::tempdir()?;

@@ -8,12 +8,14 @@
 #[path = "text_search/corpus/mod.rs"]
 #[expect(dead_code, reason = "text_search uses the rest")]
 mod corpus;
+#[path = "support/model.rs"]
+mod model;
 
 use std::error::Error;
 use std::path::Path;
 
 use corpus::{Corpus, Passage};
-use matryo::embed::{Embedder, runtime};
+use matryo::embed::Embedder;
 use matryo::{Collection, Hit, Precision, Schema};
 
 const QUERIES: usize = 200;
@@ -25,9 +27,7 @@ const BETWEEN: [usize; 3] = [48, 96, 192];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let library = runtime::locate_or_install()?;
-    let model = Embedder::builder(project.join("models/text/matryo-text-en"));
-    let model = model.runtime(library).open()?;
+    let model = model::open(&project.join("models/text/matryo-text-en"))?;
     let (passages, questions) = held_out(passages(project)?);
     let folder = tempfile::tempdir()?;
     let collection = index(&folder.path().join("docs.matryo"), &model, &passages)?;

@@ -2,8 +2,8 @@
 //! dimensions in part, and to all of them in full.
 
 use matryo::classify::{
-    Cascade, ClassMeans, Classifier, Features, Labelled, Level, LinearHeads, Neighbours, accuracy,
-    agreement, mean_average_precision, votes,
+    Cascade, ClassMeans, Classifier, Features, Labelled, Level, LinearHeads, Neighbours,
+    Prediction, accuracy, agreement, mean_average_precision, votes,
 };
 use matryo::{Collection, Error, FieldKind, Funnel, Schema, json};
 
@@ -304,4 +304,51 @@ fn classifiers_may_be_chosen_at_run_time() {
         votes(classifier, vector, &PREFIXES).expect("asked");
         agreement(classifier, &test, &PREFIXES).expect("measured");
     }
+}
+
+/// Whatever finite numbers come: the smallest have no factor in `f32` that makes them 1, and
+/// products of the largest do not fit in one.
+#[test]
+fn vectors_of_any_size_get_a_confidence() {
+    let extremes = [[1e-42, 0.0], [-3e38, 3e38], [3e38, 3e38], [0.0, 0.0], [1.0, 1e-42]];
+    let mut rows = Labelled::new(2);
+    for (vector, label) in extremes.iter().zip(["a", "b"].iter().cycle()) {
+        rows.push(vector, label).expect("finite");
+    }
+    let classes = || vec!["a".to_owned(), "b".to_owned()];
+    let (weights, bias) = (vec![3e38, -3e38, 1.0, 3e38], vec![3e38, -1.0]);
+    let given = |features| {
+        LinearHeads::shared(classes(), weights.clone(), bias.clone(), features).expect("finite")
+    };
+    let trained = LinearHeads::trainer().fit(&rows, &[1, 2]).expect("trained");
+    for heads in [trained, given(Features::Raw), given(Features::Scaled)] {
+        for (vector, dims) in extremes.iter().flat_map(|v| [(v, 1), (v, 2)]) {
+            let sure = heads.predict(vector, dims).expect("classified").confidence;
+            assert!((0.0..=1.0).contains(&sure), "{vector:?} by {dims}: {sure}");
+        }
+        let cascade = Cascade::learn(&heads, &rows, &[1, 2], 0.0).expect("learnt");
+        assert!(!cascade.levels()[0].threshold.is_nan());
+    }
+    let head = |weight, bias| {
+        LinearHeads::shared(classes(), vec![weight, 1.0], vec![bias, 0.0], Features::Raw)
+    };
+    for (weight, bias) in [(f32::NAN, 0.0), (f32::INFINITY, 0.0), (1.0, f32::NAN)] {
+        let refused = head(weight, bias).expect_err("not finite").to_string();
+        assert!(refused.contains("finite"), "{refused}");
+    }
+    let diverged = LinearHeads::trainer().learning_rate(f32::MAX).fit(&rows, &[1, 2]);
+    assert!(diverged.expect_err("infinite weights").to_string().contains("learning rate"));
+}
+
+/// A classifier of somebody else's may say anything.
+#[test]
+fn a_cascade_is_not_learnt_from_a_confidence_that_is_none() {
+    struct Unsure;
+    impl Classifier for Unsure {
+        fn predict(&self, _: &[f32], _: usize) -> matryo::Result<Prediction> {
+            Ok(Prediction { label: "a".into(), confidence: f32::NAN })
+        }
+    }
+    let refused = Cascade::learn(&Unsure, &labelled(8, 1), &[2, 4], 0.0);
+    assert!(refused.expect_err("NaN").to_string().contains("NaN"));
 }

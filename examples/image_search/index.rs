@@ -8,13 +8,20 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::fs;
 use std::path::Path;
+use std::thread;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use matryo::embed::{Embedder, Image};
+use matryo::embed::{BATCH_IMAGES, Embedder, Image};
 use matryo::{Collection, Error as StoreError, RowId, Value, json};
 
-use super::pictures::{CHUNK, Picture};
+use super::pictures::Picture;
 use super::support;
+
+/// Pictures that are made durable together.
+const COMMIT: usize = 64;
+
+/// A picture that is new or changed, with its content.
+type Fresh<'a> = (&'a Picture, String);
 
 /// What a run found and did.
 #[derive(Debug, Default)]
@@ -94,24 +101,22 @@ pub(crate) fn update(
     let style =
         ProgressStyle::with_template("embedding {bar:40} {pos}/{len} pictures, {eta} left")?;
     let bar = ProgressBar::new(fresh.len() as u64).with_style(style);
-    for chunk in fresh.chunks(CHUNK) {
-        let mut loaded: Vec<(&Picture, &str, Image)> = Vec::with_capacity(chunk.len());
-        for (picture, content) in chunk {
-            match picture.load() {
-                Ok(image) => loaded.push((picture, content, image)),
-                Err(e) => report.skipped.push(e.to_string()),
-            }
-        }
-        let vectors = embedder.embed_images(loaded.iter().map(|(_, _, image)| image))?;
+    for chunk in fresh.chunks(COMMIT) {
         let mut batch = collection.batch();
-        for ((picture, content, _), vector) in loaded.iter().zip(&vectors) {
-            known.remove(&picture.name);
-            let payload = json!({"set": set, "content": content});
-            batch.upsert(picture.name.as_str(), vector, payload)?;
+        // No more of them decoded than the model takes at a time: photographs are large.
+        for some in chunk.chunks(BATCH_IMAGES) {
+            let loaded = load(some, &mut report.skipped);
+            let vectors = embedder.embed_images(loaded.iter().map(|(_, image)| image))?;
+            for ((fresh, _), vector) in loaded.iter().zip(&vectors) {
+                let (picture, content) = fresh;
+                known.remove(&picture.name);
+                let payload = json!({"set": set, "content": content});
+                batch.upsert(picture.name.as_str(), vector, payload)?;
+            }
+            report.embedded += loaded.len();
+            bar.inc(some.len() as u64);
         }
         batch.commit()?;
-        report.embedded += loaded.len();
-        bar.inc(chunk.len() as u64);
     }
     // What is still in `known` was met by no picture that can be read.
     report.gone = known.len();
@@ -123,4 +128,24 @@ pub(crate) fn update(
     collection.flush()?;
     bar.finish_and_clear();
     Ok(report)
+}
+
+/// The pictures that can be read, decoded beside each other; of the others, why not.
+fn load<'a>(some: &'a [Fresh<'a>], skipped: &mut Vec<String>) -> Vec<(&'a Fresh<'a>, Image)> {
+    let read = thread::scope(|scope| {
+        let tasks: Vec<_> =
+            some.iter().map(|fresh| (fresh, scope.spawn(|| fresh.0.load()))).collect();
+        let join = |(fresh, task): (_, thread::ScopedJoinHandle<'_, _>)| {
+            (fresh, task.join().expect("decoders' panics are errors"))
+        };
+        tasks.into_iter().map(join).collect::<Vec<_>>()
+    });
+    let mut loaded = Vec::with_capacity(read.len());
+    for (fresh, image) in read {
+        match image {
+            Ok(image) => loaded.push((fresh, image)),
+            Err(e) => skipped.push(e.to_string()),
+        }
+    }
+    loaded
 }

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use matryo::embed::{Embedder, Image, runtime};
+use matryo::embed::{Embedder, Image};
 use matryo::{Collection, RowId, SearchResult};
 
 use args::Args;
@@ -64,7 +64,7 @@ pub(crate) fn run(
         None => pictures::built_in(),
     };
     let model = args.model.clone().unwrap_or_else(|| project.join("models/image/matryo-image-en"));
-    let embedder = Embedder::builder(&model).runtime(runtime::locate_or_install()?).open()?;
+    let embedder = support::model::open(&model)?;
     if embedder.images().is_none() {
         return Err(format!("{} has no vision tower", model.display()).into());
     }

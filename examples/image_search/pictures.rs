@@ -14,9 +14,6 @@ use super::scenes;
 /// Longest edge of a thumbnail, in pixels.
 const THUMBNAIL: u32 = 144;
 
-/// Pictures in memory at a time.
-pub(crate) const CHUNK: usize = 64;
-
 /// Where a picture comes from.
 pub(crate) enum Source {
     /// An emoji's file, in this program.

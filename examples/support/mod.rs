@@ -1,6 +1,8 @@
 //! What the examples with a command line share: reading options, saying what went
 //! wrong, and where files are kept.
 
+pub(crate) mod model;
+
 use std::error::Error;
 use std::ffi::OsString;
 use std::io;

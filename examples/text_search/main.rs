@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use matryo::embed::{Embedder, runtime};
+use matryo::embed::Embedder;
 use matryo::{Collection, Error as StoreError};
 
 use answer::Asking;
@@ -61,7 +61,7 @@ pub(crate) fn run(
         writeln!(out, "  {} crates are not in the local registry", corpus.absent)?;
     }
     let model = args.model.clone().unwrap_or_else(|| project.join("models/text/matryo-text-en"));
-    let embedder = Embedder::builder(&model).runtime(runtime::locate_or_install()?).open()?;
+    let embedder = support::model::open(&model)?;
     writeln!(
         out,
         "model: {} dimensions, trained at {:?}",

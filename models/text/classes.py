@@ -57,7 +57,9 @@ def choose(docs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if len(mine) >= FEWEST and len(places) < DOCUMENTS:
             places.append(mine)
             labels.append(np.full(len(mine), len(labels)))
-    return np.concatenate(places), np.concatenate(labels)
+    # Of no document, if none is long enough.
+    none = np.zeros(0, dtype=np.int64)
+    return np.concatenate([none, *places]), np.concatenate([none, *labels])
 
 
 def classes(encoder: Encoder, texts: Sequence[str], labels: np.ndarray) -> Classes:
@@ -126,8 +128,13 @@ def write(folder: Path, rows: Sequence[Row], data: Classes, trained: Sequence[in
 
 
 def measure(folder: Path, corpus: Corpus, split: Split, rows: Sequence[Row], trained: Sequence[int]) -> str:
-    """Classification by the held-out documents, beside the retrieval that was measured."""
+    """Classification by the held-out documents, beside the retrieval that was measured.
+
+    Of small sets of documents there may be none; then no files are written.
+    """
     places, labels = choose(corpus.docs[split.eval_passages])
+    if len(places) == 0:
+        return f"no CLASSES.md: no held-out document has {FEWEST} passages"
     texts = [corpus.texts[split.eval_passages[place]] for place in places]
     return write(folder, rows, classes(Encoder(folder), texts, labels), trained)
 

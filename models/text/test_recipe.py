@@ -12,8 +12,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import numpy as np  # noqa: E402
 
 import classes  # noqa: E402
+import train  # noqa: E402
 from crate_docs import commented_items, sections  # noqa: E402
-from data import Corpus, split_corpus, stable_hash  # noqa: E402
+from data import Corpus, Split, split_corpus, stable_hash  # noqa: E402
 from encoder import Encoder  # noqa: E402
 from evaluate import evaluate  # noqa: E402
 from export import dequantise, export_static, quantise  # noqa: E402
@@ -148,12 +149,29 @@ class DataTest(unittest.TestCase):
         self.assertEqual(list(sections(["# A `b`", "see [c](d)"]))[1], ("A b", ["see c"]))
 
 
+class Outputs(unittest.TestCase):
+    def test_only_the_bundled_model_replaces_what_tests_read(self) -> None:
+        here = Path(__file__).resolve().parent
+        self.assertTrue(train.is_bundled(here / "../text/matryo-text-en"))
+        self.assertFalse(train.is_bundled(here / "another"))
+        self.assertFalse(train.is_bundled(Path("/tmp/matryo-text-en")))
+
+
 class Classification(unittest.TestCase):
     def test_documents_that_are_small_are_left_out_and_large_ones_cut(self) -> None:
         docs = np.repeat([5, 6, 7], [classes.FEWEST - 1, classes.FEWEST, classes.MOST + 3])
         places, labels = classes.choose(docs)
         self.assertEqual(np.bincount(labels).tolist(), [classes.FEWEST, classes.MOST])
         self.assertTrue((docs[places] == np.array([6, 7])[labels]).all())
+
+    def test_small_documents_alone_are_told_and_not_measured(self) -> None:
+        docs = np.repeat([5, 6], classes.FEWEST - 1)
+        corpus = Corpus(["text"] * len(docs), docs, [], np.zeros(0, dtype=np.int64))
+        split = Split(*[np.arange(n) for n in (0, len(docs), 0, 0)])
+        with tempfile.TemporaryDirectory() as folder:
+            said = classes.measure(Path(folder), corpus, split, [], ())
+            self.assertEqual(list(Path(folder).iterdir()), [])
+        self.assertIn("no CLASSES.md", said)
 
     def test_average_precision_is_over_what_can_be_found(self) -> None:
         found = np.array([[True, False, True, False], [False, False, False, False]])

@@ -80,7 +80,7 @@ impl Cascade {
     ///
     /// # Errors
     /// As [`Self::new`] and [`Classifier::predict`]; [`Error::Invalid`] if there
-    /// are no rows, or for a tolerance that is not from 0 to 1.
+    /// are no rows, for a tolerance that is not from 0 to 1, or for a confidence that is NaN.
     pub fn learn(
         classifier: &(impl Classifier + ?Sized),
         held_out: &Labelled,
@@ -181,6 +181,11 @@ fn answers(
 ) -> Result<Vec<(f32, bool)>> {
     let answer = |(vector, label): (&[f32], &str)| {
         let answer = classifier.predict(vector, dims)?;
+        if answer.confidence.is_nan() {
+            let why =
+                format!("expected a number of {:?} by {dims} dimensions, got NaN", answer.label);
+            return Err(Error::invalid("confidence", why));
+        }
         Ok((answer.confidence, answer.label == label))
     };
     rows.iter().map(answer).collect()

@@ -1,7 +1,9 @@
 //! Linear heads decide.
 
 use super::train::LinearTrainer;
-use super::{Classifier, Prediction, norm, prefix, softmax_best};
+use std::borrow::Cow;
+
+use super::{Classifier, Prediction, dot, norm, prefix, softmax_best};
 use crate::error::{Error, Result};
 
 /// What a head multiplies its weights with.
@@ -15,16 +17,15 @@ pub enum Features {
 }
 
 impl Features {
-    /// The factor that a prefix is multiplied with.
-    pub(super) fn scale(self, prefix: &[f32]) -> f32 {
-        match self {
-            Self::Raw => 1.0,
-            Self::Scaled => {
-                let length = norm(prefix);
-                let scale = (prefix.len() as f64).sqrt() / length;
-                if length > 0.0 { scale as f32 } else { 0.0 }
-            }
+    /// What the weights are multiplied with. Scaled in `f64`: the factor of the smallest `f32`s
+    /// is none.
+    pub(super) fn of(self, prefix: &[f32]) -> Cow<'_, [f32]> {
+        let length = norm(prefix);
+        if self == Self::Raw || length == 0.0 {
+            return Cow::Borrowed(prefix);
         }
+        let scale = (prefix.len() as f64).sqrt() / length;
+        Cow::Owned(prefix.iter().map(|v| (f64::from(*v) * scale) as f32).collect())
     }
 }
 
@@ -43,12 +44,21 @@ impl Head {
         Self { dims, weights: vec![0.0; dims * classes], bias: vec![0.0; classes] }
     }
 
-    /// A logit for each class, of a prefix that may be shorter than the head.
-    pub(super) fn logits(&self, prefix: &[f32], scale: f32) -> Vec<f64> {
+    /// A logit for each class, of features that may be fewer than the head's.
+    pub(super) fn logits(&self, features: &[f32]) -> Vec<f64> {
         let rows = self.weights.chunks(self.dims).zip(&self.bias);
-        rows.map(|(row, bias)| f64::from(dot_f32(&row[..prefix.len()], prefix) * scale + bias))
-            .collect()
+        rows.map(|(row, bias)| logit(&row[..features.len()], features, *bias)).collect()
     }
+
+    pub(super) fn is_finite(&self) -> bool {
+        self.weights.iter().chain(&self.bias).all(|w| w.is_finite())
+    }
+}
+
+/// Finite, as its arguments are.
+fn logit(row: &[f32], features: &[f32], bias: f32) -> f64 {
+    let fast = dot_f32(row, features) + bias;
+    if fast.is_finite() { fast.into() } else { dot(row, features) + f64::from(bias) }
 }
 
 /// In `f32` with eight sums, which compiles to SIMD.
@@ -89,7 +99,8 @@ impl LinearHeads {
     /// numbers, class after class, `bias` one for each class.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the lengths do not belong together.
+    /// [`Error::Invalid`] if the lengths do not belong together, or for a number that is
+    /// not finite.
     pub fn shared(
         classes: Vec<String>,
         weights: Vec<f32>,
@@ -104,8 +115,8 @@ impl LinearHeads {
     /// exported with. Each head is `(weights, bias)`, as in [`Self::shared`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the lengths do not belong together, or two heads
-    /// have the same number of dimensions.
+    /// [`Error::Invalid`] if the lengths do not belong together, two heads have the same
+    /// number of dimensions, or for a number that is not finite.
     pub fn separate(
         classes: Vec<String>,
         heads: impl IntoIterator<Item = (Vec<f32>, Vec<f32>)>,
@@ -179,15 +190,18 @@ fn head(classes: usize, weights: Vec<f32>, bias: Vec<f32>) -> Result<Head> {
         let why = format!("expected {classes} x dims and {classes}, got {got}");
         return Err(Error::invalid("linear head", why));
     }
-    Ok(Head { dims, weights, bias })
+    let head = Head { dims, weights, bias };
+    if !head.is_finite() {
+        return Err(Error::invalid("linear head", "expected finite weights and biases"));
+    }
+    Ok(head)
 }
 
 impl Classifier for LinearHeads {
     fn predict(&self, vector: &[f32], dims: usize) -> Result<Prediction> {
         let head = self.head(dims)?;
         let prefix = prefix(vector, dims, head.dims)?;
-        let logits = head.logits(prefix, self.features.scale(prefix));
-        let (best, confidence) = softmax_best(&logits);
+        let (best, confidence) = softmax_best(&head.logits(&self.features.of(prefix)));
         Ok(Prediction { label: self.classes[best].clone(), confidence })
     }
 }

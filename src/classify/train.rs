@@ -73,7 +73,7 @@ impl LinearTrainer {
     ///
     /// # Errors
     /// [`Error::Invalid`] if there are no rows, or for granularities or settings
-    /// that cannot be.
+    /// that cannot be, such as a learning rate with which the weights grow without bound.
     pub fn fit(&self, rows: &Labelled, granularities: &[usize]) -> Result<LinearHeads> {
         rows.check_some()?;
         let mut dims = granularities.to_vec();
@@ -88,6 +88,11 @@ impl LinearTrainer {
         } else {
             dims.iter().map(|d| self.train(rows, &[(*d, 1.0)])).collect()
         };
+        if !heads.iter().all(Head::is_finite) {
+            let why =
+                format!("the weights left f32: lower the learning rate {}", self.learning_rate);
+            return Err(Error::invalid("training", why));
+        }
         let (classes, features) = (rows.classes().to_vec(), Features::Scaled);
         Ok(LinearHeads { classes, features, heads, shared: self.shared })
     }
@@ -138,7 +143,8 @@ impl LinearTrainer {
                 let (vector, class) = rows.at(*row);
                 for (dims, importance) in parts {
                     let share = importance / batch.len() as f32;
-                    add_gradient(&head, &vector[..*dims], class, share, &mut gradient);
+                    let features = Features::Scaled.of(&vector[..*dims]);
+                    add_gradient(&head, &features, class, share, &mut gradient);
                 }
             }
             let rate = self.learning_rate * (1.0 - step as f32 / steps as f32);
@@ -149,10 +155,9 @@ impl LinearTrainer {
     }
 }
 
-/// Adds `share x` the gradient of the cross entropy of one row's prefix.
-fn add_gradient(head: &Head, prefix: &[f32], class: usize, share: f32, gradient: &mut Head) {
-    let scale = Features::Scaled.scale(prefix);
-    let logits = head.logits(prefix, scale);
+/// Adds `share x` the gradient of the cross entropy of one row's features.
+fn add_gradient(head: &Head, features: &[f32], class: usize, share: f32, gradient: &mut Head) {
+    let logits = head.logits(features);
     let (best, best_share) = softmax_best(&logits);
     let rows = gradient.weights.chunks_mut(head.dims).zip(&mut gradient.bias).zip(&logits);
     for (at, ((row, bias), logit)) in rows.enumerate() {
@@ -160,8 +165,7 @@ fn add_gradient(head: &Head, prefix: &[f32], class: usize, share: f32, gradient:
         let error = share * (probability - f32::from(u8::from(at == class)));
         // Classes that are out of the question cost nothing.
         if error.abs() > share * 1e-4 {
-            let factor = error * scale;
-            row.iter_mut().zip(prefix).for_each(|(g, v)| *g += factor * v);
+            row.iter_mut().zip(features).for_each(|(g, v)| *g += error * v);
             *bias += error;
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::backend::{Backend, Running};
-use super::chain::{Chain, Wanted, no_pooling};
+use super::chain::{Came, Chain, Wanted, no_pooling};
 use super::config::Config;
 use super::files::{ModelDir, model};
 use super::fingerprint::{Fingerprint, Hash, Hasher};
@@ -17,8 +17,8 @@ use super::pool::Pooling;
 use super::prompts::Prompts;
 use super::session::Model;
 use super::table::Table;
-use super::text::Tokenizer;
-use super::{Embedder, Provider, runtime};
+use super::text::{Kind, Tokenizers};
+use super::{Embedder, Provider, runtime, threads};
 use crate::error::{Error, Result};
 
 /// Tokens in a batch on the processor, padding included, unless
@@ -80,7 +80,8 @@ impl EmbedderBuilder {
     }
 
     /// Threads for tokenizing and for the graph. By default as many as the machine
-    /// offers this process.
+    /// offers this process. The graph gets at most 1024, and no more than the system lets
+    /// this process start when it is opened: [`Embedder::describe`] tells how many.
     #[must_use]
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
         self.threads = Some(threads);
@@ -178,19 +179,24 @@ impl EmbedderBuilder {
         let dir = ModelDir::open(&self.dir)?;
         let mut config = Config::read(&dir)?;
         self.set_pooling(&mut config)?;
-        let (tokenizer, tokenizer_hash) = Tokenizer::load(&dir, &config, self.max_tokens)?;
-        let threads = self.threads.unwrap_or_else(available);
+        let (tokenizers, tokenizer_hash) = Tokenizers::load(&dir, &config, self.max_tokens)?;
+        let asked = self.threads.unwrap_or_else(available);
         let opened = if self.graph.is_none() && has_table(&dir, &config)? {
             self.open_table(&dir, &config)?
         } else {
-            self.open_graph(&dir, &config, &tokenizer, threads)?
+            self.open_graph(&dir, &config, &tokenizers, asked)?
         };
         let mut modules = Hasher::new("modules");
-        let came = (opened.per_token, opened.width);
+        let came = match &opened.backend {
+            Backend::Table(_) => Came::Mean,
+            Backend::Graph(_) if opened.per_token => Came::Tokens,
+            Backend::Graph(_) => Came::Done,
+        };
+        let came = (came, opened.width);
         let chain = Chain::new(&dir, &config, self.wanted, came, &mut modules)?;
         self.check_width(&config, &opened, &chain)?;
         let granularities = granularities(&dir, &config, chain.dims)?;
-        describe_modules(&mut modules, &opened, &tokenizer);
+        describe_modules(&mut modules, &opened, &tokenizers);
         let adapters = matches!(&opened.backend, Backend::Graph(g) if g.model.inputs.takes_task());
         let prompts = Prompts::new(&config, self.task.as_deref(), adapters)
             .map_err(|why| model(&opened.weights, why))?;
@@ -205,14 +211,14 @@ impl EmbedderBuilder {
         };
         Ok(Embedder {
             backend: opened.backend,
-            tokenizer,
+            tokenizers,
             chain,
             dir: self.dir,
             weights: opened.weights,
             granularities,
             fingerprint,
             prompts,
-            threads,
+            threads: opened.threads.unwrap_or(asked),
             batch_tokens: self.batch_tokens.unwrap_or(usual_batch(self.provider)).max(1),
             provider: self.provider,
             #[cfg(feature = "image")]
@@ -240,6 +246,7 @@ impl EmbedderBuilder {
             width,
             output,
             per_token: false,
+            threads: None,
         })
     }
 
@@ -247,28 +254,29 @@ impl EmbedderBuilder {
         &self,
         dir: &ModelDir,
         config: &Config,
-        tokenizer: &Tokenizer,
-        threads: NonZeroUsize,
+        tokenizers: &Tokenizers,
+        asked: NonZeroUsize,
     ) -> Result<Opened> {
         let graph = Graph::read(dir, &config.modules.folder, self.graph.as_deref())?;
         // Last, so that a broken directory is reported as such on any machine.
         self.provider.check()?;
         let cuda = matches!(self.provider, Provider::Cuda { .. });
         let loaded = runtime::load(self.runtime.as_deref(), cuda)?;
+        let threads = threads::affordable(asked);
         let on = (self.provider, threads);
         let siglip = config.pads_to_limit() && graph.is_text_tower();
         let output = self.output.as_deref().or(siglip.then_some("pooler_output"));
         let mut session = Model::open(&graph, loaded, on, &config.attention, output)?;
-        session.padded_to = tokenizer.max_tokens.filter(|_| siglip);
+        session.padded_to = tokenizers.longest().filter(|_| siglip);
         let per_token = session.shape == Shape::PerToken;
         if per_token && config.modules.pooling.is_empty() {
             return Err(no_pooling(dir, &session.output));
         }
-        check_tokens(&session, tokenizer, &graph.path)?;
-        let (width, apart) = match probe(&session, tokenizer, &graph.path) {
+        check_tokens(&session, tokenizers.longest(), &graph.path)?;
+        let (width, apart) = match probe(&session, tokenizers, &graph.path) {
             // Some two-tower graphs cannot do with no picture at all.
             Err(Error::Runtime { .. }) if session.inputs.feed_blanks() => {
-                probe(&session, tokenizer, &graph.path)?
+                probe(&session, tokenizers, &graph.path)?
             }
             probed => probed?,
         };
@@ -280,6 +288,7 @@ impl EmbedderBuilder {
             hash: graph.hash,
             width,
             per_token,
+            threads: Some(threads),
         })
     }
 
@@ -322,6 +331,8 @@ pub(super) struct Opened {
     per_token: bool,
     /// Name of the graph's output.
     output: String,
+    /// Threads the graph runs on, where there is one.
+    threads: Option<NonZeroUsize>,
 }
 
 /// Whether the directory is a static model with its table.
@@ -342,9 +353,9 @@ pub(super) fn available() -> NonZeroUsize {
 }
 
 /// A graph may take rows of one length only; texts must be cut to fit it.
-fn check_tokens(session: &Model, tokenizer: &Tokenizer, path: &Path) -> Result<()> {
+fn check_tokens(session: &Model, longest: Option<usize>, path: &Path) -> Result<()> {
     match session.inputs.fixed_tokens() {
-        Some(fixed) if tokenizer.max_tokens.is_none_or(|max| max > fixed) => {
+        Some(fixed) if longest.is_none_or(|max| max > fixed) => {
             let why = format!("takes rows of {fixed} tokens: call max_tokens({fixed}) or less");
             Err(model(path, why))
         }
@@ -360,7 +371,8 @@ const PADDING_MOVES: f32 = 2e-3;
 /// must be vectors of one length, whatever the graph declares, and its values must be
 /// numbers. Also tells whether the vector of the shorter stays the same when it is
 /// padded: if not, texts must not share a batch.
-fn probe(session: &Model, tokenizer: &Tokenizer, path: &Path) -> Result<(usize, bool)> {
+fn probe(session: &Model, tokenizers: &Tokenizers, path: &Path) -> Result<(usize, bool)> {
+    let tokenizer = tokenizers.of(Kind::Other);
     let texts = ["a", "a few more words than one"];
     let tokens = tokenizer.encode("", &texts, NonZeroUsize::MIN)?;
     let (pad_id, left) = (tokenizer.pad_id, tokenizer.pad_left);
@@ -423,11 +435,20 @@ fn granularities(dir: &ModelDir, config: &Config, dims: usize) -> Result<Vec<usi
 }
 
 /// What was chosen, rather than the files' bytes: reformatting a file changes nothing.
-fn describe_modules(hasher: &mut Hasher, opened: &Opened, text: &Tokenizer) {
+fn describe_modules(hasher: &mut Hasher, opened: &Opened, tokenizers: &Tokenizers) {
+    let text = tokenizers.of(Kind::Other);
     hasher.text(&format!("output {} per token {}", opened.output, opened.per_token));
     hasher.text(&format!("max tokens {:?} special {}", text.max_tokens, text.special_tokens));
-    hasher.text(&format!("left {} lower case {}", text.pad_left, text.lower_case));
+    let (left, cut_left) = (text.pad_left, text.cut_left);
+    hasher.text(&format!("left {left} cut left {cut_left} lower case {}", text.lower_case));
+    if let Some(limits) = tokenizers.apart() {
+        hasher.text(&format!("documents, queries, others {limits:?}"));
+    }
     if let Backend::Graph(graph) = &opened.backend {
         hasher.text(&format!("rows {:?}", graph.model.padded_to));
+        // Padding that no mask hides is part of what the graph sees.
+        if graph.model.padded_to.is_some() || graph.model.inputs.shows_padding() {
+            hasher.text(&format!("padding {}", text.pad_id));
+        }
     }
 }

@@ -21,6 +21,17 @@ pub(super) struct Wanted {
     pub(super) dims: Option<usize>,
 }
 
+/// What comes into the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    /// A vector per token.
+    Tokens,
+    /// A vector per text, the mean of a table's rows.
+    Mean,
+    /// A vector per text, through the layers that the graph holds.
+    Done,
+}
+
 /// A step with its weights.
 #[derive(Debug)]
 enum Module {
@@ -43,15 +54,15 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    /// `width` is the length of the vectors that come in, one per text or, when
-    /// `per_token`, one per token.
+    /// `width` is the length of the vectors that come in.
     pub(super) fn new(
         dir: &ModelDir,
         config: &Config,
         wanted: Wanted,
-        (per_token, width): (bool, usize),
+        (came, width): (Came, usize),
         hasher: &mut Hasher,
     ) -> Result<Self> {
+        let per_token = came == Came::Tokens;
         let mut chain = Self {
             pooling: if per_token { config.modules.pooling.clone() } else { Vec::new() },
             pool_prompt: config.modules.pool_prompt,
@@ -66,7 +77,7 @@ impl Chain {
             chain.modules.push(Module::LayerNorm(LayerNorm::plain()));
         }
         for step in &config.modules.steps {
-            chain.add(dir, step, per_token, hasher)?;
+            chain.add(dir, step, came, hasher)?;
         }
         if let Some(keep) = wanted.dims.or(config.truncate) {
             chain.keep(dir, keep)?;
@@ -79,13 +90,12 @@ impl Chain {
         &mut self,
         dir: &ModelDir,
         step: &Step,
-        per_token: bool,
+        came: Came,
         hasher: &mut Hasher,
     ) -> Result<()> {
         match step {
             Step::Normalize => self.modules.push(Module::Normalize),
-            // A vector per text has been through the graph's own.
-            _ if !per_token => {}
+            _ if came == Came::Done => {}
             Step::Dense { folder, .. } => {
                 let dense = Dense::read(dir, folder, self.dims, hasher)?;
                 self.dims = dense.outputs();

@@ -54,6 +54,9 @@ pub(super) struct Attention {
 pub(super) struct Config {
     pub(super) modules: Modules,
     pub(super) max_tokens: Option<usize>,
+    /// Where queries and documents are cut, if elsewhere.
+    pub(super) query_tokens: Option<usize>,
+    pub(super) document_tokens: Option<usize>,
     pub(super) lower_case: bool,
     pub(super) special_tokens: bool,
     pub(super) pad_id: Option<u32>,
@@ -82,8 +85,11 @@ impl Config {
         let st = Object::read(dir, "config_sentence_transformers.json")?;
         let names = TRANSFORMER_CONFIGS.map(|name| inside(&modules.folder, name));
         let bert = Object::read_first(dir, &names)?;
+        refuse_others(&bert)?;
         let config = Self {
-            max_tokens: max_tokens(&base, &bert, &tokenizer)?,
+            max_tokens: max_tokens(&base, &bert, &tokenizer, modules.backbone)?,
+            query_tokens: bert.size("query_length")?,
+            document_tokens: bert.size("document_length")?,
             lower_case: bert.boolean("do_lower_case")?.unwrap_or(false),
             special_tokens: base
                 .boolean("add_special_tokens")?
@@ -122,10 +128,41 @@ impl Config {
     }
 }
 
+/// What the first module may be told to do with texts, and this version does not.
+fn refuse_others(bert: &Object) -> Result<()> {
+    let some = |key: &str| match bert.present(key) {
+        None => false,
+        Some(Value::Object(map)) => !map.is_empty(),
+        Some(_) => true,
+    };
+    for key in ["processing_kwargs", "query_expansion"] {
+        if some(key) {
+            return Err(bert.wrong(&format!("has {key}, which is not supported")));
+        }
+    }
+    let message = bert.present("modality_config").is_some_and(|all| all.get("message").is_some());
+    if message {
+        let why = "has a message in its modality_config: texts go through a chat template there, \
+                   which is not supported";
+        return Err(bert.wrong(why));
+    }
+    Ok(())
+}
+
 /// The first of the places that say how many tokens the model takes.
-fn max_tokens(base: &Object, bert: &Object, tokenizer: &Object) -> Result<Option<usize>> {
+fn max_tokens(
+    base: &Object,
+    bert: &Object,
+    tokenizer: &Object,
+    backbone: Backbone,
+) -> Result<Option<usize>> {
     if let Some(n) = bert.size("max_seq_length")?.or(base.size("max_tokens")?) {
         return Ok(Some(n));
+    }
+    // These two limit a transformer's positions. Tables have none, and they often keep the
+    // files of the transformer whose tokenizer they use.
+    if backbone == Backbone::Static {
+        return Ok(None);
     }
     // "No limit" is often written as a float like 1e30, so a plain number is asked for.
     let tokens = tokenizer.present("model_max_length").and_then(Value::as_u64);

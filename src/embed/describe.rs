@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::backend::Backend;
+use super::text::Kind;
 use super::{Embedder, Pooling, Provider, runtime};
 
 /// What was chosen when a model was opened; displays as a few lines.
@@ -30,8 +31,12 @@ pub struct Description {
     pub dims: usize,
     /// Prefix lengths the model was trained at.
     pub granularities: Vec<usize>,
-    /// Where a text is cut, in tokens.
+    /// Where a text to be found is cut, in tokens.
     pub max_tokens: Option<usize>,
+    /// Where a query is cut.
+    pub query_max_tokens: Option<usize>,
+    /// Where a text with a prompt of the caller's choice is cut.
+    pub other_max_tokens: Option<usize>,
     /// Whether the tokenizer adds its special tokens.
     pub special_tokens: bool,
     /// Whether padding comes before the text.
@@ -85,6 +90,7 @@ impl Embedder {
         };
         let (documents, queries) = (self.prompts.documents(), self.prompts.queries());
         let task = |chosen| self.prompts.task_name(chosen).map(String::from);
+        let usual = self.tokenizers.of(Kind::Other);
         Description {
             graph: self.weights.clone(),
             inputs: graph.iter().flat_map(|g| g.model.inputs.names()).map(String::from).collect(),
@@ -95,9 +101,11 @@ impl Embedder {
             normalize: self.chain.normalizes(),
             dims: self.chain.dims,
             granularities: self.granularities.clone(),
-            max_tokens: self.tokenizer.max_tokens,
-            special_tokens: self.tokenizer.special_tokens,
-            pad_left: self.tokenizer.pad_left,
+            max_tokens: self.max_tokens(),
+            query_max_tokens: self.tokenizers.of(Kind::Query).max_tokens,
+            other_max_tokens: usual.max_tokens,
+            special_tokens: usual.special_tokens,
+            pad_left: usual.pad_left,
             document_prompt: documents.text.to_string(),
             query_prompt: queries.text.to_string(),
             document_task: task(documents),
@@ -149,7 +157,14 @@ impl fmt::Display for Description {
             [] => "before the vectors come out".into(),
             modes => format!("{} over tokens", modes.join(", ")),
         };
-        let limit = self.max_tokens.map_or("no limit".into(), |n| n.to_string());
+        let number = |n: Option<usize>| n.map_or("no limit".into(), |n| n.to_string());
+        let [queries, others] = [self.query_max_tokens, self.other_max_tokens];
+        let limit = if [queries, others] == [self.max_tokens; 2] {
+            number(self.max_tokens)
+        } else {
+            let [documents, queries, others] = [self.max_tokens, queries, others].map(number);
+            format!("documents {documents}, queries {queries}, others {others}")
+        };
         let alone = if self.one_at_a_time { ", one text at a time" } else { "" };
         let side = if self.pad_left { ", padding before them" } else { "" };
         let prompt = |prompt: &str, task: &Option<String>| match task {

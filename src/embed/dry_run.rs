@@ -3,14 +3,14 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use super::chain::{Chain, Wanted};
+use super::chain::{Came, Chain, Wanted};
 use super::config::Config;
 use super::files::ModelDir;
 use super::fingerprint::Hasher;
 use super::graph::Graph;
 use super::modules::{Backbone, inside};
 use super::table::Table;
-use super::text::Tokenizer;
+use super::text::{Kind, Tokenizers};
 use crate::error::Result;
 
 /// Components of a vector where no file says how many, and at most.
@@ -22,7 +22,8 @@ const MOST_WIDTH: usize = 1 << 16;
 pub(crate) fn read(dir: &Path, texts: &[&str]) -> Result<usize> {
     let dir = ModelDir::open(dir)?;
     let config = Config::read(&dir)?;
-    let (tokenizer, _) = Tokenizer::load(&dir, &config, None)?;
+    let (tokenizers, _) = Tokenizers::load(&dir, &config, None)?;
+    let tokenizer = tokenizers.of(Kind::Document);
     let folder = &config.modules.folder;
     let mut table = None;
     if config.modules.backbone == Backbone::Static && dir.has(&inside(folder, Table::FILE))? {
@@ -31,7 +32,7 @@ pub(crate) fn read(dir: &Path, texts: &[&str]) -> Result<usize> {
         Graph::read(&dir, folder, None)?;
     }
     let width = table.as_ref().map_or(config.width.unwrap_or(WIDTH).min(MOST_WIDTH), Table::dims);
-    let came = (table.is_none(), width);
+    let came = (if table.is_none() { Came::Tokens } else { Came::Mean }, width);
     let chain = Chain::new(&dir, &config, Wanted::default(), came, &mut Hasher::new("modules"))?;
     #[cfg(feature = "image")]
     super::image::read_processor(&dir)?;

@@ -12,11 +12,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
 use super::files;
 use super::fingerprint::hex;
 use super::runtime::offline;
 use crate::error::{Error, Result};
-use sha2::{Digest, Sha256};
 
 /// The version that is fetched.
 pub(super) const VERSION: &str = "1.31.1";
@@ -28,6 +30,9 @@ pub(super) const OFFLINE: &str = "MATRYO_OFFLINE";
 pub(super) const PYTHON: &str = "MATRYO_PYTHON";
 
 const LIBRARY: &str = "libonnxruntime.so.1.31.1";
+
+/// How the names of the folders begin in which a fetch works.
+const WORK: &str = ".fetch-";
 
 /// Far above the library's 29 MB, far below what would hurt.
 const LIBRARY_CAP: u64 = 256 << 20;
@@ -74,14 +79,17 @@ pub fn install() -> Result<PathBuf> {
         });
     }
     fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
-    let _turn = take_turn(&dir)?;
+    let turn = take_turn(&dir)?;
     // Another process may have fetched it while this one waited.
     if verify(&target, expected).is_ok() {
         return Ok(target);
     }
+    if turn.is_some() {
+        sweep(&dir);
+    }
     say(&format!("fetching ONNX Runtime {VERSION} (24 MB) with pip into {}", dir.display()));
     // Inside the folder, so that the rename stays on one file system.
-    let work = tempfile::Builder::new().prefix(".fetch-").tempdir_in(&dir);
+    let work = tempfile::Builder::new().prefix(WORK).tempdir_in(&dir);
     let work = work.map_err(|e| Error::io("create a folder in", &dir, e))?;
     let python = python();
     download(&python, platform, work.path(), &target)?;
@@ -92,8 +100,22 @@ pub fn install() -> Result<PathBuf> {
     Ok(target)
 }
 
+/// The library that [`install`] fetched before, if it is there and still what it was.
+pub(super) fn fetched() -> Option<PathBuf> {
+    // Hashing it takes as long as opening a small model.
+    static VERIFIED: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let (_, expected) = pinned().ok()?;
+    let target = cache_dir().ok()?.join(LIBRARY);
+    let mut verified = VERIFIED.lock();
+    if verified.as_ref() != Some(&target) {
+        verify(&target, expected).ok()?;
+        *verified = Some(target.clone());
+    }
+    Some(target)
+}
+
 /// Where [`install`] puts the library.
-pub(super) fn cache_dir() -> Result<PathBuf> {
+fn cache_dir() -> Result<PathBuf> {
     let set = |name| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
     let cache = cache.ok_or_else(|| Error::Runtime {
@@ -119,14 +141,22 @@ fn python() -> PathBuf {
     env::var_os(PYTHON).map_or_else(|| PathBuf::from("python3"), PathBuf::from)
 }
 
-/// Holds the other processes that want to fetch until this one is done.
-fn take_turn(dir: &Path) -> Result<impl Drop + use<>> {
+/// What a fetch that was killed left: while the turn is ours, nobody uses it.
+fn sweep(dir: &Path) {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let left = entries.filter(|e| e.file_name().to_string_lossy().starts_with(WORK));
+    // What cannot be removed only takes space.
+    left.for_each(|e| drop(fs::remove_dir_all(e.path())));
+}
+
+/// Holds the other processes that want to fetch until this one is done; `None` where locks do not
+/// work, and two fetches at once are merely wasteful.
+fn take_turn(dir: &Path) -> Result<Option<impl Drop + use<>>> {
     let path = dir.join(".lock");
     let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let lock = lock.map_err(|e| Error::io("open", &path, e))?;
-    // Where locks do not work two fetches at once are merely wasteful.
-    let _ = lock.lock();
-    Ok(std::os::fd::OwnedFd::from(lock))
+    let locked = lock.lock().is_ok();
+    Ok(locked.then(|| std::os::fd::OwnedFd::from(lock)))
 }
 
 fn download(python: &Path, platform: &str, into: &Path, target: &Path) -> Result<()> {

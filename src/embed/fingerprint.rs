@@ -52,7 +52,7 @@ impl Fingerprint {
     }
 
     /// The parts by name: `graph` (with its external data), `tokenizer`, `modules`
-    /// (output, pooling, dense layers, unit length, token limit) and `prompts`; then,
+    /// (output, pooling, dense layers, unit length, token limits and which end is cut, padding) and `prompts`; then,
     /// if the model takes images, `vision` (graph, output, preparation of pictures).
     pub fn parts(&self) -> impl Iterator<Item = (&'static str, &Hash)> {
         PARTS.into_iter().zip(&self.parts).chain(self.vision.iter().map(|hash| (VISION, hash)))

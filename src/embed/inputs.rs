@@ -106,6 +106,11 @@ impl Inputs {
         self.has(Role::Offsets)
     }
 
+    /// Whether rows are padded and nothing tells the graph where.
+    pub(super) fn shows_padding(&self) -> bool {
+        !self.flat() && !self.has(Role::AttentionMask)
+    }
+
     /// Feeds a blank picture or sound instead of none. False if there is nothing of
     /// the kind to feed, or it is fed already.
     pub(super) fn feed_blanks(&mut self) -> bool {

@@ -80,7 +80,7 @@ use crate::error::{Error, Result};
 use backend::{Backend, Runs};
 use chain::Chain;
 use prompts::{Chosen, Prompts};
-use text::Tokenizer;
+use text::{Kind, Tokenizers};
 
 /// Longest text taken, in bytes. A longer one is refused rather than cut: models
 /// read some hundred or thousand tokens, so such a text wants splitting.
@@ -124,7 +124,7 @@ impl Provider {
 /// It may be shared between threads; their batches take turns in the graph.
 pub struct Embedder {
     backend: Backend,
-    tokenizer: Tokenizer,
+    tokenizers: Tokenizers,
     chain: Chain,
     /// The directory that was opened.
     dir: PathBuf,
@@ -181,10 +181,11 @@ impl Embedder {
         self.prompts.by_name()
     }
 
-    /// Where a text is cut, in tokens, the prompt and special tokens included; `None` if
-    /// nowhere, as with most static models. What is cut off has no part in the vector.
+    /// Where a text to be found is cut, in tokens, the prompt and special tokens included;
+    /// `None` if nowhere, as with most static models. What is cut off has no part in the
+    /// vector. Few models cut queries elsewhere; [`Embedder::describe`] tells.
     pub fn max_tokens(&self) -> Option<usize> {
-        self.tokenizer.max_tokens
+        self.tokenizers.of(Kind::Document).max_tokens
     }
 
     /// Tokens of a text to be found, before it is cut, with the prompt for documents and
@@ -196,7 +197,7 @@ impl Embedder {
     pub fn count_tokens(&self, text: &str) -> Result<usize> {
         let prompt = self.prompts.documents().text;
         check_length(0, prompt.len() + text.len())?;
-        self.tokenizer.count(prompt, text)
+        self.tokenizers.of(Kind::Document).count(prompt, text)
     }
 
     /// Embeds texts to be found, with the model's prompt for documents if it has
@@ -213,7 +214,7 @@ impl Embedder {
     /// `Error::Invalid` for a text over [`MAX_TEXT_BYTES`], `Error::Runtime` or
     /// `Error::Model` when the graph fails.
     pub fn embed_documents<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Vec<f32>>> {
-        self.embed(self.prompts.documents(), texts)
+        self.embed(Kind::Document, self.prompts.documents(), texts)
     }
 
     /// Embeds texts to search with, with the model's prompt for queries if it has
@@ -223,7 +224,7 @@ impl Embedder {
     /// # Errors
     /// Those of [`Embedder::embed_documents`].
     pub fn embed_queries<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Vec<f32>>> {
-        self.embed(self.prompts.queries(), texts)
+        self.embed(Kind::Query, self.prompts.queries(), texts)
     }
 
     /// Embeds one text to search with; see [`Embedder::embed_queries`]. It may be all
@@ -246,11 +247,16 @@ impl Embedder {
         prompt: Prompt<'_>,
         texts: &[S],
     ) -> Result<Vec<Vec<f32>>> {
-        self.embed(self.prompts.choose(prompt)?, texts)
+        self.embed(Kind::Other, self.prompts.choose(prompt)?, texts)
     }
 
-    fn embed<S: AsRef<str>>(&self, chosen: Chosen<'_>, texts: &[S]) -> Result<Vec<Vec<f32>>> {
-        let prompt = chosen.text;
+    fn embed<S: AsRef<str>>(
+        &self,
+        kind: Kind,
+        chosen: Chosen<'_>,
+        texts: &[S],
+    ) -> Result<Vec<Vec<f32>>> {
+        let (tokenizer, prompt) = (self.tokenizers.of(kind), chosen.text);
         let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
         for (at, text) in texts.iter().enumerate() {
             check_length(at, prompt.len() + text.len())?;
@@ -258,16 +264,16 @@ impl Embedder {
         let excluded = if self.chain.pool_prompt || prompt.is_empty() {
             0
         } else {
-            self.tokenizer.prompt_tokens(prompt)?
+            tokenizer.prompt_tokens(prompt)?
         };
         let runs = Runs { chain: &self.chain, weights: &self.weights, task: chosen.task, excluded };
         let mut vectors = Vec::with_capacity(texts.len());
         for window in texts.chunks(WINDOW) {
-            let tokens = self.tokenizer.encode(prompt, window, self.threads)?;
+            let tokens = tokenizer.encode(prompt, window, self.threads)?;
             let mut found = match &self.backend {
                 Backend::Table(table) => runs.look_up(table, &tokens, self.threads)?,
                 Backend::Graph(graph) => {
-                    runs.through(graph, &tokens, &self.tokenizer, self.batch_tokens)?
+                    runs.through(graph, &tokens, tokenizer, self.batch_tokens)?
                 }
             };
             vectors.append(&mut found);

@@ -97,9 +97,13 @@ impl Modules {
             "Pooling" if self.pooling.is_empty() && self.steps.is_empty() => {
                 self.read_pooling(&Object::read(dir, &inside(folder, "config.json"))?)?;
             }
-            "Normalize" => self.steps.push(Step::Normalize),
+            "Normalize" => {
+                check_features(&Object::read(dir, &inside(folder, "config.json"))?)?;
+                self.steps.push(Step::Normalize);
+            }
             "Dense" => {
                 let config = Object::read(dir, &inside(folder, "config.json"))?;
+                check_features(&config)?;
                 let outputs = config.need_size("out_features")?;
                 self.steps.push(Step::Dense { folder: folder.into(), outputs });
             }
@@ -137,6 +141,17 @@ impl Modules {
         }
         Ok(())
     }
+}
+
+/// A step may be told to read or write something else than the text's vector.
+fn check_features(config: &Object) -> Result<()> {
+    for key in ["module_input_name", "module_output_name"] {
+        if let Some(name) = config.text(key)?.filter(|name| name != "sentence_embedding") {
+            let why = format!("has {key} = {name:?}, supported is \"sentence_embedding\" alone");
+            return Err(config.wrong(&why));
+        }
+    }
+    Ok(())
 }
 
 /// A folder as modules name it: `.` and a trailing slash mean nothing.

@@ -6,7 +6,8 @@
 //! 1. the path given to [`EmbedderBuilder::runtime`](super::EmbedderBuilder::runtime)
 //! 2. the environment variable `ORT_DYLIB_PATH`
 //! 3. the folder of the running program
-//! 4. matryo's cache folder, which [`install`] fills
+//! 4. matryo's cache folder, which [`install`] fills: only the very file that it fetches, by
+//!    its hash
 //! 5. the folders of the system's loader
 //! 6. an installed Python package `onnxruntime` or `onnxruntime-gpu`
 //!
@@ -154,18 +155,22 @@ fn search(cuda: bool) -> Option<Found> {
     let usable = |dir: &Path| {
         if cuda && !dir.join(CUDA_PROVIDER).is_file() { None } else { library_in(dir) }
     };
-    places().into_iter().find_map(|(source, dir)| {
-        let dir = match dir {
-            Place::Dir(dir) => dir,
-            Place::Python => python_package()?,
+    places().into_iter().find_map(|(source, place)| {
+        let path = match place {
+            Place::Dir(dir) => usable(&dir),
+            // What is fetched has no CUDA.
+            Place::Cache if cuda => None,
+            Place::Cache => fetch::fetched(),
+            Place::Python => usable(&python_package()?),
         };
-        usable(&dir).map(|path| Found { path, source })
+        path.map(|path| Found { path, source })
     })
 }
 
 /// A folder to look in; asking Python costs a process, so it is put off.
 enum Place {
     Dir(PathBuf),
+    Cache,
     Python,
 }
 
@@ -174,9 +179,7 @@ fn places() -> Vec<(&'static str, Place)> {
     if let Some(dir) = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_path_buf())) {
         places.push(("beside the program", Place::Dir(dir)));
     }
-    if let Ok(dir) = fetch::cache_dir() {
-        places.push(("matryo's cache", Place::Dir(dir)));
-    }
+    places.push(("matryo's cache", Place::Cache));
     let named = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let system = ["/usr/local/lib", "/usr/local/lib64", "/usr/lib", "/usr/lib64", "/lib"];
     let multiarch = format!("/usr/lib/{}-linux-gnu", env::consts::ARCH);

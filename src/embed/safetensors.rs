@@ -64,6 +64,11 @@ impl Tensors {
         model(&self.path, why)
     }
 
+    /// Whether there is a tensor of that name, without reading it.
+    pub(super) fn holds(&self, name: &str) -> bool {
+        self.header.contains_key(name)
+    }
+
     /// A tensor of floats, or `None` when there is none of that name.
     pub(super) fn floats(&self, name: &str) -> Result<Option<Tensor<f32>>> {
         let Some((kind, shape, bytes)) = self.entry(name)? else { return Ok(None) };

@@ -28,7 +28,8 @@ impl Table {
     pub(super) fn read(dir: &ModelDir, folder: &str) -> Result<(Self, Hash)> {
         let mut hasher = Hasher::new("table");
         let file = Tensors::read(dir, &inside(folder, Self::FILE), &mut hasher)?;
-        let own = file.floats("embedding.weight")?.is_none();
+        // model2vec's own name for it.
+        let own = !file.holds("embedding.weight");
         let table = file.need(if own { "embeddings" } else { "embedding.weight" }, 2)?;
         let (count, dims) = (table.shape[0], table.shape[1]);
         if count == 0 || dims == 0 {

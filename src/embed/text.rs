@@ -10,6 +10,7 @@
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use parking_lot::Mutex;
@@ -35,7 +36,68 @@ const FILE_CAP: u64 = 64 << 20;
 /// Fewer texts than this are not worth a thread.
 const TEXTS_PER_THREAD: usize = 64;
 
+/// What a text is embedded for. Models may cut texts of one kind shorter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// To be found.
+    Document,
+    /// To search with.
+    Query,
+    /// What the caller chose a prompt for.
+    Other,
+}
+
+/// A tokenizer for each kind of text.
+pub(super) struct Tokenizers {
+    usual: Tokenizer,
+    /// Where the model cuts them elsewhere.
+    documents: Option<Tokenizer>,
+    queries: Option<Tokenizer>,
+}
+
+impl Tokenizers {
+    /// Loads `tokenizer.json`; also returns its hash, for the fingerprint. `max_tokens` is
+    /// the limit for all kinds, if one was asked for.
+    pub(super) fn load(
+        dir: &ModelDir,
+        config: &Config,
+        max_tokens: Option<usize>,
+    ) -> Result<(Self, Hash)> {
+        let (usual, hash) = Tokenizer::load(dir, config, max_tokens)?;
+        let path = dir.root().join(FILE);
+        let own = |limit: Option<usize>| {
+            let limit = limit.filter(|_| max_tokens.is_none());
+            limit.map(|limit| usual.with_limit(&path, limit)).transpose()
+        };
+        let (documents, queries) = (own(config.document_tokens)?, own(config.query_tokens)?);
+        Ok((Self { usual, documents, queries }, hash))
+    }
+
+    pub(super) fn of(&self, kind: Kind) -> &Tokenizer {
+        let own = match kind {
+            Kind::Document => self.documents.as_ref(),
+            Kind::Query => self.queries.as_ref(),
+            Kind::Other => None,
+        };
+        own.unwrap_or(&self.usual)
+    }
+
+    /// The limits of documents, queries and other texts, if they were set apart.
+    pub(super) fn apart(&self) -> Option<[Option<usize>; 3]> {
+        let kinds = [Kind::Document, Kind::Query, Kind::Other];
+        let set = self.documents.is_some() || self.queries.is_some();
+        set.then(|| kinds.map(|kind| self.of(kind).max_tokens))
+    }
+
+    /// Where the longest text is cut.
+    pub(super) fn longest(&self) -> Option<usize> {
+        let own = [&self.documents, &self.queries].into_iter().flatten();
+        own.map(|t| t.max_tokens).fold(self.usual.max_tokens, |most, n| Some(most?.max(n?)))
+    }
+}
+
 /// A loaded tokenizer with the model's limits applied.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Tokenizer {
     inner: HfTokenizer,
     pub(super) special_tokens: bool,
@@ -48,6 +110,8 @@ pub(super) struct Tokenizer {
     pub(super) pad_left: bool,
     /// Where a text is cut, special tokens included.
     pub(super) max_tokens: Option<usize>,
+    /// A long text loses its start.
+    pub(super) cut_left: bool,
     /// The same without that limit, for counting: made when it is asked for.
     uncut: OnceLock<Box<HfTokenizer>>,
     /// Set when texts may be tokenized word by word.
@@ -122,12 +186,13 @@ impl Tokenizer {
             lower_case: config.lower_case,
             pad_id,
             max_tokens: None,
+            cut_left: false,
             uncut: OnceLock::new(),
             by_words: None,
         };
         tokenizer.limit(&path, config, max_tokens)?;
         // Word by word, a text is read from its start and cut at its end.
-        if config.truncation != Some(Side::Left) && words::separable(&bytes) {
+        if !tokenizer.cut_left && words::separable(&bytes) {
             tokenizer.by_words = tokenizer.surroundings();
         }
         let mut hasher = Hasher::new("tokenizer");
@@ -136,12 +201,7 @@ impl Tokenizer {
     }
 
     /// Applies the token limit; padding is ours, so the tokenizer's is turned off.
-    fn limit(
-        &mut self,
-        path: &std::path::Path,
-        config: &Config,
-        asked: Option<usize>,
-    ) -> Result<()> {
+    fn limit(&mut self, path: &Path, config: &Config, asked: Option<usize>) -> Result<()> {
         let own = self.inner.get_truncation().cloned();
         let limit = asked.or(config.max_tokens).or(own.as_ref().map(|t| t.max_length));
         if limit.is_none() && config.modules.backbone != Backbone::Static {
@@ -149,21 +209,44 @@ impl Tokenizer {
                        {\"max_seq_length\": N} as sentence_bert_config.json, or call max_tokens(N)";
             return Err(model(path, why));
         }
+        self.cut_left = direction(config, own.as_ref()) == TruncationDirection::Left;
+        self.inner.with_padding(None);
+        self.cut_at(path, limit)
+    }
+
+    fn cut_at(&mut self, path: &Path, limit: Option<usize>) -> Result<()> {
         let least = self.added_tokens().saturating_add(1);
         if let Some(n) = limit.filter(|&n| n < least) {
             let why = format!("adds {} tokens to each text, and the limit is {n}", least - 1);
             return Err(model(path, why));
         }
+        let end =
+            if self.cut_left { TruncationDirection::Left } else { TruncationDirection::Right };
         let params = limit.map(|max_length| TruncationParams {
             max_length,
-            direction: direction(config, own.as_ref()),
+            direction: end,
             ..TruncationParams::default()
         });
-        self.inner.with_padding(None);
         let set = guarded(|| self.inner.with_truncation(params).map(|_| ()));
         set.map_err(|why| model(path, format!("cannot be limited to {limit:?} tokens: {why}")))?;
         self.max_tokens = limit;
         Ok(())
+    }
+
+    /// The same tokenizer with another limit.
+    fn with_limit(&self, path: &Path, limit: usize) -> Result<Self> {
+        let words = |by: &ByWords| {
+            let (before, after) = (by.before.clone(), by.after.clone());
+            ByWords { before, after, caches: Mutex::default() }
+        };
+        let mut other = Self {
+            inner: self.inner.clone(),
+            uncut: OnceLock::new(),
+            by_words: self.by_words.as_ref().map(words),
+            ..*self
+        };
+        other.cut_at(path, Some(limit))?;
+        Ok(other)
     }
 
     fn added_tokens(&self) -> usize {

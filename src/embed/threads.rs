@@ -1,11 +1,38 @@
 //! Work that threads share, as far as the system has some to give.
 
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
+
+/// Most threads that a graph is run on, whatever is asked for.
+const MOST: usize = 1024;
+
+/// Stack of a thread that is started on trial. Twice what a thread usually gets: those of ONNX
+/// Runtime allocate besides.
+const TRIAL_STACK: usize = 16 << 20;
+
+/// How many threads, this one among them, the system lets this process have now; `wanted` at
+/// most. A thread pool of ONNX Runtime that cannot start one of its threads waits for the others
+/// for ever, so it must not be asked for more than there are.
+pub(super) fn affordable(wanted: NonZeroUsize) -> NonZeroUsize {
+    let gate = RwLock::new(());
+    let closed = gate.write();
+    let started = thread::scope(|scope| {
+        let park = |_| {
+            let builder = thread::Builder::new().stack_size(TRIAL_STACK);
+            builder.spawn_scoped(scope, || drop(gate.read())).ok()
+        };
+        // All at once, held until they are counted.
+        let started = (1..wanted.get().min(MOST)).map_while(park).count();
+        drop(closed);
+        started
+    });
+    NonZeroUsize::MIN.saturating_add(started)
+}
 
 /// Does `work` for each item, on as many threads as there are items, this one among them, or on
 /// fewer where the system has no more. What came of it, in the order of the items, or the error of
@@ -69,6 +96,14 @@ mod tests {
             assert_eq!(refused(5).expect_err("an error").to_string(), "invalid n: seven");
             assert_eq!(refused(8).expect("no errors"), [8, 9]);
         }
+    }
+
+    #[test]
+    fn more_threads_than_can_be_are_never_counted() {
+        let count = |n: usize| affordable(NonZeroUsize::new(n).expect("not 0")).get();
+        assert_eq!(count(1), 1);
+        assert!((1..=3).contains(&count(3)));
+        assert!((1..=MOST).contains(&count(1 << 32)));
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use matryo::embed::{Embedder, Fingerprint, Pooling};
+use matryo::embed::{Embedder, Fingerprint, Pooling, Prompt};
 use matryo::{Collection, CopyOptions, EmbedderId, Error, Schema};
 
-use crate::support::{Copy, copy_all, fixtures, ready, set_pooling};
+use crate::support::{Copy, copy_all, fixtures, json, ready, set_pooling};
 
 #[test]
 fn the_description_names_every_choice() {
@@ -73,6 +73,13 @@ fn the_fingerprint_names_the_part_that_differs() {
 
     let copy = Copy::of("tokens");
     set_pooling(&copy, "cls_token");
+    assert_eq!(original.differing_parts(&open(&copy)), ["modules"]);
+
+    let copy = Copy::of("tokens");
+    let config = fs::read_to_string(copy.path("tokenizer_config.json")).unwrap_or("{}".into());
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["truncation_side"] = "left".into();
+    copy.write("tokenizer_config.json", config.to_string());
     assert_eq!(original.differing_parts(&open(&copy)), ["modules"]);
 
     let copy = Copy::of("tokens");
@@ -153,4 +160,52 @@ fn tokens_are_counted_before_a_text_is_cut() {
     let embedder = Embedder::open(fixtures().join("static")).unwrap();
     let longer = "x".repeat(matryo::embed::MAX_TEXT_BYTES + 1);
     assert!(embedder.count_tokens(&longer).is_err());
+}
+
+/// As sentence-transformers 6.2 cuts them: whatever the other limit is, and only by kind.
+#[test]
+fn queries_and_documents_are_cut_where_the_model_says() {
+    if !ready() {
+        return;
+    }
+    let copy = Copy::of("tokens");
+    let limits = r#"{"max_seq_length": 12, "query_length": 6, "document_length": 16}"#;
+    copy.write("sentence_bert_config.json", limits);
+    copy.write("config_sentence_transformers.json", "{}");
+    let embedder = Embedder::open(copy.dir.path()).unwrap();
+    let told = embedder.describe();
+    assert_eq!((told.max_tokens, told.query_max_tokens), (Some(16), Some(6)));
+    assert_eq!((told.other_max_tokens, embedder.max_tokens()), (Some(12), Some(16)));
+    assert!(told.to_string().contains("documents 16, queries 6, others 12"), "{told}");
+    let text = ["the river runs down to the sea and ".repeat(9)];
+    let cut = |n| {
+        let embedder = Embedder::builder(copy.dir.path()).max_tokens(n).open().unwrap();
+        assert_eq!(embedder.describe().query_max_tokens, Some(n));
+        embedder.embed_with_prompt(Prompt::None, &text).unwrap()
+    };
+    let [short, usual, long] = [6, 12, 16].map(cut);
+    assert!(short != usual && usual != long);
+    assert_eq!(embedder.embed_queries(&text).unwrap(), short);
+    assert_eq!(embedder.embed_with_prompt(Prompt::None, &text).unwrap(), usual);
+    assert_eq!(embedder.embed_documents(&text).unwrap(), long);
+    let other = *embedder.fingerprint();
+    copy.write("sentence_bert_config.json", limits.replace('6', "7"));
+    let changed = Embedder::open(copy.dir.path()).unwrap();
+    assert_eq!(other.differing_parts(changed.fingerprint()), ["modules"]);
+}
+
+/// In Python too: what limits a transformer does not limit a table with its tokenizer.
+#[test]
+fn a_static_model_has_no_limit_but_its_tokenizers_own() {
+    let copy = Copy::empty();
+    copy_all(&fixtures().with_file_name("families").join("static"), copy.dir.path());
+    copy.write("tokenizer_config.json", r#"{"model_max_length": 8}"#);
+    copy.write("config.json", r#"{"max_position_embeddings": 8}"#);
+    let open = || Embedder::open(copy.dir.path()).unwrap();
+    assert_eq!(open().max_tokens(), None);
+    let mut tokenizer = json(&copy.path("tokenizer.json"));
+    tokenizer["truncation"] = serde_json::json!({
+        "direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0});
+    copy.write("tokenizer.json", tokenizer.to_string());
+    assert_eq!(open().max_tokens(), Some(8));
 }

@@ -203,6 +203,23 @@ fn static_models_with_and_without_a_graph() {
     }
 }
 
+/// Unlike a graph's vectors, those of a table have not been through the layers after it.
+#[test]
+fn a_static_model_goes_through_its_dense_layer() {
+    let copy = Copy::empty();
+    copy_all(&root().join("static"), copy.dir.path());
+    let open = || Embedder::open(copy.dir.path()).unwrap();
+    let before = open().embed_query("the river").unwrap();
+    copy_all(&root().join("dense/2_Tanh"), &copy.path("2_Dense"));
+    let mut modules = json(&copy.path("modules.json"));
+    let dense =
+        serde_json::json!({"type": "sentence_transformers.models.Dense", "path": "2_Dense"});
+    modules.as_array_mut().unwrap().push(dense);
+    copy.write("modules.json", modules.to_string());
+    assert_eq!(open().describe().dense_layers, 1);
+    assert_ne!(open().embed_query("the river").unwrap(), before);
+}
+
 #[test]
 fn model2vec_shares_and_weights_its_rows() {
     family("model2vec");

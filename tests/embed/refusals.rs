@@ -5,7 +5,7 @@ use std::fs;
 use matryo::Error;
 use matryo::embed::{Embedder, Pooling};
 
-use crate::support::{Copy, fixtures, ready, with_dense};
+use crate::support::{Copy, fixtures, json, ready, with_dense};
 
 /// Opening must fail with `Error::Model` for a path ending in `file`, saying `words`.
 #[track_caller]
@@ -147,9 +147,24 @@ fn wrong_configurations_are_explained() {
         ("config_sentence_transformers.json", r#"{"default_prompt_name": "x"}"#, "default prompt"),
         ("1_Pooling/config.json", r#"{"pooling_mode_deep": true}"#, "unknown pooling mode"),
         ("sentence_bert_config.json", r#"{"max_seq_length": 2}"#, ""),
+        ("sentence_bert_config.json", r#"{"max_seq_length": 9, "query_length": 2}"#, ""),
+        ("sentence_bert_config.json", r#"{"document_length": "long"}"#, "expected a whole number"),
+        (
+            "sentence_bert_config.json",
+            r#"{"processing_kwargs": {"text": {"padding": 8}}}"#,
+            "kwargs",
+        ),
+        ("sentence_bert_config.json", r#"{"query_expansion": {"length": 32}}"#, "query_expansion"),
+        (
+            "sentence_bert_config.json",
+            r#"{"modality_config": {"text": {}, "message": {"method": "forward"}}}"#,
+            "chat template",
+        ),
+        ("2_Normalize/config.json", r#"{"module_input_name": "token_embeddings"}"#, "input_name"),
     ];
     for (file, content, words) in cases {
         let copy = Copy::of("tokens");
+        fs::create_dir_all(copy.path(file).parent().unwrap()).unwrap();
         copy.write(file, content);
         let file = if words.is_empty() { "tokenizer.json" } else { file };
         refused(&copy, file, &[words]);
@@ -193,6 +208,11 @@ fn an_output_that_is_no_embedding_is_refused() {
     );
     let merged = Copy::graph("merged.onnx");
     refused(&merged, "model.onnx", &["past_key_values.0.key", "head_dim"]);
+    let dense = with_dense();
+    let mut config = json(&dense.path("3_Dense/config.json"));
+    config["module_output_name"] = "token_embeddings".into();
+    dense.write("3_Dense/config.json", config.to_string());
+    refused(&dense, "3_Dense/config.json", &["module_output_name", "sentence_embedding"]);
     let dense = with_dense();
     dense.write("3_Dense/model.safetensors", [0; 20]);
     refused(&dense, "model.safetensors", &["safetensors"]);

@@ -9,6 +9,7 @@
 
 mod hostile;
 mod parity;
+mod pillow;
 mod reembed;
 mod towers;
 

@@ -154,6 +154,21 @@ fn a_processor_that_is_not_understood_is_refused() {
         (r#"{"size": 32, "image_mean": [0.5, 0.5]}"#, "image_mean"),
         (r#"{"size": 32, "image_mean": 0.5, "image_std": 0}"#, "image_std"),
         (r#"{"size": 32, "do_resize": "yes"}"#, "do_resize"),
+        (r#"{"size": 32, "rescale_offset": true}"#, "rescale_offset"),
+        (r#"{"size": 32, "include_top": true}"#, "include_top"),
+        (r#"{"size": 32, "image_processor_type": "EfficientNetImageProcessor"}"#, "include_top"),
+        (
+            r#"{"size": 32, "image_processor_type": "CLIPImageProcessor", "crop_pct": 0.9}"#,
+            "crop_pct",
+        ),
+        (
+            r#"{"size": 32, "image_processor_type": "LevitImageProcessorFast"}"#,
+            "image_processor_type",
+        ),
+        (
+            r#"{"size": 32, "image_processor_type": "DINOv3ViTImageProcessorFast"}"#,
+            "image_processor_type",
+        ),
         ("[]", "JSON object"),
         ("{", "valid JSON"),
     ];

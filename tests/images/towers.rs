@@ -143,6 +143,24 @@ fn rows_padded_to_the_limit_count_so_in_batches() {
     }
 }
 
+/// SigLIP's texts are padded and nothing hides it: what they are padded with is told apart.
+#[test]
+fn padding_that_is_seen_is_in_the_fingerprint() {
+    if !ready() {
+        return;
+    }
+    let dir = copy("siglip");
+    let usual = Embedder::open(dir.path()).unwrap();
+    let path = dir.path().join("tokenizer_config.json");
+    let config = fs::read_to_string(&path).unwrap();
+    assert!(config.contains("</s>"));
+    fs::write(path, config.replace("</s>", "a")).unwrap();
+    let other = Embedder::open(dir.path()).unwrap();
+    let [a, b] = [&usual, &other].map(|e| e.embed_query("red apple").unwrap());
+    assert_ne!(a, b);
+    assert_eq!(usual.fingerprint().differing_parts(other.fingerprint()), ["modules"]);
+}
+
 #[test]
 fn a_graph_without_pictures_is_no_image_model() {
     if !ready() {

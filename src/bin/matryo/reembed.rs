@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use matryo::embed::Embedder;
 #[cfg(feature = "image")]
 use matryo::embed::ImageEmbedder;
-use matryo::embed::{Embedder, runtime};
 use matryo::{Metric, Precision, Progress, ReembedOptions, Reembedded, Result, reembed};
 
 use crate::report::{Outcome, Output, Report, advance};
@@ -92,7 +92,7 @@ impl Args {
     }
 
     fn texts(&self, name: &str, progress: impl Fn(Progress) -> bool) -> Result<Reembedded> {
-        let embedder = Embedder::builder(&self.model).runtime(runtime::locate()?).open()?;
+        let embedder = Embedder::open(&self.model)?;
         let options = self.options(&embedder);
         if self.skip_unfit {
             let text = reembed::optional_field(name);
@@ -103,13 +103,12 @@ impl Args {
 
     #[cfg(feature = "image")]
     fn pictures(&self, progress: impl Fn(Progress) -> bool) -> Result<Reembedded> {
-        let library = runtime::locate()?;
         // As the collection's vectors are to be compared with those of texts, if it can.
         if self.model.join("tokenizer.json").is_file() {
-            let embedder = Embedder::builder(&self.model).runtime(library).open()?;
+            let embedder = Embedder::open(&self.model)?;
             return self.pictures_by(&embedder, &self.options(&embedder), progress);
         }
-        let embedder = ImageEmbedder::builder(&self.model).runtime(library).open()?;
+        let embedder = ImageEmbedder::open(&self.model)?;
         self.pictures_by(&embedder, &self.options(&embedder), progress)
     }
 

@@ -139,12 +139,16 @@ fn chain(failure: &(dyn Error + 'static)) -> Vec<String> {
 
 /// Writes to stdout. A reader that has seen enough (`| head`) is no failure.
 pub(crate) fn print(text: &str) -> Outcome {
+    print_some(text).map(drop)
+}
+
+/// Writes to stdout, if anybody reads on: else there is no use in more.
+pub(crate) fn print_some(text: &str) -> Outcome<bool> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(context("cannot write to stdout".into(), e))
-        }
-        _ => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(context("cannot write to stdout".into(), e)),
+        Ok(()) => Ok(true),
     }
 }
 

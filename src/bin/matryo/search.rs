@@ -11,7 +11,7 @@ use matryo::{
 
 use crate::Opening;
 use crate::npy::{Dtype, Reader, Writer};
-use crate::report::{Outcome, Output, Report, context, explain_json, print};
+use crate::report::{Outcome, Output, Report, context, explain_json, print_some};
 
 const HELP: &str = "\
 Ids are written as int64 [queries, limit], -1 where there are fewer hits; scores as
@@ -262,6 +262,7 @@ impl Args {
             let why = "--out holds numbers, and this collection has string ids";
             return Err(format!("{why}: leave --out away to print them").into());
         }
+        self.check_places(out)?;
         let rows = queries.rows();
         let mut files = Files::create(out, self.scores.as_deref(), rows, self.limit as usize)?;
         let (mut found, mut explain, start) = (0, None, Instant::now());
@@ -285,6 +286,23 @@ impl Args {
         output.print(&report)
     }
 
+    /// Nothing that is read or written may take the place of another: `./o.npy` is `o.npy`.
+    fn check_places(&self, out: &Path) -> Outcome {
+        let all = [
+            ("--vectors", self.vectors.as_deref()),
+            ("--out", Some(out)),
+            ("--scores", self.scores.as_deref()),
+        ];
+        let some: Vec<_> = all.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
+        for (at, (name, path)) in some.iter().enumerate() {
+            if let Some((other, _)) = some[..at].iter().find(|(_, before)| same_place(before, path))
+            {
+                return Err(format!("{other} and {name} are the same file").into());
+            }
+        }
+        Ok(())
+    }
+
     /// Prints what `answer` hands on, of so many queries.
     fn to_stdout(
         &self,
@@ -293,16 +311,20 @@ impl Args {
         output: Output,
         answer: impl FnOnce(&mut dyn FnMut(usize, SearchResult) -> Outcome) -> Outcome,
     ) -> Outcome {
-        let (mut all, mut explain) = (Vec::new(), None);
-        answer(&mut |number, result| {
+        let (mut all, mut explain, mut read) = (Vec::new(), None, true);
+        let answered = answer(&mut |number, result| {
             if output.is_json() {
                 all.push(json!({"query": number, "hits": hits_json(&result.hits)}));
             } else {
-                print(&table(number, &result.hits))?;
+                read = print_some(&table(number, &result.hits))?;
             }
             explain.get_or_insert(result.explain);
-            Ok(())
-        })?;
+            if read { Ok(()) } else { Err("nobody reads on".into()) }
+        });
+        if !read {
+            return Ok(());
+        }
+        answered?;
         let mut report = Report::default();
         report.block("queries", rows, "");
         report.block("method", self.method.name(), "");
@@ -328,6 +350,16 @@ pub(crate) fn parse_id(text: &str, collection: &Collection) -> Outcome<RowId> {
     Ok(number.map_err(|e| format!("id {text:?}: {e}; this collection has u64 ids"))?.into())
 }
 
+/// Whether a file written to one takes the place of the other, or of what that links to.
+fn same_place(a: &Path, b: &Path) -> bool {
+    let place = |path: &Path| {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(folder.canonicalize().ok()?.join(path.file_name()?))
+    };
+    let same = |a: Option<PathBuf>, b: Option<PathBuf>| a.is_some() && a == b;
+    same(place(a), place(b)) || same(a.canonicalize().ok(), b.canonicalize().ok())
+}
+
 /// The hits of all queries as arrays with a row for each query.
 struct Files {
     ids: Writer,
@@ -337,9 +369,6 @@ struct Files {
 
 impl Files {
     fn create(ids: &Path, scores: Option<&Path>, rows: usize, limit: usize) -> Outcome<Self> {
-        if scores == Some(ids) {
-            return Err("--out and --scores are the same file".into());
-        }
         let ids = Writer::create(ids, Dtype::I64, rows, limit)?;
         let create = |path| Writer::create(path, Dtype::F32, rows, limit);
         Ok(Self { ids, scores: scores.map(create).transpose()?, limit })

@@ -11,6 +11,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+mod gif;
 mod picture;
 mod pixels;
 mod processor;
@@ -294,7 +295,7 @@ impl ImageEmbedderBuilder {
     }
 
     /// Threads for preparing pictures and for the graph. By default as many as the
-    /// machine offers this process.
+    /// machine offers this process; at most 1024, and no more than the system lets it start.
     #[must_use]
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
         self.threads = Some(threads);
@@ -365,7 +366,7 @@ impl ImageEmbedderBuilder {
         self.provider.check()?;
         let cuda = matches!(self.provider, Provider::Cuda { .. });
         let loaded = runtime::load(self.runtime.as_deref(), cuda)?;
-        let threads = self.threads.unwrap_or_else(builder::available);
+        let threads = threads::affordable(self.threads.unwrap_or_else(builder::available));
         let model_type = base.text("model_type")?;
         let wanted = Wanted {
             output: self.output.as_deref(),

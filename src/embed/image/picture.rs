@@ -3,7 +3,9 @@
 //! An image file may come from anyone and claim anything, so its format is told by
 //! its content, its size is checked before anything is allocated for it, and a
 //! panic of a decoder becomes an error. What comes out is what Python's Pillow
-//! gives for `ImageOps.exif_transpose(image).convert("RGB")`.
+//! gives for `ImageOps.exif_transpose(image).convert("RGB")`, but for grey PNG files of 16 bits:
+//! Pillow 13 makes white of all but the darkest 256 of their 65 536 values, and here the 256 of
+//! 8 bits stand for all of them.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -12,9 +14,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits, Pixel};
 use rustix::fs::OFlags;
 
+use super::gif::Ground;
 use crate::error::{Error, Result};
 
 /// Longest edge of an image, in pixels; one with more is refused.
@@ -235,11 +238,33 @@ fn decode_pixels(bytes: &[u8]) -> Result<DynamicImage, String> {
     }
     let orientation = decoder.orientation().map_err(wrong)?;
     let mut pixels = DynamicImage::from_decoder(decoder).map_err(wrong)?;
+    if let (ImageFormat::Gif, DynamicImage::ImageRgba8(screen)) = (format, &mut pixels)
+        && let Some(ground) = Ground::read(bytes)
+    {
+        ground.fill(screen, width as usize);
+    }
     pixels.apply_orientation(orientation);
     Ok(pixels)
 }
 
+/// Of 16 bits Pillow takes the upper 8, where `image` would round; of grey see the top.
+fn upper_bytes(pixels: DynamicImage) -> DynamicImage {
+    fn upper<P: Pixel<Subpixel = u16>, Q: Pixel<Subpixel = u8>>(
+        pixels: &ImageBuffer<P, Vec<u16>>,
+    ) -> ImageBuffer<Q, Vec<u8>> {
+        let bytes = pixels.as_raw().iter().map(|v| (v >> 8) as u8).collect();
+        ImageBuffer::from_raw(pixels.width(), pixels.height(), bytes).expect("as many values")
+    }
+    match pixels {
+        DynamicImage::ImageRgb16(pixels) => DynamicImage::ImageRgb8(upper(&pixels)),
+        DynamicImage::ImageRgba16(pixels) => DynamicImage::ImageRgba8(upper(&pixels)),
+        DynamicImage::ImageLumaA16(pixels) => DynamicImage::ImageLumaA8(upper(&pixels)),
+        others => others,
+    }
+}
+
 fn to_rgb(pixels: DynamicImage) -> Image {
+    let pixels = upper_bytes(pixels);
     let (width, height) = (pixels.width(), pixels.height());
     if !pixels.color().has_alpha() {
         return Image { width, height, rgb: pixels.into_rgb8().into_raw(), alpha: None };

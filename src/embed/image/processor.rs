@@ -19,6 +19,26 @@ const COMBINED_FILE: &str = "processor_config.json";
 /// Largest edge a processor may ask for: 4096 squared in f32 is 192 MiB.
 const MAX_EDGE: u64 = 4096;
 
+/// Image processors whose steps are those followed here: transformers 5.23 was read. A file may
+/// also name none. Others do more or something else with the same keys (`LevitImageProcessor`
+/// resizes to 256/224 of what it says).
+const KNOWN: [&str; 14] = [
+    "beit",
+    "bit",
+    "blip",
+    "chineseclip",
+    "clip",
+    "convnext",
+    "deit",
+    "efficientnet",
+    "mobilenetv1",
+    "mobilenetv2",
+    "pvt",
+    "siglip",
+    "vit",
+    "",
+];
+
 /// A filter, with the number that Pillow and the configuration files give it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Filter {
@@ -138,6 +158,25 @@ impl Settings {
 
     /// Steps of other processors that would change the pixels.
     fn refuse_others(&self) -> Result<()> {
+        if !KNOWN.contains(&self.class.as_str()) {
+            return Err(self.wrong(
+                "names an image_processor_type whose steps are not known: where they are resize, \
+                 crop, rescale and normalise, write CLIPImageProcessor there",
+            ));
+        }
+        // EfficientNet's, which ALIGN uses: 1 is taken off, and values are divided once more.
+        if self.flag("rescale_offset", false)? {
+            return Err(self.wrong("asks for rescale_offset, which is not supported"));
+        }
+        if self.flag("include_top", self.class == "efficientnet")? {
+            return Err(self.wrong(
+                "asks for include_top (EfficientNet's default), which is not supported: a model \
+                 of vectors has it false",
+            ));
+        }
+        if self.class != "convnext" && self.number("crop_pct")?.is_some() {
+            return Err(self.wrong("has a crop_pct, which only ConvNextImageProcessor follows"));
+        }
         for key in ["do_pad", "do_thumbnail", "do_align_long_axis", "do_flip_channel_order"] {
             if self.flag(key, false)? {
                 return Err(self.wrong(&format!("asks for {key}, which is not supported")));
@@ -172,7 +211,8 @@ impl Settings {
     }
 
     fn filter(&self) -> Result<Filter> {
-        let usual = if matches!(self.class.as_str(), "vit" | "deit" | "beit") { 2 } else { 3 };
+        let usual = matches!(self.class.as_str(), "vit" | "mobilenetv1" | "mobilenetv2");
+        let usual = if usual { 2 } else { 3 };
         match self.map.get("resample").filter(|v| !v.is_null()).map_or(Some(usual), Value::as_u64) {
             Some(0) => Ok(Filter::Nearest),
             Some(1) => Ok(Filter::Lanczos),
