@@ -43,7 +43,7 @@ layout!(
     CHECKS: 96, 60;
 });
 
-/// Shares of the errors that lie below the stored quantiles. Rows are lost by estimates
+/// Fractions of the errors that lie below the stored quantiles. Rows are lost by estimates
 /// that are too low, so that end is finer.
 pub(crate) const ERROR_QUANTILES: [f64; 20] = [
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4,
@@ -148,19 +148,19 @@ impl Check {
     }
 }
 
-/// What holds for `share`, by what holds for each of [`CHECKED_RECALLS`]: in between, as far as the
-/// logarithm of what is lost.
-fn between<T: Copy>(share: f64, of: &[T; CHECKED_RECALLS.len()], mix: fn(T, T, f32) -> T) -> T {
-    let x = |share: f64| -(1.0 - share.min(0.9999)).ln();
+/// What holds for a recall, by what holds for each of [`CHECKED_RECALLS`]: in between, as far as
+/// the logarithm of what is lost.
+fn between<T: Copy>(recall: f64, of: &[T; CHECKED_RECALLS.len()], mix: fn(T, T, f32) -> T) -> T {
+    let x = |recall: f64| -(1.0 - recall.min(0.9999)).ln();
     let after =
-        CHECKED_RECALLS.iter().position(|asked| share <= *asked).unwrap_or(CHECKED_RECALLS.len());
+        CHECKED_RECALLS.iter().position(|asked| recall <= *asked).unwrap_or(CHECKED_RECALLS.len());
     let at = after.clamp(1, CHECKED_RECALLS.len() - 1);
     let [Some(low), Some(high)] = [at - 1, at].map(|at| CHECKED_RECALLS.get(at).zip(of.get(at)))
     else {
         unreachable!("clamped to two of CHECKED_RECALLS")
     };
     // Above the last the line goes on; below the first it does not.
-    let t = (x(share) - x(*low.0)) / (x(*high.0) - x(*low.0));
+    let t = (x(recall) - x(*low.0)) / (x(*high.0) - x(*low.0));
     mix(*low.1, *high.1, t.max(0.0) as f32)
 }
 
@@ -169,15 +169,15 @@ fn between<T: Copy>(share: f64, of: &[T; CHECKED_RECALLS.len()], mix: fn(T, T, f
 const RECALL_SLACK_SCAN: f64 = 0.01;
 
 impl Noise {
-    /// Whether plans made of this find so large a share. Where estimates do not rank as the
+    /// Whether plans made of this come to a recall. Where estimates do not rank as the
     /// vectors do, no margin helps.
-    pub(crate) fn finds(&self, share: f64) -> bool {
-        let check = self.check(share);
-        f64::from(check.recall + check.within) >= share - RECALL_SLACK_SCAN
+    pub(crate) fn finds(&self, recall: f64) -> bool {
+        let check = self.check(recall);
+        f64::from(check.recall + check.within) >= recall - RECALL_SLACK_SCAN
     }
 
-    /// The share of errors below `error`.
-    pub(crate) fn share_below(&self, error: f32) -> f64 {
+    /// The fraction of errors below `error`.
+    pub(crate) fn fraction_below(&self, error: f32) -> f64 {
         let error = error / self.scale;
         let at = self.quantiles.partition_point(|q| *q <= error);
         let point = |at: usize| Some((*self.quantiles.get(at)?, *ERROR_QUANTILES.get(at)?));
@@ -195,15 +195,17 @@ impl Noise {
         }
     }
 
-    /// The error below which this share of errors lies: what [`Self::share_below`] turns back.
-    pub(crate) fn error_at(&self, share: f64) -> f32 {
-        let at = ERROR_QUANTILES.partition_point(|p| *p <= share);
+    /// The error below which this fraction of errors lies: what [`Self::fraction_below`] turns back.
+    pub(crate) fn error_at(&self, fraction: f64) -> f32 {
+        let at = ERROR_QUANTILES.partition_point(|p| *p <= fraction);
         let point = |at: usize| Some((*self.quantiles.get(at)?, *ERROR_QUANTILES.get(at)?));
         let error = match (at.checked_sub(1).and_then(point), point(at)) {
-            (Some((q0, p0)), Some((q1, p1))) => q0 + (q1 - q0) * ((share - p0) / (p1 - p0)) as f32,
+            (Some((q0, p0)), Some((q1, p1))) => {
+                q0 + (q1 - q0) * ((fraction - p0) / (p1 - p0)) as f32
+            }
             (None, Some((q0, p0))) => {
                 let step = point(1).map_or(0.0, |(q1, _)| q1 - q0).max(1e-9);
-                q0 + step * (share / p0).max(f64::MIN_POSITIVE).ln() as f32
+                q0 + step * (fraction / p0).max(f64::MIN_POSITIVE).ln() as f32
             }
             (last, None) => last.map_or(0.0, |(q, _)| q),
         };
@@ -217,8 +219,8 @@ impl Noise {
     }
 
     /// What a search for this recall may expect, by the checks around it.
-    pub(crate) fn check(&self, share: f64) -> Check {
-        between(share, &self.checks, Check::mix)
+    pub(crate) fn check(&self, recall: f64) -> Check {
+        between(recall, &self.checks, Check::mix)
     }
 
     /// The same noise, wider by a factor.
@@ -443,11 +445,11 @@ mod tests {
     }
 
     #[test]
-    fn errors_and_their_shares_turn_each_other_back() {
+    fn errors_and_their_fractions_turn_each_other_back() {
         let noise = noise(0, 64, 0.01).wider(1.3);
-        for share in [1e-5, 0.0003, 0.0005, 0.001, 0.0123, 0.05, 0.2, 0.49, 0.5, 0.9, 0.979] {
-            let back = noise.share_below(noise.error_at(share));
-            assert!((back / share - 1.0).abs() < 1e-3, "{share}: {back}");
+        for fraction in [1e-5, 0.0003, 0.0005, 0.001, 0.0123, 0.05, 0.2, 0.49, 0.5, 0.9, 0.979] {
+            let back = noise.fraction_below(noise.error_at(fraction));
+            assert!((back / fraction - 1.0).abs() < 1e-3, "{fraction}: {back}");
         }
         assert!(noise.error_at(0.99) <= noise.error_at(1.0));
         assert!(noise.error_at(0.0).is_finite());
@@ -500,12 +502,12 @@ mod tests {
     }
 
     #[test]
-    fn shares_rise_from_none_to_all() {
+    fn fractions_rise_from_none_to_all() {
         let noise = noise(0, 64, 0.01);
-        let shares: Vec<_> = (-40..40).map(|i| noise.share_below(i as f32 * 0.005)).collect();
-        assert!(shares.is_sorted() && shares[0] < 1e-3 && shares[79] > 0.999_999, "{shares:?}");
-        assert!((noise.share_below(0.0) - 0.5).abs() < 1e-3);
-        assert!(noise.wider(2.0).share_below(-0.1) > noise.share_below(-0.1));
+        let below: Vec<_> = (-40..40).map(|i| noise.fraction_below(i as f32 * 0.005)).collect();
+        assert!(below.is_sorted() && below[0] < 1e-3 && below[79] > 0.999_999, "{below:?}");
+        assert!((noise.fraction_below(0.0) - 0.5).abs() < 1e-3);
+        assert!(noise.wider(2.0).fraction_below(-0.1) > noise.fraction_below(-0.1));
     }
 
     #[test]

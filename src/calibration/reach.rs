@@ -37,19 +37,19 @@ pub(crate) const UNCALIBRATED_REACH: Reach = Reach {
 };
 
 impl Reach {
-    /// The margin for a share of the true nearest rows.
-    pub(crate) fn margin(&self, share: f64) -> f32 {
-        self.scale * between(share, &self.margins, |a, b, t| a + t * (b - a))
+    /// The margin for a recall.
+    pub(crate) fn margin(&self, recall: f64) -> f32 {
+        self.scale * between(recall, &self.margins, |a, b, t| a + t * (b - a))
     }
 
-    /// How many rows are scored then.
-    pub(crate) fn scored(&self, share: f64) -> f64 {
-        f64::from(between(share, &self.scored, |a, b, t| a * (b / a).powf(t)))
+    /// How many rows are scored for a recall.
+    pub(crate) fn scored(&self, recall: f64) -> f64 {
+        f64::from(between(recall, &self.scored, |a, b, t| a * (b / a).powf(t)))
     }
 
     /// What a search may expect, by the checks around it.
-    pub(crate) fn check(&self, share: f64) -> Check {
-        between(share, &self.checks, Check::mix)
+    pub(crate) fn check(&self, recall: f64) -> Check {
+        between(recall, &self.checks, Check::mix)
     }
 
     pub(super) fn encode(&self) -> [u8; calibration_reach::LEN] {
@@ -112,10 +112,10 @@ mod tests {
 
     #[test]
     fn more_recall_reaches_farther() {
-        let shares = [0.1, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99, 0.999, 0.9999, 1.0];
-        let far: Vec<_> = shares
+        let recalls = [0.1, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99, 0.999, 0.9999, 1.0];
+        let far: Vec<_> = recalls
             .iter()
-            .map(|s| (UNCALIBRATED_REACH.margin(*s), UNCALIBRATED_REACH.scored(*s)))
+            .map(|r| (UNCALIBRATED_REACH.margin(*r), UNCALIBRATED_REACH.scored(*r)))
             .collect();
         assert!(far.windows(2).all(|w| w[0].0 <= w[1].0 && w[0].1 <= w[1].1), "{far:?}");
         assert!((far[4].0 - 0.114).abs() < 1e-6 && (far[4].1 - 4200.0).abs() < 1.0);

@@ -307,7 +307,7 @@ fn best_first(list: &mut [Scored], count: usize) {
     }
 }
 
-/// The highest estimate below which at most the share `lost` of rows with such scores (and
+/// The highest estimate below which at most the fraction `lost` of rows with such scores (and
 /// units of error) lies, `least` or above.
 fn cut(best: &[(f32, f32)], noise: &Noise, lost: f64, least: f32) -> f32 {
     let unit = best.iter().map(|b| b.1).fold(0.0, f32::max) * noise.scale;
@@ -318,9 +318,9 @@ fn cut(best: &[(f32, f32)], noise: &Noise, lost: f64, least: f32) -> f32 {
     let mut low = low.max(least).min(high);
     for _ in 0..CUT_HALVINGS {
         let middle = low + (high - low) / 2.0;
-        let below = |&(score, unit): &(f32, f32)| noise.share_below((middle - score) / unit);
-        let share = best.iter().map(below).sum::<f64>() / best.len() as f64;
-        if share <= lost {
+        let below = |&(score, unit): &(f32, f32)| noise.fraction_below((middle - score) / unit);
+        let mean = best.iter().map(below).sum::<f64>() / best.len() as f64;
+        if mean <= lost {
             low = middle;
         } else {
             high = middle;

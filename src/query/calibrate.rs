@@ -169,10 +169,10 @@ impl Measure<'_> {
             return Ok(None);
         }
         errors.sort_unstable_by(f32::total_cmp);
-        let at = |share: f64| errors[((errors.len() - 1) as f64 * share) as usize];
+        let at = |fraction: f64| errors[((errors.len() - 1) as f64 * fraction) as usize];
         let checks = [Check::default(); CHECKED_RECALLS.len()];
         let lower = ERROR_SHIFT_DEVIATIONS * deviation(&errors);
-        let quantiles = ERROR_QUANTILES.map(|share| at(share) - lower);
+        let quantiles = ERROR_QUANTILES.map(|fraction| at(fraction) - lower);
         let mut noise = Noise { stage: entry.stage, dims, scale: ERROR_SAFETY, quantiles, checks };
         let held_out: Vec<_> = known.iter().skip(1).step_by(2).collect();
         loop {

@@ -75,7 +75,7 @@ impl Measure<'_> {
         }
     }
 
-    /// (margin, share of the true nearest rows that walks found) for rising margins.
+    /// (margin, recall of walks) for rising margins.
     fn curve(&self, known: &[Known], walker: &mut Walker) -> Result<Vec<(f32, f64)>> {
         let rows: u64 = self.view.parts.iter().map(|part| u64::from(part.rows.len())).sum();
         let most = rows as f64 / WALK_LOSES_ABOVE_ONE_IN;
@@ -91,10 +91,10 @@ impl Measure<'_> {
                 found += truth.iter().filter(|t| list.iter().any(|c| c.ordinal == **t)).count();
                 (of, queries) = (of + truth.len(), queries + 1);
             }
-            let share = found as f64 / of.max(1) as f64;
-            curve.push((margin, share));
+            let recall = found as f64 / of.max(1) as f64;
+            curve.push((margin, recall));
             let scored = scored as f64 / f64::from(queries.max(1));
-            if share >= found_by_walks(CHECKED_RECALLS[CHECKED_RECALLS.len() - 1]) || scored > most
+            if recall >= found_by_walks(CHECKED_RECALLS[CHECKED_RECALLS.len() - 1]) || scored > most
             {
                 break;
             }
@@ -166,18 +166,18 @@ impl Measure<'_> {
     }
 }
 
-/// What walks must find for a search to find `share`: they may lose half of what may be lost.
-fn found_by_walks(share: f64) -> f64 {
-    1.0 - (1.0 - share) / 2.0
+/// The recall of walks that a search for a recall needs: they may lose half of what may be lost.
+fn found_by_walks(recall: f64) -> f64 {
+    1.0 - (1.0 - recall) / 2.0
 }
 
-/// The least margin by which walks find `share`; twice the widest tried where none does.
-fn margin_for(share: f64, curve: &[(f32, f64)]) -> f32 {
-    let Some(at) = curve.iter().position(|point| point.1 >= share) else {
+/// The least margin by which walks come to a recall; twice the widest tried where none does.
+fn margin_for(recall: f64, curve: &[(f32, f64)]) -> f32 {
+    let Some(at) = curve.iter().position(|point| point.1 >= recall) else {
         return curve.last().map_or(1.0, |point| point.0 * 2.0);
     };
     let (high, low) = (curve[at], curve[at.saturating_sub(1)]);
-    let t = if high.1 > low.1 { (share - low.1) / (high.1 - low.1) } else { 1.0 };
+    let t = if high.1 > low.1 { (recall - low.1) / (high.1 - low.1) } else { 1.0 };
     low.0 + t as f32 * (high.0 - low.0)
 }
 
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn margins_are_read_off_the_curve() {
         let curve = [(0.1, 0.5), (0.2, 0.9), (0.3, 0.9), (0.4, 1.0)];
-        let is = |share, margin: f32| (margin_for(share, &curve) - margin).abs() < 1e-6;
+        let is = |recall, margin: f32| (margin_for(recall, &curve) - margin).abs() < 1e-6;
         assert!(is(0.3, 0.1) && is(0.7, 0.15) && is(0.9, 0.2) && is(0.95, 0.35) && is(1.0, 0.4));
         assert!((margin_for(0.99, &curve[..2]) - 0.4).abs() < 1e-6, "not reached");
     }

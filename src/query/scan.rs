@@ -7,7 +7,6 @@
 use std::time::{Duration, Instant};
 
 use super::entry::Entry;
-
 use super::explain::{Explain, StageReport};
 use super::plan::Calibrated;
 use super::run::{Few, QueryRun, Scratch};
