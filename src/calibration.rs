@@ -6,16 +6,16 @@
 //! is how the error of a code falls as a row comes nearer to the query (Gao and Long,
 //! `RaBitQ`, SIGMOD 2024, theorem 3.2). In that unit queries that are rows and queries from
 //! elsewhere differ by less than a tenth; ranks and plain margins differ several times. Where
-//! segments have graphs there is a [`Reach`] too: how far walks must go.
+//! segments have graphs there is a [`WalkMargins`] too: how far walks must go.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
-mod reach;
+mod walks;
 
 use std::fmt;
 
+pub(crate) use walks::WalkMargins;
 #[cfg(feature = "testing")]
-pub(crate) use reach::calibration_reach;
-pub(crate) use reach::{Reach, UNCALIBRATED_REACH};
+pub(crate) use walks::calibration_reach;
 
 use crate::codec::{Fields, FormatError, Reader, f32_bytes, f32s, layout, put};
 use crate::encoding::Bits;
@@ -70,7 +70,7 @@ pub struct Calibration {
     pub(crate) given: bool,
     pub(crate) noises: Vec<Noise>,
     /// Of walks over all dimensions, where there were graphs.
-    pub(crate) reach: Option<Reach>,
+    pub(crate) walks: Option<WalkMargins>,
     /// What the stages of the schema are called.
     pub(crate) codes: Vec<String>,
 }
@@ -263,7 +263,7 @@ impl Calibration {
             let code = self.codes.get(noise.stage).cloned();
             plans(code, noise.dims, noise.checks)
         });
-        let walks = self.reach.iter().flat_map(move |reach| plans(None, all, reach.checks));
+        let walks = self.walks.iter().flat_map(move |margins| plans(None, all, margins.checks));
         scans.chain(walks)
     }
 
@@ -310,7 +310,7 @@ impl Calibration {
         let before = self.noises.len();
         self.noises.extend(longer.copied());
         if self.noises.len() > before {
-            self.reach = self.reach.or(earlier.reach);
+            self.walks = self.walks.or(earlier.walks);
             // What was kept is as old as it was, and as much the caller's.
             (self.rows, self.written) = (earlier.rows, earlier.written);
             self.given |= earlier.given;
@@ -325,10 +325,10 @@ impl Calibration {
         put(&mut fixed, f::QUERIES, &self.queries.to_le_bytes());
         put(&mut fixed, f::GIVEN, &u32::from(self.given).to_le_bytes());
         put(&mut fixed, f::NOISES, &(self.noises.len() as u32).to_le_bytes());
-        put(&mut fixed, f::REACHES, &u32::from(self.reach.is_some()).to_le_bytes());
+        put(&mut fixed, f::REACHES, &u32::from(self.walks.is_some()).to_le_bytes());
         let mut out = fixed.to_vec();
         self.noises.iter().for_each(|noise| out.extend(noise.encode()));
-        out.extend(self.reach.iter().flat_map(Reach::encode));
+        out.extend(self.walks.iter().flat_map(WalkMargins::encode));
         out
     }
 
@@ -344,14 +344,14 @@ impl Calibration {
             return Err(FormatError::new(at + f::NOISES.start, "count of noises is wrong"));
         }
         let noises = (0..count).map(|_| Noise::decode(r, schema)).collect::<Result<_, _>>()?;
-        let reach = (b.u32(f::REACHES) == 1).then(|| Reach::decode(r)).transpose()?;
+        let walks = (b.u32(f::REACHES) == 1).then(|| WalkMargins::decode(r)).transpose()?;
         Ok(Self {
             rows: b.u64(f::ROWS),
             written: b.u64(f::WRITTEN),
             queries: b.u32(f::QUERIES),
             given: b.u32(f::GIVEN) == 1,
             noises,
-            reach,
+            walks,
             codes: names(schema),
         })
     }
@@ -418,9 +418,9 @@ impl fmt::Display for Calibration {
             write!(f, "{code:<14} {:>5} {error:>7.4}", noise.dims)?;
             cells(f, &noise.checks)?;
         }
-        if let Some(reach) = &self.reach {
+        if let Some(margins) = &self.walks {
             write!(f, "{:<28}", "walks over graphs")?;
-            cells(f, &reach.checks)?;
+            cells(f, &margins.checks)?;
         }
         Ok(())
     }
@@ -464,7 +464,7 @@ mod tests {
             queries: 300,
             given: false,
             noises,
-            reach: Some(UNCALIBRATED_REACH),
+            walks: Some(WalkMargins::UNCALIBRATED),
             codes: names(schema),
         }
     }

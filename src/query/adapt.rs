@@ -48,7 +48,7 @@ pub(super) fn adapt<'r, 'a>(
 ) -> Result<Few<Answer>> {
     let Some(first) = runs.first() else { return Ok(Few::new()) };
     let walks = (0..first.view.parts.len()).any(|at| first.beam(&plan.entry, at).is_some());
-    if first.wanted.limit == 0 || (walks && first.reach().is_none()) {
+    if first.wanted.limit == 0 || (walks && first.walk_margins().is_none()) {
         return shortlist::run(runs, &plan.entry, plan.table, &[], scratch);
     }
     if walks {
@@ -92,7 +92,7 @@ impl QueryRun<'_> {
         let list = Shortlist { rows: std::mem::take(&mut lists[0]), floor, walked_only };
         let (mut answer, rows) = self.adapt_found(plan, list, explain, scratch)?;
         scratch.lists[0] = rows;
-        let check = self.reach().map(|reach| reach.check(plan.recall));
+        let check = self.walk_margins().map(|margins| margins.check(plan.recall));
         answer.explain.recall = Some(self.expected(plan.recall, self.view.schema.dims(), check));
         Ok(answer)
     }

@@ -95,10 +95,10 @@ impl Measure<'_> {
             return Err(Error::invalid("calibrate", "no query has a direction"));
         };
         noises.push(whole);
-        let reach = self.reach(whole, &known)?;
+        let walks = self.walk_margins(whole, &known)?;
         let (queries, codes) = (probes.len() as u32, names(schema));
         let given = given.is_some();
-        Ok(Calibration { rows, written: 0, queries, given, noises, reach, codes })
+        Ok(Calibration { rows, written: 0, queries, given, noises, walks, codes })
     }
 
     fn given(&self, queries: &[&[f32]]) -> Result<Vec<Probe>> {

@@ -16,7 +16,7 @@ use super::explain::Explain;
 use super::graph::beam;
 use super::plan::Calibrated;
 use super::run::{QueryRun, Scratch, Walker, Wanted};
-use crate::calibration::{CHECKED_RECALLS, Check, Noise, Reach, UNCALIBRATED_REACH};
+use crate::calibration::{CHECKED_RECALLS, Check, Noise, WalkMargins};
 use crate::error::Result;
 use crate::graph::Beam;
 use crate::kernel::topk::Scored;
@@ -36,42 +36,47 @@ const WALK_LOSES_ABOVE_ONE_IN: f64 = 8.0;
 impl Measure<'_> {
     /// How far walks over the view's graphs go; `None` where there are none, or not all
     /// dimensions are at hand.
-    pub(super) fn reach(&self, noise: Noise, known: &[Known]) -> Result<Option<Reach>> {
+    pub(super) fn walk_margins(
+        &self,
+        noise: Noise,
+        known: &[Known],
+    ) -> Result<Option<WalkMargins>> {
         if self.most_dims < self.view.schema.dims() {
             return Ok(None);
         }
         self.view.while_graphs_hold(|| match self.view.walkable() {
             0 => Ok(None),
-            _ => self.reach_once(noise, known).map(Some),
+            _ => self.walk_margins_once(noise, known).map(Some),
         })
     }
 
-    fn reach_once(&self, noise: Noise, known: &[Known]) -> Result<Reach> {
+    fn walk_margins_once(&self, noise: Noise, known: &[Known]) -> Result<WalkMargins> {
         let mut scratch = Scratch::default();
         let curve = self.curve(known, &mut scratch.walker)?;
         let margin = |asked| margin_for(found_by_walks(asked), &curve);
-        let margins = CHECKED_RECALLS
-            .map(|asked| margin(asked).max(UNCALIBRATED_REACH.margin(asked) / MARGIN_SAFETY));
-        let mut reach = Reach { scale: MARGIN_SAFETY, margins, ..UNCALIBRATED_REACH };
+        let margins = CHECKED_RECALLS.map(|asked| {
+            margin(asked).max(WalkMargins::UNCALIBRATED.margin(asked) / MARGIN_SAFETY)
+        });
+        let mut walks = WalkMargins { scale: MARGIN_SAFETY, margins, ..WalkMargins::UNCALIBRATED };
         let held_out: Vec<_> = known.iter().skip(1).step_by(2).collect();
         loop {
             for (at, recall) in CHECKED_RECALLS.into_iter().enumerate() {
                 let entry = Entry::choose(&self.view.schema, self.most_dims);
                 let plan = Calibrated { entry, recall, noise, keep: usize::MAX, table: 0 };
-                let (check, scored) = self.check_walks(&plan, &reach, &held_out, &mut scratch)?;
-                (reach.checks[at], reach.scored[at]) = (check, scored);
+                let (check, scored) = self.check_walks(&plan, &walks, &held_out, &mut scratch)?;
+                (walks.checks[at], walks.scored[at]) = (check, scored);
             }
             let mut most = 0.0f32;
-            reach.scored = reach.scored.map(|scored| {
+            walks.scored = walks.scored.map(|scored| {
                 most = most.max(scored);
                 most
             });
-            if Check::all_found(&reach.checks, held_out.len() * HITS_CHECKED)
-                || reach.scale >= WIDEST_SCALE
+            if Check::all_found(&walks.checks, held_out.len() * HITS_CHECKED)
+                || walks.scale >= WIDEST_SCALE
             {
-                return Ok(reach);
+                return Ok(walks);
             }
-            reach.scale *= SCALE_STEP;
+            walks.scale *= SCALE_STEP;
         }
     }
 
@@ -135,12 +140,12 @@ impl Measure<'_> {
     fn check_walks(
         &self,
         plan: &Calibrated,
-        reach: &Reach,
+        walks: &WalkMargins,
         held_out: &[&Known],
         scratch: &mut Scratch,
     ) -> Result<(Check, f32)> {
         let graphs = self.view.parts.iter().filter(|part| part.walkable().is_some()).count();
-        let (beam, _) = beam(reach, plan.recall, HITS_CHECKED, 1.0);
+        let (beam, _) = beam(walks, plan.recall, HITS_CHECKED, 1.0);
         let (mut recalls, mut compared, mut scored) = (Vec::new(), 0, 0);
         let mut found = Vec::new();
         for known in held_out {
