@@ -85,9 +85,9 @@ pub(crate) struct Noise {
     pub(crate) dims: usize,
     /// What errors are multiplied by before they are believed.
     pub(crate) scale: f32,
-    /// Of the errors, at [`ERROR_QUANTILES`]; ascending.
+    /// The errors at each of [`ERROR_QUANTILES`]; ascending.
     pub(crate) quantiles: [f32; ERROR_QUANTILES.len()],
-    /// For each of [`CHECKED_RECALLS`].
+    /// What was found for each of [`CHECKED_RECALLS`].
     pub(crate) checks: [Check; CHECKED_RECALLS.len()],
 }
 
@@ -119,7 +119,7 @@ impl Check {
         }
     }
 
-    /// Whether each of [`CHECKED_RECALLS`] was found by searches for so many hits in all. Of so few that
+    /// Whether each of [`CHECKED_RECALLS`] was found by searches for `hits` hits in all. Of so few that
     /// not one may be missing, one may.
     pub(crate) fn all_found(checks: &[Self; CHECKED_RECALLS.len()], hits: usize) -> bool {
         checks.iter().zip(CHECKED_RECALLS).all(|(check, asked)| {
@@ -223,7 +223,7 @@ impl Noise {
         between(recall, &self.checks, Check::mix)
     }
 
-    /// The same noise, wider by a factor.
+    /// This noise, wider by a factor.
     pub(crate) fn wider(mut self, factor: f64) -> Self {
         self.scale *= factor as f32;
         self

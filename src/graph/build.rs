@@ -62,7 +62,7 @@ pub(crate) struct Built {
 /// up to 512 bytes a row. `watch` is told how many rows have joined; its error ends it.
 ///
 /// # Errors
-/// Those of reading rows, and of `watch`.
+/// The errors of reading rows, and of `watch`.
 pub(crate) fn build(
     vectors: &dyn Vectors,
     threads: usize,

@@ -161,7 +161,7 @@ struct Adapting<'r, 'a> {
     next: usize,
     /// The estimate down to which the list is whole.
     floor: f32,
-    /// The one down to which it must be compared.
+    /// The estimate down to which the list must be compared.
     cut: f32,
     /// Rows that are compared, with their scores.
     scored: Vec<Scored>,

@@ -110,7 +110,7 @@ impl SearchBatch {
         self.with(|search| search.group_by(field, per_group))
     }
 
-    /// Answers on so many threads, this one among them; never more than there are queries, or
+    /// Answers on this many threads, the caller's among them; never more than there are queries, or
     /// than the system has to give.
     /// Default: as many as the system offers.
     pub fn threads(mut self, threads: usize) -> Self {

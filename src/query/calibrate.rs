@@ -29,20 +29,20 @@ use crate::view::View;
 pub(crate) const CALIBRATE_FROM_ROWS: u64 = 256;
 /// Rows that are queries, over all dimensions.
 const ROWS_AS_QUERIES: usize = 300;
-/// And over a prefix, where exact searches compare every row.
+/// Rows that are queries over a prefix, where exact searches compare every row.
 const QUERIES_OVER_PREFIX: usize = 100;
 /// True nearest rows whose estimates are looked at.
 const NEAREST_MEASURED: usize = 100;
 /// Hits of the searches that check.
 pub(super) const HITS_CHECKED: usize = 10;
 /// Errors are taken for this much wider than they were: those of queries from elsewhere are,
-/// by up to a tenth (ARCHITECTURE.md, "Calibrated recall"),
+/// by up to a tenth (ARCHITECTURE.md, "Calibrated recall").
 const ERROR_SAFETY: f32 = 1.1;
-/// and for lower by this many standard deviations.
+/// Errors are taken for lower by this many standard deviations.
 const ERROR_SHIFT_DEVIATIONS: f32 = 0.1;
-/// They are widened by this factor until the checks pass,
+/// Errors are widened by this factor until the checks pass, ...
 pub(super) const SCALE_STEP: f32 = 1.1;
-/// and no further than to this.
+/// ... and no further than to this.
 pub(super) const WIDEST_SCALE: f32 = 2.0;
 
 /// What is calibrated, with what.

@@ -110,7 +110,7 @@ pub(super) fn prove(
     Ok(answers)
 }
 
-/// The k-th best score of a shortlist of each query, if it has so many rows.
+/// The k-th best score of a shortlist of each query, or of fewer than k rows minus infinity.
 fn first_floors(
     runs: &[QueryRun],
     stage: usize,

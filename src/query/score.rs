@@ -121,7 +121,7 @@ impl ScoreBound {
         Self::with_norm(metric, query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt())
     }
 
-    /// Of a query with this norm.
+    /// Bounds for a query with this norm.
     pub(super) fn with_norm(metric: Metric, norm: f64) -> Self {
         Self { metric, norm }
     }
