@@ -6,16 +6,16 @@
 //! is how the error of a code falls as a row comes nearer to the query (Gao and Long,
 //! `RaBitQ`, SIGMOD 2024, theorem 3.2). In that unit queries that are rows and queries from
 //! elsewhere differ by less than a tenth; ranks and plain margins differ several times. Where
-//! segments have graphs there is a [`Reach`] too: how far walks must go.
+//! segments have graphs there is a [`WalkMargins`] too: how far walks must go.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
-mod reach;
+mod walks;
 
 use std::fmt;
 
+pub(crate) use walks::WalkMargins;
 #[cfg(feature = "testing")]
-pub(crate) use reach::calibration_reach;
-pub(crate) use reach::{Reach, UNCALIBRATED_REACH};
+pub(crate) use walks::calibration_reach;
 
 use crate::codec::{Fields, FormatError, Reader, f32_bytes, f32s, layout, put};
 use crate::encoding::Bits;
@@ -43,7 +43,7 @@ layout!(
     CHECKS: 96, 60;
 });
 
-/// Shares of the errors that lie below the stored quantiles. Rows are lost by estimates
+/// Fractions of the errors that lie below the stored quantiles. Rows are lost by estimates
 /// that are too low, so that end is finer.
 pub(crate) const ERROR_QUANTILES: [f64; 20] = [
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4,
@@ -70,7 +70,7 @@ pub struct Calibration {
     pub(crate) given: bool,
     pub(crate) noises: Vec<Noise>,
     /// Of walks over all dimensions, where there were graphs.
-    pub(crate) reach: Option<Reach>,
+    pub(crate) walks: Option<WalkMargins>,
     /// What the stages of the schema are called.
     pub(crate) codes: Vec<String>,
 }
@@ -85,9 +85,9 @@ pub(crate) struct Noise {
     pub(crate) dims: usize,
     /// What errors are multiplied by before they are believed.
     pub(crate) scale: f32,
-    /// Of the errors, at [`ERROR_QUANTILES`]; ascending.
+    /// The errors at each of [`ERROR_QUANTILES`]; ascending.
     pub(crate) quantiles: [f32; ERROR_QUANTILES.len()],
-    /// For each of [`CHECKED_RECALLS`].
+    /// What was found for each of [`CHECKED_RECALLS`].
     pub(crate) checks: [Check; CHECKED_RECALLS.len()],
 }
 
@@ -119,7 +119,7 @@ impl Check {
         }
     }
 
-    /// Whether each of [`CHECKED_RECALLS`] was found by searches for so many hits in all. Of so few that
+    /// Whether each of [`CHECKED_RECALLS`] was found by searches for `hits` hits in all. Of so few that
     /// not one may be missing, one may.
     pub(crate) fn all_found(checks: &[Self; CHECKED_RECALLS.len()], hits: usize) -> bool {
         checks.iter().zip(CHECKED_RECALLS).all(|(check, asked)| {
@@ -148,19 +148,19 @@ impl Check {
     }
 }
 
-/// What holds for `share`, by what holds for each of [`CHECKED_RECALLS`]: in between, as far as the
-/// logarithm of what is lost.
-fn between<T: Copy>(share: f64, of: &[T; CHECKED_RECALLS.len()], mix: fn(T, T, f32) -> T) -> T {
-    let x = |share: f64| -(1.0 - share.min(0.9999)).ln();
+/// What holds for a recall, by what holds for each of [`CHECKED_RECALLS`]: in between, as far as
+/// the logarithm of what is lost.
+fn between<T: Copy>(recall: f64, of: &[T; CHECKED_RECALLS.len()], mix: fn(T, T, f32) -> T) -> T {
+    let x = |recall: f64| -(1.0 - recall.min(0.9999)).ln();
     let after =
-        CHECKED_RECALLS.iter().position(|asked| share <= *asked).unwrap_or(CHECKED_RECALLS.len());
+        CHECKED_RECALLS.iter().position(|asked| recall <= *asked).unwrap_or(CHECKED_RECALLS.len());
     let at = after.clamp(1, CHECKED_RECALLS.len() - 1);
     let [Some(low), Some(high)] = [at - 1, at].map(|at| CHECKED_RECALLS.get(at).zip(of.get(at)))
     else {
         unreachable!("clamped to two of CHECKED_RECALLS")
     };
     // Above the last the line goes on; below the first it does not.
-    let t = (x(share) - x(*low.0)) / (x(*high.0) - x(*low.0));
+    let t = (x(recall) - x(*low.0)) / (x(*high.0) - x(*low.0));
     mix(*low.1, *high.1, t.max(0.0) as f32)
 }
 
@@ -169,15 +169,15 @@ fn between<T: Copy>(share: f64, of: &[T; CHECKED_RECALLS.len()], mix: fn(T, T, f
 const RECALL_SLACK_SCAN: f64 = 0.01;
 
 impl Noise {
-    /// Whether plans made of this find so large a share. Where estimates do not rank as the
+    /// Whether plans made of this come to a recall. Where estimates do not rank as the
     /// vectors do, no margin helps.
-    pub(crate) fn finds(&self, share: f64) -> bool {
-        let check = self.check(share);
-        f64::from(check.recall + check.within) >= share - RECALL_SLACK_SCAN
+    pub(crate) fn finds(&self, recall: f64) -> bool {
+        let check = self.check(recall);
+        f64::from(check.recall + check.within) >= recall - RECALL_SLACK_SCAN
     }
 
-    /// The share of errors below `error`.
-    pub(crate) fn share_below(&self, error: f32) -> f64 {
+    /// The fraction of errors below `error`.
+    pub(crate) fn fraction_below(&self, error: f32) -> f64 {
         let error = error / self.scale;
         let at = self.quantiles.partition_point(|q| *q <= error);
         let point = |at: usize| Some((*self.quantiles.get(at)?, *ERROR_QUANTILES.get(at)?));
@@ -195,15 +195,17 @@ impl Noise {
         }
     }
 
-    /// The error below which this share of errors lies: what [`Self::share_below`] turns back.
-    pub(crate) fn error_at(&self, share: f64) -> f32 {
-        let at = ERROR_QUANTILES.partition_point(|p| *p <= share);
+    /// The error below which this fraction of errors lies: what [`Self::fraction_below`] turns back.
+    pub(crate) fn error_at(&self, fraction: f64) -> f32 {
+        let at = ERROR_QUANTILES.partition_point(|p| *p <= fraction);
         let point = |at: usize| Some((*self.quantiles.get(at)?, *ERROR_QUANTILES.get(at)?));
         let error = match (at.checked_sub(1).and_then(point), point(at)) {
-            (Some((q0, p0)), Some((q1, p1))) => q0 + (q1 - q0) * ((share - p0) / (p1 - p0)) as f32,
+            (Some((q0, p0)), Some((q1, p1))) => {
+                q0 + (q1 - q0) * ((fraction - p0) / (p1 - p0)) as f32
+            }
             (None, Some((q0, p0))) => {
                 let step = point(1).map_or(0.0, |(q1, _)| q1 - q0).max(1e-9);
-                q0 + step * (share / p0).max(f64::MIN_POSITIVE).ln() as f32
+                q0 + step * (fraction / p0).max(f64::MIN_POSITIVE).ln() as f32
             }
             (last, None) => last.map_or(0.0, |(q, _)| q),
         };
@@ -217,11 +219,11 @@ impl Noise {
     }
 
     /// What a search for this recall may expect, by the checks around it.
-    pub(crate) fn check(&self, share: f64) -> Check {
-        between(share, &self.checks, Check::mix)
+    pub(crate) fn check(&self, recall: f64) -> Check {
+        between(recall, &self.checks, Check::mix)
     }
 
-    /// The same noise, wider by a factor.
+    /// This noise, wider by a factor.
     pub(crate) fn wider(mut self, factor: f64) -> Self {
         self.scale *= factor as f32;
         self
@@ -262,7 +264,7 @@ impl Calibration {
             let code = self.codes.get(noise.stage).cloned();
             plans(code, noise.dims, noise.checks)
         });
-        let walks = self.reach.iter().flat_map(move |reach| plans(None, all, reach.checks));
+        let walks = self.walks.iter().flat_map(move |margins| plans(None, all, margins.checks));
         scans.chain(walks)
     }
 
@@ -309,7 +311,7 @@ impl Calibration {
         let before = self.noises.len();
         self.noises.extend(longer.copied());
         if self.noises.len() > before {
-            self.reach = self.reach.or(earlier.reach);
+            self.walks = self.walks.or(earlier.walks);
             // What was kept is as old as it was, and as much the caller's.
             (self.rows, self.written) = (earlier.rows, earlier.written);
             self.given |= earlier.given;
@@ -324,10 +326,10 @@ impl Calibration {
         put(&mut fixed, f::QUERIES, &self.queries.to_le_bytes());
         put(&mut fixed, f::GIVEN, &u32::from(self.given).to_le_bytes());
         put(&mut fixed, f::NOISES, &(self.noises.len() as u32).to_le_bytes());
-        put(&mut fixed, f::REACHES, &u32::from(self.reach.is_some()).to_le_bytes());
+        put(&mut fixed, f::REACHES, &u32::from(self.walks.is_some()).to_le_bytes());
         let mut out = fixed.to_vec();
         self.noises.iter().for_each(|noise| out.extend(noise.encode()));
-        out.extend(self.reach.iter().flat_map(Reach::encode));
+        out.extend(self.walks.iter().flat_map(WalkMargins::encode));
         out
     }
 
@@ -343,14 +345,14 @@ impl Calibration {
             return Err(FormatError::new(at + f::NOISES.start, "count of noises is wrong"));
         }
         let noises = (0..count).map(|_| Noise::decode(r, schema)).collect::<Result<_, _>>()?;
-        let reach = (b.u32(f::REACHES) == 1).then(|| Reach::decode(r)).transpose()?;
+        let walks = (b.u32(f::REACHES) == 1).then(|| WalkMargins::decode(r)).transpose()?;
         Ok(Self {
             rows: b.u64(f::ROWS),
             written: b.u64(f::WRITTEN),
             queries: b.u32(f::QUERIES),
             given: b.u32(f::GIVEN) == 1,
             noises,
-            reach,
+            walks,
             codes: names(schema),
         })
     }
@@ -417,9 +419,9 @@ impl fmt::Display for Calibration {
             write!(f, "{code:<14} {:>5} {error:>7.4}", noise.dims)?;
             cells(f, &noise.checks)?;
         }
-        if let Some(reach) = &self.reach {
+        if let Some(margins) = &self.walks {
             write!(f, "{:<28}", "walks over graphs")?;
-            cells(f, &reach.checks)?;
+            cells(f, &margins.checks)?;
         }
         Ok(())
     }
@@ -444,11 +446,11 @@ mod tests {
     }
 
     #[test]
-    fn errors_and_their_shares_turn_each_other_back() {
+    fn errors_and_their_fractions_turn_each_other_back() {
         let noise = noise(0, 64, 0.01).wider(1.3);
-        for share in [1e-5, 0.0003, 0.0005, 0.001, 0.0123, 0.05, 0.2, 0.49, 0.5, 0.9, 0.979] {
-            let back = noise.share_below(noise.error_at(share));
-            assert!((back / share - 1.0).abs() < 1e-3, "{share}: {back}");
+        for fraction in [1e-5, 0.0003, 0.0005, 0.001, 0.0123, 0.05, 0.2, 0.49, 0.5, 0.9, 0.979] {
+            let back = noise.fraction_below(noise.error_at(fraction));
+            assert!((back / fraction - 1.0).abs() < 1e-3, "{fraction}: {back}");
         }
         assert!(noise.error_at(0.99) <= noise.error_at(1.0));
         assert!(noise.error_at(0.0).is_finite());
@@ -463,7 +465,7 @@ mod tests {
             queries: 300,
             given: false,
             noises,
-            reach: Some(UNCALIBRATED_REACH),
+            walks: Some(WalkMargins::UNCALIBRATED),
             codes: names(schema),
         }
     }
@@ -501,12 +503,12 @@ mod tests {
     }
 
     #[test]
-    fn shares_rise_from_none_to_all() {
+    fn fractions_rise_from_none_to_all() {
         let noise = noise(0, 64, 0.01);
-        let shares: Vec<_> = (-40..40).map(|i| noise.share_below(i as f32 * 0.005)).collect();
-        assert!(shares.is_sorted() && shares[0] < 1e-3 && shares[79] > 0.999_999, "{shares:?}");
-        assert!((noise.share_below(0.0) - 0.5).abs() < 1e-3);
-        assert!(noise.wider(2.0).share_below(-0.1) > noise.share_below(-0.1));
+        let below: Vec<_> = (-40..40).map(|i| noise.fraction_below(i as f32 * 0.005)).collect();
+        assert!(below.is_sorted() && below[0] < 1e-3 && below[79] > 0.999_999, "{below:?}");
+        assert!((noise.fraction_below(0.0) - 0.5).abs() < 1e-3);
+        assert!(noise.wider(2.0).fraction_below(-0.1) > noise.fraction_below(-0.1));
     }
 
     #[test]

@@ -115,7 +115,7 @@ pub use query::{
 };
 pub use schema::{
     EmbedderId, Field, FieldKind, MAX_DIMS, MAX_EMBEDDER_PARTS, MAX_FIELD_NAME, MAX_FIELDS,
-    MAX_TIERS, Metric, Schema, SchemaBuilder,
+    MAX_GRANULARITIES, MAX_STAGES, Metric, Schema, SchemaBuilder,
 };
 pub use serde_json::{Value, json};
 pub use types::{IdKind, MAX_ID_BYTES, RowId};

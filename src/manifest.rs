@@ -375,7 +375,7 @@ mod tests {
         let (noises, given) = (vec![noise], true);
         let (rows, written, queries) = (20, 3, 7);
         m.calibration =
-            Some(Calibration { rows, written, queries, given, noises, reach: None, codes });
+            Some(Calibration { rows, written, queries, given, noises, walks: None, codes });
         m
     }
 

@@ -305,7 +305,7 @@ impl Rows for Run {
         Ok(self.ids.get(row.index()))
     }
 
-    fn by_id(&self, rank: u32) -> Result<Ordinal> {
+    fn at_rank(&self, rank: u32) -> Result<Ordinal> {
         Ok(Ordinal(self.order[rank as usize]))
     }
 

@@ -161,7 +161,7 @@ pub(crate) trait Rows: Send + Sync {
     fn id(&self, row: Ordinal) -> Result<RowId>;
 
     /// The row at `rank` when rows are sorted by id.
-    fn by_id(&self, rank: u32) -> Result<Ordinal>;
+    fn at_rank(&self, rank: u32) -> Result<Ordinal>;
 
     /// The vector of a row, as stored.
     fn vector(&self, row: Ordinal) -> Result<&[u8]>;
@@ -251,12 +251,12 @@ pub(crate) trait Rows: Send + Sync {
     fn find(&self, id: &RowId) -> Result<Option<Ordinal>> {
         let (mut low, mut high) = (0, self.len());
         // New ids are often larger than all there are.
-        if high > 0 && self.id(self.by_id(high - 1)?)? < *id {
+        if high > 0 && self.id(self.at_rank(high - 1)?)? < *id {
             return Ok(None);
         }
         while low < high {
             let middle = low + (high - low) / 2;
-            let row = self.by_id(middle)?;
+            let row = self.at_rank(middle)?;
             match self.id(row)?.cmp(id) {
                 std::cmp::Ordering::Less => low = middle + 1,
                 std::cmp::Ordering::Greater => high = middle,

@@ -38,13 +38,13 @@ impl Part {
         Self { rows, dead, segment, frozen: false, graph: None, alive: OnceLock::new() }
     }
 
-    /// The same rows, with a graph or without.
+    /// This part, with a graph or without.
     pub(crate) fn with_graph(&self, graph: Option<Arc<Attached>>) -> Self {
         let (rows, dead) = (self.rows.clone(), self.dead.clone());
         Self { graph, ..Self::new(rows, dead, self.segment) }
     }
 
-    /// The same rows, with other dead ones.
+    /// This part, with other dead rows.
     pub(crate) fn with_dead(&self, dead: RoaringBitmap) -> Self {
         let (frozen, graph) = (self.frozen, self.graph.clone());
         Self { frozen, graph, ..Self::new(self.rows.clone(), Arc::new(dead), self.segment) }
@@ -60,7 +60,7 @@ impl Part {
         self.graph.as_ref()?.damage()
     }
 
-    /// The same run, to be written as a segment.
+    /// This run, to be written as a segment.
     pub(crate) fn freeze(&self) -> Self {
         Self { frozen: true, ..Self::new(self.rows.clone(), self.dead.clone(), None) }
     }
@@ -143,12 +143,12 @@ impl View {
         Self { schema, lsn, parts, calibration, bases }
     }
 
-    /// Other parts as of another commit.
+    /// This view with other parts, as of another commit.
     pub(crate) fn with(&self, lsn: Lsn, parts: Vec<Arc<Part>>) -> Self {
         Self::new(self.schema.clone(), lsn, parts, self.calibration.clone())
     }
 
-    /// The same rows, with another calibration.
+    /// This view with another calibration.
     pub(crate) fn with_calibration(&self, calibration: Arc<Calibration>) -> Self {
         Self::new(self.schema.clone(), self.lsn, self.parts.clone(), Some(calibration))
     }

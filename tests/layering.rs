@@ -39,7 +39,7 @@ const QUERY_LAYERS: &[&[&str]] = &[
     &["adapt"],
     &["exec"],
     &["widen", "calibrate"],
-    &["reach", "search"],
+    &["margins", "search"],
     &["batch", "prepared"],
 ];
 

@@ -87,7 +87,7 @@ fn wants(shared: &Shared, known: Option<&Calibration>, view: &View) -> bool {
             None => rows >= EXACT_BELOW_ROWS,
             Some(known) if known.given => false,
             // Graphs have come, of which it knows nothing.
-            Some(known) if known.reach.is_none() && walks => rows >= CALIBRATE_FROM_ROWS,
+            Some(known) if known.walks.is_none() && walks => rows >= CALIBRATE_FROM_ROWS,
             Some(known) => rows >= CALIBRATE_FROM_ROWS && known.has_drifted(rows),
         }
 }

@@ -125,7 +125,7 @@ fn put(mut top: PeekMut<'_, Reverse<Head>>, head: Option<Head>) -> Head {
 fn living(parts: &[Arc<Part>], part: usize, rank: u32) -> Result<Option<Head>> {
     let Part { rows, dead, .. } = &*parts[part];
     for rank in rank..rows.len() {
-        let row = rows.by_id(rank)?;
+        let row = rows.at_rank(rank)?;
         if !dead.contains(row.0) {
             return Ok(Some(Head { id: rows.id(row)?, part, rank, row }));
         }
@@ -136,7 +136,7 @@ fn living(parts: &[Arc<Part>], part: usize, rank: u32) -> Result<Option<Head>> {
 /// The first rank behind `rank`, whose id is below this one, with an id that is not.
 fn seek(part: &Part, rank: u32, id: &RowId) -> Result<u32> {
     let rows = &*part.rows;
-    let is_below = |rank| -> Result<bool> { Ok(rows.id(rows.by_id(rank)?)? < *id) };
+    let is_below = |rank| -> Result<bool> { Ok(rows.id(rows.at_rank(rank)?)? < *id) };
     let (mut below, mut step) = (rank, 1);
     let mut end = loop {
         match below.checked_add(step).filter(|next| *next < rows.len()) {
@@ -195,9 +195,9 @@ mod tests {
             self.0.id(row)
         }
 
-        fn by_id(&self, rank: u32) -> Result<Ordinal> {
+        fn at_rank(&self, rank: u32) -> Result<Ordinal> {
             self.1.fetch_add(1, Relaxed);
-            self.0.by_id(rank)
+            self.0.at_rank(rank)
         }
 
         fn vector(&self, row: Ordinal) -> Result<&[u8]> {

@@ -32,7 +32,7 @@ pub(super) const RUN_BLOCKS: usize = 16;
 /// cache meanwhile.
 const CODES_IN_CACHE: usize = 64 << 10;
 
-/// Blocks of a code to score between two visits to the collectors of so many queries.
+/// Blocks of a code to score between two visits to the collectors of `queries` queries.
 pub(super) fn run_blocks(code: StageCode, queries: usize) -> usize {
     if queries == 1 {
         RUN_BLOCKS

@@ -211,7 +211,8 @@ impl StageBuilder {
         Self::with_isa(code, Isa::detect())
     }
 
-    /// The same, coded with these instructions; every instruction set makes the same bytes.
+    /// No rows yet; they will be coded with these instructions. Every instruction set makes the same
+    /// bytes.
     pub fn with_isa(code: StageCode, isa: Isa) -> Self {
         Self {
             isa,
@@ -227,7 +228,7 @@ impl StageBuilder {
         }
     }
 
-    /// No rows yet, and room for so many.
+    /// No rows yet, and room for `rows` of them.
     pub fn with_room(code: StageCode, rows: usize) -> Self {
         let mut builder = Self::new(code);
         builder.blocks.reserve_exact(code.code_bytes(rows));
@@ -235,7 +236,7 @@ impl StageBuilder {
         builder
     }
 
-    /// The same, of rows that are coded about a centre, which its base follows; only 1-bit codes
+    /// This builder, for rows that are coded about a centre, which its base follows; only 1-bit codes
     /// have one.
     ///
     /// # Panics

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::code::{RowCode, RowQuery};
+use super::connect::{connect, links_of};
 use super::prune::{FINE_DIMS, Fine, Pruner};
-use super::reach::{connect, links_of};
 use super::read::Starts;
 use super::walk::{Beam, Nodes, Walk};
 use super::{DEGREE, ENTRIES, MAX_DEGREE, NONE};
@@ -62,7 +62,7 @@ pub(crate) struct Built {
 /// up to 512 bytes a row. `watch` is told how many rows have joined; its error ends it.
 ///
 /// # Errors
-/// Those of reading rows, and of `watch`.
+/// The errors of reading rows, and of `watch`.
 pub(crate) fn build(
     vectors: &dyn Vectors,
     threads: usize,

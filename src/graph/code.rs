@@ -22,7 +22,7 @@ pub(crate) struct RowCode {
 }
 
 impl RowCode {
-    /// The code for vectors of so many dimensions. A bit each says more than a byte each
+    /// The code for vectors of `dims` dimensions. A bit each says more than a byte each
     /// of an eighth of them, where there are enough.
     pub(crate) fn choose(dims: usize) -> Self {
         if dims >= CHUNK_DIMS {
@@ -63,7 +63,7 @@ pub(crate) struct RowQuery {
     bits: Bits,
     /// The integers of the query.
     values: Vec<i8>,
-    /// The same, for codes of a bit each.
+    /// The integers as bit planes, for codes of a bit each.
     planes: RowPlanes,
     /// Turns a dot into a length along the query.
     scale: f32,

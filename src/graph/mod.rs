@@ -22,7 +22,7 @@
 //!   walk.rs    the walk: which rows are visited, in which order, and when it ends
 //!   build.rs   rows -> links, in parallel, the same on every machine
 //!   prune.rs   which of many near rows become links
-//!   reach.rs   no row is left without a way to it
+//!   connect.rs no row is left without a way to it
 //!   read.rs    a graph in a file, whose bytes nobody trusts
 //!   attached.rs  the graph of a segment, usable or damaged
 //! ```
@@ -30,8 +30,8 @@
 mod attached;
 mod build;
 mod code;
+mod connect;
 mod prune;
-mod reach;
 mod read;
 #[cfg(test)]
 mod tests;

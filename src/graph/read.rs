@@ -41,7 +41,7 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
-    /// Of a graph as it was built.
+    /// What describes a graph as it was built.
     pub(crate) fn of(built: &Built) -> Self {
         let (rows, entries) = (built.factors.len() as u32, built.entries.clone());
         Self { rows, degree: DEGREE, code: built.code, entries }
@@ -267,7 +267,7 @@ impl Starts {
         }
     }
 
-    /// Those kept, best first.
+    /// The entries kept, best first.
     pub(super) fn best(&self) -> &[(f32, u32)] {
         self.best.split_at(self.len).0
     }

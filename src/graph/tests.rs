@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use super::reach::links_of;
+use super::connect::links_of;
 use super::walk::Nodes;
 use super::*;
 use crate::error::{Error, Result};

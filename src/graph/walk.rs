@@ -38,7 +38,7 @@ pub(super) trait Nodes {
     fn links(&self, row: u32, into: &mut Vec<u32>) -> Result<()>;
     /// Says that its links will be asked for soon.
     fn prefetch_links(&self, row: u32);
-    /// Says that codes of so many rows will be, which may be on a disk.
+    /// Says that the codes of some rows will be asked for soon; they may be on a disk.
     fn will_need(&self, _rows: &[u32]) {}
 }
 

@@ -11,7 +11,7 @@ use super::{Form, field_index};
 use crate::codec::put;
 use crate::schema::{Field, FieldKind};
 
-/// A field of at most so many distinct values keeps a bitmap for each. With more,
+/// A field of at most this many distinct values keeps a bitmap for each. With more,
 /// a range of values would be a union of very many small bitmaps.
 pub(crate) const MOST_BITMAPS: usize = 256;
 

@@ -48,7 +48,7 @@ pub(super) fn adapt<'r, 'a>(
 ) -> Result<Few<Answer>> {
     let Some(first) = runs.first() else { return Ok(Few::new()) };
     let walks = (0..first.view.parts.len()).any(|at| first.beam(&plan.entry, at).is_some());
-    if first.wanted.limit == 0 || (walks && first.reach().is_none()) {
+    if first.wanted.limit == 0 || (walks && first.walk_margins().is_none()) {
         return shortlist::run(runs, &plan.entry, plan.table, &[], scratch);
     }
     if walks {
@@ -92,7 +92,7 @@ impl QueryRun<'_> {
         let list = Shortlist { rows: std::mem::take(&mut lists[0]), floor, walked_only };
         let (mut answer, rows) = self.adapt_found(plan, list, explain, scratch)?;
         scratch.lists[0] = rows;
-        let check = self.reach().map(|reach| reach.check(plan.recall));
+        let check = self.walk_margins().map(|margins| margins.check(plan.recall));
         answer.explain.recall = Some(self.expected(plan.recall, self.view.schema.dims(), check));
         Ok(answer)
     }
@@ -161,7 +161,7 @@ struct Adapting<'r, 'a> {
     next: usize,
     /// The estimate down to which the list is whole.
     floor: f32,
-    /// The one down to which it must be compared.
+    /// The estimate down to which the list must be compared.
     cut: f32,
     /// Rows that are compared, with their scores.
     scored: Vec<Scored>,
@@ -307,7 +307,7 @@ fn best_first(list: &mut [Scored], count: usize) {
     }
 }
 
-/// The highest estimate below which at most the share `lost` of rows with such scores (and
+/// The highest estimate below which at most the fraction `lost` of rows with such scores (and
 /// units of error) lies, `least` or above.
 fn cut(best: &[(f32, f32)], noise: &Noise, lost: f64, least: f32) -> f32 {
     let unit = best.iter().map(|b| b.1).fold(0.0, f32::max) * noise.scale;
@@ -318,9 +318,9 @@ fn cut(best: &[(f32, f32)], noise: &Noise, lost: f64, least: f32) -> f32 {
     let mut low = low.max(least).min(high);
     for _ in 0..CUT_HALVINGS {
         let middle = low + (high - low) / 2.0;
-        let below = |&(score, unit): &(f32, f32)| noise.share_below((middle - score) / unit);
-        let share = best.iter().map(below).sum::<f64>() / best.len() as f64;
-        if share <= lost {
+        let below = |&(score, unit): &(f32, f32)| noise.fraction_below((middle - score) / unit);
+        let mean = best.iter().map(below).sum::<f64>() / best.len() as f64;
+        if mean <= lost {
             low = middle;
         } else {
             high = middle;

@@ -24,8 +24,8 @@ enum Kept<'a> {
 }
 
 impl<'a> Best<'a> {
-    /// With `groups`, only so many rows of each group.
-    /// The rows are kept in the buffer `found`.
+    /// With `groups`, only as many rows of each group as these allow. The rows are kept in the
+    /// buffer `found`.
     pub(super) fn new(
         limit: usize,
         least: f32,

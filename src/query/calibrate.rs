@@ -29,20 +29,20 @@ use crate::view::View;
 pub(crate) const CALIBRATE_FROM_ROWS: u64 = 256;
 /// Rows that are queries, over all dimensions.
 const ROWS_AS_QUERIES: usize = 300;
-/// And over a prefix, where exact searches compare every row.
+/// Rows that are queries over a prefix, where exact searches compare every row.
 const QUERIES_OVER_PREFIX: usize = 100;
 /// True nearest rows whose estimates are looked at.
 const NEAREST_MEASURED: usize = 100;
 /// Hits of the searches that check.
 pub(super) const HITS_CHECKED: usize = 10;
 /// Errors are taken for this much wider than they were: those of queries from elsewhere are,
-/// by up to a tenth (docs/SEARCH.md, "Calibrated recall"),
+/// by up to a tenth (docs/SEARCH.md, "Calibrated recall").
 const ERROR_SAFETY: f32 = 1.1;
-/// and for lower by this many standard deviations.
+/// Errors are taken for lower by this many standard deviations.
 const ERROR_SHIFT_DEVIATIONS: f32 = 0.1;
-/// They are widened by this factor until the checks pass,
+/// Errors are widened by this factor until the checks pass, ...
 pub(super) const SCALE_STEP: f32 = 1.1;
-/// and no further than to this.
+/// ... and no further than to this.
 pub(super) const WIDEST_SCALE: f32 = 2.0;
 
 /// What is calibrated, with what.
@@ -95,10 +95,10 @@ impl Measure<'_> {
             return Err(Error::invalid("calibrate", "no query has a direction"));
         };
         noises.push(whole);
-        let reach = self.reach(whole, &known)?;
+        let walks = self.walk_margins(whole, &known)?;
         let (queries, codes) = (probes.len() as u32, names(schema));
         let given = given.is_some();
-        Ok(Calibration { rows, written: 0, queries, given, noises, reach, codes })
+        Ok(Calibration { rows, written: 0, queries, given, noises, walks, codes })
     }
 
     fn given(&self, queries: &[&[f32]]) -> Result<Vec<Probe>> {
@@ -169,10 +169,10 @@ impl Measure<'_> {
             return Ok(None);
         }
         errors.sort_unstable_by(f32::total_cmp);
-        let at = |share: f64| errors[((errors.len() - 1) as f64 * share) as usize];
+        let at = |fraction: f64| errors[((errors.len() - 1) as f64 * fraction) as usize];
         let checks = [Check::default(); CHECKED_RECALLS.len()];
         let lower = ERROR_SHIFT_DEVIATIONS * deviation(&errors);
-        let quantiles = ERROR_QUANTILES.map(|share| at(share) - lower);
+        let quantiles = ERROR_QUANTILES.map(|fraction| at(fraction) - lower);
         let mut noise = Noise { stage: entry.stage, dims, scale: ERROR_SAFETY, quantiles, checks };
         let held_out: Vec<_> = known.iter().skip(1).step_by(2).collect();
         loop {

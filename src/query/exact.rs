@@ -14,7 +14,7 @@
 //! even by its id. All that are left are scored by the definition that comparing every row
 //! uses, and ranked by the same [`Best`]: so the answers are equal, ties included.
 //!
-//! Bounds are of cosines (`encoding/bound.rs`); [`Reach`] makes scores of them. Parts without such
+//! Bounds are of cosines (`encoding/bound.rs`); [`ScoreBound`] makes scores of them. Parts without such
 //! a code at hand (rows in RAM), and those of which a filter leaves few rows, are compared
 //! row by row.
 
@@ -27,7 +27,7 @@ use super::explain::{Explain, StageName, StageReport};
 use super::plan::PROVE_WANTED_ONE_IN;
 use super::run::{Answer, Few, QueryRun, Scratch};
 use super::scan::scan;
-use super::score::Reach;
+use super::score::ScoreBound;
 use super::select::Selection;
 use crate::encoding::{BoundQuery, ScanScratch, StageCode, StageView};
 use crate::error::Result;
@@ -48,7 +48,7 @@ struct Proof {
     stage: usize,
     code: StageCode,
     bound: BoundQuery,
-    reach: Reach,
+    score_bound: ScoreBound,
     floor: f32,
     /// Rows that can be among the best, still to be scored.
     kept: Vec<Scored>,
@@ -110,7 +110,7 @@ pub(super) fn prove(
     Ok(answers)
 }
 
-/// The k-th best score of a shortlist of each query, if it has so many rows.
+/// The k-th best score of a shortlist of each query, or of fewer than k rows minus infinity.
 fn first_floors(
     runs: &[QueryRun],
     stage: usize,
@@ -155,8 +155,8 @@ impl Proof {
         scratch.lists.resize_with(all, Vec::new);
         let mut kept = std::mem::take(&mut scratch.lists[n]);
         kept.clear();
-        let reach = Reach::new(run.view.schema.metric(), &run.query[..run.wanted.dims]);
-        Self { stage, code, bound, reach, floor, kept, tally: Tally::default() }
+        let score_bound = ScoreBound::new(run.view.schema.metric(), &run.query[..run.wanted.dims]);
+        Self { stage, code, bound, score_bound, floor, kept, tally: Tally::default() }
     }
 
     /// Bounds the rows of some blocks of a part, and keeps those in reach.
@@ -165,7 +165,7 @@ impl Proof {
         let upper = self.bound.upper_of(n, &piece.view, piece.blocks.clone(), scratch);
         let first = piece.blocks.start * BLOCK;
         let norms = piece.norms.get(first..first + upper.len()).unwrap_or_default();
-        self.reach.scores(norms, upper);
+        self.score_bound.scores(norms, upper);
         let mut floor = best.floor().max(self.floor);
         if sown(Bug::FloorTooHigh) {
             floor += floor.abs() * 0.1;

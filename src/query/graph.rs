@@ -9,7 +9,7 @@ use super::entry::{Entry, Walks};
 use super::explain::{StageName, StageReport};
 use super::run::{QueryRun, Walker};
 use super::vectors::DISK_TIME_PER_ROW;
-use crate::calibration::{Reach, UNCALIBRATED_REACH};
+use crate::calibration::WalkMargins;
 use crate::encoding::Bits;
 use crate::error::Result;
 use crate::graph::{Beam, Graph};
@@ -30,15 +30,15 @@ const SCAN_NS_PER_BYTE: f64 = 0.04;
 /// How far to walk for this recall of the `k` nearest rows of those that pass (`selected`, a
 /// share of all), and how many rows that scores. Queries from elsewhere score more than the
 /// rows that calibration asks do, so it is never taken for less than the table's number.
-pub(super) fn beam(reach: &Reach, recall: f64, k: usize, selected: f64) -> (Beam, f64) {
+pub(super) fn beam(margins: &WalkMargins, recall: f64, k: usize, selected: f64) -> (Beam, f64) {
     // Of fewer rows than ten, the k-th best says too little about where the others are: a
     // walk ends before it has come to them (`benches/recall.rs`: .52 instead of .8 for k = 1).
     let k = k.max(WALK_FOR_AT_LEAST);
     // The k-th best of few rows that pass is farther off, and all between are walked over.
     let more = (k as f64 / 10.0).max(1.0).powf(0.6) / selected;
     let width = (WIDEST_FRONTIER.max(k.saturating_mul(4)) as f64 / selected) as usize;
-    let scored = reach.scored(recall).max(UNCALIBRATED_REACH.scored(recall));
-    (Beam { k, margin: reach.margin(recall), width }, scored * more)
+    let scored = margins.scored(recall).max(WalkMargins::UNCALIBRATED.scored(recall));
+    (Beam { k, margin: margins.margin(recall), width }, scored * more)
 }
 
 /// What came of walking.
@@ -64,11 +64,11 @@ impl QueryRun<'_> {
                 Some(Beam { k: self.wanted.shortlist_for, margin: f32::INFINITY, width })
             }
             Walks::Recall(recall) | Walks::Always(recall) if pass > 0 => {
-                let known = self.reach();
+                let known = self.walk_margins();
                 // A calibration that knows nothing of walks vouches for scans only.
                 let unknown = known.is_none() && self.view.calibration.is_some();
                 let (mut beam, scored) = beam(
-                    known.unwrap_or(&UNCALIBRATED_REACH),
+                    known.unwrap_or(&WalkMargins::UNCALIBRATED),
                     recall,
                     self.wanted.shortlist_for,
                     selected,
@@ -77,8 +77,8 @@ impl QueryRun<'_> {
                 let dims = graph.code().dims;
                 beam.margin *= (dims as f32 / self.wanted.dims.min(dims) as f32).sqrt();
                 let always = matches!(plan.walks, Walks::Always(_));
-                let finds = |reach: &Reach| {
-                    recall <= RECALL_SLACK_WALK + f64::from(reach.check(recall).recall)
+                let finds = |margins: &WalkMargins| {
+                    recall <= RECALL_SLACK_WALK + f64::from(margins.check(recall).recall)
                 };
                 let bytes = plan.code.scanned_bytes_per_row(plan.dims) as f64;
                 let scan = f64::from(part.rows.len()) * bytes * SCAN_NS_PER_BYTE;
@@ -90,8 +90,8 @@ impl QueryRun<'_> {
     }
 
     /// How far walks must go on these rows, where that was measured.
-    pub(super) fn reach(&self) -> Option<&Reach> {
-        self.view.calibration.as_ref().and_then(|known| known.reach.as_ref())
+    pub(super) fn walk_margins(&self) -> Option<&WalkMargins> {
+        self.view.calibration.as_ref().and_then(|known| known.walks.as_ref())
     }
 
     /// Walks the parts that are to be walked, and adds what they find to `list`. A walk
@@ -193,8 +193,11 @@ mod tests {
 
     #[test]
     fn filters_and_more_hits_walk_farther() {
-        let plain = beam(&UNCALIBRATED_REACH, 0.95, 10, 1.0);
-        assert!(beam(&UNCALIBRATED_REACH, 0.95, 10, 0.1).1 > 9.0 * plain.1, "a filter costs");
-        assert!(beam(&UNCALIBRATED_REACH, 0.95, 1000, 1.0).0.width >= 4000);
+        let plain = beam(&WalkMargins::UNCALIBRATED, 0.95, 10, 1.0);
+        assert!(
+            beam(&WalkMargins::UNCALIBRATED, 0.95, 10, 0.1).1 > 9.0 * plain.1,
+            "a filter costs"
+        );
+        assert!(beam(&WalkMargins::UNCALIBRATED, 0.95, 1000, 1.0).0.width >= 4000);
     }
 }

@@ -1,4 +1,4 @@
-//! At most so many hits for each value of a field.
+//! At most a few hits for each value of a field.
 //!
 //! The answer is what one gets by going through all rows from the best on, and passing over
 //! those whose value has its hits already, until there are enough. [`Groups`] finds the same
@@ -71,7 +71,7 @@ impl Labels {
     }
 }
 
-/// The best rows, at most so many of each value. Rows without a value are in no group.
+/// The best rows, at most [`Labels::most`] of each value. Rows without a value are in no group.
 pub(super) struct Groups<'a> {
     labels: &'a Labels,
     kept: BTreeMap<Found, Key>,

@@ -27,7 +27,7 @@
 //!   explain.rs   rows, bytes and time of each stage
 //!
 //!   calibrate.rs measures how wrong the estimates are
-//!   reach.rs     measures how far walks over graphs must go
+//!   margins.rs   measures how far walks over graphs must go
 //! ```
 //!
 //! `tests/layering.rs` has the order in which they may import each other.
@@ -43,10 +43,10 @@ mod explain;
 mod funnel;
 mod graph;
 mod group;
+mod margins;
 mod mask;
 mod plan;
 mod prepared;
-mod reach;
 mod result;
 mod run;
 mod scan;

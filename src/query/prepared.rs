@@ -65,7 +65,7 @@ impl PreparedSearch {
 }
 
 impl Search {
-    /// The same search, to be asked with one query after another; the one it began with is left
+    /// Prepares this search to be asked with one query after another; the one it began with is left
     /// out. See [`PreparedSearch`].
     ///
     /// # Errors

@@ -31,7 +31,7 @@ pub(super) struct Scratch {
     pub(super) bounds: Vec<BoundQuery>,
     /// A shortlist for each query.
     pub(super) lists: Vec<Vec<Scored>>,
-    /// The estimate down to which each is whole.
+    /// The estimate down to which each shortlist is whole.
     pub(super) floors: Vec<f32>,
     /// What a second scan has found.
     pub(super) again: Vec<Scored>,
@@ -41,7 +41,7 @@ pub(super) struct Scratch {
     /// Lists of rows that were compared, of calibrated plans.
     pub(super) compared: Vec<Vec<Scored>>,
     pub(super) walker: Walker,
-    /// Of answers that were handed on.
+    /// Buffers of answers that were handed on.
     found: Vec<Vec<Found>>,
     stages: Vec<Vec<StageReport>>,
 }
@@ -134,7 +134,8 @@ pub(super) struct Answer {
     pub(super) explain: Explain,
     /// Rows of the shortlist that were scored.
     pub(super) listed: usize,
-    /// Of these, rows that reach the last hit, or all that could be a hit if more are wanted.
+    /// Rows among those listed that reach the last hit, or all that could be a hit if more are
+    /// wanted.
     pub(super) depth: usize,
 }
 

@@ -1,13 +1,12 @@
 //! The first stage of most searches: estimates of the scores of all rows, by a stage code.
 //!
-//! What is kept of them is either so many rows ([`scan`]), or those within a margin of the
+//! What is kept of them is either a number of rows ([`scan`]), or those within a margin of the
 //! k-th best estimate ([`scan_near`]): calibration knows how far below it a true near row can be
 //! estimated, so the list is short where the nearest rows stand out and long in a crowd.
 
 use std::time::{Duration, Instant};
 
 use super::entry::Entry;
-
 use super::explain::{Explain, StageReport};
 use super::plan::Calibrated;
 use super::run::{Few, QueryRun, Scratch};
@@ -87,7 +86,7 @@ pub(super) fn scan_above(
     (floor, run.scan_report(plan, rows, again.len(), start.elapsed()))
 }
 
-/// Makes buffers for so many queries, and the queries themselves.
+/// Makes a buffer for each query, and the prepared queries themselves.
 fn prepare(runs: &[QueryRun], plan: &Entry, scratch: &mut Scratch) {
     let Scratch { tops, best, queries, lists, floors, .. } = scratch;
     for (n, run) in runs.iter().enumerate() {

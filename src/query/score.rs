@@ -87,7 +87,7 @@ impl<'a> Scorer<'a> {
             let cosine = f64::from(*upper) / (self.query_norm * f64::from(norm)) + error;
             *upper = (cosine as f32).next_up();
         }
-        Reach::with_norm(self.metric, self.query_norm).scores(norms, upper);
+        ScoreBound::with_norm(self.metric, self.query_norm).scores(norms, upper);
         for (upper, &norm) in upper.iter_mut().zip(norms) {
             *upper = if QUICK_NORMS.contains(&f64::from(norm)) { *upper } else { f32::INFINITY };
         }
@@ -103,7 +103,7 @@ impl<'a> Scorer<'a> {
 }
 
 /// Turns upper bounds of cosines into upper bounds of scores.
-pub(super) struct Reach {
+pub(super) struct ScoreBound {
     metric: Metric,
     /// Norm of the query.
     norm: f64,
@@ -116,12 +116,12 @@ const NORM_ROUNDING: f64 = 1e-6;
 /// What a norm can be wrong by that is below the normal numbers.
 const NORM_UNDERFLOW: f64 = 1e-44;
 
-impl Reach {
+impl ScoreBound {
     pub(super) fn new(metric: Metric, query: &[f32]) -> Self {
         Self::with_norm(metric, query.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt())
     }
 
-    /// Of a query with this norm.
+    /// Bounds for a query with this norm.
     pub(super) fn with_norm(metric: Metric, norm: f64) -> Self {
         Self { metric, norm }
     }

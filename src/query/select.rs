@@ -20,7 +20,7 @@ pub(super) type Predicate = Box<dyn Fn(&RowId, &Payload) -> bool + Send + Sync>;
 /// The living rows that pass, part by part.
 pub(super) struct Selection {
     parts: Vec<RoaringBitmap>,
-    /// The same as a scan wants them, made when first asked for.
+    /// `parts` as a scan wants them, made when first asked for.
     masks: Vec<OnceLock<Vec<u64>>>,
     pub(super) report: StageReport,
 }
@@ -65,7 +65,7 @@ pub(super) fn select(
 }
 
 impl Selection {
-    /// These rows of each part.
+    /// A selection of these rows, part by part.
     pub(super) fn of(parts: Vec<RoaringBitmap>) -> Self {
         let rows = parts.iter().map(RoaringBitmap::len).sum();
         let (name, time) = (StageName::new(format_args!("rows")), Duration::ZERO);
@@ -79,17 +79,18 @@ impl Selection {
         self.report.rows_out
     }
 
-    /// Those of each part of the view.
+    /// The rows that pass, part by part.
     pub(super) fn into_parts(self) -> Vec<RoaringBitmap> {
         self.parts
     }
 
-    /// Those of a part of the view.
+    /// The rows of a part that pass.
     pub(super) fn of_part(&self, at: usize) -> &RoaringBitmap {
         &self.parts[at]
     }
 
-    /// The same as a scan wants them: one bit per row, 64 rows a word, of a part of `rows` rows.
+    /// The rows of a part that pass as a scan wants them: one bit per row, 64 rows a word. The part
+    /// has `rows` rows.
     pub(super) fn mask(&self, at: usize, rows: u32) -> &[u64] {
         self.masks[at].get_or_init(|| mask::words(self.parts[at].clone(), rows))
     }

@@ -70,7 +70,7 @@ struct Piece<'a> {
     positions: [u32; PIECE_ROWS],
     /// What is compared of each.
     vectors: [&'a [u8]; PIECE_ROWS],
-    /// Those of whole vectors, if these are compared.
+    /// Norms of whole vectors, if these are compared.
     norms: [f32; PIECE_ROWS],
 }
 

@@ -18,8 +18,10 @@ use crate::types::IdKind;
 
 /// Most dimensions a vector can have.
 pub const MAX_DIMS: usize = 65_535;
-/// Most granularities, and most stage codes, a schema can name.
-pub const MAX_TIERS: usize = 16;
+/// Most granularities a schema can name.
+pub const MAX_GRANULARITIES: usize = 16;
+/// Most stage codes a schema can have.
+pub const MAX_STAGES: usize = 16;
 
 /// What a collection stores: dimensions, metric, granularities, stored
 /// precision, kind of ids, the stage codes, the payload fields that filters can ask
@@ -251,8 +253,9 @@ impl Schema {
         }
         let g = &self.granularities;
         let ascending = g.windows(2).all(|w| w[0] < w[1]);
-        if g.is_empty() || g.len() > MAX_TIERS || g[0] == 0 || !ascending {
-            let why = format!("granularities are 1 to {MAX_TIERS} ascending numbers, got {g:?}");
+        if g.is_empty() || g.len() > MAX_GRANULARITIES || g[0] == 0 || !ascending {
+            let why =
+                format!("granularities are 1 to {MAX_GRANULARITIES} ascending numbers, got {g:?}");
             return Err(Error::invalid("schema", why));
         }
         if g[g.len() - 1] != self.dims {
@@ -266,8 +269,8 @@ impl Schema {
 
     fn validate_stages(&self) -> Result<()> {
         let stages = self.stages();
-        if stages.is_empty() || stages.len() > MAX_TIERS {
-            let why = format!("expected 1 to {MAX_TIERS} stage codes, got {}", stages.len());
+        if stages.is_empty() || stages.len() > MAX_STAGES {
+            let why = format!("expected 1 to {MAX_STAGES} stage codes, got {}", stages.len());
             return Err(Error::invalid("schema", why));
         }
         if let Some(bad) = stages.iter().find(|s| !(1..=self.dims).contains(&s.dims)) {

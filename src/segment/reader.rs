@@ -334,7 +334,7 @@ impl Rows for Segment {
         ids::read(&self.ids, self.id_kind, self.rows, row.index(), &self.file)
     }
 
-    fn by_id(&self, rank: u32) -> Result<Ordinal> {
+    fn at_rank(&self, rank: u32) -> Result<Ordinal> {
         let bytes = self.id_order.get(rank as usize * 4, 4)?;
         let row = Reader::new(bytes).u32().map_err(|e| e.in_file(&self.file, 0))?;
         if row >= self.rows {

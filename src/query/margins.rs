@@ -16,7 +16,7 @@ use super::explain::Explain;
 use super::graph::beam;
 use super::plan::Calibrated;
 use super::run::{QueryRun, Scratch, Walker, Wanted};
-use crate::calibration::{CHECKED_RECALLS, Check, Noise, Reach, UNCALIBRATED_REACH};
+use crate::calibration::{CHECKED_RECALLS, Check, Noise, WalkMargins};
 use crate::error::Result;
 use crate::graph::Beam;
 use crate::kernel::topk::Scored;
@@ -36,46 +36,51 @@ const WALK_LOSES_ABOVE_ONE_IN: f64 = 8.0;
 impl Measure<'_> {
     /// How far walks over the view's graphs go; `None` where there are none, or not all
     /// dimensions are at hand.
-    pub(super) fn reach(&self, noise: Noise, known: &[Known]) -> Result<Option<Reach>> {
+    pub(super) fn walk_margins(
+        &self,
+        noise: Noise,
+        known: &[Known],
+    ) -> Result<Option<WalkMargins>> {
         if self.most_dims < self.view.schema.dims() {
             return Ok(None);
         }
         self.view.while_graphs_hold(|| match self.view.walkable() {
             0 => Ok(None),
-            _ => self.reach_once(noise, known).map(Some),
+            _ => self.walk_margins_once(noise, known).map(Some),
         })
     }
 
-    fn reach_once(&self, noise: Noise, known: &[Known]) -> Result<Reach> {
+    fn walk_margins_once(&self, noise: Noise, known: &[Known]) -> Result<WalkMargins> {
         let mut scratch = Scratch::default();
         let curve = self.curve(known, &mut scratch.walker)?;
         let margin = |asked| margin_for(found_by_walks(asked), &curve);
-        let margins = CHECKED_RECALLS
-            .map(|asked| margin(asked).max(UNCALIBRATED_REACH.margin(asked) / MARGIN_SAFETY));
-        let mut reach = Reach { scale: MARGIN_SAFETY, margins, ..UNCALIBRATED_REACH };
+        let margins = CHECKED_RECALLS.map(|asked| {
+            margin(asked).max(WalkMargins::UNCALIBRATED.margin(asked) / MARGIN_SAFETY)
+        });
+        let mut walks = WalkMargins { scale: MARGIN_SAFETY, margins, ..WalkMargins::UNCALIBRATED };
         let held_out: Vec<_> = known.iter().skip(1).step_by(2).collect();
         loop {
             for (at, recall) in CHECKED_RECALLS.into_iter().enumerate() {
                 let entry = Entry::choose(&self.view.schema, self.most_dims);
                 let plan = Calibrated { entry, recall, noise, keep: usize::MAX, table: 0 };
-                let (check, scored) = self.check_walks(&plan, &reach, &held_out, &mut scratch)?;
-                (reach.checks[at], reach.scored[at]) = (check, scored);
+                let (check, scored) = self.check_walks(&plan, &walks, &held_out, &mut scratch)?;
+                (walks.checks[at], walks.scored[at]) = (check, scored);
             }
             let mut most = 0.0f32;
-            reach.scored = reach.scored.map(|scored| {
+            walks.scored = walks.scored.map(|scored| {
                 most = most.max(scored);
                 most
             });
-            if Check::all_found(&reach.checks, held_out.len() * HITS_CHECKED)
-                || reach.scale >= WIDEST_SCALE
+            if Check::all_found(&walks.checks, held_out.len() * HITS_CHECKED)
+                || walks.scale >= WIDEST_SCALE
             {
-                return Ok(reach);
+                return Ok(walks);
             }
-            reach.scale *= SCALE_STEP;
+            walks.scale *= SCALE_STEP;
         }
     }
 
-    /// (margin, share of the true nearest rows that walks found) for rising margins.
+    /// (margin, recall of walks) for rising margins.
     fn curve(&self, known: &[Known], walker: &mut Walker) -> Result<Vec<(f32, f64)>> {
         let rows: u64 = self.view.parts.iter().map(|part| u64::from(part.rows.len())).sum();
         let most = rows as f64 / WALK_LOSES_ABOVE_ONE_IN;
@@ -91,10 +96,10 @@ impl Measure<'_> {
                 found += truth.iter().filter(|t| list.iter().any(|c| c.ordinal == **t)).count();
                 (of, queries) = (of + truth.len(), queries + 1);
             }
-            let share = found as f64 / of.max(1) as f64;
-            curve.push((margin, share));
+            let recall = found as f64 / of.max(1) as f64;
+            curve.push((margin, recall));
             let scored = scored as f64 / f64::from(queries.max(1));
-            if share >= found_by_walks(CHECKED_RECALLS[CHECKED_RECALLS.len() - 1]) || scored > most
+            if recall >= found_by_walks(CHECKED_RECALLS[CHECKED_RECALLS.len() - 1]) || scored > most
             {
                 break;
             }
@@ -135,12 +140,12 @@ impl Measure<'_> {
     fn check_walks(
         &self,
         plan: &Calibrated,
-        reach: &Reach,
+        walks: &WalkMargins,
         held_out: &[&Known],
         scratch: &mut Scratch,
     ) -> Result<(Check, f32)> {
         let graphs = self.view.parts.iter().filter(|part| part.walkable().is_some()).count();
-        let (beam, _) = beam(reach, plan.recall, HITS_CHECKED, 1.0);
+        let (beam, _) = beam(walks, plan.recall, HITS_CHECKED, 1.0);
         let (mut recalls, mut compared, mut scored) = (Vec::new(), 0, 0);
         let mut found = Vec::new();
         for known in held_out {
@@ -166,18 +171,18 @@ impl Measure<'_> {
     }
 }
 
-/// What walks must find for a search to find `share`: they may lose half of what may be lost.
-fn found_by_walks(share: f64) -> f64 {
-    1.0 - (1.0 - share) / 2.0
+/// The recall of walks that a search for a recall needs: they may lose half of what may be lost.
+fn found_by_walks(recall: f64) -> f64 {
+    1.0 - (1.0 - recall) / 2.0
 }
 
-/// The least margin by which walks find `share`; twice the widest tried where none does.
-fn margin_for(share: f64, curve: &[(f32, f64)]) -> f32 {
-    let Some(at) = curve.iter().position(|point| point.1 >= share) else {
+/// The least margin by which walks come to a recall; twice the widest tried where none does.
+fn margin_for(recall: f64, curve: &[(f32, f64)]) -> f32 {
+    let Some(at) = curve.iter().position(|point| point.1 >= recall) else {
         return curve.last().map_or(1.0, |point| point.0 * 2.0);
     };
     let (high, low) = (curve[at], curve[at.saturating_sub(1)]);
-    let t = if high.1 > low.1 { (share - low.1) / (high.1 - low.1) } else { 1.0 };
+    let t = if high.1 > low.1 { (recall - low.1) / (high.1 - low.1) } else { 1.0 };
     low.0 + t as f32 * (high.0 - low.0)
 }
 
@@ -188,7 +193,7 @@ mod tests {
     #[test]
     fn margins_are_read_off_the_curve() {
         let curve = [(0.1, 0.5), (0.2, 0.9), (0.3, 0.9), (0.4, 1.0)];
-        let is = |share, margin: f32| (margin_for(share, &curve) - margin).abs() < 1e-6;
+        let is = |recall, margin: f32| (margin_for(recall, &curve) - margin).abs() < 1e-6;
         assert!(is(0.3, 0.1) && is(0.7, 0.15) && is(0.9, 0.2) && is(0.95, 0.35) && is(1.0, 0.4));
         assert!((margin_for(0.99, &curve[..2]) - 0.4).abs() < 1e-6, "not reached");
     }
