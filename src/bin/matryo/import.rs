@@ -188,11 +188,11 @@ impl Args {
         }
         let given = Some(granularities).filter(|g| !g.is_empty());
         let differences = [
-            differs("dimensions", schema.dims(), Some(dims)),
-            differs("ids", schema.ids(), Some(input.kind)),
-            differs("granularities", Listed(schema.granularities()), given.as_deref().map(Listed)),
-            differs("metric", schema.metric(), self.metric),
-            differs("stored precision", schema.stored(), self.stored),
+            differs("dimensions", &schema.dims(), Some(dims)),
+            differs("ids", &schema.ids(), Some(input.kind)),
+            differs("granularities", &Listed(schema.granularities()), given.as_deref().map(Listed)),
+            differs("metric", &schema.metric(), self.metric),
+            differs("stored precision", &schema.stored(), self.stored),
         ];
         let fields = self.fields.iter().map(|field| field.missing_in(schema));
         match differences.into_iter().chain(fields).flatten().next() {
@@ -228,8 +228,8 @@ fn fill(collection: &Collection, mut input: Input, output: Output) -> Result<Don
     Ok(Done { rows, time: start.elapsed(), info: collection.info() })
 }
 
-fn differs<T: PartialEq + fmt::Display>(what: &str, has: T, given: Option<T>) -> Option<String> {
-    let given = given.filter(|given| *given != has)?;
+fn differs<T: PartialEq + fmt::Display>(what: &str, has: &T, given: Option<T>) -> Option<String> {
+    let given = given.filter(|given| given != has)?;
     Some(format!("{what}: it has {has}, got {given}"))
 }
 

@@ -57,7 +57,7 @@ impl Payloads {
                 bytes.map_err(|e| context(format!("{}: cannot read", self.path.display()), e))?;
             let Some(last) = bytes.last() else { return Ok(lines + usize::from(open)) };
             open = *last != b'\n';
-            lines += bytes.iter().filter(|byte| **byte == b'\n').count();
+            lines += bytes.split(|byte| *byte == b'\n').count() - 1;
             let len = bytes.len();
             self.input.consume(len);
         }
