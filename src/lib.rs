@@ -157,7 +157,7 @@ fn embedder_id(dir: &Path, weights: &Path, print: &embed::Fingerprint) -> Embedd
 }
 
 /// The Rust code of the documents, so that it is compiled with the tests.
-#[cfg(all(doctest, feature = "embed"))]
+#[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
