@@ -10,8 +10,6 @@
 pub enum Bug {
     /// A commit is acknowledged before the log is synced.
     LogNotSynced,
-    /// The name of a new log is not made durable.
-    LogNameNotSynced,
     /// A segment is named before its bytes are durable.
     SegmentNotSynced,
     /// Tombstones are named before their bytes are durable.
@@ -59,14 +57,12 @@ pub enum Bug {
     MergeForgetsDead,
     /// Rows that die while they are merged are taken for others.
     MergeMistakesDead,
-    /// A merge does not sync the tombstones it adds.
-    MergeFolderNotSynced,
     /// A bulk load takes no LSN of its own.
     BulkTakesNoLsn,
     /// A bulk load does not replace rows that have the same id.
     BulkForgetsDead,
-    /// A bulk load whose manifest may be installed removes its segments.
-    BulkRemovesInstalled,
+    /// New files are removed though the manifest that names them may be installed.
+    InstalledRemoved,
     /// A bulk load that was dropped leaves its segments.
     BulkLeavesFiles,
     /// Frames of a commit that failed are not cut off.

@@ -4,7 +4,7 @@
 //! installs them all with one manifest. Each byte is written once and synced
 //! once; a crash before that leaves only stray files, which the next open removes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,15 +12,13 @@ use roaring::RoaringBitmap;
 use serde_json::Value;
 
 use super::encode::RowEncoder;
+use super::files::{Change, NewFiles, NewSegment};
 use super::newest::{self, superseded};
-use super::writer::{
-    Writer, check_room, enter_segment, plan_tombstones, remove_unnamed, sync_names, write_segment,
-    write_tombstones,
-};
+use super::writer::{Writer, check_room};
 use super::{Collection, Shared};
 use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, SegmentEntry, TombstonesEntry};
+use crate::manifest::{SegmentEntry, TombstonesEntry};
 use crate::memtable::RunBuilder;
 use crate::rows::Rows;
 use crate::segment::reader::Segment;
@@ -45,6 +43,8 @@ pub struct Bulk<'c> {
     run: RunBuilder,
     run_bytes: usize,
     written: Vec<(SegmentEntry, Arc<Segment>)>,
+    /// All that was written for the load.
+    files: NewFiles<'c>,
     /// Dead rows of parts, and the files that have them already.
     tombstones: Vec<(Arc<Part>, TombstonesEntry)>,
     /// The thread that writes the rows gathered before those at hand.
@@ -74,16 +74,15 @@ impl Collection {
         drop(self.shared.lock_writer()?);
         let run = RunBuilder::new(&self.shared.schema);
         let encoder = RowEncoder::default();
-        let (written, writing) = (Vec::new(), None);
-        let collection = self;
         Ok(Bulk {
-            collection,
+            collection: self,
             encoder,
             run,
             run_bytes: 0,
-            written,
+            written: Vec::new(),
+            files: NewFiles::new(&*self.shared.vfs),
             tombstones: Vec::new(),
-            writing,
+            writing: None,
             failed: None,
             rows: 0,
         })
@@ -196,10 +195,9 @@ impl Bulk<'_> {
         let mut parts = replaced.parts(&view);
         parts.retain(|part| part.segment.is_some() && part.live_rows() > 0 && is_new(part));
         let reserve = |part: Arc<Part>| Ok((part, shared.lock_writer()?.reserve_number(vfs)?));
-        for (part, (number, owner)) in parts.into_iter().map(reserve).collect::<Result<Vec<_>>>()? {
-            let (body, planned) = plan_tombstones(number, &part.dead);
-            self.tombstones.push((part, planned));
-            write_tombstones(vfs, owner, planned, &body)?;
+        for (part, number) in parts.into_iter().map(reserve).collect::<Result<Vec<_>>>()? {
+            let written = self.files.tombstones(number, &part.dead)?;
+            self.tombstones.push((part, written));
         }
         Ok(())
     }
@@ -211,28 +209,16 @@ impl Bulk<'_> {
         check_room(&view, u32::try_from(self.rows).unwrap_or(u32::MAX))?;
         replaced.look_up(&view)?;
         let parts = replaced.parts(&view);
-        let mut next = writer.manifest.clone();
-        if !sown(Bug::BulkTakesNoLsn) {
-            next.lsn = view.lsn.next();
-        }
-        let entered = self.enter(&mut next, &parts);
-        // Numbers are spent even if writing fails: names are never reused.
-        writer.manifest.next_file = next.next_file;
-        entered.inspect_err(|_| remove_unnamed(vfs, &next, &writer.manifest))?;
-        let mut files = self.files();
-        let written = std::mem::take(&mut self.written);
-        self.tombstones.clear();
-        // From here on the files are the manifest's: where it fails the new one
-        // may be on disk all the same, and the files it names must be too.
-        writer.install(vfs, next).inspect_err(|_| {
-            if sown(Bug::BulkRemovesInstalled) {
-                self.written = written;
+        writer.change(vfs, |change| {
+            if !sown(Bug::BulkTakesNoLsn) {
+                change.next.lsn = view.lsn.next();
             }
+            // Not all may be needed: all rows of a segment may have come again later, and dead
+            // rows have become more.
+            let files = std::mem::replace(&mut self.files, NewFiles::new(vfs));
+            change.adopt(files);
+            self.enter(change, &parts)
         })?;
-        // Not a segment whose rows all came again later, nor dead rows that have become more.
-        let needed: HashSet<String> = writer.manifest.files().into_iter().collect();
-        files.retain(|file| !needed.contains(file));
-        self.remove(&files);
         let living = parts.into_iter().filter(|part| part.live_rows() > 0).collect();
         shared.publish(view.with(view.lsn.next(), living));
         Ok(())
@@ -258,7 +244,7 @@ impl Bulk<'_> {
 
     fn write_run(&mut self) -> Result<()> {
         let shared = Arc::clone(&self.collection.shared);
-        let (number, owner) = {
+        let number = {
             let mut writer = shared.lock_writer()?;
             // Rows that were only loaded are deleted on a full disk, too.
             writer.reserve.keep(&*shared.vfs);
@@ -271,8 +257,9 @@ impl Bulk<'_> {
         let part = Arc::new(part.with_dead(again.unwrap_or_default()));
         let background = shared.options.background;
         let write = move || {
-            let watch = |_| Ok(());
-            write_segment(&*shared.vfs, owner, &shared.schema, number, &[part], &[], &watch)
+            let (vfs, schema) = (&*shared.vfs, &shared.schema);
+            let written = NewSegment::write(vfs, number, schema, &[part], &[], &|_| Ok(()));
+            written.map(NewSegment::release)
         };
         let spawn = || thread::Builder::new().name("matryo-bulk".into()).spawn(write.clone()).ok();
         self.writing = background.then(spawn).flatten();
@@ -291,14 +278,14 @@ impl Bulk<'_> {
 
     fn keep(&mut self, written: Written) -> Result<()> {
         let (entry, segment) = self.note(written)?;
+        self.files.add(FileKind::Segment.name(entry.number));
         self.written.push((entry, Arc::new(segment)));
         Ok(())
     }
 
     /// Enters the parts into the manifest, and writes the tombstones they need.
-    fn enter(&self, next: &mut Manifest, parts: &[Arc<Part>]) -> Result<()> {
-        let vfs = &*self.collection.shared.vfs;
-        let entries = std::mem::take(&mut next.segments);
+    fn enter(&self, change: &mut Change, parts: &[Arc<Part>]) -> Result<()> {
+        let entries = std::mem::take(&mut change.next.segments);
         let mut all: HashMap<FileNumber, SegmentEntry> = entries
             .into_iter()
             .chain(self.written.iter().map(|(entry, _)| entry.clone()))
@@ -306,30 +293,14 @@ impl Bulk<'_> {
             .collect();
         for part in parts.iter().filter(|part| part.live_rows() > 0) {
             let number = part.segment.expect("all rows were flushed");
-            let entry = all.remove(&number).expect("entered, or written by this load");
+            let mut entry = all.remove(&number).expect("entered, or written by this load");
             let known = self.tombstones.iter().find(|(known, _)| known.segment == part.segment);
-            match known.filter(|(known, _)| known.dead == part.dead) {
-                Some((_, written)) => {
-                    next.segments.push(SegmentEntry { tombstones: Some(*written), ..entry });
-                }
-                None => enter_segment(vfs, next, entry, &part.dead)?,
+            if let Some((_, written)) = known.filter(|(known, _)| known.dead == part.dead) {
+                entry.tombstones = Some(*written);
             }
+            change.enter(entry, &part.dead)?;
         }
-        sync_names(vfs)
-    }
-
-    /// What was written for the load.
-    fn files(&self) -> Vec<String> {
-        let segments = self.written.iter().map(|(entry, _)| FileKind::Segment.name(entry.number));
-        let dead = self.tombstones.iter().map(|(_, t)| FileKind::Tombstones.name(t.number));
-        segments.chain(dead).collect()
-    }
-
-    /// Removes files that nobody will name; where that fails the next open does.
-    fn remove(&self, files: &[String]) {
-        for file in files {
-            let _ = self.collection.shared.vfs.remove(file);
-        }
+        Ok(())
     }
 }
 
@@ -343,8 +314,8 @@ impl Drop for Bulk<'_> {
         if let Some(Ok(written)) = self.writing.take().map(JoinHandle::join) {
             let _ = self.keep(written);
         }
-        if !sown(Bug::BulkLeavesFiles) {
-            self.remove(&self.files());
+        if sown(Bug::BulkLeavesFiles) {
+            self.files.release();
         }
     }
 }

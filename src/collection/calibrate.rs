@@ -128,9 +128,10 @@ fn measure_and_install(
     if !wanted(writer.manifest.calibration.as_ref()) {
         return Ok(found);
     }
-    let mut next = writer.manifest.clone();
-    next.calibration = Some(found.clone());
-    writer.install(&*shared.vfs, next)?;
+    writer.change(&*shared.vfs, |change| {
+        change.next.calibration = Some(found.clone());
+        Ok(())
+    })?;
     let view = shared.view();
     let (schema, parts) = (view.schema.clone(), view.parts.clone());
     let calibration = Some(Arc::new(found.clone()));

@@ -8,17 +8,11 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use super::graph;
-use super::writer::{Writer, enter_with_dead, remove_unnamed, write_segment};
-use super::{Collection, Shared};
-use crate::codec::header::FileKind;
+use super::files::NewSegment;
+use super::{Collection, Shared, graph};
 use crate::error::{Error, Result};
-use crate::manifest::{LogEntry, Manifest, SegmentEntry};
-use crate::segment::reader::Segment;
 use crate::sown::{Bug, sown};
 use crate::sync::atomic::Ordering;
-use crate::types::FileNumber;
-use crate::vfs::Vfs;
 use crate::view::{Part, View};
 
 /// Segments of like size that are merged at once.
@@ -193,14 +187,14 @@ fn merge_once(
     progress: &dyn Fn(Progress) -> bool,
 ) -> Result<Merged> {
     let vfs = &*shared.vfs;
-    let ((number, owner), logs) = {
+    let (number, logs) = {
         let mut writer = shared.lock_writer()?;
         let logs = if vectors == Vectors::Kept { writer.kept_by(group) } else { Vec::new() };
         (writer.reserve_number(vfs)?, logs)
     };
     let total = group.iter().map(|part| part.live_rows()).sum();
     let watch = |done| Error::unless(progress(Progress { done, total }), "compaction");
-    let write = || write_segment(vfs, owner, &shared.schema, number, group, &logs, &watch);
+    let write = || NewSegment::write(vfs, number, &shared.schema, group, &logs, &watch);
     let merged = match (total > 0).then(write).transpose() {
         // The new segment did not open without them.
         Err(Error::Corrupt(_)) if !shared.lock_writer()?.keeps(group, &logs) => {
@@ -209,8 +203,8 @@ fn merge_once(
         written => written?,
     };
     // Now, while nobody waits for us.
-    merged.iter().for_each(|(_, segment)| shared.residency.welcome(&[segment]));
-    if !install_merged(shared, group, number, merged)? {
+    merged.iter().for_each(|new| shared.residency.welcome(&[&new.segment]));
+    if !install(shared, group, merged)? {
         return Ok(Merged::LogsGone);
     }
     Ok(Merged::Done(Compacted {
@@ -221,13 +215,7 @@ fn merge_once(
 }
 
 /// Installs what `group` was merged into; whether the logs that it keeps were all there still.
-fn install_merged(
-    shared: &Shared,
-    group: &[Arc<Part>],
-    number: FileNumber,
-    merged: Option<(SegmentEntry, Segment)>,
-) -> Result<bool> {
-    let vfs = &*shared.vfs;
+fn install(shared: &Shared, group: &[Arc<Part>], merged: Option<NewSegment>) -> Result<bool> {
     let old = sown(Bug::MergeOnOldView).then(|| shared.view());
     let mut writer = shared.lock_writer()?;
     let view = old.unwrap_or_else(|| shared.view());
@@ -235,23 +223,13 @@ fn install_merged(
     if sown(Bug::MergeForgetsDead) {
         died.clear();
     }
-    let merged = merged.filter(|(entry, _)| died.len() < u64::from(entry.rows));
-    let entry = merged.as_ref().map(|(entry, _)| entry.clone());
-    let gone = entry.as_ref().is_some_and(|entry| !writer.keeps(group, &entry.kept));
-    if merged.is_none() || gone {
-        // All rows have died meanwhile, or logs are gone: nobody will name the new file.
-        let _ = vfs.remove(&FileKind::Segment.name(number));
-    }
-    if gone {
+    let merged = merged.filter(|new| died.len() < u64::from(new.entry.rows));
+    if merged.as_ref().is_some_and(|new| !writer.keeps(group, &new.entry.kept)) {
         return Ok(false);
     }
-    writer.replace(vfs, group, entry, &died)?;
-    shared.publish(replaced(&view, group, merged, died));
+    let merged = writer.install_merged(&*shared.vfs, group, merged, died)?;
+    shared.publish(replaced(&view, group, merged));
     Ok(true)
-}
-
-fn numbers(group: &[Arc<Part>]) -> Vec<FileNumber> {
-    group.iter().filter_map(|part| part.segment).collect()
 }
 
 /// Rows of the new segment that died while it was written. Row `r` of a
@@ -281,77 +259,13 @@ pub(super) fn died_meanwhile(view: &View, group: &[Arc<Part>]) -> RoaringBitmap 
 }
 
 /// The view with `merged` in the place of its sources.
-pub(super) fn replaced(
-    view: &View,
-    group: &[Arc<Part>],
-    merged: Option<(SegmentEntry, Segment)>,
-    died: RoaringBitmap,
-) -> View {
+pub(super) fn replaced(view: &View, group: &[Arc<Part>], merged: Option<Arc<Part>>) -> View {
     let is_source =
         |part: &&Arc<Part>| group.iter().any(|source| Arc::ptr_eq(&source.rows, &part.rows));
     let mut parts: Vec<_> = view.parts.iter().filter(|p| !is_source(p)).cloned().collect();
-    if let Some((entry, merged)) = merged {
-        let at = parts.iter().position(|p| p.segment.is_none()).unwrap_or(parts.len());
-        parts.insert(at, Arc::new(Part::new(Arc::new(merged), Arc::new(died), Some(entry.number))));
-    }
+    let at = parts.iter().position(|p| p.segment.is_none()).unwrap_or(parts.len());
+    parts.splice(at..at, merged);
     view.with(view.lsn, parts)
-}
-
-impl Writer {
-    /// Whether these segments, as far as the manifest still names them, keep all of these logs.
-    fn keeps(&self, group: &[Arc<Part>], logs: &[LogEntry]) -> bool {
-        let there = self.kept_by(group);
-        logs.iter().all(|log| there.contains(log))
-    }
-
-    /// The logs that these segments keep.
-    fn kept_by(&self, group: &[Arc<Part>]) -> Vec<LogEntry> {
-        let sources = numbers(group);
-        let named = self.manifest.segments.iter().filter(|entry| sources.contains(&entry.number));
-        named.flat_map(|entry| entry.kept.iter().copied()).collect()
-    }
-
-    /// Installs a manifest with `merged` in the place of the segments of `group`.
-    fn replace(
-        &mut self,
-        vfs: &dyn Vfs,
-        group: &[Arc<Part>],
-        merged: Option<SegmentEntry>,
-        died: &RoaringBitmap,
-    ) -> Result<()> {
-        // The merged segment leaves out rows that commits in the log replaced
-        // or deleted. Those commits must not be lost after their effect is durable.
-        if !sown(Bug::MergeBeforeLogSync) {
-            self.sync_log()?;
-        }
-        let mut next = self.manifest.clone();
-        let sources = numbers(group);
-        next.segments.retain(|entry| !sources.contains(&entry.number));
-        if let Some(entry) = merged {
-            let entered = enter(vfs, &mut next, entry, died);
-            // Numbers are spent even if writing fails: names are never reused.
-            self.manifest.next_file = next.next_file;
-            // On a full disk, what was written must not stay in the way.
-            entered.inspect_err(|_| remove_unnamed(vfs, &next, &self.manifest))?;
-        }
-        self.install(vfs, next)
-    }
-}
-
-/// Enters a merged segment and the tombstones it needs, which it writes. Both
-/// are named before that, so that files that fail are known.
-fn enter(
-    vfs: &dyn Vfs,
-    next: &mut Manifest,
-    entry: SegmentEntry,
-    died: &RoaringBitmap,
-) -> Result<()> {
-    if died.is_empty() {
-        next.segments.push(entry);
-        return Ok(());
-    }
-    enter_with_dead(vfs, next, entry, died)?;
-    if sown(Bug::MergeFolderNotSynced) { Ok(()) } else { vfs.sync_dir() }
 }
 
 #[cfg(test)]
@@ -359,7 +273,7 @@ mod tests {
     use super::*;
     use crate::memtable::RunBuilder;
     use crate::schema::Schema;
-    use crate::types::RowId;
+    use crate::types::{FileNumber, RowId};
 
     /// Parts with that many rows, of which some are dead.
     fn parts(sizes: &[(u32, u32)]) -> Vec<Arc<Part>> {

@@ -13,9 +13,9 @@
 #[cfg(feature = "testing")]
 use super::Collection;
 use super::compact::{died_meanwhile, replaced};
-use super::writer::{Writer, write_segment};
+use super::files::{NewSegment, Watch};
+use super::writer::Writer;
 use super::{Handle, Shared};
-use crate::codec::header::FileKind;
 use crate::error::Result;
 use crate::sown::{Bug, sown};
 use crate::sync::thread::{self, JoinHandle};
@@ -83,38 +83,32 @@ impl Drop for Done<'_> {
     }
 }
 
-/// Writes the frozen runs as a segment and installs it. `watch` is told of the
-/// first row and every thousandth.
+/// Writes the frozen runs as a segment and installs it.
 ///
 /// # Errors
 /// Whatever kept the segment from being written: the runs stay frozen then, and
 /// the next flush writes them.
-pub(super) fn write_frozen(shared: &Shared, watch: &dyn Fn(u64) -> Result<()>) -> Result<()> {
+pub(super) fn write_frozen(shared: &Shared, watch: &Watch) -> Result<()> {
     let vfs = &*shared.vfs;
-    let ((group, logs), (number, owner)) = {
+    let ((group, logs), number) = {
         let mut writer = shared.lock_writer()?;
         let Some(frozen) = writer.frozen_runs() else { return Ok(()) };
         (frozen, writer.reserve_number(vfs)?)
     };
     let living = group.iter().any(|part| part.live_rows() > 0);
-    let write = || write_segment(vfs, owner, &shared.schema, number, &group, &logs, watch);
-    let written = if living { Some(write()?) } else { None };
+    let write = || NewSegment::write(vfs, number, &shared.schema, &group, &logs, watch);
+    let written = living.then(write).transpose()?;
     // Now, while nobody waits for us.
-    written.iter().for_each(|(_, segment)| shared.residency.welcome(&[segment]));
+    written.iter().for_each(|new| shared.residency.welcome(&[&new.segment]));
     let mut writer = shared.lock_writer()?;
     let view = shared.view();
     let mut died = died_meanwhile(&view, &group);
     if sown(Bug::FlushForgetsFrozenDead) {
         died.clear();
     }
-    let written = written.filter(|(entry, _)| died.len() < u64::from(entry.rows));
-    if written.is_none() {
-        // All rows have died meanwhile: nobody will name the new file.
-        let _ = vfs.remove(&FileKind::Segment.name(number));
-    }
-    let entry = written.as_ref().map(|(entry, _)| entry.clone());
-    writer.install_frozen(vfs, &view, entry, &died)?;
-    let view = replaced(&view, &group, written, died);
+    let written = written.filter(|new| died.len() < u64::from(new.entry.rows));
+    let part = writer.install_frozen(vfs, &view, written, died)?;
+    let view = replaced(&view, &group, part);
     let living = view.parts.iter().filter(|part| part.segment.is_none() || part.live_rows() > 0);
     let parts = living.cloned().collect();
     shared.publish(View { parts, ..view });

@@ -9,7 +9,7 @@
 use std::num::NonZero;
 use std::sync::Arc;
 
-use super::writer::sync_names;
+use super::files::NewFiles;
 use super::{Collection, Progress, Shared};
 use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
@@ -84,12 +84,13 @@ impl Collection {
         let mut writer = shared.lock_writer()?;
         let view = shared.view();
         let mut dropped = Graphs::default();
-        let mut next = writer.manifest.clone();
-        next.graphs.clear();
-        if next == writer.manifest {
+        if writer.manifest.graphs.is_empty() {
             return Ok(dropped);
         }
-        writer.install(&*shared.vfs, next)?;
+        writer.change(&*shared.vfs, |change| {
+            change.next.graphs.clear();
+            Ok(())
+        })?;
         let mut parts = view.parts.clone();
         for part in parts.iter_mut().filter(|part| part.graph.is_some()) {
             dropped.segments += 1;
@@ -190,32 +191,28 @@ fn build_one(shared: &Shared, part: &Part, progress: &dyn Fn(Progress) -> bool) 
     let source = Source { part, schema: &shared.schema };
     let built = graph::build(&source, cores.min(THREADS), &watch)?;
     let (number, owner) = shared.lock_writer()?.reserve_number(vfs)?;
-    let write = || {
-        let entry = file::write(vfs, owner, number, segment, &built)?;
-        sync_names(vfs)?;
-        let dims = shared.schema.dims();
-        Ok((entry, file::open(vfs, &owner.collection, dims, &entry, part.rows.len())?))
-    };
-    let written: Result<(GraphEntry, Graph)> = write();
-    let remove = || drop(vfs.remove(&FileKind::Graph.name(number)));
-    let (entry, graph) = written.inspect_err(|_| remove())?;
-    install(shared, entry, graph)
+    let mut new = NewFiles::new(vfs);
+    new.add(FileKind::Graph.name(number));
+    let entry = file::write(vfs, owner, number, segment, &built)?;
+    new.sync_names()?;
+    let dims = shared.schema.dims();
+    let graph = file::open(vfs, &owner.collection, dims, &entry, part.rows.len())?;
+    install(shared, new, entry, graph)
 }
 
-/// Installs a graph whose file is durable.
-fn install(shared: &Shared, entry: GraphEntry, graph: Graph) -> Result<()> {
-    let vfs = &*shared.vfs;
+/// Installs a graph, whose file is durable.
+fn install(shared: &Shared, file: NewFiles, entry: GraphEntry, graph: Graph) -> Result<()> {
     let mut writer = shared.lock_writer()?;
-    let mut next = writer.manifest.clone();
-    next.graphs.retain(|damaged| damaged.segment != entry.segment);
-    next.graphs.push(entry);
-    next.drop_orphans();
-    if next.graph_of(entry.segment).is_none() {
+    if !writer.manifest.segments.iter().any(|segment| segment.number == entry.segment) {
         // A flush has dropped the segment: all its rows are dead.
-        let _ = vfs.remove(&FileKind::Graph.name(entry.number));
         return Ok(());
     }
-    writer.install(vfs, next)?;
+    writer.change(&*shared.vfs, |change| {
+        change.adopt(file);
+        change.next.graphs.retain(|damaged| damaged.segment != entry.segment);
+        change.next.graphs.push(entry);
+        Ok(())
+    })?;
     let view = shared.view();
     let graph = Arc::new(Attached::new(Ok(graph))?);
     let mut parts = view.parts.clone();

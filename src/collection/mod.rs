@@ -10,6 +10,7 @@
 //!   commit.rs   the order of a commit; commits that share a sync
 //!   apply.rs    a commit's operations -> the next view
 //!   writer.rs   log, flush, clean close
+//!   files.rs    new files, and the manifest that will name them
 //!   flush.rs    a flush in the background
 //!   reserve.rs  room that is kept for what frees room
 //!   compact.rs  segments are merged, dead rows reclaimed
@@ -36,6 +37,7 @@ mod commit;
 mod compact;
 mod copy;
 mod encode;
+mod files;
 mod flush;
 mod follow;
 mod graph;

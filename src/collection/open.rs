@@ -7,6 +7,7 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::apply;
+use super::files::Change;
 use super::follow::Follower;
 use super::graph;
 use super::options::Options;
@@ -14,7 +15,7 @@ use super::reserve::Reserve;
 use super::residency::Residency;
 use super::writer::Writer;
 use super::{Collection, Handle, Shared};
-use crate::codec::header::{FileHeader, FileKind, Owner, check_writable};
+use crate::codec::header::{FileHeader, FileKind, check_writable};
 use crate::error::{Error, Result};
 use crate::manifest::{self, LogEntry, MAX_LOG, Manifest, SegmentEntry};
 use crate::rows::{Held, LogPlace};
@@ -23,7 +24,7 @@ use crate::segment::reader::Segment;
 use crate::sown::{Bug, sown};
 use crate::sync::atomic::{AtomicBool, AtomicUsize};
 use crate::sync::{Condvar, Mutex, RwLock};
-use crate::types::{FileNumber, Lsn};
+use crate::types::Lsn;
 use crate::vfs::disk::{Disk, TEMP_PREFIX};
 use crate::vfs::{Vfs, file_system, open_named, read_all};
 use crate::view::{Part, View};
@@ -254,23 +255,17 @@ impl Tail {
     /// in the way of the next frame.
     fn renew(self, vfs: &dyn Vfs, writer: &mut Writer) -> Result<()> {
         writer.with_reserve(vfs, |writer| {
-            let (number, owner) = writer.reserve_number(vfs)?;
-            // On a full disk, what was written must not stay in the way.
-            let remove = |_: &Error| drop(vfs.remove(&FileKind::Wal.name(number)));
-            let log = self.copy(vfs, &writer.manifest, number, owner).inspect_err(remove)?;
-            writer.go_on_with(vfs, log)
+            writer.go_on_with(vfs, |change| {
+                change.next.logs.pop();
+                self.copy(vfs, change)
+            })
         })
     }
 
-    fn copy(
-        &self,
-        vfs: &dyn Vfs,
-        manifest: &Manifest,
-        number: FileNumber,
-        owner: Owner,
-    ) -> Result<LogWriter> {
-        let mut log = LogWriter::create(vfs, number, owner)?;
-        for commit in read_commits(vfs, manifest, &self.held.bytes, self.entry, self.before)? {
+    fn copy(&self, vfs: &dyn Vfs, change: &mut Change) -> Result<LogWriter> {
+        let mut log = change.log()?;
+        let commits = read_commits(vfs, &change.next, &self.held.bytes, self.entry, self.before)?;
+        for commit in commits {
             log.append(commit.lsn, commit.operations, &mut Frame::of(commit.body))?;
         }
         if !sown(Bug::RecoveredLogNotSynced) {

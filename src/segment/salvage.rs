@@ -4,6 +4,7 @@
 //! read if the blocks it lies in match their checksums, whatever else is damaged.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::format::{
     Footer, PAGE, PlaceEntry, RegionEntry, RegionKind, decode_table, name_regions,
@@ -144,9 +145,7 @@ impl Salvage {
 /// that cannot be read.
 pub(crate) fn own_entry(number: FileNumber, path: &Path, file: &Bytes) -> Option<SegmentEntry> {
     let footer = Footer::decode(file.last_chunk::<{ Footer::LEN }>()?).ok()?;
-    let (rows, table_crc) = (footer.rows, footer.table_crc);
-    let mut entry =
-        SegmentEntry { len: file.len() as u64, rows, table_crc, ..SegmentEntry::planned(number) };
+    let mut kept = Arc::default();
     if footer.kept > 0 {
         let start = usize::try_from(footer.table_at).ok()?;
         let table = file.get(start..file.len() - Footer::LEN)?;
@@ -154,10 +153,11 @@ pub(crate) fn own_entry(number: FileNumber, path: &Path, file: &Bytes) -> Option
         let logs = regions.iter().find(|region| region.kind == RegionKind::Logs)?;
         let logs = Region::new(path, file.clone(), Checksums::Kept(checksums.into()), logs);
         let mut r = Reader::new(logs.get(0, logs.len()).ok()?);
-        entry.kept = decode_kept(&mut r, footer.kept).ok()?;
+        kept = decode_kept(&mut r, footer.kept).ok()?;
         r.finish().ok()?;
     }
-    Some(entry)
+    let (len, rows, table_crc) = (file.len() as u64, footer.rows, footer.table_crc);
+    Some(SegmentEntry { number, len, rows, table_crc, tombstones: None, kept })
 }
 
 /// The entries whose blocks are intact, in ascending order of rows.

@@ -26,7 +26,8 @@ pub(crate) struct Mark {
 }
 
 impl LogWriter {
-    /// Creates a log and makes its header and its name durable.
+    /// Creates a log and makes its header durable; its name becomes durable with the next sync of
+    /// the folder.
     pub(crate) fn create(vfs: &dyn Vfs, number: FileNumber, owner: Owner) -> Result<Self> {
         let name = LogName { collection: owner.collection, number };
         let file = vfs.create(&FileKind::Wal.name(number))?;
@@ -37,9 +38,6 @@ impl LogWriter {
         log.crc.update(&header);
         log.len = header.len() as u64;
         log.sync()?;
-        if !sown(Bug::LogNameNotSynced) {
-            vfs.sync_dir()?;
-        }
         Ok(log)
     }
 
