@@ -33,7 +33,7 @@ enum By {
 
 const POWER: By = By::PowerLoss(Durability::Full);
 
-const BUGS: [(Wrong, By); 51] = [
+const BUGS: [(Wrong, By); 45] = [
     (Wrong::Folder(Flaw::NoDirSync), POWER),
     (Wrong::Folder(Flaw::NoDirSyncAfterRename), POWER),
     (Wrong::Folder(Flaw::NoDirSyncAfterCreate), POWER),
@@ -45,12 +45,6 @@ const BUGS: [(Wrong, By); 51] = [
     (Wrong::Folder(Flaw::RemoveBeforeRename), POWER),
     (Wrong::Folder(Flaw::RewriteInsteadOfRename), POWER),
     (Wrong::Engine(Bug::LogNotSynced), POWER),
-    (Wrong::Engine(Bug::SegmentNotSynced), POWER),
-    (Wrong::Engine(Bug::TombstonesNotSynced), POWER),
-    (Wrong::Engine(Bug::ManifestNotSynced), POWER),
-    (Wrong::Engine(Bug::FolderNotSyncedBeforeInstall), POWER),
-    (Wrong::Engine(Bug::FolderNotSyncedAfterInstall), POWER),
-    (Wrong::Engine(Bug::RemovedBeforeInstall), POWER),
     (Wrong::Engine(Bug::NumbersReused), POWER),
     (Wrong::Engine(Bug::KeptLogUnnamed), POWER),
     (Wrong::Engine(Bug::KeptLogNotSynced), By::PowerLoss(Durability::Buffered)),

@@ -68,7 +68,7 @@ impl Collection {
         progress: impl Fn(Progress) -> bool,
     ) -> Result<Copied> {
         let write = |to: &Disk| self.back_up(to, &progress);
-        open::in_folder_of_a_copy(path.as_ref(), &self.shared.options, write)
+        open::in_folder_of_a_copy(path.as_ref(), &self.handle.options, write)
     }
 
     /// Backs up into a folder without a collection.
@@ -81,16 +81,16 @@ impl Collection {
         // In this order: the manifest is then not older than the view, and all
         // file numbers of the view are spent in it.
         let view = self.view();
-        let installed = manifest::load_installed(&*self.shared.vfs)?;
+        let installed = manifest::load_installed(&*self.handle.vfs)?;
         // What a newer version alone may write cannot be copied by this one.
-        check_writable(installed.read_only, &self.shared.vfs.path(manifest::NAME))?;
+        check_writable(installed.read_only, &self.handle.vfs.path(manifest::NAME))?;
         let mut next = Manifest { segments: Vec::new(), logs: Vec::new(), ..installed };
         next.lsn = view.lsn;
         // Beside a reader's handle the folder may have been shortened, or embedded again.
         next.schema = (*view.schema).clone();
         next.calibration = view.calibration.as_deref().cloned();
         let mut change = Change::from_nothing(to, next);
-        let backup = Backup { from: &*self.shared.vfs, to, progress, total: mapped_bytes(&view) };
+        let backup = Backup { from: &*self.handle.vfs, to, progress, total: mapped_bytes(&view) };
         backup.write(&view, &mut change)?;
         let had = view.parts.iter().filter(|part| part.live_rows() > 0 && part.graph.is_some());
         let graphs_left_out = had.count().saturating_sub(change.next.graphs.len());

@@ -15,7 +15,7 @@ use super::encode::RowEncoder;
 use super::files::{Change, NewFiles, NewSegment};
 use super::newest::{self, superseded};
 use super::writer::{Writer, check_room};
-use super::{Collection, Shared};
+use super::{Collection, Engine};
 use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
 use crate::manifest::{SegmentEntry, TombstonesEntry};
@@ -71,8 +71,8 @@ impl Collection {
     /// # Errors
     /// As any write to a collection that cannot be written.
     pub fn bulk(&self) -> Result<Bulk<'_>> {
-        drop(self.shared.lock_writer()?);
-        let run = RunBuilder::new(&self.shared.schema);
+        drop(self.handle.lock_writer()?);
+        let run = RunBuilder::new(&self.handle.schema);
         let encoder = RowEncoder::default();
         Ok(Bulk {
             collection: self,
@@ -80,7 +80,7 @@ impl Collection {
             run,
             run_bytes: 0,
             written: Vec::new(),
-            files: NewFiles::new(&*self.shared.vfs),
+            files: NewFiles::new(&*self.handle.vfs),
             tombstones: Vec::new(),
             writing: None,
             failed: None,
@@ -111,7 +111,7 @@ impl Bulk<'_> {
         let codes: usize = schema.stages().iter().map(|code| code.bytes_per_row()).sum();
         self.run_bytes += schema.vector_bytes() + payload.len() + codes + 64;
         self.rows += 1;
-        if self.run_bytes >= self.collection.shared.options.memtable_bytes {
+        if self.run_bytes >= self.collection.handle.options.memtable_bytes {
             self.spill()?;
         }
         Ok(())
@@ -148,25 +148,25 @@ impl Bulk<'_> {
         if self.written.is_empty() {
             return Ok(());
         }
-        let shared = &self.collection.shared;
+        let engine = &self.collection.handle.engine;
         let mut replaced = Replaced::by(self.loaded()?);
         // Now, while nobody waits for us.
         let segments: Vec<_> = replaced.new.iter().map(|part| &*part.rows).collect();
-        shared.residency.welcome(&segments);
-        if shared.view().parts.iter().any(|part| part.segment.is_none()) {
-            drop(flushed(shared)?);
+        engine.residency.welcome(&segments);
+        if engine.view().parts.iter().any(|part| part.segment.is_none()) {
+            drop(flushed(engine)?);
         }
         // A long look may miss what was merged meanwhile; a short one behind it will not.
         for _ in 0..LOOKS {
-            if !replaced.look_up(&shared.view())? {
+            if !replaced.look_up(&engine.view())? {
                 break;
             }
         }
         self.write_tombstones(&replaced)?;
-        let mut writer = flushed(shared)?;
+        let mut writer = flushed(engine)?;
         self.install(&mut writer, replaced)?;
         drop(writer);
-        shared.wake();
+        engine.wake();
         Ok(())
     }
 
@@ -186,15 +186,15 @@ impl Bulk<'_> {
 
     /// Writes the dead rows that the load leaves, as far as they are known now.
     fn write_tombstones(&mut self, replaced: &Replaced) -> Result<()> {
-        let shared = &*self.collection.shared;
-        let (vfs, view) = (&*shared.vfs, shared.view());
+        let engine: &Engine = &self.collection.handle;
+        let (vfs, view) = (&*engine.vfs, engine.view());
         let is_new = |part: &Part| {
             let old = view.parts.iter().find(|old| Arc::ptr_eq(&old.rows, &part.rows));
             part.dead.len() > old.map_or(0, |old| old.dead.len())
         };
         let mut parts = replaced.parts(&view);
         parts.retain(|part| part.segment.is_some() && part.live_rows() > 0 && is_new(part));
-        let reserve = |part: Arc<Part>| Ok((part, shared.lock_writer()?.reserve_number(vfs)?));
+        let reserve = |part: Arc<Part>| Ok((part, engine.lock_writer()?.reserve_number(vfs)?));
         for (part, number) in parts.into_iter().map(reserve).collect::<Result<Vec<_>>>()? {
             let written = self.files.tombstones(number, &part.dead)?;
             self.tombstones.push((part, written));
@@ -204,8 +204,8 @@ impl Bulk<'_> {
 
     /// Installs the manifest that names what was loaded, and shows it.
     fn install(&mut self, writer: &mut Writer, mut replaced: Replaced) -> Result<()> {
-        let shared = &*self.collection.shared;
-        let (vfs, view) = (&*shared.vfs, shared.view());
+        let engine: &Engine = &self.collection.handle;
+        let (vfs, view) = (&*engine.vfs, engine.view());
         check_room(&view, u32::try_from(self.rows).unwrap_or(u32::MAX))?;
         replaced.look_up(&view)?;
         let parts = replaced.parts(&view);
@@ -220,7 +220,7 @@ impl Bulk<'_> {
             self.enter(change, &parts)
         })?;
         let living = parts.into_iter().filter(|part| part.live_rows() > 0).collect();
-        shared.publish(view.with(view.lsn.next(), living));
+        engine.publish(writer, view.with(view.lsn.next(), living));
         Ok(())
     }
 
@@ -243,21 +243,21 @@ impl Bulk<'_> {
     }
 
     fn write_run(&mut self) -> Result<()> {
-        let shared = Arc::clone(&self.collection.shared);
+        let engine = Arc::clone(&self.collection.handle.engine);
         let number = {
-            let mut writer = shared.lock_writer()?;
+            let mut writer = engine.lock_writer()?;
             // Rows that were only loaded are deleted on a full disk, too.
-            writer.reserve.keep(&*shared.vfs);
-            writer.reserve_number(&*shared.vfs)?
+            writer.reserve.keep(&*engine.vfs);
+            writer.reserve_number(&*engine.vfs)?
         };
-        let run = std::mem::replace(&mut self.run, RunBuilder::new(&shared.schema)).finish();
+        let run = std::mem::replace(&mut self.run, RunBuilder::new(&engine.schema)).finish();
         self.run_bytes = 0;
         let part = Arc::new(Part::new(Arc::new(run), Arc::default(), None));
         let again = superseded(std::slice::from_ref(&part))?.into_iter().next();
         let part = Arc::new(part.with_dead(again.unwrap_or_default()));
-        let background = shared.options.background;
+        let background = engine.options.background;
         let write = move || {
-            let (vfs, schema) = (&*shared.vfs, &shared.schema);
+            let (vfs, schema) = (&*engine.vfs, &engine.schema);
             let written = NewSegment::write(vfs, number, schema, &[part], &[], &|_| Ok(()));
             written.map(NewSegment::release)
         };
@@ -307,7 +307,7 @@ impl Bulk<'_> {
 impl Drop for Bulk<'_> {
     fn drop(&mut self) {
         // The files are the parent's, and so is the thread.
-        if self.collection.shared.is_forked() {
+        if self.collection.handle.is_forked() {
             std::mem::forget(self.writing.take());
             return;
         }
@@ -321,10 +321,10 @@ impl Drop for Bulk<'_> {
 }
 
 /// The writer, once all commits so far are in segments: logs hold what comes before a load.
-fn flushed(shared: &Shared) -> Result<MutexGuard<'_, Writer>> {
-    let mut writer = shared.idle_writer()?;
-    let view = writer.flush(&*shared.vfs, &shared.view())?;
-    shared.publish(view);
+fn flushed(engine: &Engine) -> Result<MutexGuard<'_, Writer>> {
+    let mut writer = engine.idle_writer()?;
+    let view = writer.flush(&*engine.vfs, &engine.view())?;
+    engine.publish(&mut writer, view);
     Ok(writer)
 }
 

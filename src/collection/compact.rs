@@ -9,7 +9,8 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::files::NewSegment;
-use super::{Collection, Shared, graph};
+use super::reserve::retry;
+use super::{Collection, Engine, Progress, graph};
 use crate::error::{Error, Result};
 use crate::sown::{Bug, sown};
 use crate::sync::atomic::Ordering;
@@ -32,16 +33,6 @@ pub struct Compacted {
     pub reclaimed: u64,
 }
 
-/// How far a compaction or a copy is, in rows; a backup, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Progress {
-    /// Copied so far.
-    pub done: u64,
-    /// To copy.
-    pub total: u64,
-}
-
 impl Collection {
     /// Merges all rows into one segment and frees the bytes of dead ones.
     ///
@@ -61,9 +52,9 @@ impl Collection {
     /// As [`Self::compact`]; [`Error::Cancelled`] if `progress` ended it.
     pub fn compact_with(&self, progress: impl Fn(Progress) -> bool) -> Result<Compacted> {
         self.flush()?;
-        let shared = &*self.shared.shared;
-        let _alone = shared.compacting.lock();
-        let group = segments(&shared.view());
+        let engine: &Engine = &self.handle;
+        let _alone = engine.compacting.lock();
+        let group = segments(&engine.view());
         // In a log there may be rows that died before their segment was written.
         let clean = |part: &Arc<Part>| {
             part.dead.is_empty() && part.rows.mapped().is_none_or(|mapped| mapped.logs.is_empty())
@@ -72,9 +63,9 @@ impl Collection {
         let compacted = if group.len() < 2 && clean {
             Compacted::default()
         } else {
-            merge(shared, group, Vectors::Written, &progress)?
+            merge(engine, group, Vectors::Written, &progress)?
         };
-        graph::build_wanted(shared, shared.options.graph_min_rows, &progress)?;
+        graph::build_wanted(engine, engine.options.graph_min_rows, &progress)?;
         Ok(compacted)
     }
 }
@@ -83,26 +74,26 @@ impl Collection {
 impl Collection {
     /// Merges all segments as the background would.
     pub(crate) fn merge_all(&self, watch: &dyn Fn()) -> Result<Compacted> {
-        let shared = &*self.shared.shared;
-        let _alone = shared.compacting.lock();
+        let engine: &Engine = &self.handle;
+        let _alone = engine.compacting.lock();
         let progress = |_: Progress| {
             watch();
             true
         };
-        let group = segments(&shared.view());
-        merge(shared, group, Vectors::Kept, &progress)
+        let group = segments(&engine.view());
+        merge(engine, group, Vectors::Kept, &progress)
     }
 }
 
 /// Merges what the policy names until it names nothing; what the background
 /// thread does. Ends early when the collection is being closed.
-pub(super) fn run_policy(shared: &Shared) -> Result<()> {
-    while !shared.closing.load(Ordering::Relaxed) {
-        let _alone = shared.compacting.lock();
-        let Some(group) = choose(&segments(&shared.view())) else { return Ok(()) };
+pub(super) fn run_policy(engine: &Engine) -> Result<()> {
+    while !engine.closing.load(Ordering::Relaxed) {
+        let _alone = engine.compacting.lock();
+        let Some(group) = choose(&segments(&engine.view())) else { return Ok(()) };
         // One alone is rewritten for the room that its dead rows take.
         let vectors = if group.len() > 1 { Vectors::Kept } else { Vectors::Written };
-        merge(shared, group, vectors, &|_| !shared.closing.load(Ordering::Relaxed))?;
+        merge(engine, group, vectors, &|_| !engine.closing.load(Ordering::Relaxed))?;
     }
     Ok(())
 }
@@ -147,29 +138,27 @@ enum Vectors {
 
 /// Merges; where there is no room for the new segment, with the reserve.
 fn merge(
-    shared: &Shared,
+    engine: &Engine,
     group: Vec<Arc<Part>>,
-    vectors: Vectors,
+    mut vectors: Vectors,
     progress: &dyn Fn(Progress) -> bool,
 ) -> Result<Compacted> {
-    let (mut vectors, mut lent) = (vectors, false);
-    let spend = || Ok::<_, Error>(shared.lock_writer()?.reserve.spend(&*shared.vfs));
-    let done = loop {
-        match merge_once(shared, &group, vectors, progress) {
-            Ok(Merged::Done(done)) => break Ok(done),
-            Ok(Merged::LogsGone) => vectors = Vectors::Written,
-            // Once: commits take the reserve back as soon as there is room for it.
-            Err(e) if e.is_full() && !lent && spend()? => lent = true,
-            Err(e) => break Err(e),
+    let vfs = &*engine.vfs;
+    let work = |vectors: &mut Vectors| loop {
+        match merge_once(engine, &group, *vectors, progress)? {
+            Merged::Done(done) => return Ok(done),
+            Merged::LogsGone => *vectors = Vectors::Written,
         }
     };
-    if let Ok(mut writer) = shared.lock_writer() {
+    // Once: commits take the reserve back as soon as there is room for it.
+    let done = retry(&mut vectors, work, |_, _| Ok(engine.lock_writer()?.reserve.spend(vfs)));
+    if let Ok(mut writer) = engine.lock_writer() {
         // Where there is still no room the next commit says so.
-        let _ = writer.reserve.refill(&*shared.vfs);
+        let _ = writer.reserve.refill(vfs);
     }
     // The RAM of what was merged away was not there for others as long as we held it.
     drop(group);
-    let _ = shared.residency.settle(&shared.view());
+    let _ = engine.residency.settle(&engine.view());
     done
 }
 
@@ -181,30 +170,30 @@ enum Merged {
 }
 
 fn merge_once(
-    shared: &Shared,
+    engine: &Engine,
     group: &[Arc<Part>],
     vectors: Vectors,
     progress: &dyn Fn(Progress) -> bool,
 ) -> Result<Merged> {
-    let vfs = &*shared.vfs;
+    let vfs = &*engine.vfs;
     let (number, logs) = {
-        let mut writer = shared.lock_writer()?;
+        let mut writer = engine.lock_writer()?;
         let logs = if vectors == Vectors::Kept { writer.kept_by(group) } else { Vec::new() };
         (writer.reserve_number(vfs)?, logs)
     };
     let total = group.iter().map(|part| part.live_rows()).sum();
     let watch = |done| Error::unless(progress(Progress { done, total }), "compaction");
-    let write = || NewSegment::write(vfs, number, &shared.schema, group, &logs, &watch);
+    let write = || NewSegment::write(vfs, number, &engine.schema, group, &logs, &watch);
     let merged = match (total > 0).then(write).transpose() {
         // The new segment did not open without them.
-        Err(Error::Corrupt(_)) if !shared.lock_writer()?.keeps(group, &logs) => {
+        Err(Error::Corrupt(_)) if !engine.lock_writer()?.keeps(group, &logs) => {
             return Ok(Merged::LogsGone);
         }
         written => written?,
     };
     // Now, while nobody waits for us.
-    merged.iter().for_each(|new| shared.residency.welcome(&[&new.segment]));
-    if !install(shared, group, merged)? {
+    merged.iter().for_each(|new| engine.residency.welcome(&[&new.segment]));
+    if !install(engine, group, merged)? {
         return Ok(Merged::LogsGone);
     }
     Ok(Merged::Done(Compacted {
@@ -215,10 +204,10 @@ fn merge_once(
 }
 
 /// Installs what `group` was merged into; whether the logs that it keeps were all there still.
-fn install(shared: &Shared, group: &[Arc<Part>], merged: Option<NewSegment>) -> Result<bool> {
-    let old = sown(Bug::MergeOnOldView).then(|| shared.view());
-    let mut writer = shared.lock_writer()?;
-    let view = old.unwrap_or_else(|| shared.view());
+fn install(engine: &Engine, group: &[Arc<Part>], merged: Option<NewSegment>) -> Result<bool> {
+    let old = sown(Bug::MergeOnOldView).then(|| engine.view());
+    let mut writer = engine.lock_writer()?;
+    let view = old.unwrap_or_else(|| engine.view());
     let mut died = died_meanwhile(&view, group);
     if sown(Bug::MergeForgetsDead) {
         died.clear();
@@ -227,8 +216,8 @@ fn install(shared: &Shared, group: &[Arc<Part>], merged: Option<NewSegment>) -> 
     if merged.as_ref().is_some_and(|new| !writer.keeps(group, &new.entry.kept)) {
         return Ok(false);
     }
-    let merged = writer.install_merged(&*shared.vfs, group, merged, died)?;
-    shared.publish(replaced(&view, group, merged));
+    let merged = writer.install_merged(&*engine.vfs, group, merged, died)?;
+    engine.publish(&mut writer, replaced(&view, group, merged));
     Ok(true)
 }
 

@@ -200,7 +200,7 @@ impl Collection {
     ) -> Result<Copied> {
         let schema = options.schema(self.schema())?;
         let write = |to: &Disk| self.copy_into(to, schema, options, &progress);
-        open::in_folder_of_a_copy(path.as_ref(), &self.shared.options, write)
+        open::in_folder_of_a_copy(path.as_ref(), &self.handle.options, write)
     }
 
     /// Copies into a folder without a collection.
@@ -262,8 +262,8 @@ impl Collection {
     ) -> Result<Copied> {
         let schema = options.schema(self.schema())?;
         self.flush()?;
-        let vfs = &*self.shared.vfs;
-        let mut writer = self.shared.lock_writer()?;
+        let vfs = &*self.handle.vfs;
+        let mut writer = self.handle.lock_writer()?;
         writer.vouch(vfs)?;
         writer.change(vfs, |change| {
             change.next.schema = schema;

@@ -93,15 +93,13 @@ impl<'v> NewFiles<'v> {
         let mut file = self.create(FileKind::Tombstones.name(number))?;
         file.write(&header.encode())?;
         file.write(&body)?;
-        if !sown(Bug::TombstonesNotSynced) {
-            file.sync()?;
-        }
+        file.sync()?;
         Ok(TombstonesEntry { number, dead: dead.len() as u32, crc: crc32(&body) })
     }
 
     /// Makes the names durable, so that a manifest can name the files.
     pub(super) fn sync_names(&mut self) -> Result<()> {
-        if !self.synced && !sown(Bug::FolderNotSyncedBeforeInstall) {
+        if !self.synced {
             self.vfs.sync_dir()?;
         }
         self.synced = true;

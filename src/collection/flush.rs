@@ -15,7 +15,7 @@ use super::Collection;
 use super::compact::{died_meanwhile, replaced};
 use super::files::{NewSegment, Watch};
 use super::writer::Writer;
-use super::{Handle, Shared};
+use super::{Engine, Handle};
 use crate::error::Result;
 use crate::sown::{Bug, sown};
 use crate::sync::thread::{self, JoinHandle};
@@ -31,16 +31,16 @@ impl Handle {
         let mut thread = self.flush.lock();
         let last = thread.take().filter(|_| !sown(Bug::FlushThreadForgotten));
         drop(last.map(JoinHandle::join));
-        let shared = self.shared.clone();
+        let engine = self.engine.clone();
         let sown = crate::sown::inherit();
         writer.flushing = true;
         let work = move || {
             sown();
-            let done = Done(&shared);
-            let error = write_frozen(&shared, &|_| Ok(())).err().map(|e| e.to_string());
-            shared.background_errors.lock().flush = error;
+            let done = Done(&engine);
+            let error = write_frozen(&engine, &|_| Ok(())).err().map(|e| e.to_string());
+            engine.background_errors.lock().flush = error;
             drop(done);
-            shared.wake();
+            engine.wake();
         };
         let spawned = thread::Builder::new().name("matryo-flush".into()).spawn(work);
         // Without a thread the next commit that finds the memtable full does it.
@@ -52,11 +52,12 @@ impl Handle {
 #[cfg(feature = "testing")]
 impl Collection {
     pub(crate) fn begin_flush(&self) -> Result<bool> {
-        let mut writer = self.shared.idle_writer()?;
+        let mut writer = self.handle.idle_writer()?;
         if writer.is_frozen() {
             return Ok(false);
         }
-        self.shared.publish(writer.freeze(&*self.shared.vfs, &self.view())?);
+        let frozen = writer.freeze(&*self.handle.vfs, &self.view())?;
+        self.handle.publish(&mut writer, frozen);
         Ok(true)
     }
 
@@ -65,12 +66,12 @@ impl Collection {
             watch();
             Ok(())
         };
-        write_frozen(&self.shared, &watch)
+        write_frozen(&self.handle, &watch)
     }
 }
 
 /// Lets those go on that wait for the flush, however it ended.
-struct Done<'a>(&'a Shared);
+struct Done<'a>(&'a Engine);
 
 impl Drop for Done<'_> {
     fn drop(&mut self) {
@@ -88,20 +89,20 @@ impl Drop for Done<'_> {
 /// # Errors
 /// Whatever kept the segment from being written: the runs stay frozen then, and
 /// the next flush writes them.
-pub(super) fn write_frozen(shared: &Shared, watch: &Watch) -> Result<()> {
-    let vfs = &*shared.vfs;
+pub(super) fn write_frozen(engine: &Engine, watch: &Watch) -> Result<()> {
+    let vfs = &*engine.vfs;
     let ((group, logs), number) = {
-        let mut writer = shared.lock_writer()?;
+        let mut writer = engine.lock_writer()?;
         let Some(frozen) = writer.frozen_runs() else { return Ok(()) };
         (frozen, writer.reserve_number(vfs)?)
     };
     let living = group.iter().any(|part| part.live_rows() > 0);
-    let write = || NewSegment::write(vfs, number, &shared.schema, &group, &logs, watch);
+    let write = || NewSegment::write(vfs, number, &engine.schema, &group, &logs, watch);
     let written = living.then(write).transpose()?;
     // Now, while nobody waits for us.
-    written.iter().for_each(|new| shared.residency.welcome(&[&new.segment]));
-    let mut writer = shared.lock_writer()?;
-    let view = shared.view();
+    written.iter().for_each(|new| engine.residency.welcome(&[&new.segment]));
+    let mut writer = engine.lock_writer()?;
+    let view = engine.view();
     let mut died = died_meanwhile(&view, &group);
     if sown(Bug::FlushForgetsFrozenDead) {
         died.clear();
@@ -111,6 +112,6 @@ pub(super) fn write_frozen(shared: &Shared, watch: &Watch) -> Result<()> {
     let view = replaced(&view, &group, part);
     let living = view.parts.iter().filter(|part| part.segment.is_none() || part.live_rows() > 0);
     let parts = living.cloned().collect();
-    shared.publish(View { parts, ..view });
+    engine.publish(&mut writer, View { parts, ..view });
     Ok(())
 }

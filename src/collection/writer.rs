@@ -6,7 +6,7 @@ use roaring::RoaringBitmap;
 
 use super::Options;
 use super::files::{Change, NewSegment, remove_unnamed};
-use super::reserve::Reserve;
+use super::reserve::{Reserve, retry};
 use crate::codec::header::Owner;
 use crate::error::{Error, Result};
 use crate::manifest::{LogEntry, MAX_LOG, MAX_ROWS, Manifest, SegmentEntry};
@@ -91,6 +91,7 @@ impl Writer {
         // Numbers are spent even if writing fails: names are never reused.
         self.manifest.next_file = change.next.next_file;
         let made = made?;
+        // Where this fails the folder ends writing by itself.
         change.sync_names()?;
         self.sync_kept(&change.next)?;
         self.count_written(&mut change.next);
@@ -100,11 +101,7 @@ impl Writer {
 
     fn install(&mut self, vfs: &dyn Vfs, change: Change) -> Result<()> {
         let mut unneeded = self.manifest.files();
-        if sown(Bug::RemovedBeforeInstall) {
-            remove_unnamed(vfs, unneeded.clone(), &change.next);
-        }
-        let staged = change.stage().inspect_err(|e| self.poison_unless_exhausted(e));
-        let (staged, made) = staged?;
+        let (staged, made) = change.stage().inspect_err(|e| self.poison_unless_exhausted(e))?;
         unneeded.extend(made.iter().cloned());
         let installed = staged.replace(vfs).inspect_err(|e| {
             self.poison(e);
@@ -128,14 +125,12 @@ impl Writer {
     pub(super) fn with_reserve<T>(
         &mut self,
         vfs: &dyn Vfs,
-        mut work: impl FnMut(&mut Self) -> Result<T>,
+        work: impl FnMut(&mut Self) -> Result<T>,
     ) -> Result<T> {
-        match work(self) {
-            Err(e) if e.is_full() && self.reserve.spend(vfs) => {}
-            done => return done,
-        }
-        // The first try may have ended writing.
-        let done = self.healthy().and_then(|()| work(self));
+        let done = retry(self, work, |writer, _| {
+            // The first try may have ended writing.
+            Ok(writer.healthy().is_ok() && writer.reserve.spend(vfs))
+        });
         // Where there is still no room the next commit says so.
         let _ = self.reserve.refill(vfs);
         done
@@ -174,7 +169,7 @@ impl Writer {
     pub(super) fn log<'a>(
         &mut self,
         vfs: &dyn Vfs,
-        commits: impl Iterator<Item = (Lsn, (u32, &'a mut Frame))>,
+        commits: impl Iterator<Item = (Lsn, &'a mut Frame)>,
     ) -> Result<()> {
         self.reserve.keep(vfs);
         if self.needs_log() {
@@ -182,8 +177,8 @@ impl Writer {
         }
         let log = self.log.as_mut().expect("started above");
         let before = log.mark();
-        for (lsn, (operations, frame)) in commits {
-            let Err(e) = log.append(lsn, operations, frame) else { continue };
+        for (lsn, frame) in commits {
+            let Err(e) = log.append(lsn, frame) else { continue };
             if !e.is_exhaustion() || log.roll_back(before).is_err() {
                 self.poison(&e);
             }

@@ -48,12 +48,12 @@ impl LogWriter {
 
     /// Appends one commit; durable only after [`Self::sync`]. Its body is summed
     /// once: the log's checksum takes the frame's over.
-    pub(crate) fn append(&mut self, lsn: Lsn, operations: u32, frame: &mut Frame) -> Result<()> {
+    pub(crate) fn append(&mut self, lsn: Lsn, frame: &mut Frame) -> Result<()> {
         let body = frame.body_crc().clone();
         let head = FrameHead {
             lsn,
             synced: self.synced,
-            operations,
+            operations: frame.operations(),
             body_len: frame.body_len() as u32,
             body_crc: body.clone().finalize(),
         };

@@ -425,8 +425,8 @@ fn remove_shadow(vfs: &Arc<dyn Vfs>) -> Result<()> {
 /// theirs, with one manifest. The handle's own schema is wrong afterwards.
 fn switch(collection: &Collection, new: &View) -> Result<()> {
     collection.flush()?;
-    let vfs = &*collection.shared.vfs;
-    let mut writer = collection.shared.lock_writer()?;
+    let vfs = &*collection.handle.vfs;
+    let mut writer = collection.handle.lock_writer()?;
     writer.vouch(vfs)?;
     writer.change(vfs, |change| {
         change.next.schema = (*new.schema).clone();

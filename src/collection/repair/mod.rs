@@ -26,7 +26,7 @@ mod rebuild;
 use std::path::{Path, PathBuf};
 
 use super::files::{Change, NewFiles, remove_unnamed};
-use super::open::{open_segments, replay, strays};
+use super::load::{Opened, replay, strays};
 use super::{Collection, Options};
 use crate::codec::header::{FileKind, check_writable};
 use crate::error::{Corruption, Error, Result};
@@ -157,7 +157,7 @@ pub(crate) fn repair(vfs: &dyn Vfs, options: &RepairOptions) -> Result<Repaired>
     let sources = repair.examine()?;
     let logs = repair.examine_logs()?;
     if repair.report.was_intact() {
-        let (view, _) = replay(vfs, &repair.found, open_segments(vfs, &repair.found)?)?;
+        let (view, _) = replay(vfs, &repair.found, Opened::default().view(vfs, &repair.found)?)?;
         return Ok(Repaired { rows: view.live_rows(), ..repair.report });
     }
     // Copies and new segments need all the room there is; the next writer takes it again.

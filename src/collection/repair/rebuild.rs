@@ -9,7 +9,7 @@ use roaring::RoaringBitmap;
 use super::super::files::Change;
 use super::super::newest::replaced;
 use super::Repair;
-use super::examine::{Source, State};
+use super::examine::{Dead, Source, State};
 use super::frames::Frames;
 use super::logged::{self, Logged};
 use crate::codec::header::FileKind;
@@ -29,8 +29,29 @@ struct Found {
     /// Each with the number of the file that says what rows it has: later rows are in files of
     /// higher numbers.
     parts: Vec<(FileNumber, Arc<Part>)>,
-    /// At most so many of its rows were dead, and nobody knows which; `None` where all live.
-    dead: Option<u64>,
+    /// Which rows of these parts were dead: where it is known, they are not in them any more, or
+    /// dead there.
+    dead: Dead,
+}
+
+impl Dead {
+    /// Those that are known to be.
+    fn rows(&self) -> RoaringBitmap {
+        if let Self::Known(rows) = self { rows.clone() } else { RoaringBitmap::new() }
+    }
+
+    /// Of rows that live as far as is known, how many may be dead.
+    fn most(&self) -> u64 {
+        match self {
+            Self::Known(_) => 0,
+            Self::AtMost(rows) => *rows,
+            Self::Unknown => u64::MAX,
+        }
+    }
+
+    fn is_known(&self) -> bool {
+        matches!(self, Self::Known(_))
+    }
 }
 
 impl Repair<'_> {
@@ -60,15 +81,15 @@ impl Repair<'_> {
 
     /// The parts a source becomes: itself, or new segments of what is left.
     fn parts_of(&mut self, source: Source, change: &mut Change) -> Result<Found> {
-        let Source { mut entry, dead, dead_unknown, state } = source;
+        let Source { mut entry, dead, state } = source;
         let were_dead = entry.tombstones.map_or(0, |t| u64::from(t.dead));
         let number = entry.number;
         let parts = match state {
             State::Intact => {
-                if dead_unknown {
+                if !dead.is_known() {
                     entry.tombstones = None;
                 }
-                let part = self.open(&entry, dead)?;
+                let part = self.open(&entry, dead.rows())?;
                 change.next.segments.push(entry);
                 vec![part]
             }
@@ -84,15 +105,14 @@ impl Repair<'_> {
                     Error::corrupt(path, 0, "was changed while it was read")
                 };
                 let part = logged::rows(self.vfs, &self.found, log)?.ok_or_else(changed)?;
-                vec![write_part(part.with_dead(dead), change)?]
+                vec![write_part(part.with_dead(dead.rows()), change)?]
             }
             State::Damaged(salvage) => {
                 self.report.rebuilt += 1;
                 let logged = Logged::read(self.vfs, &self.found, &entry.kept)?;
-                self.rebuild(&salvage, &logged, &dead, change)?
+                self.rebuild(&salvage, &logged, &dead.rows(), change)?
             }
         };
-        let dead = dead_unknown.then_some(if self.blind { u64::MAX } else { were_dead });
         Ok(Found { parts: parts.into_iter().map(|part| (number, part)).collect(), dead })
     }
 
@@ -108,8 +128,9 @@ impl Repair<'_> {
         let lived = u64::from(entry.rows) - entry.tombstones.map_or(0, |t| u64::from(t.dead));
         self.report.rebuilt += usize::from(came > 0);
         self.report.lost += lived.saturating_sub(came);
-        let dead = if all && !self.blind { came.saturating_sub(lived) } else { came };
-        Ok(Found { parts, dead: Some(dead) })
+        let exact = all && !self.blind;
+        let dead = if exact { Dead::AtMost(came.saturating_sub(lived)) } else { Dead::Unknown };
+        Ok(Found { parts, dead })
     }
 
     fn open(&self, entry: &SegmentEntry, dead: RoaringBitmap) -> Result<Arc<Part>> {
@@ -181,11 +202,12 @@ impl Repair<'_> {
     fn settle(&mut self, found: Vec<Found>, next: &Manifest) -> Result<Vec<Arc<Part>>> {
         let (mut parts, mut unsure, mut counts) = (Vec::new(), Vec::new(), Vec::new());
         for (source, found) in found.into_iter().enumerate() {
-            match found.dead {
-                Some(_) => unsure.extend(found.parts.into_iter().map(|part| (part, source))),
-                None => parts.extend(found.parts.into_iter().map(|(_, part)| part)),
+            counts.push((found.dead.most(), 0));
+            if found.dead.is_known() {
+                parts.extend(found.parts.into_iter().map(|(_, part)| part));
+            } else {
+                unsure.extend(found.parts.into_iter().map(|part| (part, source)));
             }
-            counts.push((found.dead.unwrap_or(0), 0));
         }
         unsure.sort_by_key(|((number, _), _)| Reverse(*number));
         for ((_, part), source) in unsure {
