@@ -122,8 +122,7 @@ impl Sealed {
             Self::Segment(entry) => Box::new(RegionsCheck::new(file, collection, schema, entry)?),
             Self::Log(entry) => Box::new(LogCheck::new(file, collection, *entry)?),
             Self::Graph(entry, rows) => {
-                let entry = entry.as_segment(*rows);
-                Box::new(RegionsCheck::of_graph(file, collection, schema.dims(), &entry)?)
+                Box::new(RegionsCheck::of_graph(file, collection, schema.dims(), entry, *rows)?)
             }
         })
     }

@@ -181,12 +181,6 @@ impl LogEntry {
 }
 
 impl GraphEntry {
-    /// The file as one of a segment's form, which it has.
-    pub(crate) fn as_segment(&self, rows: u32) -> SegmentEntry {
-        let Self { number, len, table_crc, .. } = *self;
-        SegmentEntry { number, len, rows, table_crc, tombstones: None, kept: Arc::default() }
-    }
-
     pub(super) fn encode(&self) -> [u8; graph_entry::LEN] {
         use graph_entry as f;
         let mut out = [0; f::LEN];
