@@ -280,6 +280,23 @@ impl Error {
 }
 
 impl Error {
+    /// The same error for somebody else who waits for the same work.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Io { action, path, source } => {
+                // The system's number, if there is one, tells what can be done about it.
+                let said = || io::Error::new(source.kind(), source.to_string());
+                let number = source.raw_os_error();
+                let source = number.map_or_else(said, io::Error::from_raw_os_error);
+                Self::Io { action, path: path.clone(), source }
+            }
+            Self::Corrupt(corruption) => Self::Corrupt(corruption.clone()),
+            Self::Poisoned { cause } => Self::Poisoned { cause: cause.clone() },
+            Self::Invalid { what, why } => Self::Invalid { what, why: why.clone() },
+            other => Self::Poisoned { cause: other.to_string() },
+        }
+    }
+
     /// Whether the medium, or what this user may have of it, is full.
     pub(crate) fn is_full(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};

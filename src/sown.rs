@@ -3,6 +3,9 @@
 //! Each is asked for where it would sit: `if sown(Bug::LogNotSynced) { .. }`.
 //! Without the feature `testing` nothing can be sown and the question is a
 //! constant, so nothing of this is left in the library.
+//!
+//! What the folder can forget by itself (to sync, to wait with removing) is no bug here but a flaw
+//! of the folder that records: `vfs::record`.
 
 /// A step that is left out, or done wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,26 +13,12 @@
 pub enum Bug {
     /// A commit is acknowledged before the log is synced.
     LogNotSynced,
-    /// The name of a new log is not made durable.
-    LogNameNotSynced,
-    /// A segment is named before its bytes are durable.
-    SegmentNotSynced,
-    /// Tombstones are named before their bytes are durable.
-    TombstonesNotSynced,
-    /// The manifest is renamed before its bytes are durable.
-    ManifestNotSynced,
-    /// Names of new files are not made durable before the manifest names them.
-    FolderNotSyncedBeforeInstall,
     /// Strays are removed though the name of the manifest may not be durable.
     ManifestTrusted,
     /// A flush that writes tombstones alone trusts the manifest that was found.
     TombstonesNotVouched,
     /// The folder is synced again after a sync that failed, and that is believed.
     NamesSyncedAgain,
-    /// The new manifest is relied on before its name is durable.
-    FolderNotSyncedAfterInstall,
-    /// Files are removed before the manifest that names them is replaced.
-    RemovedBeforeInstall,
     /// Numbers of files that are gone are given out again.
     NumbersReused,
     /// A log that has the vectors of a segment is taken for one that is not needed.
@@ -59,14 +48,12 @@ pub enum Bug {
     MergeForgetsDead,
     /// Rows that die while they are merged are taken for others.
     MergeMistakesDead,
-    /// A merge does not sync the tombstones it adds.
-    MergeFolderNotSynced,
     /// A bulk load takes no LSN of its own.
     BulkTakesNoLsn,
     /// A bulk load does not replace rows that have the same id.
     BulkForgetsDead,
-    /// A bulk load whose manifest may be installed removes its segments.
-    BulkRemovesInstalled,
+    /// New files are removed though the manifest that names them may be installed.
+    InstalledRemoved,
     /// A bulk load that was dropped leaves its segments.
     BulkLeavesFiles,
     /// Frames of a commit that failed are not cut off.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use matryo::testing::{Bug, Failure, Folder, Recorder, sow};
+use matryo::testing::{Failure, Flaw, Folder, Recorder};
 use matryo::{
     Collection, CopyOptions, Error, FieldKind, Funnel, Metric, Options, RepairOptions, RowId,
     Schema, field, json,
@@ -450,17 +450,15 @@ fn funnels_over_graphs_that_make_no_sense_are_refused() {
 /// Cuts the power before every operation of a build, a drop and another build; of what is
 /// not durable then each operation is lost, alone and with all behind it. How many states there
 /// were, and how many of them were bad.
-fn power_cuts(bug: Option<Bug>) -> (usize, usize) {
-    let recorder = Recorder::new(None);
+fn power_cuts(flaw: Option<Flaw>) -> (usize, usize) {
+    let recorder = Recorder::new(flaw);
     let collection = recorder.create(schema(), Options::new()).expect("create");
     fill(&collection, 0..100);
     collection.flush().expect("flush");
     let begin = recorder.operations();
-    sow(bug);
     collection.build_graphs().expect("build");
     collection.drop_graphs().expect("drop");
     collection.build_graphs().expect("build");
-    sow(None);
     drop(collection);
     let mut replay = recorder.replay();
     let (mut at, mut states, mut bad) = (0, 0, 0);
@@ -496,8 +494,7 @@ fn no_power_cut_while_graphs_come_and_go_loses_anything() {
     let (states, bad) = power_cuts(None);
     assert!(states > 50, "only {states} states");
     assert_eq!(bad, 0, "of {states} states");
-    for bug in [Bug::SegmentNotSynced, Bug::FolderNotSyncedBeforeInstall, Bug::RemovedBeforeInstall]
-    {
-        assert!(power_cuts(Some(bug)).1 > 0, "{bug:?} was not noticed");
+    for flaw in [Flaw::NoSyncOf("gra-"), Flaw::NoDirSyncAfterCreate, Flaw::RemoveBeforeRename] {
+        assert!(power_cuts(Some(flaw)).1 > 0, "{flaw:?} was not noticed");
     }
 }

@@ -33,7 +33,7 @@ enum By {
 
 const POWER: By = By::PowerLoss(Durability::Full);
 
-const BUGS: [(Wrong, By); 53] = [
+const BUGS: [(Wrong, By); 45] = [
     (Wrong::Folder(Flaw::NoDirSync), POWER),
     (Wrong::Folder(Flaw::NoDirSyncAfterRename), POWER),
     (Wrong::Folder(Flaw::NoDirSyncAfterCreate), POWER),
@@ -45,13 +45,6 @@ const BUGS: [(Wrong, By); 53] = [
     (Wrong::Folder(Flaw::RemoveBeforeRename), POWER),
     (Wrong::Folder(Flaw::RewriteInsteadOfRename), POWER),
     (Wrong::Engine(Bug::LogNotSynced), POWER),
-    (Wrong::Engine(Bug::LogNameNotSynced), POWER),
-    (Wrong::Engine(Bug::SegmentNotSynced), POWER),
-    (Wrong::Engine(Bug::TombstonesNotSynced), POWER),
-    (Wrong::Engine(Bug::ManifestNotSynced), POWER),
-    (Wrong::Engine(Bug::FolderNotSyncedBeforeInstall), POWER),
-    (Wrong::Engine(Bug::FolderNotSyncedAfterInstall), POWER),
-    (Wrong::Engine(Bug::RemovedBeforeInstall), POWER),
     (Wrong::Engine(Bug::NumbersReused), POWER),
     (Wrong::Engine(Bug::KeptLogUnnamed), POWER),
     (Wrong::Engine(Bug::KeptLogNotSynced), By::PowerLoss(Durability::Buffered)),
@@ -66,10 +59,9 @@ const BUGS: [(Wrong, By); 53] = [
     (Wrong::Engine(Bug::MergeBeforeLogSync), By::PowerLoss(Durability::Buffered)),
     (Wrong::Engine(Bug::MergeForgetsDead), POWER),
     (Wrong::Engine(Bug::MergeMistakesDead), POWER),
-    (Wrong::Engine(Bug::MergeFolderNotSynced), POWER),
     (Wrong::Engine(Bug::BulkTakesNoLsn), POWER),
     (Wrong::Engine(Bug::BulkForgetsDead), POWER),
-    (Wrong::Engine(Bug::BulkRemovesInstalled), By::FailingOperations),
+    (Wrong::Engine(Bug::InstalledRemoved), By::FailingOperations),
     (Wrong::Engine(Bug::BulkLeavesFiles), By::CountingFiles),
     (Wrong::Engine(Bug::FailedFramesStay), By::FailingOperations),
     (Wrong::Engine(Bug::NamesSyncedAgain), By::Reopening),

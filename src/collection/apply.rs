@@ -28,19 +28,20 @@ pub(super) struct Changes {
 type Dead = HashMap<usize, RoaringBitmap>;
 
 impl Changes {
-    /// Looks up what commits change, which have so many operations in these frames; of
-    /// several on one id the last counts, whichever commit has it.
+    /// Looks up what commits change; of several operations on one id the last counts,
+    /// whichever commit has it.
     ///
     /// # Errors
     /// The number of the commit whose rows could not be looked up, and why.
     pub(super) fn of<'a>(
         view: &View,
-        commits: impl Iterator<Item = (u32, &'a Frame)>,
+        commits: impl Iterator<Item = &'a Frame>,
     ) -> Result<Self, (usize, Error)> {
         let schema = &view.schema;
         let (mut operations, mut owners) = (Vec::new(), Vec::new());
-        for (commit, (count, frame)) in commits.enumerate() {
-            let parsed = ops::parse(frame.body(), count, schema.ids(), schema.vector_bytes());
+        for (commit, frame) in commits.enumerate() {
+            let (ids, width) = (schema.ids(), schema.vector_bytes());
+            let parsed = ops::parse(frame.body(), frame.operations(), ids, width);
             let wrong = |e: FormatError| (commit, Error::invalid("batch", e));
             operations.extend(parsed.map_err(wrong)?);
             owners.resize(operations.len(), commit);

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::files::Change;
 use super::verify::Sealed;
-use super::writer::{plan_tombstones, write_parts, write_tombstones};
 use super::{Collection, Progress, open};
 use crate::codec::header::{FileKind, check_writable};
 use crate::error::{Error, Result};
@@ -69,7 +69,7 @@ impl Collection {
         progress: impl Fn(Progress) -> bool,
     ) -> Result<Copied> {
         let write = |to: &Disk| self.back_up(to, &progress);
-        open::in_folder_of_a_copy(path.as_ref(), &self.shared.options, write)
+        open::in_folder_of_a_copy(path.as_ref(), &self.handle.options, write)
     }
 
     /// Backs up into a folder without a collection.
@@ -82,23 +82,32 @@ impl Collection {
         // In this order: the manifest is then not older than the view, and all
         // file numbers of the view are spent in it.
         let view = self.view();
-        let installed = manifest::load_installed(&*self.shared.vfs)?;
+        let installed = manifest::load_installed(&*self.handle.vfs)?;
         // What a newer version alone may write cannot be copied by this one.
-        check_writable(installed.read_only, &self.shared.vfs.path(manifest::NAME))?;
+        check_writable(installed.read_only, &self.handle.vfs.path(manifest::NAME))?;
         let mut next = Manifest { segments: Vec::new(), logs: Vec::new(), ..installed };
         next.lsn = view.lsn;
         // Beside a reader's handle the folder may have been shortened, or embedded again.
         next.schema = (*view.schema).clone();
         next.calibration = view.calibration.as_deref().cloned();
-        let done = Backup { from: &*self.shared.vfs, to, progress, total: mapped_bytes(&view) };
-        let written = done.write(&view, &mut next).and_then(|()| {
-            let had = view.parts.iter().filter(|part| part.live_rows() > 0 && part.graph.is_some());
-            let graphs_left_out = had.count().saturating_sub(next.graphs.len());
-            let copied = Copied { rows: view.live_rows(), graphs_left_out, ..Copied::default() };
-            let copied = measured(to, &next, copied)?;
-            finish(to, &next).map(|()| copied)
-        });
-        written.inspect_err(|_| remove_all(to, &next))
+        let mut change = Change::from_nothing(to, next);
+        let backup = Backup { from: &*self.handle.vfs, to, progress, total: mapped_bytes(&view) };
+        backup.write(&view, &mut change)?;
+        let had = view.parts.iter().filter(|part| part.live_rows() > 0 && part.graph.is_some());
+        let graphs_left_out = had.count().saturating_sub(change.next.graphs.len());
+        let copied = Copied { rows: view.live_rows(), graphs_left_out, ..Copied::default() };
+        let copied = copied.measured(to, &change)?;
+        change.finish()?;
+        Ok(copied)
+    }
+}
+
+impl Copied {
+    /// Adds files and bytes, of the files that are written and the manifest that will be: where
+    /// they cannot be looked at, nothing is installed yet.
+    pub(super) fn measured(mut self, to: &dyn Vfs, change: &Change) -> Result<Self> {
+        (self.files, self.bytes) = change.next.measure(to)?;
+        Ok(self)
     }
 }
 
@@ -109,27 +118,6 @@ pub(super) fn claim(to: &dyn Vfs) -> Result<Box<dyn Send + Sync>> {
         return Err(Error::AlreadyExists { path: to.path("") });
     }
     Ok(lock)
-}
-
-/// Makes the files durable, and then the collection they are.
-pub(super) fn finish(to: &dyn Vfs, next: &Manifest) -> Result<()> {
-    to.sync_dir()?;
-    next.install(to).map(drop)
-}
-
-/// Removes the files of a copy that could not be finished, the manifest first, if it was
-/// installed: what cannot be removed then does not open.
-pub(super) fn remove_all(to: &dyn Vfs, planned: &Manifest) {
-    for name in [manifest::NAME.to_owned()].into_iter().chain(planned.files()) {
-        let _ = to.remove(&name);
-    }
-}
-
-/// Adds files and bytes, of the files that are written and the manifest that will be: where they
-/// cannot be looked at, nothing is installed yet.
-pub(super) fn measured(to: &dyn Vfs, manifest: &Manifest, mut copied: Copied) -> Result<Copied> {
-    (copied.files, copied.bytes) = manifest.measure(to)?;
-    Ok(copied)
 }
 
 fn mapped_bytes(view: &View) -> u64 {
@@ -147,42 +135,36 @@ struct Backup<'a> {
 }
 
 impl Backup<'_> {
-    /// Writes the files, and enters each in `next` before it is created.
-    fn write(&self, view: &View, next: &mut Manifest) -> Result<()> {
+    /// Writes the files, and enters them.
+    fn write(&self, view: &View, change: &mut Change) -> Result<()> {
         let mut done = 0;
-        let graphs = std::mem::take(&mut next.graphs);
+        let graphs = std::mem::take(&mut change.next.graphs);
         let living = || view.parts.iter().filter(|part| part.live_rows() > 0);
         for part in living() {
             let (Some(number), Some(mapped)) = (part.segment, part.rows.mapped()) else { continue };
             let entry = own_entry(number, &self.path(number), mapped.file)
                 .ok_or_else(|| Error::corrupt(self.path(number), 0, "its footer is damaged"))?;
-            next.segments.push(entry.clone());
             let maps = [mapped.file].into_iter().chain(mapped.logs);
             for (file, map) in Sealed::of_segment(&entry).iter().zip(maps) {
-                self.copy(next, file, map, &mut done)?;
+                self.copy(change, file, map, &mut done)?;
             }
-            self.write_dead(next, part)?;
-            self.copy_graph(next, &entry, &graphs)?;
+            change.enter(entry.clone(), &part.dead)?;
+            self.copy_graph(change, &entry, &graphs)?;
         }
         let runs: Vec<Arc<Part>> = living().filter(|p| p.segment.is_none()).cloned().collect();
-        if runs.is_empty() {
-            return Ok(());
+        if !runs.is_empty() {
+            change.segment(&runs, &[], &|_| self.tell(done))?;
         }
-        let number = next.take_number();
-        next.segments.push(SegmentEntry::planned(number));
-        let watch = |_| self.tell(done);
-        let written = write_parts(self.to, next.owner(), &view.schema, number, &runs, &[], &watch)?;
-        *next.segments.last_mut().expect("pushed") = written;
         Ok(())
     }
 
     /// Copies a file; where it was removed meanwhile, from the map that the view holds.
-    fn copy(&self, next: &Manifest, file: &Sealed, map: &Bytes, done: &mut u64) -> Result<()> {
+    fn copy(&self, change: &mut Change, file: &Sealed, map: &Bytes, done: &mut u64) -> Result<()> {
         let name = file.name();
         let unlinked = || Arc::new(Unlinked { path: self.from.path(&name), map: map.clone() });
         let from = self.from.open(&name)?.unwrap_or_else(|| unlinked() as Arc<dyn ReadFile>);
-        let check = file.check(from, &next.collection, &next.schema)?;
-        let mut out = self.to.create(&name)?;
+        let check = file.check(from, &change.next.collection, &change.next.schema)?;
+        let mut out = change.create(name)?;
         let mut buffer = Vec::new();
         for span in check.spans() {
             let bytes = check.read(span, &mut buffer)?;
@@ -197,7 +179,7 @@ impl Backup<'_> {
     /// dropped meanwhile is not missed, and one that cannot be read can be built again.
     fn copy_graph(
         &self,
-        next: &mut Manifest,
+        change: &mut Change,
         segment: &SegmentEntry,
         graphs: &[GraphEntry],
     ) -> Result<()> {
@@ -207,31 +189,18 @@ impl Backup<'_> {
         let graph = Sealed::Graph(*entry, segment.rows);
         let name = graph.name();
         let Some(Some(file)) = readable(self.from.open(&name))? else { return Ok(()) };
-        let check = graph.check(file, &next.collection, &next.schema);
+        let check = graph.check(file, &change.next.collection, &change.next.schema);
         let Some(check) = readable(check)? else { return Ok(()) };
-        next.graphs.push(*entry);
-        let mut out = self.to.create(&name)?;
+        let mut out = change.create(name.clone())?;
         let mut buffer = Vec::new();
         for span in check.spans() {
             let Some(bytes) = readable(check.read(span, &mut buffer))? else {
-                self.to.remove(&name)?;
-                next.graphs.pop();
-                return Ok(());
+                return self.to.remove(&name);
             };
             out.write(bytes)?;
         }
+        change.next.graphs.push(*entry);
         out.sync()
-    }
-
-    /// Writes the dead rows of the segment entered last.
-    fn write_dead(&self, next: &mut Manifest, part: &Part) -> Result<()> {
-        if part.dead.is_empty() {
-            return Ok(());
-        }
-        let (number, owner) = (next.take_number(), next.owner());
-        let (body, tombstones) = plan_tombstones(number, &part.dead);
-        next.segments.last_mut().expect("entered").tombstones = Some(tombstones);
-        write_tombstones(self.to, owner, tombstones, &body)
     }
 
     fn tell(&self, done: u64) -> Result<()> {

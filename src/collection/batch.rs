@@ -9,7 +9,6 @@ use crate::error::{Error, Result};
 use crate::sync::atomic::Ordering;
 use crate::types::{MAX_ID_BYTES, RowId};
 use crate::wal::format::{Frame, MAX_BODY};
-use crate::wal::ops;
 
 /// Changes that become visible and durable together, or not at all. Dropping a
 /// batch without [`Batch::commit`] forgets it.
@@ -20,15 +19,12 @@ pub struct Batch<'c> {
     collection: &'c Collection,
     /// With the operations, as the log will hold them.
     frame: Frame,
-    operations: u32,
-    /// How many of them add rows.
-    upserts: u32,
     encoder: RowEncoder,
 }
 
 impl fmt::Debug for Batch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch").field("operations", &self.operations).finish_non_exhaustive()
+        f.debug_struct("Batch").field("operations", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -83,7 +79,7 @@ impl Collection {
         let (id, mut encoder) = (id.into(), RowEncoder::default());
         id.check(self.schema().ids())?;
         encoder.check_payload(self.schema(), payload.into())?;
-        commit::replace(&self.shared, |view| {
+        commit::replace(&self.handle, |view| {
             let Some((part, row)) = view.find(&id)? else { return Ok(None) };
             let stored = view.parts[part].rows.vector(row)?;
             let put = |out: &mut Vec<u8>| {
@@ -91,7 +87,7 @@ impl Collection {
                 Ok::<_, Error>(())
             };
             let mut frame = Frame::for_body(stored.len() + encoder.payload.len() + MAX_ID_BYTES);
-            frame.grow(|body| ops::put_upsert(body, &id, put, &encoder.payload))?;
+            frame.upsert(&id, put, &encoder.payload)?;
             Ok(Some(frame))
         })
     }
@@ -100,9 +96,9 @@ impl Collection {
 impl<'c> Batch<'c> {
     fn new(collection: &'c Collection) -> Self {
         // Often as long as the last: then it need not be moved while it grows.
-        let last = collection.shared.batch_bytes.load(Ordering::Relaxed);
+        let last = collection.handle.batch_bytes.load(Ordering::Relaxed);
         let (frame, encoder) = (Frame::for_body(last), RowEncoder::default());
-        Self { collection, frame, operations: 0, upserts: 0, encoder }
+        Self { collection, frame, encoder }
     }
 
     /// The same for rows that are stored in another collection with the same fields.
@@ -116,7 +112,7 @@ impl<'c> Batch<'c> {
 
     /// Number of changes so far.
     pub fn len(&self) -> u64 {
-        self.operations.into()
+        self.frame.operations().into()
     }
 
     /// Bytes that the changes take, in RAM and in the log: by them a long load is cut into batches.
@@ -143,7 +139,7 @@ impl<'c> Batch<'c> {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.operations == 0
+        self.len() == 0
     }
 
     /// Inserts a row, or replaces the one with this id.
@@ -168,9 +164,7 @@ impl<'c> Batch<'c> {
         self.room(schema.vector_bytes() + self.encoder.payload.len() + MAX_ID_BYTES)?;
         let RowEncoder { payload, wide, .. } = &mut self.encoder;
         let put = |out: &mut Vec<u8>| RowEncoder::put_vector(wide, schema, vector, out);
-        self.frame.grow(|body| ops::put_upsert(body, &id, put, payload))?;
-        self.operations += 1;
-        self.upserts += 1;
+        self.frame.upsert(&id, put, payload)?;
         Ok(self)
     }
 
@@ -183,11 +177,7 @@ impl<'c> Batch<'c> {
         let id = id.into();
         id.check(self.collection.schema().ids())?;
         self.room(MAX_ID_BYTES)?;
-        self.frame.grow(|body| {
-            ops::put_delete(body, &id);
-            Ok::<_, Error>(())
-        })?;
-        self.operations += 1;
+        self.frame.delete(&id);
         Ok(self)
     }
 
@@ -207,11 +197,10 @@ impl<'c> Batch<'c> {
     pub fn commit(self) -> Result<()> {
         if self.is_empty() {
             // Nothing to do, but one that could do nothing is told.
-            return self.collection.shared.lock_writer().map(drop);
+            return self.collection.handle.lock_writer().map(drop);
         }
-        let adds = self.upserts > 0;
-        self.collection.shared.batch_bytes.store(self.frame.body_len(), Ordering::Relaxed);
-        commit::commit(&self.collection.shared, self.operations, adds, self.frame)
+        self.collection.handle.batch_bytes.store(self.frame.body_len(), Ordering::Relaxed);
+        commit::commit(&self.collection.handle, self.frame)
     }
 
     /// Whether `more` bytes fit (16 cover the fixed fields of an operation).

@@ -4,7 +4,7 @@
 //! installs them all with one manifest. Each byte is written once and synced
 //! once; a crash before that leaves only stray files, which the next open removes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,15 +12,13 @@ use roaring::RoaringBitmap;
 use serde_json::Value;
 
 use super::encode::RowEncoder;
+use super::files::{Change, NewFiles, NewSegment};
 use super::newest::{self, superseded};
-use super::writer::{
-    Writer, check_room, enter_segment, plan_tombstones, remove_unnamed, sync_names, write_segment,
-    write_tombstones,
-};
-use super::{Collection, Shared};
+use super::writer::{Writer, check_room};
+use super::{Collection, Engine};
 use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, SegmentEntry, TombstonesEntry};
+use crate::manifest::{SegmentEntry, TombstonesEntry};
 use crate::memtable::RunBuilder;
 use crate::rows::Rows;
 use crate::segment::reader::Segment;
@@ -45,6 +43,8 @@ pub struct Bulk<'c> {
     run: RunBuilder,
     run_bytes: usize,
     written: Vec<(SegmentEntry, Arc<Segment>)>,
+    /// All that was written for the load.
+    files: NewFiles<'c>,
     /// Dead rows of parts, and the files that have them already.
     tombstones: Vec<(Arc<Part>, TombstonesEntry)>,
     /// The thread that writes the rows gathered before those at hand.
@@ -73,19 +73,18 @@ impl Collection {
     /// [`Error::Poisoned`](crate::Error::Poisoned) after a write that failed,
     /// [`Error::Forked`](crate::Error::Forked).
     pub fn bulk(&self) -> Result<Bulk<'_>> {
-        drop(self.shared.lock_writer()?);
-        let run = RunBuilder::new(&self.shared.schema);
+        drop(self.handle.lock_writer()?);
+        let run = RunBuilder::new(&self.handle.schema);
         let encoder = RowEncoder::default();
-        let (written, writing) = (Vec::new(), None);
-        let collection = self;
         Ok(Bulk {
-            collection,
+            collection: self,
             encoder,
             run,
             run_bytes: 0,
-            written,
+            written: Vec::new(),
+            files: NewFiles::new(&*self.handle.vfs),
             tombstones: Vec::new(),
-            writing,
+            writing: None,
             failed: None,
             rows: 0,
         })
@@ -114,7 +113,7 @@ impl Bulk<'_> {
         let codes: usize = schema.stages().iter().map(|code| code.bytes_per_row()).sum();
         self.run_bytes += schema.vector_bytes() + payload.len() + codes + 64;
         self.rows += 1;
-        if self.run_bytes >= self.collection.shared.options.memtable_bytes {
+        if self.run_bytes >= self.collection.handle.options.memtable_bytes {
             self.spill()?;
         }
         Ok(())
@@ -151,25 +150,25 @@ impl Bulk<'_> {
         if self.written.is_empty() {
             return Ok(());
         }
-        let shared = &self.collection.shared;
+        let engine = &self.collection.handle.engine;
         let mut replaced = Replaced::by(self.loaded()?);
         // Now, while nobody waits for us.
         let segments: Vec<_> = replaced.new.iter().map(|part| &*part.rows).collect();
-        shared.residency.welcome(&segments);
-        if shared.view().parts.iter().any(|part| part.segment.is_none()) {
-            drop(flushed(shared)?);
+        engine.residency.welcome(&segments);
+        if engine.view().parts.iter().any(|part| part.segment.is_none()) {
+            drop(flushed(engine)?);
         }
         // A long look may miss what was merged meanwhile; a short one behind it will not.
         for _ in 0..LOOKS {
-            if !replaced.look_up(&shared.view())? {
+            if !replaced.look_up(&engine.view())? {
                 break;
             }
         }
         self.write_tombstones(&replaced)?;
-        let mut writer = flushed(shared)?;
+        let mut writer = flushed(engine)?;
         self.install(&mut writer, replaced)?;
         drop(writer);
-        shared.wake();
+        engine.wake();
         Ok(())
     }
 
@@ -189,54 +188,41 @@ impl Bulk<'_> {
 
     /// Writes the dead rows that the load leaves, as far as they are known now.
     fn write_tombstones(&mut self, replaced: &Replaced) -> Result<()> {
-        let shared = &*self.collection.shared;
-        let (vfs, view) = (&*shared.vfs, shared.view());
+        let engine: &Engine = &self.collection.handle;
+        let (vfs, view) = (&*engine.vfs, engine.view());
         let is_new = |part: &Part| {
             let old = view.parts.iter().find(|old| Arc::ptr_eq(&old.rows, &part.rows));
             part.dead.len() > old.map_or(0, |old| old.dead.len())
         };
         let mut parts = replaced.parts(&view);
         parts.retain(|part| part.segment.is_some() && part.live_rows() > 0 && is_new(part));
-        let reserve = |part: Arc<Part>| Ok((part, shared.lock_writer()?.reserve_number(vfs)?));
-        for (part, (number, owner)) in parts.into_iter().map(reserve).collect::<Result<Vec<_>>>()? {
-            let (body, planned) = plan_tombstones(number, &part.dead);
-            self.tombstones.push((part, planned));
-            write_tombstones(vfs, owner, planned, &body)?;
+        let reserve = |part: Arc<Part>| Ok((part, engine.lock_writer()?.reserve_number(vfs)?));
+        for (part, number) in parts.into_iter().map(reserve).collect::<Result<Vec<_>>>()? {
+            let written = self.files.tombstones(number, &part.dead)?;
+            self.tombstones.push((part, written));
         }
         Ok(())
     }
 
     /// Installs the manifest that names what was loaded, and shows it.
     fn install(&mut self, writer: &mut Writer, mut replaced: Replaced) -> Result<()> {
-        let shared = &*self.collection.shared;
-        let (vfs, view) = (&*shared.vfs, shared.view());
+        let engine: &Engine = &self.collection.handle;
+        let (vfs, view) = (&*engine.vfs, engine.view());
         check_room(&view, u32::try_from(self.rows).unwrap_or(u32::MAX))?;
         replaced.look_up(&view)?;
         let parts = replaced.parts(&view);
-        let mut next = writer.manifest.clone();
-        if !sown(Bug::BulkTakesNoLsn) {
-            next.lsn = view.lsn.next();
-        }
-        let entered = self.enter(&mut next, &parts);
-        // Numbers are spent even if writing fails: names are never reused.
-        writer.manifest.next_file = next.next_file;
-        entered.inspect_err(|_| remove_unnamed(vfs, &next, &writer.manifest))?;
-        let mut files = self.files();
-        let written = std::mem::take(&mut self.written);
-        self.tombstones.clear();
-        // From here on the files are the manifest's: where it fails the new one
-        // may be on disk all the same, and the files it names must be too.
-        writer.install(vfs, next).inspect_err(|_| {
-            if sown(Bug::BulkRemovesInstalled) {
-                self.written = written;
+        writer.change(vfs, |change| {
+            if !sown(Bug::BulkTakesNoLsn) {
+                change.next.lsn = view.lsn.next();
             }
+            // Not all may be needed: all rows of a segment may have come again later, and dead
+            // rows have become more.
+            let files = std::mem::replace(&mut self.files, NewFiles::new(vfs));
+            change.adopt(files);
+            self.enter(change, &parts)
         })?;
-        // Not a segment whose rows all came again later, nor dead rows that have become more.
-        let needed: HashSet<String> = writer.manifest.files().into_iter().collect();
-        files.retain(|file| !needed.contains(file));
-        self.remove(&files);
         let living = parts.into_iter().filter(|part| part.live_rows() > 0).collect();
-        shared.publish(view.with(view.lsn.next(), living));
+        engine.publish(writer, view.with(view.lsn.next(), living));
         Ok(())
     }
 
@@ -259,22 +245,23 @@ impl Bulk<'_> {
     }
 
     fn write_run(&mut self) -> Result<()> {
-        let shared = Arc::clone(&self.collection.shared);
-        let (number, owner) = {
-            let mut writer = shared.lock_writer()?;
+        let engine = Arc::clone(&self.collection.handle.engine);
+        let number = {
+            let mut writer = engine.lock_writer()?;
             // Rows that were only loaded are deleted on a full disk, too.
-            writer.reserve.keep(&*shared.vfs);
-            writer.reserve_number(&*shared.vfs)?
+            writer.reserve.keep(&*engine.vfs);
+            writer.reserve_number(&*engine.vfs)?
         };
-        let run = std::mem::replace(&mut self.run, RunBuilder::new(&shared.schema)).finish();
+        let run = std::mem::replace(&mut self.run, RunBuilder::new(&engine.schema)).finish();
         self.run_bytes = 0;
         let part = Arc::new(Part::new(Arc::new(run), Arc::default(), None));
         let again = superseded(std::slice::from_ref(&part))?.into_iter().next();
         let part = Arc::new(part.with_dead(again.unwrap_or_default()));
-        let background = shared.options.background;
+        let background = engine.options.background;
         let write = move || {
-            let watch = |_| Ok(());
-            write_segment(&*shared.vfs, owner, &shared.schema, number, &[part], &[], &watch)
+            let (vfs, schema) = (&*engine.vfs, &engine.schema);
+            let written = NewSegment::write(vfs, number, schema, &[part], &[], &|_| Ok(()));
+            written.map(NewSegment::release)
         };
         let spawn = || thread::Builder::new().name("matryo-bulk".into()).spawn(write.clone()).ok();
         self.writing = background.then(spawn).flatten();
@@ -293,14 +280,14 @@ impl Bulk<'_> {
 
     fn keep(&mut self, written: Written) -> Result<()> {
         let (entry, segment) = self.note(written)?;
+        self.files.add(FileKind::Segment.name(entry.number));
         self.written.push((entry, Arc::new(segment)));
         Ok(())
     }
 
     /// Enters the parts into the manifest, and writes the tombstones they need.
-    fn enter(&self, next: &mut Manifest, parts: &[Arc<Part>]) -> Result<()> {
-        let vfs = &*self.collection.shared.vfs;
-        let entries = std::mem::take(&mut next.segments);
+    fn enter(&self, change: &mut Change, parts: &[Arc<Part>]) -> Result<()> {
+        let entries = std::mem::take(&mut change.next.segments);
         let mut all: HashMap<FileNumber, SegmentEntry> = entries
             .into_iter()
             .chain(self.written.iter().map(|(entry, _)| entry.clone()))
@@ -308,54 +295,38 @@ impl Bulk<'_> {
             .collect();
         for part in parts.iter().filter(|part| part.live_rows() > 0) {
             let number = part.segment.expect("all rows were flushed");
-            let entry = all.remove(&number).expect("entered, or written by this load");
+            let mut entry = all.remove(&number).expect("entered, or written by this load");
             let known = self.tombstones.iter().find(|(known, _)| known.segment == part.segment);
-            match known.filter(|(known, _)| known.dead == part.dead) {
-                Some((_, written)) => {
-                    next.segments.push(SegmentEntry { tombstones: Some(*written), ..entry });
-                }
-                None => enter_segment(vfs, next, entry, &part.dead)?,
+            if let Some((_, written)) = known.filter(|(known, _)| known.dead == part.dead) {
+                entry.tombstones = Some(*written);
             }
+            change.enter(entry, &part.dead)?;
         }
-        sync_names(vfs)
-    }
-
-    /// What was written for the load.
-    fn files(&self) -> Vec<String> {
-        let segments = self.written.iter().map(|(entry, _)| FileKind::Segment.name(entry.number));
-        let dead = self.tombstones.iter().map(|(_, t)| FileKind::Tombstones.name(t.number));
-        segments.chain(dead).collect()
-    }
-
-    /// Removes files that nobody will name; where that fails the next open does.
-    fn remove(&self, files: &[String]) {
-        for file in files {
-            let _ = self.collection.shared.vfs.remove(file);
-        }
+        Ok(())
     }
 }
 
 impl Drop for Bulk<'_> {
     fn drop(&mut self) {
         // The files are the parent's, and so is the thread.
-        if self.collection.shared.is_forked() {
+        if self.collection.handle.is_forked() {
             std::mem::forget(self.writing.take());
             return;
         }
         if let Some(Ok(written)) = self.writing.take().map(JoinHandle::join) {
             let _ = self.keep(written);
         }
-        if !sown(Bug::BulkLeavesFiles) {
-            self.remove(&self.files());
+        if sown(Bug::BulkLeavesFiles) {
+            self.files.release();
         }
     }
 }
 
 /// The writer, once all commits so far are in segments: logs hold what comes before a load.
-fn flushed(shared: &Shared) -> Result<MutexGuard<'_, Writer>> {
-    let mut writer = shared.idle_writer()?;
-    let view = writer.flush(&*shared.vfs, &shared.view())?;
-    shared.publish(view);
+fn flushed(engine: &Engine) -> Result<MutexGuard<'_, Writer>> {
+    let mut writer = engine.idle_writer()?;
+    let view = writer.flush(&*engine.vfs, &engine.view())?;
+    engine.publish(&mut writer, view);
     Ok(writer)
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Collection, Shared};
+use super::{Collection, Engine};
 use crate::calibration::Calibration;
 use crate::error::{Error, Result};
 use crate::query::EXACT_BELOW_ROWS;
@@ -47,7 +47,7 @@ impl Collection {
     /// reads, [`Error::Poisoned`] after a write that failed, [`Error::Forked`]; [`Error::Corrupt`]
     /// where a row that had to be read is damaged; [`Error::Io`].
     pub fn calibrate(&self) -> Result<Calibration> {
-        measure_and_install(&self.shared, None, &|_| true, &|| Ok(()))
+        measure_and_install(&self.handle, None, &|_| true, &|| Ok(()))
     }
 
     /// As [`Self::calibrate`], with sample queries of all dimensions instead of rows: a few
@@ -59,7 +59,7 @@ impl Collection {
     /// [`Error::Invalid`] for fewer than two.
     pub fn calibrate_with<Q: AsRef<[f32]>>(&self, queries: &[Q]) -> Result<Calibration> {
         let queries: Vec<&[f32]> = queries.iter().map(AsRef::as_ref).collect();
-        measure_and_install(&self.shared, Some(&queries), &|_| true, &|| Ok(()))
+        measure_and_install(&self.handle, Some(&queries), &|_| true, &|| Ok(()))
     }
 
     /// What [`Self::calibrate`] found last, if it ever ran.
@@ -71,17 +71,17 @@ impl Collection {
 /// Whether the background thread should calibrate: not before somebody searches, or a
 /// collection that grows would be calibrated again and again for nobody. Rows that were
 /// replaced since the collection was opened are counted when it runs next.
-pub(super) fn has_work(shared: &Shared) -> bool {
-    let view = shared.view();
-    shared.searched.load(Ordering::Relaxed) && wants(shared, view.calibration.as_deref(), &view)
+pub(super) fn has_work(engine: &Engine) -> bool {
+    let view = engine.view();
+    engine.searched.load(Ordering::Relaxed) && wants(engine, view.calibration.as_deref(), &view)
 }
 
-fn wants(shared: &Shared, known: Option<&Calibration>, view: &View) -> bool {
+fn wants(engine: &Engine, known: Option<&Calibration>, view: &View) -> bool {
     let rows = view.live_rows();
     let walks = view.walkable() > 0;
     // A handle with fewer dimensions would leave the others without a calibration.
-    let whole = shared.residency.dims == view.schema.dims();
-    shared.options.recalibrate
+    let whole = engine.residency.dims == view.schema.dims();
+    engine.options.recalibrate
         && whole
         && match known {
             None => rows >= EXACT_BELOW_ROWS,
@@ -93,18 +93,18 @@ fn wants(shared: &Shared, known: Option<&Calibration>, view: &View) -> bool {
 }
 
 /// What the background thread does at last.
-pub(super) fn run_policy(shared: &Shared) -> Result<()> {
-    let known = shared.lock_writer()?.manifest.calibration.clone();
-    let searched = shared.searched.load(Ordering::Relaxed);
-    if !searched || !wants(shared, known.as_ref(), &shared.view()) {
+pub(super) fn run_policy(engine: &Engine) -> Result<()> {
+    let known = engine.lock_writer()?.manifest.calibration.clone();
+    let searched = engine.searched.load(Ordering::Relaxed);
+    if !searched || !wants(engine, known.as_ref(), &engine.view()) {
         return Ok(());
     }
-    let go_on = || Error::unless(!shared.closing.load(Ordering::Relaxed), "calibration");
+    let go_on = || Error::unless(!engine.closing.load(Ordering::Relaxed), "calibration");
     // What the caller has had measured meanwhile stays.
-    let wanted = |known: Option<&Calibration>| wants(shared, known, &shared.view());
+    let wanted = |known: Option<&Calibration>| wants(engine, known, &engine.view());
     // Where it fails the next flush is the next occasion, not the next search.
-    match measure_and_install(shared, None, &wanted, &go_on) {
-        Ok(_) => shared.searched.store(false, Ordering::Relaxed),
+    match measure_and_install(engine, None, &wanted, &go_on) {
+        Ok(_) => engine.searched.store(false, Ordering::Relaxed),
         // Rows without a direction, or fewer than there were: nobody has asked for it.
         Err(Error::Invalid { .. } | Error::Cancelled { .. }) => {}
         Err(e) => return Err(e),
@@ -113,25 +113,27 @@ pub(super) fn run_policy(shared: &Shared) -> Result<()> {
 }
 
 fn measure_and_install(
-    shared: &Shared,
+    engine: &Engine,
     given: Option<&[&[f32]]>,
     wanted: &dyn Fn(Option<&Calibration>) -> bool,
     watch: &dyn Fn() -> Result<()>,
 ) -> Result<Calibration> {
-    drop(shared.lock_writer()?);
-    let view = shared.view();
-    let most_dims = shared.residency.dims;
+    drop(engine.lock_writer()?);
+    let view = engine.view();
+    let most_dims = engine.residency.dims;
     let mut found = Measure { view: &view, most_dims, seed: SAMPLE_SEED, watch }.run(given)?;
-    let mut writer = shared.lock_writer()?;
+    let mut writer = engine.lock_writer()?;
     if let Some(known) = &writer.manifest.calibration {
         found.keep_longer(known, most_dims);
     }
     if !wanted(writer.manifest.calibration.as_ref()) {
         return Ok(found);
     }
-    let mut next = writer.manifest.clone();
-    next.calibration = Some(found.clone());
-    writer.install(&*shared.vfs, next)?;
-    shared.publish(shared.view().with_calibration(Arc::new(found.clone())));
+    writer.change(&*engine.vfs, |change| {
+        change.next.calibration = Some(found.clone());
+        Ok(())
+    })?;
+    let view = engine.view().with_calibration(Arc::new(found.clone()));
+    engine.publish(&mut writer, view);
     Ok(found)
 }

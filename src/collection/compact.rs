@@ -8,17 +8,12 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use super::graph;
-use super::writer::{Writer, enter_with_dead, remove_unnamed, write_segment};
-use super::{Collection, Shared};
-use crate::codec::header::FileKind;
+use super::files::NewSegment;
+use super::reserve::retry;
+use super::{Collection, Engine, Progress, graph};
 use crate::error::{Error, Result};
-use crate::manifest::{LogEntry, Manifest, SegmentEntry};
-use crate::segment::reader::Segment;
 use crate::sown::{Bug, sown};
 use crate::sync::atomic::Ordering;
-use crate::types::FileNumber;
-use crate::vfs::Vfs;
 use crate::view::{Part, View};
 
 /// Segments of like size that are merged at once.
@@ -36,16 +31,6 @@ pub struct Compacted {
     pub rows: u64,
     /// Dead rows whose bytes are gone.
     pub reclaimed: u64,
-}
-
-/// How far a compaction or a copy is, in rows; a backup, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Progress {
-    /// Copied so far.
-    pub done: u64,
-    /// To copy.
-    pub total: u64,
 }
 
 impl Collection {
@@ -68,9 +53,9 @@ impl Collection {
     /// As [`Self::compact`]; [`Error::Cancelled`] if `progress` ended it.
     pub fn compact_with(&self, progress: impl Fn(Progress) -> bool) -> Result<Compacted> {
         self.flush()?;
-        let shared = &*self.shared.shared;
-        let _alone = shared.compacting.lock();
-        let group = segments(&shared.view());
+        let engine: &Engine = &self.handle;
+        let _alone = engine.compacting.lock();
+        let group = segments(&engine.view());
         // In a log there may be rows that died before their segment was written.
         let clean = |part: &Arc<Part>| {
             part.dead.is_empty() && part.rows.mapped().is_none_or(|mapped| mapped.logs.is_empty())
@@ -79,9 +64,9 @@ impl Collection {
         let compacted = if group.len() < 2 && clean {
             Compacted::default()
         } else {
-            merge(shared, group, Vectors::Written, &progress)?
+            merge(engine, group, Vectors::Written, &progress)?
         };
-        graph::build_wanted(shared, shared.options.graph_min_rows, &progress)?;
+        graph::build_wanted(engine, engine.options.graph_min_rows, &progress)?;
         Ok(compacted)
     }
 }
@@ -90,26 +75,26 @@ impl Collection {
 impl Collection {
     /// Merges all segments as the background would.
     pub(crate) fn merge_all(&self, watch: &dyn Fn()) -> Result<Compacted> {
-        let shared = &*self.shared.shared;
-        let _alone = shared.compacting.lock();
+        let engine: &Engine = &self.handle;
+        let _alone = engine.compacting.lock();
         let progress = |_: Progress| {
             watch();
             true
         };
-        let group = segments(&shared.view());
-        merge(shared, group, Vectors::Kept, &progress)
+        let group = segments(&engine.view());
+        merge(engine, group, Vectors::Kept, &progress)
     }
 }
 
 /// Merges what the policy names until it names nothing; what the background
 /// thread does. Ends early when the collection is being closed.
-pub(super) fn run_policy(shared: &Shared) -> Result<()> {
-    while !shared.closing.load(Ordering::Relaxed) {
-        let _alone = shared.compacting.lock();
-        let Some(group) = choose(&segments(&shared.view())) else { return Ok(()) };
+pub(super) fn run_policy(engine: &Engine) -> Result<()> {
+    while !engine.closing.load(Ordering::Relaxed) {
+        let _alone = engine.compacting.lock();
+        let Some(group) = choose(&segments(&engine.view())) else { return Ok(()) };
         // One alone is rewritten for the room that its dead rows take.
         let vectors = if group.len() > 1 { Vectors::Kept } else { Vectors::Written };
-        merge(shared, group, vectors, &|_| !shared.closing.load(Ordering::Relaxed))?;
+        merge(engine, group, vectors, &|_| !engine.closing.load(Ordering::Relaxed))?;
     }
     Ok(())
 }
@@ -154,29 +139,27 @@ enum Vectors {
 
 /// Merges; where there is no room for the new segment, with the reserve.
 fn merge(
-    shared: &Shared,
+    engine: &Engine,
     group: Vec<Arc<Part>>,
-    vectors: Vectors,
+    mut vectors: Vectors,
     progress: &dyn Fn(Progress) -> bool,
 ) -> Result<Compacted> {
-    let (mut vectors, mut lent) = (vectors, false);
-    let spend = || Ok::<_, Error>(shared.lock_writer()?.reserve.spend(&*shared.vfs));
-    let done = loop {
-        match merge_once(shared, &group, vectors, progress) {
-            Ok(Merged::Done(done)) => break Ok(done),
-            Ok(Merged::LogsGone) => vectors = Vectors::Written,
-            // Once: commits take the reserve back as soon as there is room for it.
-            Err(e) if e.is_full() && !lent && spend()? => lent = true,
-            Err(e) => break Err(e),
+    let vfs = &*engine.vfs;
+    let work = |vectors: &mut Vectors| loop {
+        match merge_once(engine, &group, *vectors, progress)? {
+            Merged::Done(done) => return Ok(done),
+            Merged::LogsGone => *vectors = Vectors::Written,
         }
     };
-    if let Ok(mut writer) = shared.lock_writer() {
+    // Once: commits take the reserve back as soon as there is room for it.
+    let done = retry(&mut vectors, work, |_, _| Ok(engine.lock_writer()?.reserve.spend(vfs)));
+    if let Ok(mut writer) = engine.lock_writer() {
         // Where there is still no room the next commit says so.
-        let _ = writer.reserve.refill(&*shared.vfs);
+        let _ = writer.reserve.refill(vfs);
     }
     // The RAM of what was merged away was not there for others as long as we held it.
     drop(group);
-    let _ = shared.residency.settle(&shared.view());
+    let _ = engine.residency.settle(&engine.view());
     done
 }
 
@@ -188,30 +171,30 @@ enum Merged {
 }
 
 fn merge_once(
-    shared: &Shared,
+    engine: &Engine,
     group: &[Arc<Part>],
     vectors: Vectors,
     progress: &dyn Fn(Progress) -> bool,
 ) -> Result<Merged> {
-    let vfs = &*shared.vfs;
-    let ((number, owner), logs) = {
-        let mut writer = shared.lock_writer()?;
+    let vfs = &*engine.vfs;
+    let (number, logs) = {
+        let mut writer = engine.lock_writer()?;
         let logs = if vectors == Vectors::Kept { writer.kept_by(group) } else { Vec::new() };
         (writer.reserve_number(vfs)?, logs)
     };
     let total = group.iter().map(|part| part.live_rows()).sum();
     let watch = |done| Error::unless(progress(Progress { done, total }), "compaction");
-    let write = || write_segment(vfs, owner, &shared.schema, number, group, &logs, &watch);
+    let write = || NewSegment::write(vfs, number, &engine.schema, group, &logs, &watch);
     let merged = match (total > 0).then(write).transpose() {
         // The new segment did not open without them.
-        Err(Error::Corrupt(_)) if !shared.lock_writer()?.keeps(group, &logs) => {
+        Err(Error::Corrupt(_)) if !engine.lock_writer()?.keeps(group, &logs) => {
             return Ok(Merged::LogsGone);
         }
         written => written?,
     };
     // Now, while nobody waits for us.
-    merged.iter().for_each(|(_, segment)| shared.residency.welcome(&[segment]));
-    if !install_merged(shared, group, number, merged)? {
+    merged.iter().for_each(|new| engine.residency.welcome(&[&new.segment]));
+    if !install(engine, group, merged)? {
         return Ok(Merged::LogsGone);
     }
     Ok(Merged::Done(Compacted {
@@ -222,37 +205,21 @@ fn merge_once(
 }
 
 /// Installs what `group` was merged into; whether the logs that it keeps were all there still.
-fn install_merged(
-    shared: &Shared,
-    group: &[Arc<Part>],
-    number: FileNumber,
-    merged: Option<(SegmentEntry, Segment)>,
-) -> Result<bool> {
-    let vfs = &*shared.vfs;
-    let old = sown(Bug::MergeOnOldView).then(|| shared.view());
-    let mut writer = shared.lock_writer()?;
-    let view = old.unwrap_or_else(|| shared.view());
+fn install(engine: &Engine, group: &[Arc<Part>], merged: Option<NewSegment>) -> Result<bool> {
+    let old = sown(Bug::MergeOnOldView).then(|| engine.view());
+    let mut writer = engine.lock_writer()?;
+    let view = old.unwrap_or_else(|| engine.view());
     let mut died = died_meanwhile(&view, group);
     if sown(Bug::MergeForgetsDead) {
         died.clear();
     }
-    let merged = merged.filter(|(entry, _)| died.len() < u64::from(entry.rows));
-    let entry = merged.as_ref().map(|(entry, _)| entry.clone());
-    let gone = entry.as_ref().is_some_and(|entry| !writer.keeps(group, &entry.kept));
-    if merged.is_none() || gone {
-        // All rows have died meanwhile, or logs are gone: nobody will name the new file.
-        let _ = vfs.remove(&FileKind::Segment.name(number));
-    }
-    if gone {
+    let merged = merged.filter(|new| died.len() < u64::from(new.entry.rows));
+    if merged.as_ref().is_some_and(|new| !writer.keeps(group, &new.entry.kept)) {
         return Ok(false);
     }
-    writer.replace(vfs, group, entry, &died)?;
-    shared.publish(replaced(&view, group, merged, died));
+    let merged = writer.install_merged(&*engine.vfs, group, merged, died)?;
+    engine.publish(&mut writer, replaced(&view, group, merged));
     Ok(true)
-}
-
-fn numbers(group: &[Arc<Part>]) -> Vec<FileNumber> {
-    group.iter().filter_map(|part| part.segment).collect()
 }
 
 /// Rows of the new segment that died while it was written. Row `r` of a
@@ -282,77 +249,13 @@ pub(super) fn died_meanwhile(view: &View, group: &[Arc<Part>]) -> RoaringBitmap 
 }
 
 /// The view with `merged` in the place of its sources.
-pub(super) fn replaced(
-    view: &View,
-    group: &[Arc<Part>],
-    merged: Option<(SegmentEntry, Segment)>,
-    died: RoaringBitmap,
-) -> View {
+pub(super) fn replaced(view: &View, group: &[Arc<Part>], merged: Option<Arc<Part>>) -> View {
     let is_source =
         |part: &&Arc<Part>| group.iter().any(|source| Arc::ptr_eq(&source.rows, &part.rows));
     let mut parts: Vec<_> = view.parts.iter().filter(|p| !is_source(p)).cloned().collect();
-    if let Some((entry, merged)) = merged {
-        let at = parts.iter().position(|p| p.segment.is_none()).unwrap_or(parts.len());
-        parts.insert(at, Arc::new(Part::new(Arc::new(merged), Arc::new(died), Some(entry.number))));
-    }
+    let at = parts.iter().position(|p| p.segment.is_none()).unwrap_or(parts.len());
+    parts.splice(at..at, merged);
     view.with(view.lsn, parts)
-}
-
-impl Writer {
-    /// Whether these segments, as far as the manifest still names them, keep all of these logs.
-    fn keeps(&self, group: &[Arc<Part>], logs: &[LogEntry]) -> bool {
-        let there = self.kept_by(group);
-        logs.iter().all(|log| there.contains(log))
-    }
-
-    /// The logs that these segments keep.
-    fn kept_by(&self, group: &[Arc<Part>]) -> Vec<LogEntry> {
-        let sources = numbers(group);
-        let named = self.manifest.segments.iter().filter(|entry| sources.contains(&entry.number));
-        named.flat_map(|entry| entry.kept.iter().copied()).collect()
-    }
-
-    /// Installs a manifest with `merged` in the place of the segments of `group`.
-    fn replace(
-        &mut self,
-        vfs: &dyn Vfs,
-        group: &[Arc<Part>],
-        merged: Option<SegmentEntry>,
-        died: &RoaringBitmap,
-    ) -> Result<()> {
-        // The merged segment leaves out rows that commits in the log replaced
-        // or deleted. Those commits must not be lost after their effect is durable.
-        if !sown(Bug::MergeBeforeLogSync) {
-            self.sync_log()?;
-        }
-        let mut next = self.manifest.clone();
-        let sources = numbers(group);
-        next.segments.retain(|entry| !sources.contains(&entry.number));
-        if let Some(entry) = merged {
-            let entered = enter(vfs, &mut next, entry, died);
-            // Numbers are spent even if writing fails: names are never reused.
-            self.manifest.next_file = next.next_file;
-            // On a full disk, what was written must not stay in the way.
-            entered.inspect_err(|_| remove_unnamed(vfs, &next, &self.manifest))?;
-        }
-        self.install(vfs, next)
-    }
-}
-
-/// Enters a merged segment and the tombstones it needs, which it writes. Both
-/// are named before that, so that files that fail are known.
-fn enter(
-    vfs: &dyn Vfs,
-    next: &mut Manifest,
-    entry: SegmentEntry,
-    died: &RoaringBitmap,
-) -> Result<()> {
-    if died.is_empty() {
-        next.segments.push(entry);
-        return Ok(());
-    }
-    enter_with_dead(vfs, next, entry, died)?;
-    if sown(Bug::MergeFolderNotSynced) { Ok(()) } else { vfs.sync_dir() }
 }
 
 #[cfg(test)]
@@ -360,7 +263,7 @@ mod tests {
     use super::*;
     use crate::memtable::RunBuilder;
     use crate::schema::Schema;
-    use crate::types::RowId;
+    use crate::types::{FileNumber, RowId};
 
     /// Parts with that many rows, of which some are dead.
     fn parts(sizes: &[(u32, u32)]) -> Vec<Arc<Part>> {

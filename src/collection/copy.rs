@@ -7,14 +7,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::backup::{Copied, claim, finish, measured, remove_all};
+use super::backup::{Copied, claim};
+use super::files::Change;
 use super::open;
-use super::writer::{remove_unnamed, write_parts};
 use super::{Collection, Options, Progress};
 use crate::encoding::{Precision, StageCode};
 use crate::error::{Error, Result, VectorError};
 use crate::index;
-use crate::manifest::{Manifest, SegmentEntry};
+use crate::manifest::Manifest;
 use crate::memtable::RunBuilder;
 use crate::rows::ReadAhead;
 use crate::schema::{FieldKind, Schema};
@@ -200,7 +200,7 @@ impl Collection {
     ) -> Result<Copied> {
         let schema = options.schema(self.schema())?;
         let write = |to: &Disk| self.copy_into(to, schema, options, &progress);
-        open::in_folder_of_a_copy(path.as_ref(), &self.shared.options, write)
+        open::in_folder_of_a_copy(path.as_ref(), &self.handle.options, write)
     }
 
     /// Copies into a folder without a collection.
@@ -215,10 +215,10 @@ impl Collection {
         let view = self.view();
         let mut next = Manifest::new(to.entropy()?, schema);
         next.lsn = view.lsn;
-        let written = rewrite(&view, to, &mut next, options, progress);
-        let written = written.and_then(|done| measured(to, &next, done));
-        let written = written.and_then(|done| finish(to, &next).map(|()| done));
-        written.inspect_err(|_| remove_all(to, &next))
+        let mut change = Change::from_nothing(to, next);
+        let copied = rewrite(&view, &mut change, options, progress)?.measured(to, &change)?;
+        change.finish()?;
+        Ok(copied)
     }
 
     /// Shortens every vector of a collection that nobody has open to its first
@@ -262,34 +262,27 @@ impl Collection {
     ) -> Result<Copied> {
         let schema = options.schema(self.schema())?;
         self.flush()?;
-        let vfs = &*self.shared.vfs;
-        let mut writer = self.shared.lock_writer()?;
-        let mut next = writer.next_manifest(vfs)?;
-        next.schema = schema;
-        next.segments.clear();
-        next.graphs.clear();
-        next.calibration = None;
-        let written = rewrite(&self.view(), vfs, &mut next, options, progress);
-        let written = written.and_then(|done| measured(vfs, &next, done));
-        let written = written.and_then(|done| vfs.sync_dir().map(|()| done));
-        // Numbers are spent even if writing fails: names are never reused.
-        writer.manifest.next_file = next.next_file;
-        let done = written.inspect_err(|_| remove_unnamed(vfs, &next, &writer.manifest))?;
-        writer.install(vfs, next)?;
-        Ok(done)
+        let vfs = &*self.handle.vfs;
+        let mut writer = self.handle.lock_writer()?;
+        writer.vouch(vfs)?;
+        writer.change(vfs, |change| {
+            change.next.schema = schema;
+            change.next.segments.clear();
+            change.next.graphs.clear();
+            change.next.calibration = None;
+            rewrite(&self.view(), change, options, progress)?.measured(vfs, change)
+        })
     }
 }
 
-/// Writes the rows of `view` to `to` as the schema of `next` has them, and
-/// enters each segment in `next` before it is created.
+/// Writes the rows of `view` as the next schema has them, as segments which it enters.
 fn rewrite(
     view: &View,
-    to: &dyn Vfs,
-    next: &mut Manifest,
+    change: &mut Change,
     options: &CopyOptions,
     progress: &dyn Fn(Progress) -> bool,
 ) -> Result<Copied> {
-    let schema = Arc::new(next.schema.clone());
+    let schema = Arc::new(change.next.schema.clone());
     let mut shortener = Shortener::new(&view.schema, schema.clone());
     let mut run = RunBuilder::new(&schema);
     let (mut bytes, mut done, total) = (0, 0, view.live_rows());
@@ -313,13 +306,13 @@ fn rewrite(
             Error::unless(done % 1024 != 0 || progress(Progress { done, total }), "copy")?;
             if bytes >= options.memory {
                 let full = std::mem::replace(&mut run, RunBuilder::new(&schema));
-                write_run(to, next, full)?;
+                write_run(change, full)?;
                 bytes = 0;
             }
         }
     }
     if run.len() > 0 {
-        write_run(to, next, run)?;
+        write_run(change, run)?;
     }
     Ok(copied)
 }
@@ -328,14 +321,9 @@ fn unfit(id: &RowId, why: &Error) -> Error {
     Error::invalid("copy", format!("row {id} does not fit: {why}; such rows can be skipped"))
 }
 
-fn write_run(to: &dyn Vfs, next: &mut Manifest, run: RunBuilder) -> Result<()> {
-    let number = next.take_number();
-    next.segments.push(SegmentEntry::planned(number));
-    let part = Arc::new(Part::new(Arc::new(run.finish()), Arc::default(), None));
-    let owner = next.owner();
-    let entry = write_parts(to, owner, &next.schema, number, &[part], &[], &|_| Ok(()))?;
-    *next.segments.last_mut().expect("pushed") = entry;
-    Ok(())
+fn write_run(change: &mut Change, run: RunBuilder) -> Result<()> {
+    let part = Part::new(Arc::new(run.finish()), Arc::default(), None);
+    change.segment(&[Arc::new(part)], &[], &|_| Ok(())).map(drop)
 }
 
 /// Turns rows as they are stored into rows of the copy.

@@ -13,9 +13,9 @@
 #[cfg(feature = "testing")]
 use super::Collection;
 use super::compact::{died_meanwhile, replaced};
-use super::writer::{Writer, write_segment};
-use super::{Handle, Shared};
-use crate::codec::header::FileKind;
+use super::files::{NewSegment, Watch};
+use super::writer::Writer;
+use super::{Engine, Handle};
 use crate::error::Result;
 use crate::sown::{Bug, sown};
 use crate::sync::thread::{self, JoinHandle};
@@ -30,16 +30,16 @@ impl Handle {
         let mut thread = self.flush.lock();
         let last = thread.take().filter(|_| !sown(Bug::FlushThreadForgotten));
         drop(last.map(JoinHandle::join));
-        let shared = self.shared.clone();
+        let engine = self.engine.clone();
         let sown = crate::sown::inherit();
         writer.flushing = true;
         let work = move || {
             sown();
-            let done = Done(&shared);
-            let error = write_frozen(&shared, &|_| Ok(())).err().map(|e| e.to_string());
-            shared.background_errors.lock().flush = error;
+            let done = Done(&engine);
+            let error = write_frozen(&engine, &|_| Ok(())).err().map(|e| e.to_string());
+            engine.background_errors.lock().flush = error;
             drop(done);
-            shared.wake();
+            engine.wake();
         };
         let spawned = thread::Builder::new().name("matryo-flush".into()).spawn(work);
         // Without a thread the next commit that finds the memtable full does it.
@@ -51,11 +51,12 @@ impl Handle {
 #[cfg(feature = "testing")]
 impl Collection {
     pub(crate) fn begin_flush(&self) -> Result<bool> {
-        let mut writer = self.shared.idle_writer()?;
+        let mut writer = self.handle.idle_writer()?;
         if writer.is_frozen() {
             return Ok(false);
         }
-        self.shared.publish(writer.freeze(&*self.shared.vfs, &self.view())?);
+        let frozen = writer.freeze(&*self.handle.vfs, &self.view())?;
+        self.handle.publish(&mut writer, frozen);
         Ok(true)
     }
 
@@ -64,12 +65,12 @@ impl Collection {
             watch();
             Ok(())
         };
-        write_frozen(&self.shared, &watch)
+        write_frozen(&self.handle, &watch)
     }
 }
 
 /// Lets those go on that wait for the flush, however it ended.
-struct Done<'a>(&'a Shared);
+struct Done<'a>(&'a Engine);
 
 impl Drop for Done<'_> {
     fn drop(&mut self) {
@@ -82,40 +83,34 @@ impl Drop for Done<'_> {
     }
 }
 
-/// Writes the frozen runs as a segment and installs it. `watch` is told of the
-/// first row and every thousandth.
+/// Writes the frozen runs as a segment and installs it.
 ///
 /// # Errors
 /// Whatever kept the segment from being written: the runs stay frozen then, and
 /// the next flush writes them.
-pub(super) fn write_frozen(shared: &Shared, watch: &dyn Fn(u64) -> Result<()>) -> Result<()> {
-    let vfs = &*shared.vfs;
-    let ((group, logs), (number, owner)) = {
-        let mut writer = shared.lock_writer()?;
+pub(super) fn write_frozen(engine: &Engine, watch: &Watch) -> Result<()> {
+    let vfs = &*engine.vfs;
+    let ((group, logs), number) = {
+        let mut writer = engine.lock_writer()?;
         let Some(frozen) = writer.frozen_runs() else { return Ok(()) };
         (frozen, writer.reserve_number(vfs)?)
     };
     let living = group.iter().any(|part| part.live_rows() > 0);
-    let write = || write_segment(vfs, owner, &shared.schema, number, &group, &logs, watch);
-    let written = if living { Some(write()?) } else { None };
+    let write = || NewSegment::write(vfs, number, &engine.schema, &group, &logs, watch);
+    let written = living.then(write).transpose()?;
     // Now, while nobody waits for us.
-    written.iter().for_each(|(_, segment)| shared.residency.welcome(&[segment]));
-    let mut writer = shared.lock_writer()?;
-    let view = shared.view();
+    written.iter().for_each(|new| engine.residency.welcome(&[&new.segment]));
+    let mut writer = engine.lock_writer()?;
+    let view = engine.view();
     let mut died = died_meanwhile(&view, &group);
     if sown(Bug::FlushForgetsFrozenDead) {
         died.clear();
     }
-    let written = written.filter(|(entry, _)| died.len() < u64::from(entry.rows));
-    if written.is_none() {
-        // All rows have died meanwhile: nobody will name the new file.
-        let _ = vfs.remove(&FileKind::Segment.name(number));
-    }
-    let entry = written.as_ref().map(|(entry, _)| entry.clone());
-    writer.install_frozen(vfs, &view, entry, &died)?;
-    let view = replaced(&view, &group, written, died);
+    let written = written.filter(|new| died.len() < u64::from(new.entry.rows));
+    let part = writer.install_frozen(vfs, &view, written, died)?;
+    let view = replaced(&view, &group, part);
     let living = view.parts.iter().filter(|part| part.segment.is_none() || part.live_rows() > 0);
     let parts = living.cloned().collect();
-    shared.publish(view.with(view.lsn, parts));
+    engine.publish(&mut writer, view.with(view.lsn, parts));
     Ok(())
 }

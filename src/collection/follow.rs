@@ -19,21 +19,16 @@
 //! further begins it anew. The writer puts nothing else in its place
 //! ([`LogWriter::roll_back`](crate::wal::writer::LogWriter::roll_back)).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::open::{apply_commits, read_commits, read_log, read_tombstones, strays};
-use super::{Collection, Shared, graph};
+use super::load::{Opened, apply_commits, read_commits, read_log, strays};
+use super::{Collection, Engine};
 use crate::codec::header::{FileHeader, FileKind};
 use crate::error::{Error, Result};
-use crate::graph::Attached;
-use crate::manifest::{self, GraphEntry, LogEntry, MAX_LOG, Manifest, SegmentEntry};
-use crate::rows::Rows;
-use crate::segment::reader::Segment;
+use crate::manifest::{self, LogEntry, MAX_LOG, Manifest};
 use crate::sown::{Bug, sown};
-use crate::types::FileNumber;
 use crate::vfs::{self, Vfs};
-use crate::view::{Part, View};
+use crate::view::View;
 use crate::wal::reader::{Read, following};
 
 /// How often something must be found damaged under the same manifest to be so: a
@@ -48,64 +43,6 @@ pub(super) struct Follower {
     /// How far the last log is read; nothing where there is none.
     read: Option<Read>,
     pub(super) view: Arc<View>,
-}
-
-/// Files that are open, as the manifest described them.
-#[derive(Clone, Default)]
-struct Opened {
-    segments: HashMap<FileNumber, (SegmentEntry, Arc<dyn Rows>)>,
-    graphs: HashMap<FileNumber, (GraphEntry, Arc<Attached>)>,
-}
-
-impl Opened {
-    fn segment(
-        &mut self,
-        vfs: &dyn Vfs,
-        manifest: &Manifest,
-        entry: &SegmentEntry,
-    ) -> Result<Arc<dyn Rows>> {
-        let same = |old: &SegmentEntry| (old.len, old.table_crc) == (entry.len, entry.table_crc);
-        if let Some((_, rows)) = self.segments.get(&entry.number).filter(|(old, _)| same(old)) {
-            return Ok(rows.clone());
-        }
-        let segment = Segment::open(vfs, &manifest.collection, &manifest.schema, entry)?;
-        let rows: Arc<dyn Rows> = Arc::new(segment);
-        self.segments.insert(entry.number, (entry.clone(), rows.clone()));
-        Ok(rows)
-    }
-
-    /// The graph of a segment, if it has one.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] where it cannot be read because a writer has dropped it meanwhile.
-    fn graph(
-        &mut self,
-        vfs: &dyn Vfs,
-        manifest: &Manifest,
-        segment: &SegmentEntry,
-    ) -> Result<Option<Arc<Attached>>> {
-        let Some(entry) = manifest.graph_of(segment.number) else { return Ok(None) };
-        if let Some((_, graph)) = self.graphs.get(&entry.number).filter(|(old, _)| *old == entry) {
-            return Ok(Some(graph.clone()));
-        }
-        let graph = graph::open(vfs, manifest, segment)?;
-        if let Some(damage) = graph.as_ref().and_then(|graph| graph.damage())
-            && manifest::load_installed(vfs)?.generation != manifest.generation
-        {
-            let name = FileKind::Graph.name(entry.number);
-            return Err(Error::corrupt(vfs.path(&name), 0, damage));
-        }
-        self.graphs.extend(graph.iter().map(|graph| (entry.number, (entry, graph.clone()))));
-        Ok(graph)
-    }
-
-    /// Those that the manifest names.
-    fn named_by(&self, manifest: &Manifest) -> Self {
-        let mut named = self.clone();
-        named.segments.retain(|number, _| manifest.segments.iter().any(|s| s.number == *number));
-        named.graphs.retain(|number, _| manifest.graphs.iter().any(|g| g.number == *number));
-        named
-    }
 }
 
 impl Follower {
@@ -134,18 +71,14 @@ impl Follower {
 
     /// Opens what `manifest` names, but for what is in `opened` already.
     fn load(vfs: &dyn Vfs, manifest: &Manifest, opened: &mut Opened) -> Result<Self> {
-        let schema = Arc::new(manifest.schema.clone());
-        let mut parts = Vec::with_capacity(manifest.segments.len());
-        for entry in &manifest.segments {
-            let rows = opened.segment(vfs, manifest, entry)?;
-            let dead = read_tombstones(vfs, manifest, entry)?;
-            let part = Part::new(rows, Arc::new(dead), Some(entry.number));
-            let graph = opened.graph(vfs, manifest, entry)?;
-            parts.push(Arc::new(if graph.is_some() { part.with_graph(graph) } else { part }));
+        let view = opened.view(vfs, manifest)?;
+        let damage = view.parts.iter().find_map(|part| part.graph_damage());
+        if damage.is_some() && manifest::load_installed(vfs)?.generation != manifest.generation {
+            // A writer has dropped it meanwhile.
+            let what = "was replaced while its files were opened";
+            return Err(Error::corrupt(vfs.path(manifest::NAME), 0, what));
         }
         let files = opened.named_by(manifest);
-        let calibration = manifest.calibration.clone().map(Arc::new);
-        let view = View::new(schema, manifest.lsn, parts, calibration);
         let start = Self { manifest: manifest.clone(), files, read: None, view: Arc::new(view) };
         start.read_logs(vfs, &manifest.logs)
     }
@@ -264,22 +197,22 @@ impl Collection {
     /// was given another schema ([`Self::drop_tier`], [`Self::reembed`]) and must be
     /// opened again; [`Error::Forked`]. The handle then answers as before.
     pub fn refresh(&self) -> Result<bool> {
-        let shared = &**self.shared;
-        let Some(follower) = &shared.follower else { return Ok(false) };
-        if shared.is_forked() {
-            return Err(Error::Forked { path: shared.vfs.path("") });
+        let engine: &Engine = &self.handle;
+        let Some(follower) = &engine.follower else { return Ok(false) };
+        if engine.is_forked() {
+            return Err(Error::Forked { path: engine.vfs.path("") });
         }
         let mut follower = follower.lock();
-        let Some(next) = follower.refresh(&*shared.vfs)? else { return Ok(false) };
+        let Some(next) = follower.refresh(&*engine.vfs)? else { return Ok(false) };
         let view = next.view.clone();
         // First: the one before holds RAM that the new view may want.
         *follower = next;
-        shared.publish_arc(view);
+        engine.publish_arc(view);
         Ok(true)
     }
 }
 
-impl Shared {
+impl Engine {
     /// Reads files of the installed manifest; of a handle that only reads, again
     /// and again until no writer has replaced them meanwhile.
     pub(super) fn settled<T>(&self, work: impl FnMut(&Manifest) -> Result<T>) -> Result<T> {

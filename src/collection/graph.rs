@@ -9,8 +9,8 @@
 use std::num::NonZero;
 use std::sync::Arc;
 
-use super::writer::sync_names;
-use super::{Collection, Progress, Shared};
+use super::files::NewFiles;
+use super::{Collection, Engine, Progress};
 use crate::codec::header::FileKind;
 use crate::error::{Error, Result};
 use crate::graph::{self, Attached, Graph, MIN_ROWS, Vectors};
@@ -65,9 +65,9 @@ impl Collection {
     /// As [`Self::build_graphs`]; [`Error::Cancelled`] if `progress` ended it.
     pub fn build_graphs_with(&self, progress: impl Fn(Progress) -> bool) -> Result<Graphs> {
         self.flush()?;
-        let shared = &**self.shared;
-        let _alone = shared.compacting.lock();
-        build_all(shared, 0, Damaged::Replace, &progress)
+        let engine: &Engine = &self.handle;
+        let _alone = engine.compacting.lock();
+        build_all(engine, 0, Damaged::Replace, &progress)
     }
 
     /// Drops all graphs. Searches are slower then, and find the same rows or more; with
@@ -78,26 +78,27 @@ impl Collection {
     /// [`Error::Io`] where the manifest could not be written; [`Error::ReadOnly`],
     /// [`Error::Poisoned`] or [`Error::Forked`], as for [`Self::flush`].
     pub fn drop_graphs(&self) -> Result<Graphs> {
-        let shared = &**self.shared;
+        let engine: &Engine = &self.handle;
         // In a fork nobody would end what goes on.
-        shared.writer()?;
-        let _alone = shared.compacting.lock();
-        let mut writer = shared.lock_writer()?;
-        let view = shared.view();
+        engine.writer()?;
+        let _alone = engine.compacting.lock();
+        let mut writer = engine.lock_writer()?;
+        let view = engine.view();
         let mut dropped = Graphs::default();
-        let mut next = writer.manifest.clone();
-        next.graphs.clear();
-        if next == writer.manifest {
+        if writer.manifest.graphs.is_empty() {
             return Ok(dropped);
         }
-        writer.install(&*shared.vfs, next)?;
+        writer.change(&*engine.vfs, |change| {
+            change.next.graphs.clear();
+            Ok(())
+        })?;
         let mut parts = view.parts.clone();
         for part in parts.iter_mut().filter(|part| part.graph.is_some()) {
             dropped.segments += 1;
             dropped.rows += u64::from(part.rows.len());
             *part = Arc::new(part.with_graph(None));
         }
-        shared.publish(view.with(view.lsn, parts));
+        engine.publish(&mut writer, view.with(view.lsn, parts));
         Ok(dropped)
     }
 }
@@ -122,42 +123,42 @@ enum Damaged {
 }
 
 /// Whether a segment wants a graph that it has not.
-pub(super) fn has_work(shared: &Shared) -> bool {
-    next_wanted(shared, shared.options.graph_min_rows, Damaged::Leave).is_some()
+pub(super) fn has_work(engine: &Engine) -> bool {
+    next_wanted(engine, engine.options.graph_min_rows, Damaged::Leave).is_some()
 }
 
 /// What the background thread does when there is nothing left to merge.
-pub(super) fn run_policy(shared: &Shared) -> Result<()> {
-    let _alone = shared.compacting.lock();
-    let go_on = |_| !shared.closing.load(Ordering::Relaxed);
-    build_wanted(shared, shared.options.graph_min_rows, &go_on).map(drop)
+pub(super) fn run_policy(engine: &Engine) -> Result<()> {
+    let _alone = engine.compacting.lock();
+    let go_on = |_| !engine.closing.load(Ordering::Relaxed);
+    build_wanted(engine, engine.options.graph_min_rows, &go_on).map(drop)
 }
 
 /// Builds the graphs of all segments of at least `min_rows` rows that want one.
 pub(super) fn build_wanted(
-    shared: &Shared,
+    engine: &Engine,
     min_rows: u64,
     progress: &dyn Fn(Progress) -> bool,
 ) -> Result<Graphs> {
-    build_all(shared, min_rows, Damaged::Leave, progress)
+    build_all(engine, min_rows, Damaged::Leave, progress)
 }
 
 fn build_all(
-    shared: &Shared,
+    engine: &Engine,
     min_rows: u64,
     damaged: Damaged,
     progress: &dyn Fn(Progress) -> bool,
 ) -> Result<Graphs> {
     let mut done = Graphs::default();
-    while let Some(part) = next_wanted(shared, min_rows, damaged) {
-        build_one(shared, &part, progress)?;
+    while let Some(part) = next_wanted(engine, min_rows, damaged) {
+        build_one(engine, &part, progress)?;
         done.segments += 1;
         done.rows += u64::from(part.rows.len());
     }
     Ok(done)
 }
 
-fn next_wanted(shared: &Shared, min_rows: u64, damaged: Damaged) -> Option<Arc<Part>> {
+fn next_wanted(engine: &Engine, min_rows: u64, damaged: Damaged) -> Option<Arc<Part>> {
     let replace = damaged == Damaged::Replace;
     let wants = |part: &&Arc<Part>| {
         let rows = part.rows.len();
@@ -165,9 +166,9 @@ fn next_wanted(shared: &Shared, min_rows: u64, damaged: Damaged) -> Option<Arc<P
             && (part.graph.is_none() || replace && part.graph_damage().is_some())
             && rows >= MIN_ROWS
             && u64::from(rows) >= min_rows
-            && (shared.schema.metric() == Metric::Cosine || has_alike_norms(part))
+            && (engine.schema.metric() == Metric::Cosine || has_alike_norms(part))
     };
-    shared.view().parts.iter().find(wants).cloned()
+    engine.view().parts.iter().find(wants).cloned()
 }
 
 /// Whether all norms are nearly the same; where they cannot be read, not.
@@ -182,48 +183,44 @@ fn has_alike_norms(part: &Part) -> bool {
 }
 
 /// Builds the graph of a segment and installs it, unless the segment is gone by then.
-fn build_one(shared: &Shared, part: &Part, progress: &dyn Fn(Progress) -> bool) -> Result<()> {
-    let vfs = &*shared.vfs;
+fn build_one(engine: &Engine, part: &Part, progress: &dyn Fn(Progress) -> bool) -> Result<()> {
+    let vfs = &*engine.vfs;
     let segment = part.segment.expect("only segments have graphs");
     let total = u64::from(part.rows.len());
     let watch = |done| Error::unless(progress(Progress { done, total }), "building of a graph");
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let source = Source { part, schema: &shared.schema };
+    let source = Source { part, schema: &engine.schema };
     let built = graph::build(&source, cores.min(THREADS), &watch)?;
-    let (number, owner) = shared.lock_writer()?.reserve_number(vfs)?;
-    let write = || {
-        let entry = file::write(vfs, owner, number, segment, &built)?;
-        sync_names(vfs)?;
-        let dims = shared.schema.dims();
-        Ok((entry, file::open(vfs, &owner.collection, dims, &entry, part.rows.len())?))
-    };
-    let written: Result<(GraphEntry, Graph)> = write();
-    let remove = || drop(vfs.remove(&FileKind::Graph.name(number)));
-    let (entry, graph) = written.inspect_err(|_| remove())?;
-    install(shared, entry, graph)
+    let (number, owner) = engine.lock_writer()?.reserve_number(vfs)?;
+    let mut new = NewFiles::new(vfs);
+    new.add(FileKind::Graph.name(number));
+    let entry = file::write(vfs, owner, number, segment, &built)?;
+    new.sync_names()?;
+    let dims = engine.schema.dims();
+    let graph = file::open(vfs, &owner.collection, dims, &entry, part.rows.len())?;
+    install(engine, new, entry, graph)
 }
 
-/// Installs a graph whose file is durable.
-fn install(shared: &Shared, entry: GraphEntry, graph: Graph) -> Result<()> {
-    let vfs = &*shared.vfs;
-    let mut writer = shared.lock_writer()?;
-    let mut next = writer.manifest.clone();
-    next.graphs.retain(|damaged| damaged.segment != entry.segment);
-    next.graphs.push(entry);
-    next.drop_orphans();
-    if next.graph_of(entry.segment).is_none() {
+/// Installs a graph, whose file is durable.
+fn install(engine: &Engine, file: NewFiles, entry: GraphEntry, graph: Graph) -> Result<()> {
+    let mut writer = engine.lock_writer()?;
+    if !writer.manifest.segments.iter().any(|segment| segment.number == entry.segment) {
         // A flush has dropped the segment: all its rows are dead.
-        let _ = vfs.remove(&FileKind::Graph.name(entry.number));
         return Ok(());
     }
-    writer.install(vfs, next)?;
-    let view = shared.view();
+    writer.change(&*engine.vfs, |change| {
+        change.adopt(file);
+        change.next.graphs.retain(|damaged| damaged.segment != entry.segment);
+        change.next.graphs.push(entry);
+        Ok(())
+    })?;
+    let view = engine.view();
     let graph = Arc::new(Attached::new(Ok(graph))?);
     let mut parts = view.parts.clone();
     for part in parts.iter_mut().filter(|part| part.segment == Some(entry.segment)) {
         *part = Arc::new(part.with_graph(Some(graph.clone())));
     }
-    shared.publish(view.with(view.lsn, parts));
+    engine.publish(&mut writer, view.with(view.lsn, parts));
     Ok(())
 }
 

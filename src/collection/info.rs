@@ -55,9 +55,9 @@ impl Collection {
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Corrupt`] if the files cannot be read.
     pub fn info(&self) -> Result<Info> {
-        let vfs = &*self.shared.vfs;
+        let vfs = &*self.handle.vfs;
         let view = self.view();
-        let errors = self.shared.background_errors.lock();
+        let errors = self.handle.background_errors.lock();
         let background_error = errors.flush.clone().or_else(|| errors.merge.clone());
         drop(errors);
         let mut info = Info {
@@ -71,9 +71,9 @@ impl Collection {
             reserve_bytes: vfs.open(RESERVE_NAME)?.map_or(0, |file| file.len()),
             regions: BTreeMap::new(),
             ram_bytes: 0,
-            columns: self.shared.residency.info(&view),
-            ram_budget: self.shared.options.ram_budget,
-            max_dims: self.shared.residency.dims,
+            columns: self.handle.residency.info(&view),
+            ram_budget: self.handle.options.ram_budget,
+            max_dims: self.handle.residency.dims,
             graph_errors: view
                 .parts
                 .iter()
@@ -83,7 +83,7 @@ impl Collection {
         };
         info.count(&view);
         (info.segments, info.disk_bytes) = self
-            .shared
+            .handle
             .settled(|manifest| Ok((manifest.segments.len(), manifest.measure(vfs)?.1)))?;
         Ok(info)
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   options.rs  how a collection is opened
+//!   progress.rs what long work tells its caller
 //!   batch.rs    changes that are committed as one
 //!   bulk.rs     many rows at once, without the log
 //!   newest.rs   of rows with one id in several parts, which live
@@ -9,10 +10,12 @@
 //!   commit.rs   the order of a commit; commits that share a sync
 //!   apply.rs    a commit's operations -> the next view
 //!   writer.rs   log, flush, clean close
+//!   files.rs    new files, and the manifest that will name them
 //!   flush.rs    a flush in the background
 //!   reserve.rs  room that is kept for what frees room
 //!   compact.rs  segments are merged, dead rows reclaimed
 //!   open.rs     create, open, recovery
+//!   load.rs     what a manifest names, read and checked
 //!   follow.rs   handles that only read, beside a writer
 //!   snapshot.rs the rows at one moment
 //!   residency.rs what is kept in RAM
@@ -35,13 +38,16 @@ mod commit;
 mod compact;
 mod copy;
 mod encode;
+mod files;
 mod flush;
 mod follow;
 mod graph;
 mod info;
+mod load;
 mod newest;
 pub(crate) mod open;
 mod options;
+mod progress;
 pub(crate) mod reembed;
 pub(crate) mod repair;
 mod reserve;
@@ -58,11 +64,12 @@ use std::sync::Arc;
 pub use backup::Copied;
 pub use batch::Batch;
 pub use bulk::Bulk;
-pub use compact::{Compacted, Progress};
+pub use compact::Compacted;
 pub use copy::CopyOptions;
 pub use graph::Graphs;
 pub use info::Info;
 pub use options::{Durability, Options};
+pub use progress::Progress;
 pub use reembed::{ReembedOptions, Reembedded, SourceRow};
 pub use repair::{RepairOptions, Repaired};
 pub use residency::{ColumnInfo, Placement};
@@ -104,12 +111,12 @@ use writer::Writer;
 /// ```
 #[derive(Clone)]
 pub struct Collection {
-    shared: Arc<Handle>,
+    handle: Arc<Handle>,
 }
 
 impl fmt::Debug for Collection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.shared.vfs.path("");
+        let path = self.handle.vfs.path("");
         f.debug_struct("Collection")
             .field("path", &path)
             .field("rows", &self.len())
@@ -120,13 +127,13 @@ impl fmt::Debug for Collection {
 /// What the clones of a collection share. Dropping it stops the background
 /// thread first, so that the lock is free when the last clone is gone.
 struct Handle {
-    shared: Arc<Shared>,
+    engine: Arc<Engine>,
     /// The thread that writes, or has written, the runs frozen last.
     flush: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the background threads share with the handle.
-struct Shared {
+/// What the background threads share with the handle: of a collection, all but its public face.
+struct Engine {
     vfs: Arc<dyn Vfs>,
     schema: Arc<Schema>,
     options: Options,
@@ -233,7 +240,7 @@ impl Collection {
 
     /// What the collection stores.
     pub fn schema(&self) -> &Schema {
-        &self.shared.schema
+        &self.handle.schema
     }
 
     /// Compares what is about to embed queries or rows with what made the vectors of
@@ -253,7 +260,7 @@ impl Collection {
     /// Most dimensions a search of this handle can have: all that the schema says,
     /// or [`Options::max_dims`].
     pub fn max_dims(&self) -> usize {
-        self.shared.residency.dims
+        self.handle.residency.dims
     }
 
     /// Number of rows.
@@ -268,7 +275,7 @@ impl Collection {
 
     /// The collection as it is now.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(self.searched(), self.shared.residency.dims)
+        Snapshot::new(self.searched(), self.handle.residency.dims)
     }
 
     /// The row with this id.
@@ -277,7 +284,7 @@ impl Collection {
     /// [`Error::Invalid`] for an id of the wrong kind, [`Error::Corrupt`] if the
     /// row is damaged.
     pub fn get(&self, id: impl Into<RowId>) -> Result<Option<Row>> {
-        Snapshot::new(self.view(), self.shared.residency.dims).get(id)
+        Snapshot::new(self.view(), self.handle.residency.dims).get(id)
     }
 
     /// Whether there is a row with this id.
@@ -285,12 +292,12 @@ impl Collection {
     /// # Errors
     /// As [`Self::get`].
     pub fn contains(&self, id: impl Into<RowId>) -> Result<bool> {
-        Snapshot::new(self.view(), self.shared.residency.dims).contains(id)
+        Snapshot::new(self.view(), self.handle.residency.dims).contains(id)
     }
 
     /// Begins a search over the rows as they are now.
     pub fn search(&self, query: &[f32]) -> Search {
-        Search::new(self.searched(), query, self.shared.residency.dims)
+        Search::new(self.searched(), query, self.handle.residency.dims)
     }
 
     /// Begins a search for the rows most like a stored one, which is left out of the hits
@@ -300,7 +307,7 @@ impl Collection {
     /// [`Error::Invalid`] for an id of the wrong kind, [`Error::NoSuchRow`] for one that no row
     /// has; [`Error::Corrupt`] if the row is damaged.
     pub fn search_like(&self, id: impl Into<RowId>) -> Result<Search> {
-        Search::like(self.searched(), id.into(), self.shared.residency.dims)
+        Search::like(self.searched(), id.into(), self.handle.residency.dims)
     }
 
     /// Begins a search for many queries at once, over the rows as they are now: faster than one
@@ -322,7 +329,7 @@ impl Collection {
         &self,
         queries: impl IntoIterator<Item = Q>,
     ) -> SearchBatch {
-        SearchBatch::new(self.searched(), queries, self.shared.residency.dims)
+        SearchBatch::new(self.searched(), queries, self.handle.residency.dims)
     }
 
     /// Number of rows that pass a filter.
@@ -341,14 +348,17 @@ impl Collection {
     /// read; nothing is lost, the rows stay in the log. [`Error::ReadOnly`] for a handle that only
     /// reads, [`Error::Poisoned`] after a write that failed, [`Error::Forked`].
     pub fn flush(&self) -> Result<()> {
-        let mut writer = self.shared.idle_writer()?;
-        let (vfs, view) = (&*self.shared.vfs, self.view());
+        let mut writer = self.handle.idle_writer()?;
+        let (vfs, view) = (&*self.handle.vfs, self.view());
         let next = writer.with_reserve(vfs, |writer| writer.flush(vfs, &view))?;
         drop(view);
-        let writer = (!sown(Bug::FlushPublishedLate)).then_some(writer);
-        self.shared.publish(next);
+        if sown(Bug::FlushPublishedLate) {
+            drop(writer);
+            writer = self.handle.lock_writer()?;
+        }
+        self.handle.publish(&mut writer, next);
         drop(writer);
-        self.shared.wake();
+        self.handle.engine.wake();
         Ok(())
     }
 
@@ -360,7 +370,7 @@ impl Collection {
     /// ([`Error::Poisoned`]), for nobody knows what is on disk. [`Error::ReadOnly`] for a handle
     /// that only reads, [`Error::Forked`].
     pub fn sync(&self) -> Result<()> {
-        self.shared.lock_writer()?.sync_log()
+        self.handle.lock_writer()?.sync_log()
     }
 
     /// Closes the handle, and says what dropping it would keep to itself. The last clone waits for
@@ -373,40 +383,42 @@ impl Collection {
     /// [`Error::Io`]: commits under [`Durability::Buffered`] may be lost; others are not, the next
     /// open recovers as after a crash. [`Error::Poisoned`] if an earlier write failed.
     pub fn close(self) -> Result<()> {
-        if self.shared.writer.is_none() || self.shared.is_forked() {
+        if self.handle.writer.is_none() || self.handle.is_forked() {
             return Ok(());
         }
         let synced = self.sync();
-        let Some(last) = Arc::into_inner(self.shared) else { return synced };
-        let shared = last.shared.clone();
+        let Some(last) = Arc::into_inner(self.handle) else { return synced };
+        let engine = last.engine.clone();
         // Waits for the threads in the background, which share it too.
         drop(last);
-        let sealed = shared.seal();
+        let sealed = engine.seal();
         synced.and(sealed)
     }
 
     fn view(&self) -> Arc<View> {
-        self.shared.view()
+        self.handle.view()
     }
 
     /// The view, for somebody who searches: what only searches need is made from now on.
     fn searched(&self) -> Arc<View> {
-        if !self.shared.searched.load(Ordering::Relaxed) {
-            self.shared.searched.store(true, Ordering::Relaxed);
-            if calibrate::has_work(&self.shared) {
-                self.shared.wake();
+        if !self.handle.searched.load(Ordering::Relaxed) {
+            self.handle.searched.store(true, Ordering::Relaxed);
+            if calibrate::has_work(&self.handle) {
+                self.handle.engine.wake();
             }
         }
         self.view()
     }
 }
 
-impl Shared {
+impl Engine {
     fn view(&self) -> Arc<View> {
         self.view.read().clone()
     }
 
-    fn publish(&self, view: View) {
+    /// Shows a view to searches that begin from now on. Only who has the writer's lock may: what
+    /// is published was made of the view before.
+    fn publish(&self, _locked: &mut Writer, view: View) {
         self.publish_arc(Arc::new(view));
     }
 
@@ -476,14 +488,14 @@ impl Shared {
         {
             return;
         }
-        let shared = self.clone();
+        let engine = self.clone();
         let work = move || {
             loop {
-                let done = compact::run_policy(&shared)
-                    .and_then(|()| graph::run_policy(&shared))
-                    .and_then(|()| calibrate::run_policy(&shared));
-                shared.background_errors.lock().merge = done.err().map(|e| e.to_string());
-                let mut merges = shared.merges.lock();
+                let done = compact::run_policy(&engine)
+                    .and_then(|()| graph::run_policy(&engine))
+                    .and_then(|()| calibrate::run_policy(&engine));
+                engine.background_errors.lock().merge = done.err().map(|e| e.to_string());
+                let mut merges = engine.merges.lock();
                 if !std::mem::take(&mut merges.again) {
                     merges.ends = true;
                     return;
@@ -516,10 +528,10 @@ struct BackgroundErrors {
 }
 
 impl Deref for Handle {
-    type Target = Arc<Shared>;
+    type Target = Engine;
 
-    fn deref(&self) -> &Arc<Shared> {
-        &self.shared
+    fn deref(&self) -> &Engine {
+        &self.engine
     }
 }
 
@@ -538,7 +550,7 @@ impl Drop for Handle {
     }
 }
 
-impl Drop for Shared {
+impl Drop for Engine {
     fn drop(&mut self) {
         // Nobody is left to be told. Without it nothing that is durable is lost: the next open
         // recovers as after a crash.

@@ -5,10 +5,23 @@
 //! is tried once more. From then on nothing that adds rows is written until the
 //! blocks are taken again, so that upserts cannot use up what deletes need.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sown::{Bug, sown};
 use crate::vfs::Vfs;
 use crate::vfs::disk::RESERVE_NAME;
+
+/// Does `work` on something; where there is no room for it and `make_room`, which is told so,
+/// makes some, once more. `work` leaves nothing behind where it fails.
+pub(super) fn retry<S: ?Sized, T>(
+    on: &mut S,
+    mut work: impl FnMut(&mut S) -> Result<T>,
+    make_room: impl FnOnce(&mut S, &Error) -> Result<bool>,
+) -> Result<T> {
+    match work(on) {
+        Err(e) if e.is_full() && make_room(on, &e)? => work(on),
+        done => done,
+    }
+}
 
 /// The reserve of a handle that writes.
 pub(super) struct Reserve {

@@ -4,7 +4,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 
 use super::Collection;
-use super::open::{check_logs, read_tombstones};
+use super::load::{check_logs, read_tombstones};
 use crate::codec::header::{CollectionId, FileKind};
 use crate::error::{Error, Result};
 use crate::manifest::{self, GraphEntry, LogEntry, Manifest, SegmentEntry};
@@ -37,7 +37,7 @@ impl Collection {
     /// # Errors
     /// [`Error::Corrupt`] for the first damage found; [`Error::Io`] where a file cannot be read.
     pub fn verify(&self) -> Result<Verified> {
-        let vfs = &*self.shared.vfs;
+        let vfs = &*self.handle.vfs;
         let mut verified = Verified { files: 1, bytes: 0 };
         let manifest = self.verify_logs(&mut verified)?;
         let files = sealed_files(&manifest);
@@ -58,13 +58,13 @@ impl Collection {
 
     /// Reads manifest and logs, while the writer waits: it appends to a log.
     fn verify_logs(&self, verified: &mut Verified) -> Result<Manifest> {
-        let vfs = &*self.shared.vfs;
+        let vfs = &*self.handle.vfs;
         // Of a fork the writer is as it was then, and may be locked for good.
-        let writer = self.shared.writer.as_ref().filter(|_| !self.shared.is_forked());
+        let writer = self.handle.writer.as_ref().filter(|_| !self.handle.is_forked());
         let writer = writer.map(|writer| writer.lock());
         // Behind a write that failed there may be half a frame, as after a crash.
         let open = writer.as_ref().filter(|w| w.healthy().is_ok()).and_then(|w| w.open_log());
-        let (manifest, bytes) = self.shared.settled(|manifest| {
+        let (manifest, bytes) = self.handle.settled(|manifest| {
             if writer.as_ref().is_some_and(|w| w.healthy().is_ok() && !w.installed(manifest)) {
                 let what = "is not the one this handle installed";
                 return Err(Error::corrupt(vfs.path(manifest::NAME), 0, what));
@@ -122,8 +122,7 @@ impl Sealed {
             Self::Segment(entry) => Box::new(RegionsCheck::new(file, collection, schema, entry)?),
             Self::Log(entry) => Box::new(LogCheck::new(file, collection, *entry)?),
             Self::Graph(entry, rows) => {
-                let entry = entry.as_segment(*rows);
-                Box::new(RegionsCheck::of_graph(file, collection, schema.dims(), &entry)?)
+                Box::new(RegionsCheck::of_graph(file, collection, schema.dims(), entry, *rows)?)
             }
         })
     }

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::Options;
-use super::reserve::Reserve;
-use crate::codec::crc32;
-use crate::codec::header::{FileHeader, FileKind, Owner};
+use super::files::{Change, NewSegment, remove_unnamed};
+use super::reserve::{Reserve, retry};
+use crate::codec::header::Owner;
 use crate::error::{Error, Result};
-use crate::manifest::{LogEntry, MAX_LOG, MAX_ROWS, Manifest, SegmentEntry, TombstonesEntry};
-use crate::schema::Schema;
-use crate::segment::{reader::Segment, writer as segment_writer};
+use crate::manifest::{LogEntry, MAX_LOG, MAX_ROWS, Manifest, SegmentEntry};
 use crate::sown::{Bug, sown};
 use crate::types::{FileNumber, Lsn};
 use crate::vfs::{NamesSync, Vfs};
@@ -80,13 +78,43 @@ impl Writer {
         self.vouched
     }
 
-    /// The manifest, for one that will name new files.
-    pub(super) fn next_manifest(&mut self, vfs: &dyn Vfs) -> Result<Manifest> {
-        self.vouch(vfs)?;
-        Ok(self.manifest.clone())
+    /// Installs the manifest that `make` makes of the one in use, when the files it creates for it
+    /// are durable, and removes those that are not needed any more: [`super::files`]. A writer
+    /// that has not done so yet must [`Self::vouch`] before it creates any.
+    pub(super) fn change<T>(
+        &mut self,
+        vfs: &dyn Vfs,
+        make: impl FnOnce(&mut Change) -> Result<T>,
+    ) -> Result<T> {
+        let mut change = Change::of(vfs, self.manifest.clone());
+        let made = make(&mut change);
+        // Numbers are spent even if writing fails: names are never reused.
+        self.manifest.next_file = change.next.next_file;
+        let made = made?;
+        // Where this fails the folder ends writing by itself.
+        change.sync_names()?;
+        self.sync_kept(&change.next)?;
+        self.count_written(&mut change.next);
+        self.install(vfs, change)?;
+        Ok(made)
     }
 
-    /// A number for a file, and what its header records.
+    fn install(&mut self, vfs: &dyn Vfs, change: Change) -> Result<()> {
+        let mut unneeded = self.manifest.files();
+        let (staged, made) = change.stage().inspect_err(|e| self.poison_unless_exhausted(e))?;
+        unneeded.extend(made.iter().cloned());
+        let installed = staged.replace(vfs).inspect_err(|e| {
+            self.poison(e);
+            if sown(Bug::InstalledRemoved) {
+                remove_unnamed(vfs, made, &self.manifest);
+            }
+        });
+        self.manifest = installed?;
+        remove_unnamed(vfs, unneeded, &self.manifest);
+        Ok(())
+    }
+
+    /// A number for a file that is made without the lock, and what its header records.
     pub(super) fn reserve_number(&mut self, vfs: &dyn Vfs) -> Result<(FileNumber, Owner)> {
         self.vouch(vfs)?;
         Ok((self.manifest.take_number(), self.manifest.owner()))
@@ -97,14 +125,12 @@ impl Writer {
     pub(super) fn with_reserve<T>(
         &mut self,
         vfs: &dyn Vfs,
-        mut work: impl FnMut(&mut Self) -> Result<T>,
+        work: impl FnMut(&mut Self) -> Result<T>,
     ) -> Result<T> {
-        match work(self) {
-            Err(e) if e.is_full() && self.reserve.spend(vfs) => {}
-            done => return done,
-        }
-        // The first try may have ended writing.
-        let done = self.healthy().and_then(|()| work(self));
+        let done = retry(self, work, |writer, _| {
+            // The first try may have ended writing.
+            Ok(writer.healthy().is_ok() && writer.reserve.spend(vfs))
+        });
         // Where there is still no room the next commit says so.
         let _ = self.reserve.refill(vfs);
         done
@@ -143,7 +169,7 @@ impl Writer {
     pub(super) fn log<'a>(
         &mut self,
         vfs: &dyn Vfs,
-        commits: impl Iterator<Item = (Lsn, (u32, &'a mut Frame))>,
+        commits: impl Iterator<Item = (Lsn, &'a mut Frame)>,
     ) -> Result<()> {
         self.reserve.keep(vfs);
         if self.needs_log() {
@@ -151,8 +177,8 @@ impl Writer {
         }
         let log = self.log.as_mut().expect("started above");
         let before = log.mark();
-        for (lsn, (operations, frame)) in commits {
-            let Err(e) = log.append(lsn, operations, frame) else { continue };
+        for (lsn, frame) in commits {
+            let Err(e) = log.append(lsn, frame) else { continue };
             if !e.is_exhaustion() || log.roll_back(before).is_err() {
                 self.poison(&e);
             }
@@ -169,29 +195,28 @@ impl Writer {
     /// Creates a log and installs a manifest that names it, and says how long the
     /// one before is.
     fn start_log(&mut self, vfs: &dyn Vfs) -> Result<()> {
-        let (number, owner) = self.reserve_number(vfs)?;
-        let created = LogWriter::create(vfs, number, owner);
-        let log = created.inspect_err(|e| {
-            let _ = vfs.remove(&FileKind::Wal.name(number));
-            self.poison_unless_exhausted(e);
-        })?;
-        let mut next = self.manifest.clone();
-        if let (Some(full), Some(entry)) = (&self.log, next.logs.last_mut()) {
-            *entry = full.entry(true);
-        }
-        next.logs.push(log.entry(false));
-        self.install(vfs, next)?;
-        self.log = Some(log);
-        Ok(())
+        let full = self.log.as_ref().map(|log| log.entry(true));
+        self.go_on_with(vfs, |change| {
+            if let (Some(full), Some(entry)) = (full, change.next.logs.last_mut()) {
+                *entry = full;
+            }
+            change.log()
+        })
     }
 
-    /// Goes on with the copy of the last log, which was not closed.
-    pub(super) fn go_on_with(&mut self, vfs: &dyn Vfs, log: LogWriter) -> Result<()> {
-        let mut next = self.manifest.clone();
-        next.logs.pop();
-        next.logs.push(log.entry(false));
-        self.install(vfs, next)?;
-        self.log = Some(log);
+    /// Goes on with the log that `create` creates, and installs a manifest that names it.
+    pub(super) fn go_on_with(
+        &mut self,
+        vfs: &dyn Vfs,
+        create: impl FnOnce(&mut Change) -> Result<LogWriter>,
+    ) -> Result<()> {
+        self.vouch(vfs)?;
+        let log = self.change(vfs, |change| {
+            let log = create(change)?;
+            change.next.logs.push(log.entry(false));
+            Ok(log)
+        });
+        self.log = Some(log.inspect_err(|e| self.poison_unless_exhausted(e))?);
         Ok(())
     }
 
@@ -226,24 +251,54 @@ impl Writer {
         &mut self,
         vfs: &dyn Vfs,
         view: &View,
-        segment: Option<SegmentEntry>,
-        died: &RoaringBitmap,
-    ) -> Result<()> {
-        let Some(Frozen { lsn, log, .. }) = self.frozen else { return Ok(()) };
+        segment: Option<NewSegment>,
+        died: RoaringBitmap,
+    ) -> Result<Option<Arc<Part>>> {
+        let Some(Frozen { lsn, log, .. }) = self.frozen else { return Ok(None) };
         // The tombstones know of commits that are in the log only.
         if !sown(Bug::FlushBeforeLogSync) {
             self.sync_log()?;
         }
-        let mut next = self.manifest.clone();
-        next.lsn = if sown(Bug::FlushTakesLaterLsn) { view.lsn } else { lsn };
-        next.logs.retain(|entry| entry.number > log && !sown(Bug::FlushDropsOpenLog));
-        let written = enter_frozen(vfs, view, &mut next, segment, died);
-        // Numbers are spent even if writing fails: names are never reused.
-        self.manifest.next_file = next.next_file;
-        written.inspect_err(|_| remove_unnamed(vfs, &next, &self.manifest))?;
-        self.install(vfs, next)?;
+        let part = self.change(vfs, |change| {
+            change.next.lsn = if sown(Bug::FlushTakesLaterLsn) { view.lsn } else { lsn };
+            change.next.logs.retain(|entry| entry.number > log && !sown(Bug::FlushDropsOpenLog));
+            change.flush_dead(view)?;
+            segment.map(|segment| change.enter_new(segment, died)).transpose()
+        })?;
         self.frozen = None;
-        Ok(())
+        Ok(part)
+    }
+
+    /// Installs a manifest with the segment that `group` was merged into in the place of theirs,
+    /// and those of its rows that `died` meanwhile. No segment where all have died.
+    pub(super) fn install_merged(
+        &mut self,
+        vfs: &dyn Vfs,
+        group: &[Arc<Part>],
+        merged: Option<NewSegment>,
+        died: RoaringBitmap,
+    ) -> Result<Option<Arc<Part>>> {
+        // The merged segment leaves out rows that commits in the log replaced
+        // or deleted. Those commits must not be lost after their effect is durable.
+        if !sown(Bug::MergeBeforeLogSync) {
+            self.sync_log()?;
+        }
+        self.change(vfs, |change| {
+            change.next.segments.retain(|entry| !is_of(entry, group));
+            merged.map(|segment| change.enter_new(segment, died)).transpose()
+        })
+    }
+
+    /// Whether these segments, as far as the manifest still names them, keep all of these logs.
+    pub(super) fn keeps(&self, group: &[Arc<Part>], logs: &[LogEntry]) -> bool {
+        let there = self.kept_by(group);
+        logs.iter().all(|log| there.contains(log))
+    }
+
+    /// The logs that these segments keep.
+    pub(super) fn kept_by(&self, group: &[Arc<Part>]) -> Vec<LogEntry> {
+        let named = self.manifest.segments.iter().filter(|entry| is_of(entry, group));
+        named.flat_map(|entry| entry.kept.iter().copied()).collect()
     }
 
     /// For a failure that has changed nothing that is installed.
@@ -257,50 +312,26 @@ impl Writer {
     /// Writes the runs of `view` as one segment and the new tombstones of older
     /// segments, installs them, and returns the view that stands on them.
     ///
-    /// A failure before the manifest is installed leaves everything as it was,
-    /// but for files that no manifest names; the next open removes those.
+    /// A failure before the manifest is installed leaves everything as it was.
     pub(super) fn flush(&mut self, vfs: &dyn Vfs, view: &View) -> Result<View> {
+        if self.manifest.logs.is_empty() {
+            return Ok(view.with(view.lsn, view.parts.clone()));
+        }
         // Logs may have nothing but deletes, which become tombstones.
         let runs = view.parts.iter().any(|part| part.segment.is_none());
-        if runs || (!self.manifest.logs.is_empty() && !sown(Bug::TombstonesNotVouched)) {
+        if runs || !sown(Bug::TombstonesNotVouched) {
             self.vouch(vfs)?;
         }
-        let mut next = self.manifest.clone();
-        if !sown(Bug::FlushKeepsLsn) {
-            next.lsn = view.lsn;
-        }
         let logs = self.sealed_logs();
-        next.logs.clear();
-        let written = write_files(vfs, view, &mut next, &logs);
-        let written = written.and_then(|parts| self.sync_kept(&next).map(|()| parts));
-        // Numbers are spent even if writing fails: names are never reused.
-        self.manifest.next_file = next.next_file;
-        // On a full disk, what was written of the files must not stay in the way.
-        let parts = written.inspect_err(|_| remove_unnamed(vfs, &next, &self.manifest))?;
-        if next == self.manifest {
-            return Ok(view.with(view.lsn, parts));
-        }
-        self.install(vfs, next)?;
+        let parts = self.change(vfs, |change| {
+            if !sown(Bug::FlushKeepsLsn) {
+                change.next.lsn = view.lsn;
+            }
+            change.next.logs.clear();
+            change.flush(view, &logs)
+        })?;
         (self.log, self.frozen) = (None, None);
         Ok(view.with(view.lsn, parts))
-    }
-
-    /// Installs a manifest whose files are durable, and removes those that only
-    /// the one before named. Where it fails the new files are removed, unless the
-    /// new manifest may be the one on disk.
-    pub(super) fn install(&mut self, vfs: &dyn Vfs, mut next: Manifest) -> Result<()> {
-        self.count_written(&mut next);
-        if sown(Bug::RemovedBeforeInstall) {
-            remove_unnamed(vfs, &self.manifest, &next);
-        }
-        let staged = next.stage(vfs).inspect_err(|e| {
-            remove_unnamed(vfs, &next, &self.manifest);
-            self.poison_unless_exhausted(e);
-        })?;
-        let installed = staged.replace(vfs).inspect_err(|e| self.poison(e))?;
-        let old = std::mem::replace(&mut self.manifest, installed);
-        remove_unnamed(vfs, &old, &self.manifest);
-        Ok(())
     }
 
     /// Counts the rows that were written since the calibration: those of new segments, but
@@ -378,6 +409,11 @@ impl Writer {
     }
 }
 
+/// Whether a segment is one of these.
+fn is_of(entry: &SegmentEntry, group: &[Arc<Part>]) -> bool {
+    group.iter().any(|part| part.segment == Some(entry.number))
+}
+
 /// Fails if `more` rows have no position left.
 pub(super) fn check_room(view: &View, more: u32) -> Result<()> {
     let rows: u64 = view.parts.iter().map(|p| u64::from(p.rows.len())).sum();
@@ -385,193 +421,4 @@ pub(super) fn check_room(view: &View, more: u32) -> Result<()> {
         return Ok(());
     }
     Err(Error::TooManyRows { rows: rows + u64::from(more), most: MAX_ROWS })
-}
-
-/// Writes the files of a flush, durably, and enters them in `next`. An entry is
-/// made before its file, so that a file that could not be written is known. `logs` are
-/// those that the new segment may keep.
-pub(super) fn write_files(
-    vfs: &dyn Vfs,
-    view: &View,
-    next: &mut Manifest,
-    logs: &[LogEntry],
-) -> Result<Vec<Arc<Part>>> {
-    let mut parts = flush_tombstones(vfs, view, next)?;
-    if let Some(entry) = flush_runs(vfs, view, next, logs)? {
-        let segment = Segment::open(vfs, &next.collection, &view.schema, &entry)?;
-        parts.push(Arc::new(Part::new(Arc::new(segment), Arc::default(), Some(entry.number))));
-    }
-    sync_names(vfs)?;
-    Ok(parts)
-}
-
-/// Enters a segment that was written before, and writes the tombstones it and
-/// older ones need.
-fn enter_frozen(
-    vfs: &dyn Vfs,
-    view: &View,
-    next: &mut Manifest,
-    segment: Option<SegmentEntry>,
-    died: &RoaringBitmap,
-) -> Result<()> {
-    let before = next.next_file;
-    let old = flush_tombstones(vfs, view, next);
-    match segment {
-        Some(entry) if died.is_empty() => next.segments.push(entry),
-        Some(entry) => enter_with_dead(vfs, next, entry, died)?,
-        None => {}
-    }
-    old?;
-    if next.next_file == before { Ok(()) } else { sync_names(vfs) }
-}
-
-/// Writes the living rows of all runs as a segment; `None` if there are none.
-fn flush_runs(
-    vfs: &dyn Vfs,
-    view: &View,
-    next: &mut Manifest,
-    logs: &[LogEntry],
-) -> Result<Option<SegmentEntry>> {
-    let runs: Vec<_> = view.parts.iter().filter(|p| p.segment.is_none()).cloned().collect();
-    if runs.iter().all(|part| part.live_rows() == 0) {
-        return Ok(None);
-    }
-    let number = next.take_number();
-    next.segments.push(SegmentEntry::planned(number));
-    let owner = next.owner();
-    let entry = write_parts(vfs, owner, &view.schema, number, &runs, logs, &|_| Ok(()))?;
-    next.segments.pop();
-    next.segments.push(entry.clone());
-    Ok(Some(entry))
-}
-
-/// Writes the living rows of some parts, at least one, as one segment, which may keep
-/// some of `logs`: nothing is written to these any more, and they are durable before a
-/// manifest names the segment. `watch` is told of the first row and every thousandth; its
-/// error ends the writing.
-pub(super) fn write_parts(
-    vfs: &dyn Vfs,
-    owner: Owner,
-    schema: &Schema,
-    number: FileNumber,
-    parts: &[Arc<Part>],
-    logs: &[LogEntry],
-    watch: &dyn Fn(u64) -> Result<()>,
-) -> Result<SegmentEntry> {
-    let mut rows = Vec::with_capacity(parts.iter().map(|part| part.live_rows() as usize).sum());
-    for part in parts {
-        part.rows.distrust()?;
-        rows.extend(part.living().map(|row| (&*part.rows, row)));
-    }
-    segment_writer::write(vfs, owner, schema, number, &rows, logs, watch)
-}
-
-/// Writes the tombstones of segments that lost rows since the last flush, drops
-/// segments that lost all, and returns the parts that remain.
-fn flush_tombstones(vfs: &dyn Vfs, view: &View, next: &mut Manifest) -> Result<Vec<Arc<Part>>> {
-    let mut kept = Vec::new();
-    for entry in std::mem::take(&mut next.segments) {
-        let part = view.parts.iter().find(|p| p.segment == Some(entry.number));
-        let part = part.expect("a view has all segments of its manifest");
-        if part.live_rows() == 0 {
-            continue;
-        }
-        kept.push(part.clone());
-        if sown(Bug::FlushForgetsDead) {
-            next.segments.push(entry);
-            continue;
-        }
-        enter_segment(vfs, next, entry, &part.dead)?;
-    }
-    Ok(kept)
-}
-
-/// Enters a segment whose dead rows are these, and writes them where they have become more.
-pub(super) fn enter_segment(
-    vfs: &dyn Vfs,
-    next: &mut Manifest,
-    entry: SegmentEntry,
-    dead: &RoaringBitmap,
-) -> Result<()> {
-    if entry.tombstones.map_or(0, |t| u64::from(t.dead)) == dead.len() {
-        next.segments.push(entry);
-        return Ok(());
-    }
-    enter_with_dead(vfs, next, entry, dead)
-}
-
-/// Enters a segment and its dead rows, and writes those. The entry is made before
-/// the file, so that a file that could not be written is known.
-pub(super) fn enter_with_dead(
-    vfs: &dyn Vfs,
-    next: &mut Manifest,
-    mut entry: SegmentEntry,
-    dead: &RoaringBitmap,
-) -> Result<()> {
-    let (number, owner) = (next.take_number(), next.owner());
-    let (body, planned) = plan_tombstones(number, dead);
-    entry.tombstones = Some(planned);
-    next.segments.push(entry);
-    write_tombstones(vfs, owner, planned, &body)
-}
-
-/// Writes the living rows of some parts as one segment, makes it durable and opens
-/// it. On a full disk, what was written must not stay in the way.
-pub(super) fn write_segment(
-    vfs: &dyn Vfs,
-    owner: Owner,
-    schema: &Schema,
-    number: FileNumber,
-    parts: &[Arc<Part>],
-    logs: &[LogEntry],
-    watch: &dyn Fn(u64) -> Result<()>,
-) -> Result<(SegmentEntry, Segment)> {
-    let write = || {
-        let entry = write_parts(vfs, owner, schema, number, parts, logs, watch)?;
-        sync_names(vfs)?;
-        let segment = Segment::open(vfs, &owner.collection, schema, &entry)?;
-        Ok((entry, segment))
-    };
-    write().inspect_err(|_: &Error| drop(vfs.remove(&FileKind::Segment.name(number))))
-}
-
-/// The bytes of a bitmap and the entry of the file that will hold them.
-pub(super) fn plan_tombstones(
-    number: FileNumber,
-    dead: &RoaringBitmap,
-) -> (Vec<u8>, TombstonesEntry) {
-    let mut body = Vec::with_capacity(dead.serialized_size());
-    dead.serialize_into(&mut body).expect("writing to a Vec does not fail");
-    let crc = crc32(&body);
-    (body, TombstonesEntry { number, dead: dead.len() as u32, crc })
-}
-
-/// Writes a bitmap of dead rows and makes its bytes durable.
-pub(super) fn write_tombstones(
-    vfs: &dyn Vfs,
-    owner: Owner,
-    entry: TombstonesEntry,
-    body: &[u8],
-) -> Result<()> {
-    let header = FileHeader::new(FileKind::Tombstones, entry.number, owner).over(body);
-    let mut file = vfs.create(&FileKind::Tombstones.name(entry.number))?;
-    file.write(&header.encode())?;
-    file.write(body)?;
-    if sown(Bug::TombstonesNotSynced) { Ok(()) } else { file.sync() }
-}
-
-/// Makes the names of new files durable, so that a manifest can name them.
-pub(super) fn sync_names(vfs: &dyn Vfs) -> Result<()> {
-    if sown(Bug::FolderNotSyncedBeforeInstall) { Ok(()) } else { vfs.sync_dir() }
-}
-
-/// Removes what the new manifest does not name any more. A failure leaves a
-/// stray file, which the next open removes.
-pub(super) fn remove_unnamed(vfs: &dyn Vfs, old: &Manifest, new: &Manifest) {
-    let needed = new.files();
-    for name in old.files() {
-        if !needed.contains(&name) {
-            let _ = vfs.remove(&name);
-        }
-    }
 }

@@ -91,12 +91,6 @@ pub(crate) struct GraphEntry {
 }
 
 impl SegmentEntry {
-    /// The entry of a file that is about to be written: it names the file, so
-    /// that it can be removed if writing fails.
-    pub(crate) fn planned(number: FileNumber) -> Self {
-        Self { number, len: 0, rows: 0, table_crc: 0, tombstones: None, kept: Arc::default() }
-    }
-
     /// With the logs that it keeps behind it.
     pub(super) fn encode(&self) -> Vec<u8> {
         use segment_entry as f;
@@ -187,12 +181,6 @@ impl LogEntry {
 }
 
 impl GraphEntry {
-    /// The file as one of a segment's form, which it has.
-    pub(crate) fn as_segment(&self, rows: u32) -> SegmentEntry {
-        let Self { number, len, table_crc, .. } = *self;
-        SegmentEntry { len, rows, table_crc, ..SegmentEntry::planned(number) }
-    }
-
     pub(super) fn encode(&self) -> [u8; graph_entry::LEN] {
         use graph_entry as f;
         let mut out = [0; f::LEN];

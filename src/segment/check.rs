@@ -8,16 +8,16 @@
 
 use std::sync::Arc;
 
-use super::format::{Footer, PAGE, PlaceEntry, RegionKind};
+use super::format::{Footer, PAGE};
 use super::graph;
-use super::reader::{Parts, check_header, read_footer};
+use super::parts::{Described, Parts, check_header};
+use super::reader::PayloadRegion;
 use crate::codec::crc32;
 use crate::codec::header::{CollectionId, FileHeader, FileKind};
 use crate::error::{Error, Result};
-use crate::manifest::{LogEntry, SegmentEntry};
+use crate::manifest::{GraphEntry, LogEntry, SegmentEntry};
 use crate::schema::Schema;
 use crate::sync::Mutex;
-use crate::types::IdKind;
 use crate::vfs::{self, ReadFile};
 
 /// Most bytes of blocks in a span: they stay in the cache of a core between
@@ -42,9 +42,7 @@ pub(crate) trait Check: Send + Sync {
 pub(crate) struct RegionsCheck {
     parts: Parts,
     collection: CollectionId,
-    entry: SegmentEntry,
-    kind: FileKind,
-    table_at: u64,
+    described: Described,
 }
 
 /// A piece of a file.
@@ -70,16 +68,14 @@ impl RegionsCheck {
         schema: &Schema,
         entry: &SegmentEntry,
     ) -> Result<Self> {
-        check_header(&*file, FileKind::Segment, collection, entry.number, entry.len)?;
-        let footer = read_footer(&*file, entry)?;
-        let parts = Parts::open(file, &footer)?;
+        let described = Described::segment(entry);
+        let parts = Parts::open(file, collection, &described)?;
         parts.check_regions(schema, entry)?;
-        check_lengths(&parts, schema, entry)?;
-        let (kind, table_at) = (FileKind::Segment, footer.table_at);
-        Ok(Self { parts, collection: *collection, entry: entry.clone(), kind, table_at })
+        PayloadRegion::open(&parts, entry.rows)?;
+        Ok(Self { parts, collection: *collection, described })
     }
 
-    /// The same of a graph file, for rows of `dims` dimensions.
+    /// The same of a graph file, for so many rows of `dims` dimensions.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where that is not so.
@@ -87,12 +83,13 @@ impl RegionsCheck {
         file: Arc<dyn ReadFile>,
         collection: &CollectionId,
         dims: usize,
-        entry: &SegmentEntry,
+        entry: &GraphEntry,
+        rows: u32,
     ) -> Result<Self> {
-        let (parts, table_at) = graph::parts(file, collection, entry)?;
-        graph::meta(&parts, entry.rows, dims)?;
-        let kind = FileKind::Graph;
-        Ok(Self { parts, collection: *collection, entry: entry.clone(), kind, table_at })
+        let described = Described::graph(entry, rows);
+        let parts = graph::parts(file, collection, &described)?;
+        graph::meta(&parts, rows, dims)?;
+        Ok(Self { parts, collection: *collection, described })
     }
 
     fn check_blocks(&self, span: Span, content: &[u8], block_len: usize) -> Result<()> {
@@ -112,12 +109,12 @@ impl RegionsCheck {
     fn check_end(&self, bytes: &[u8]) -> Result<()> {
         let (table, footer) = bytes.split_at(bytes.len() - Footer::LEN);
         let footer: &[u8; Footer::LEN] = footer.try_into().expect("split there");
-        let at = self.entry.len - Footer::LEN as u64;
+        let at = self.described.len - Footer::LEN as u64;
         Footer::decode(footer).map_err(|e| e.in_file(self.path(), at))?;
-        if crc32(table) == self.entry.table_crc {
+        if crc32(table) == self.described.table_crc {
             return Ok(());
         }
-        Err(self.corrupt(self.table_at, "checksum of the region table does not match"))
+        Err(self.corrupt(self.parts.table_at, "checksum of the region table does not match"))
     }
 
     fn path(&self) -> &std::path::Path {
@@ -147,8 +144,9 @@ impl Check for RegionsCheck {
                 done += content as u64;
             }
         }
-        let len = (self.entry.len - self.table_at) as usize;
-        spans.push(Span { at: self.table_at, len, content: len, ..span });
+        let table_at = self.parts.table_at;
+        let len = (self.described.len - table_at) as usize;
+        spans.push(Span { at: table_at, len, content: len, ..span });
         spans
     }
 
@@ -157,8 +155,8 @@ impl Check for RegionsCheck {
         let (content, padding) = bytes.split_at(span.content);
         match span.block_len {
             0 if span.at == 0 => {
-                let header = FileHeader::decode(content, self.kind, self.path())?;
-                header.expect(self.entry.number, &self.collection, self.path())?;
+                let header = FileHeader::decode(content, self.described.kind, self.path())?;
+                header.expect(self.described.number, &self.collection, self.path())?;
                 header.no_body(self.path())?;
             }
             0 => self.check_end(content)?,
@@ -233,26 +231,4 @@ impl Check for LogCheck {
         }
         Err(Error::corrupt(self.file.path(), 0, "checksum of the log does not match"))
     }
-}
-
-/// Regions have the lengths that the schema and the number of rows give them.
-fn check_lengths(parts: &Parts, schema: &Schema, entry: &SegmentEntry) -> Result<()> {
-    use RegionKind as K;
-    let count = entry.rows as usize;
-    let ids = (schema.ids() == IdKind::U64).then_some(count * 8);
-    parts.required(K::Ids, 0, ids)?;
-    parts.required(K::IdOrder, 0, Some(count * 4))?;
-    parts.required(K::Norms, 0, Some(count * 4))?;
-    for (code, stage) in schema.stages().iter().zip(0..) {
-        parts.required(K::Codes, stage, Some(code.code_bytes(count)))?;
-        parts.required(K::Factors, stage, Some(code.scalar_bytes(count)))?;
-    }
-    for field in 0..schema.fields().len() {
-        parts.required(K::FieldIndex, field as u16, None)?;
-    }
-    match entry.kept.len() {
-        0 => parts.required(K::Vectors, 0, Some(count * schema.vector_bytes()))?,
-        _ => parts.required(K::Places, 0, Some(count * PlaceEntry::LEN))?,
-    };
-    parts.payload(entry.rows).map(drop)
 }

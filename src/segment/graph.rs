@@ -7,13 +7,13 @@
 use std::sync::Arc;
 
 use super::format::RegionKind as K;
-use super::reader::{Parts, check_header, read_footer};
+use super::parts::{Described, Parts};
 use super::writer::SegmentWriter;
 use crate::codec::header::{CollectionId, FileHeader, FileKind, Owner};
 use crate::codec::{f32_bytes, f32s};
 use crate::error::{Error, Result};
 use crate::graph::{Built, Graph, Meta};
-use crate::manifest::{GraphEntry, SegmentEntry};
+use crate::manifest::GraphEntry;
 use crate::types::FileNumber;
 use crate::vfs::{ReadFile, Vfs, open_named};
 
@@ -51,11 +51,10 @@ pub(crate) fn open(
     rows: u32,
 ) -> Result<Graph> {
     let file = file(vfs, entry)?;
-    let (parts, _) = parts(file, collection, &entry.as_segment(rows))?;
+    let parts = parts(file, collection, &Described::graph(entry, rows))?;
     let meta = meta(&parts, rows, dims)?;
-    let [_, factors, _] = meta.lengths();
-    let factors = f32s(&parts.mapped(K::GraphFactors, Some(factors))?.copy()?);
-    let region = |kind| parts.mapped(kind, None).map(Box::new);
+    let factors = f32s(&parts.mapped(K::GraphFactors, 0)?.copy()?);
+    let region = |kind| parts.mapped(kind, 0).map(Box::new);
     Graph::new(meta, factors, region(K::GraphCodes)?, region(K::GraphLinks)?)
 }
 
@@ -64,27 +63,25 @@ pub(crate) fn file(vfs: &dyn Vfs, entry: &GraphEntry) -> Result<Arc<dyn ReadFile
     open_named(vfs, &FileKind::Graph.name(entry.number))
 }
 
-/// The region table, checked, and where it begins.
+/// The file, with its region table checked.
 pub(super) fn parts(
     file: Arc<dyn ReadFile>,
     collection: &CollectionId,
-    entry: &SegmentEntry,
-) -> Result<(Parts, u64)> {
-    check_header(&*file, FileKind::Graph, collection, entry.number, entry.len)?;
-    let footer = read_footer(&*file, entry)?;
-    let parts = Parts::open(file, &footer)?;
+    described: &Described,
+) -> Result<Parts> {
+    let parts = Parts::open(file, collection, described)?;
     let found: Vec<_> = parts.entries.iter().map(|e| (e.kind, e.stage)).collect();
     let expected = REGIONS.map(|kind| (kind, 0));
     if found != expected {
         let what = format!("regions are {found:?}, expected {expected:?}");
         return Err(Error::corrupt(parts.file.path(), 0, what));
     }
-    Ok((parts, footer.table_at))
+    Ok(parts)
 }
 
 /// What the graph is; the other regions have the lengths that follow from it.
 pub(super) fn meta(parts: &Parts, rows: u32, dims: usize) -> Result<Meta> {
-    let region = parts.mapped(K::GraphMeta, None)?;
+    let region = parts.mapped(K::GraphMeta, 0)?;
     let meta = Meta::decode(region.get(0, region.len())?, rows, dims)
         .map_err(|e| e.in_file(parts.file.path(), region.offset()))?;
     let [codes, factors, links] = meta.lengths();

@@ -8,6 +8,7 @@
 //!
 //! [`writer`] makes a segment from a run of the memtable, [`reader`] opens one: it
 //! is mapped and paged from disk, but for the columns that [`resident`] keeps in RAM.
+//! [`parts`] is what both know of such a file before they look at rows.
 //! [`graph`] is the file beside a segment that has the graph of its rows.
 //! [`check`] reads a whole file, [`salvage`] what is left of a damaged one.
 //! Every byte is checked against its block's checksum before its first use.
@@ -17,6 +18,7 @@ pub(crate) mod coding;
 pub(crate) mod format;
 pub(crate) mod graph;
 mod ids;
+mod parts;
 pub(crate) mod reader;
 pub(crate) mod region;
 mod resident;

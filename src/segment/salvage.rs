@@ -4,12 +4,11 @@
 //! read if the blocks it lies in match their checksums, whatever else is damaged.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::format::{
-    Footer, PAGE, PlaceEntry, RegionEntry, RegionKind, decode_table, name_regions,
-};
+use super::format::{Footer, PAGE, RegionEntry, RegionKind, decode_table, name_regions};
 use super::ids;
-use super::reader::region_names;
+use super::parts::{expected_regions, names};
 use super::region::{Checksums, Region};
 use super::vectors::{KeptLog, Vectors};
 use crate::codec::{Reader, crc32};
@@ -70,31 +69,31 @@ impl Salvage {
         }
         let bytes = file.map()?;
         let whole = bytes.get(..entry.len as usize).ok_or_else(|| wrong("is cut short"))?;
-        let names = region_names(schema, entry);
+        let expected = expected_regions(schema, entry);
+        let names = names(&expected);
         let Table { regions, checksums, named } =
             Table::find(whole, entry, &names).ok_or_else(|| wrong("its region table is lost"))?;
         let checksums = Checksums::Kept(checksums.into());
-        let region = |kind, len: Option<usize>| {
-            let found = regions.iter().find(|r| r.kind == kind && r.stage == 0);
-            let fits = found.filter(|r| len.is_none_or(|len| r.len == len as u64));
-            fits.map(|r| Region::new(file.path(), bytes.clone(), checksums.clone(), r))
+        let region = |kind| {
+            let len = expected.iter().find(|region| region.kind == kind)?.len;
+            let found = regions.iter().find(|r| r.kind == kind && r.stage == 0)?;
+            let fits = len.is_none_or(|len| found.len == len as u64);
+            fits.then(|| Region::new(file.path(), bytes.clone(), checksums.clone(), found))
         };
-        let (rows, width) = (entry.rows as usize, schema.vector_bytes());
-        let ids = region(RegionKind::Ids, (schema.ids() == IdKind::U64).then_some(rows * 8));
+        let (ids, width) = (region(RegionKind::Ids), schema.vector_bytes());
         let vectors = if entry.kept.is_empty() {
-            let region = region(RegionKind::Vectors, Some(rows * width));
-            region.map(|region| Vectors::in_region(region, width))
+            region(RegionKind::Vectors).map(|region| Vectors::in_region(region, width))
         } else {
             let logs = entry.kept.iter().map(|log| KeptLog::open_damaged(vfs, log.number));
             let logs = logs.collect::<Result<_>>()?;
-            let places = region(RegionKind::Places, Some(rows * PlaceEntry::LEN));
+            let places = region(RegionKind::Places);
             places.map(|places| Vectors::in_logs(places, logs, entry.rows, width))
         };
         let (Some(ids), Some(vectors)) = (ids, vectors) else {
             return Err(wrong("its regions are not those of the schema"));
         };
-        let blocks = region(RegionKind::Payload, None);
-        let payload = blocks.zip(region(RegionKind::PayloadIndex, None));
+        let blocks = region(RegionKind::Payload);
+        let payload = blocks.zip(region(RegionKind::PayloadIndex));
         let payload = payload.map(|(blocks, index)| Payloads::new(blocks, &index));
         let (file, id_kind, rows) = (file.path().to_owned(), schema.ids(), entry.rows);
         Ok(Self { file, id_kind, rows, ids, vectors, payload, named })
@@ -144,9 +143,7 @@ impl Salvage {
 /// that cannot be read.
 pub(crate) fn own_entry(number: FileNumber, path: &Path, file: &Bytes) -> Option<SegmentEntry> {
     let footer = Footer::decode(file.last_chunk::<{ Footer::LEN }>()?).ok()?;
-    let (rows, table_crc) = (footer.rows, footer.table_crc);
-    let mut entry =
-        SegmentEntry { len: file.len() as u64, rows, table_crc, ..SegmentEntry::planned(number) };
+    let mut kept = Arc::default();
     if footer.kept > 0 {
         let start = usize::try_from(footer.table_at).ok()?;
         let table = file.get(start..file.len() - Footer::LEN)?;
@@ -154,10 +151,11 @@ pub(crate) fn own_entry(number: FileNumber, path: &Path, file: &Bytes) -> Option
         let logs = regions.iter().find(|region| region.kind == RegionKind::Logs)?;
         let logs = Region::new(path, file.clone(), Checksums::Kept(checksums.into()), logs);
         let mut r = Reader::new(logs.get(0, logs.len()).ok()?);
-        entry.kept = decode_kept(&mut r, footer.kept).ok()?;
+        kept = decode_kept(&mut r, footer.kept).ok()?;
         r.finish().ok()?;
     }
-    Some(entry)
+    let (len, rows, table_crc) = (file.len() as u64, footer.rows, footer.table_crc);
+    Some(SegmentEntry { number, len, rows, table_crc, tombstones: None, kept })
 }
 
 /// The entries whose blocks are intact, in ascending order of rows.

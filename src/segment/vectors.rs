@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::format::PlaceEntry;
-use super::reader::check_header;
+use super::parts::check_header;
 use super::region::{Region, Seen};
 use crate::codec::crc32;
 use crate::codec::header::{CollectionId, FileKind};

@@ -14,7 +14,6 @@ use crate::memtable::IdColumn;
 use crate::payload::block::{BlockEntry, BlockWriter};
 use crate::rows::{CodeColumn, ReadAhead};
 use crate::schema::Schema;
-use crate::sown::{Bug, sown};
 use crate::types::FileNumber;
 use crate::vfs::{PIECE, Vfs, WriteFile};
 
@@ -323,9 +322,7 @@ impl SegmentWriter {
         self.append(&table)?;
         self.append(&footer.encode())?;
         self.file.write(&self.buffer)?;
-        if !sown(Bug::SegmentNotSynced) {
-            self.file.sync()?;
-        }
+        self.file.sync()?;
         Ok((file_len, table_crc))
     }
 }

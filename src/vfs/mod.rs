@@ -219,9 +219,7 @@ pub(crate) struct Staged(Box<dyn TempFile>);
 pub(crate) fn stage(vfs: &dyn Vfs, bytes: &[u8]) -> Result<Staged> {
     let mut temp = vfs.create_temp()?;
     temp.write(bytes)?;
-    if !sown(Bug::ManifestNotSynced) {
-        temp.sync()?;
-    }
+    temp.sync()?;
     Ok(Staged(temp))
 }
 
@@ -230,9 +228,6 @@ impl Staged {
     /// an error nobody knows which of the two it is.
     pub(crate) fn replace(self, vfs: &dyn Vfs, name: &str) -> Result<()> {
         self.0.persist(name)?;
-        if sown(Bug::FolderNotSyncedAfterInstall) {
-            return Ok(());
-        }
         vfs.sync_dir()
     }
 }

@@ -3,11 +3,12 @@
 
 use std::convert::Infallible;
 
+use super::ops;
 use crate::codec::header::CollectionId;
 use crate::codec::{Fields, crc32, crc32_of, layout, put};
 use crate::rows::{Held, LogPlace};
 use crate::sown::{Bug, sown};
-use crate::types::{FileNumber, Lsn};
+use crate::types::{FileNumber, Lsn, RowId};
 
 layout!(
     /// FORMAT.md, section "Frame".
@@ -49,13 +50,16 @@ pub(crate) struct FrameHead {
     pub(crate) body_crc: u32,
 }
 
-/// A frame being built: room for the head, then the body as it grows, so that a
-/// commit goes to the file from where it was gathered. The body is summed while
-/// what was added is still at hand.
+/// A commit being built: room for the head, then the body as operations are added, so that
+/// it goes to the file from where it was gathered. The body is summed while what was added
+/// is still at hand.
 pub(crate) struct Frame {
     bytes: Vec<u8>,
     body_len: usize,
     body_crc: crc32fast::Hasher,
+    operations: u32,
+    /// Whether one of them adds a row.
+    adds: bool,
     /// Where it was put.
     logged: Option<LogPlace>,
 }
@@ -70,25 +74,56 @@ impl Frame {
         // Where there is no room for so many there may be for those that come.
         let _ = bytes.try_reserve_exact(Self::BODY + len + ALIGN);
         bytes.resize(Self::BODY, 0);
-        Self { bytes, body_len: 0, body_crc: crc32fast::Hasher::new(), logged: None }
+        let body_crc = crc32fast::Hasher::new();
+        Self { bytes, body_len: 0, body_crc, operations: 0, adds: false, logged: None }
     }
 
-    /// A frame with this body.
-    pub(crate) fn of(body: &[u8]) -> Self {
+    /// A frame with the body of a commit that was logged before, of so many operations.
+    pub(crate) fn again(body: &[u8], operations: u32) -> Self {
         let mut frame = Self::for_body(body.len());
-        let add = |out: &mut Vec<u8>| {
+        let Ok(()) = frame.grow(|out| {
             out.extend_from_slice(body);
             Ok::<_, Infallible>(())
-        };
-        let Ok(()) = frame.grow(add);
+        });
+        frame.operations = operations;
         frame
     }
 
-    /// Lets `add` append to the body. Where it fails the body is as it was.
-    pub(crate) fn grow<E>(
+    /// Adds an upsert, whose vector, as stored, is what `vector` appends. Where that fails the
+    /// frame is as it was.
+    pub(crate) fn upsert<E>(
         &mut self,
-        add: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+        id: &RowId,
+        vector: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+        payload: &str,
     ) -> Result<(), E> {
+        self.grow(|body| ops::put_upsert(body, id, vector, payload))?;
+        self.operations += 1;
+        self.adds = true;
+        Ok(())
+    }
+
+    /// Adds a delete.
+    pub(crate) fn delete(&mut self, id: &RowId) {
+        let Ok(()) = self.grow(|body| {
+            ops::put_delete(body, id);
+            Ok::<_, Infallible>(())
+        });
+        self.operations += 1;
+    }
+
+    /// How many operations it has.
+    pub(crate) fn operations(&self) -> u32 {
+        self.operations
+    }
+
+    /// Whether an upsert was added.
+    pub(crate) fn adds(&self) -> bool {
+        self.adds
+    }
+
+    /// Lets `add` append to the body. Where it fails the body is as it was.
+    fn grow<E>(&mut self, add: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
         let start = self.bytes.len();
         add(&mut self.bytes).inspect_err(|_| self.bytes.truncate(start))?;
         self.body_crc.update(self.bytes.field(start..self.bytes.len()));
@@ -213,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_body_that_could_not_grow_is_as_it_was() {
-        let mut frame = Frame::of(b"one");
+        let mut frame = Frame::again(b"one", 1);
         let two = |body: &mut Vec<u8>| {
             body.extend_from_slice(b" two");
             Ok::<_, ()>(())
@@ -264,7 +299,7 @@ mod tests {
     /// Read from any place on, as somebody does who reads beside the writer.
     #[test]
     fn a_frame_counts_with_all_of_its_padding() {
-        let mut frame = Frame::of(b"elf bytes..");
+        let mut frame = Frame::again(b"elf bytes..", 2);
         let head = FrameHead { body_len: 11, body_crc: crc32(b"elf bytes.."), ..HEAD };
         frame.seal(&NAME, 64, head);
         for start in [0, 8, 64] {

@@ -26,7 +26,8 @@ pub(crate) struct Mark {
 }
 
 impl LogWriter {
-    /// Creates a log and makes its header and its name durable.
+    /// Creates a log and makes its header durable; its name becomes durable with the next sync of
+    /// the folder.
     pub(crate) fn create(vfs: &dyn Vfs, number: FileNumber, owner: Owner) -> Result<Self> {
         let name = LogName { collection: owner.collection, number };
         let file = vfs.create(&FileKind::Wal.name(number))?;
@@ -37,9 +38,6 @@ impl LogWriter {
         log.crc.update(&header);
         log.len = header.len() as u64;
         log.sync()?;
-        if !sown(Bug::LogNameNotSynced) {
-            vfs.sync_dir()?;
-        }
         Ok(log)
     }
 
@@ -50,12 +48,12 @@ impl LogWriter {
 
     /// Appends one commit; durable only after [`Self::sync`]. Its body is summed
     /// once: the log's checksum takes the frame's over.
-    pub(crate) fn append(&mut self, lsn: Lsn, operations: u32, frame: &mut Frame) -> Result<()> {
+    pub(crate) fn append(&mut self, lsn: Lsn, frame: &mut Frame) -> Result<()> {
         let body = frame.body_crc().clone();
         let head = FrameHead {
             lsn,
             synced: self.synced,
-            operations,
+            operations: frame.operations(),
             body_len: frame.body_len() as u32,
             body_crc: body.clone().finalize(),
         };

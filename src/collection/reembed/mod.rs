@@ -25,12 +25,11 @@ use std::time::Duration;
 
 mod run;
 
-use super::writer::{remove_unnamed, sync_names, write_parts};
 use super::{Collection, Options, Progress, open};
 use crate::codec::header::FileKind;
 use crate::encoding::{Precision, StageCode};
 use crate::error::{Error, Result};
-use crate::manifest::{self, Manifest, SegmentEntry};
+use crate::manifest::{self, Manifest};
 use crate::payload::Payload;
 use crate::schema::{EmbedderId, Metric, Schema};
 use crate::types::RowId;
@@ -426,28 +425,16 @@ fn remove_shadow(vfs: &Arc<dyn Vfs>) -> Result<()> {
 /// theirs, with one manifest. The handle's own schema is wrong afterwards.
 fn switch(collection: &Collection, new: &View) -> Result<()> {
     collection.flush()?;
-    let vfs = &*collection.shared.vfs;
-    let mut writer = collection.shared.lock_writer()?;
-    let mut next = writer.next_manifest(vfs)?;
-    next.schema = (*new.schema).clone();
-    next.segments.clear();
-    next.calibration = None;
-    let written = write_rows(vfs, &mut next, new);
-    // Numbers are spent even if writing fails: names are never reused.
-    writer.manifest.next_file = next.next_file;
-    written.inspect_err(|_| remove_unnamed(vfs, &next, &writer.manifest))?;
-    writer.install(vfs, next)
-}
-
-/// Writes the rows of a view as one segment, and enters it before it is created.
-fn write_rows(vfs: &dyn Vfs, next: &mut Manifest, view: &View) -> Result<()> {
-    if view.live_rows() == 0 {
-        return Ok(());
-    }
-    let number = next.take_number();
-    next.segments.push(SegmentEntry::planned(number));
-    let owner = next.owner();
-    let entry = write_parts(vfs, owner, &next.schema, number, &view.parts, &[], &|_| Ok(()))?;
-    *next.segments.last_mut().expect("pushed") = entry;
-    sync_names(vfs)
+    let vfs = &*collection.handle.vfs;
+    let mut writer = collection.handle.lock_writer()?;
+    writer.vouch(vfs)?;
+    writer.change(vfs, |change| {
+        change.next.schema = (*new.schema).clone();
+        change.next.segments.clear();
+        change.next.calibration = None;
+        if new.live_rows() > 0 {
+            change.segment(&new.parts, &[], &|_| Ok(()))?;
+        }
+        Ok(())
+    })
 }

@@ -154,7 +154,7 @@ fn lost_segment(
     let log = LogEntry { number, len: bytes.len() as u64, crc: crc32(&bytes), sealed: true };
     let rows = logged::rows(vfs, made, log)?.map_or(0, |part| part.rows.len());
     let kept = Arc::from([log]);
-    let entry = SegmentEntry { rows, kept, ..SegmentEntry::planned(number) };
+    let entry = SegmentEntry { number, len: 0, rows, table_crc: 0, tombstones: None, kept };
     Ok(Some(entry).filter(|entry| entry.rows > 0))
 }
 

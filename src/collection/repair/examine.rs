@@ -2,7 +2,7 @@
 
 use roaring::RoaringBitmap;
 
-use super::super::open::read_tombstones;
+use super::super::load::read_tombstones;
 use super::super::verify::{Sealed, check_files};
 use super::Repair;
 use super::frames::Frames;
@@ -19,11 +19,18 @@ const THREADS: usize = 4;
 /// A segment, as it was found.
 pub(super) struct Source {
     pub(super) entry: SegmentEntry,
-    /// Its dead rows, as far as they are known.
-    pub(super) dead: RoaringBitmap,
-    /// Whether there may be others.
-    pub(super) dead_unknown: bool,
+    pub(super) dead: Dead,
     pub(super) state: State,
+}
+
+/// What is known of which rows are dead.
+pub(super) enum Dead {
+    /// These, and no others.
+    Known(RoaringBitmap),
+    /// At most so many.
+    AtMost(u64),
+    /// Nothing.
+    Unknown,
 }
 
 /// What can be done with a segment.
@@ -46,22 +53,24 @@ impl Repair<'_> {
             let damage = self.damage_of(&entry)?;
             let state = if damage { self.what_is_left(&entry)? } else { State::Intact };
             self.examine_graph(&entry)?;
-            let inexact = matches!(state, State::Logs);
-            let (dead, dead_unknown) = (RoaringBitmap::new(), self.blind || inexact);
-            let mut source = Source { entry, dead, dead_unknown, state };
-            match read_tombstones(self.vfs, &self.found, &source.entry) {
-                // By what order of rows they count is lost with the segment.
-                Ok(_) if inexact => {}
-                Ok(dead) => source.dead = dead,
-                Err(e) => {
-                    let tombstones = source.entry.tombstones.expect("only what is named is read");
-                    self.note(FileKind::Tombstones.name(tombstones.number), e)?;
-                    source.dead_unknown = true;
-                }
-            }
-            sources.push(source);
+            let dead = self.dead_of(&entry, &state)?;
+            sources.push(Source { entry, dead, state });
         }
         Ok(sources)
+    }
+
+    fn dead_of(&mut self, entry: &SegmentEntry, state: &State) -> Result<Dead> {
+        match read_tombstones(self.vfs, &self.found, entry) {
+            // Only the manifest names the list; and by what order of rows it counts is lost with
+            // the segment.
+            Ok(_) if self.blind || matches!(state, State::Logs) => Ok(Dead::Unknown),
+            Ok(dead) => Ok(Dead::Known(dead)),
+            Err(e) => {
+                let tombstones = entry.tombstones.expect("only what is named is read");
+                self.note(FileKind::Tombstones.name(tombstones.number), e)?;
+                Ok(Dead::AtMost(u64::from(tombstones.dead)))
+            }
+        }
     }
 
     /// Whether a segment or a log that it keeps is damaged. The segment is set aside in both

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::super::apply;
-use super::super::open::is_finite;
+use super::super::load::is_finite;
 use crate::codec::header::{FileHeader, MAX_COUNTER};
 use crate::error::{Error, Result};
 use crate::manifest::{LogEntry, Manifest};

@@ -25,12 +25,12 @@ mod rebuild;
 
 use std::path::{Path, PathBuf};
 
-use super::open::{open_segments, replay, strays};
-use super::writer::remove_unnamed;
+use super::files::{Change, NewFiles, remove_unnamed};
+use super::load::{Opened, replay, strays};
 use super::{Collection, Options};
 use crate::codec::header::{FileKind, check_writable};
 use crate::error::{Corruption, Error, Result};
-use crate::manifest::{self, Manifest, StagedManifest};
+use crate::manifest::{self, Manifest};
 use crate::schema::Schema;
 use crate::types::{FileNumber, RowId};
 use crate::vfs::disk::{Disk, RESERVE_NAME};
@@ -157,22 +157,16 @@ pub(crate) fn repair(vfs: &dyn Vfs, options: &RepairOptions) -> Result<Repaired>
     let sources = repair.examine()?;
     let logs = repair.examine_logs()?;
     if repair.report.was_intact() {
-        let (view, _) = replay(vfs, &repair.found, open_segments(vfs, &repair.found)?)?;
+        let (view, _) = replay(vfs, &repair.found, Opened::default().view(vfs, &repair.found)?)?;
         return Ok(Repaired { rows: view.live_rows(), ..repair.report });
     }
     // Copies and new segments need all the room there is; the next writer takes it again.
     let _ = vfs.release(RESERVE_NAME);
-    let mut next = repair.found.clone();
-    let staged = repair.prepare(sources, &logs, &mut next).inspect_err(|_| {
-        remove_unnamed(vfs, &next, &repair.found);
-        // What they are copies of is still there.
-        repair.copies.iter().for_each(|copy| drop(vfs.remove(copy)));
-    })?;
+    let (staged, _) = repair.prepare(sources, &logs)?.stage()?;
     // From here on the new manifest may be the one on disk, even where this fails.
     let next = staged.replace(vfs)?;
-    remove_unnamed(vfs, &repair.found, &next);
-    let kept = repair.copies.iter().map(|copy| vfs.path(copy)).collect();
-    Ok(Repaired { kept, ..repair.report })
+    remove_unnamed(vfs, repair.found.files(), &next);
+    Ok(repair.report)
 }
 
 struct Repair<'a> {
@@ -186,8 +180,6 @@ struct Repair<'a> {
     damaged: Vec<String>,
     /// Graphs that are damaged.
     lost_graphs: Vec<FileNumber>,
-    /// Names of the copies of damaged files.
-    copies: Vec<String>,
     report: Repaired,
 }
 
@@ -214,8 +206,7 @@ impl<'a> Repair<'a> {
             // Without a manifest nobody knows that they are not needed.
             damaged.extend(strays.into_iter().filter(|name| FileKind::parse(name).is_some()));
         }
-        let (lost_graphs, copies) = (Vec::new(), Vec::new());
-        Ok(Self { vfs, options, found, blind, damaged, lost_graphs, copies, report })
+        Ok(Self { vfs, options, found, blind, damaged, lost_graphs: Vec::new(), report })
     }
 
     fn note(&mut self, name: String, error: Error) -> Result<()> {
@@ -225,26 +216,25 @@ impl<'a> Repair<'a> {
         Ok(())
     }
 
-    /// Everything that comes before the new manifest, which is returned and is `next`.
-    fn prepare(
-        &mut self,
-        sources: Vec<Source>,
-        logs: &[Vec<u8>],
-        next: &mut Manifest,
-    ) -> Result<StagedManifest> {
-        self.set_aside()?;
+    /// The new manifest and its files. Where it cannot be installed, the copies of damaged files
+    /// go with these: what they are copies of is still there.
+    fn prepare(&mut self, sources: Vec<Source>, logs: &[Vec<u8>]) -> Result<Change<'a>> {
+        let mut copies = NewFiles::new(self.vfs);
+        self.set_aside(&mut copies)?;
         if !self.blind {
             // Before the first file, as a writer does: its name may not be on the medium.
             self.found = self.found.install(self.vfs)?;
         }
-        *next = Manifest { segments: Vec::new(), logs: Vec::new(), ..self.found.clone() };
+        let mut next = Manifest { segments: Vec::new(), logs: Vec::new(), ..self.found.clone() };
         next.graphs.retain(|graph| !self.lost_graphs.contains(&graph.number));
-        self.write(sources, logs, next)?;
-        next.stage(self.vfs)
+        let mut change = Change::of(self.vfs, next);
+        change.adopt(copies);
+        self.write(sources, logs, &mut change)?;
+        Ok(change)
     }
 
     /// Copies damaged files under names that nothing removes: the first that are free.
-    fn set_aside(&mut self) -> Result<()> {
+    fn set_aside(&mut self, copies: &mut NewFiles) -> Result<()> {
         let names = self.vfs.list()?;
         let is_free = |prefix: &String| !names.iter().any(|name| name.starts_with(prefix));
         let mut prefixes = (1u64..).map(|n| format!("{ASIDE}{n}-"));
@@ -252,11 +242,10 @@ impl<'a> Repair<'a> {
         for name in &self.damaged {
             let Ok(Some(file)) = self.vfs.open(name) else { continue };
             let aside = format!("{prefix}{name}");
-            let copy = self.vfs.create(&aside)?;
-            self.copies.push(aside);
-            copy_file(&*file, copy)?;
+            self.report.kept.push(self.vfs.path(&aside));
+            copy_file(&*file, copies.create(aside)?)?;
         }
-        self.vfs.sync_dir()
+        copies.sync_names()
     }
 }
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use super::super::files::Change;
 use super::super::newest::replaced;
-use super::super::writer::{write_files, write_parts};
 use super::Repair;
-use super::examine::{Source, State};
+use super::examine::{Dead, Source, State};
 use super::frames::Frames;
 use super::logged::{self, Logged};
 use crate::codec::header::FileKind;
@@ -29,22 +29,43 @@ struct Found {
     /// Each with the number of the file that says what rows it has: later rows are in files of
     /// higher numbers.
     parts: Vec<(FileNumber, Arc<Part>)>,
-    /// At most so many of its rows were dead, and nobody knows which; `None` where all live.
-    dead: Option<u64>,
+    /// Which rows of these parts were dead: where it is known, they are not in them any more, or
+    /// dead there.
+    dead: Dead,
+}
+
+impl Dead {
+    /// Those that are known to be.
+    fn rows(&self) -> RoaringBitmap {
+        if let Self::Known(rows) = self { rows.clone() } else { RoaringBitmap::new() }
+    }
+
+    /// Of rows that live as far as is known, how many may be dead.
+    fn most(&self) -> u64 {
+        match self {
+            Self::Known(_) => 0,
+            Self::AtMost(rows) => *rows,
+            Self::Unknown => u64::MAX,
+        }
+    }
+
+    fn is_known(&self) -> bool {
+        matches!(self, Self::Known(_))
+    }
 }
 
 impl Repair<'_> {
-    /// Writes what is needed beside the intact files, and enters all in `next`.
+    /// Writes what is needed beside the intact files, and enters all.
     pub(super) fn write(
         &mut self,
         sources: Vec<Source>,
         logs: &[Vec<u8>],
-        next: &mut Manifest,
+        change: &mut Change,
     ) -> Result<()> {
         let schema = Arc::new(self.found.schema.clone());
-        let found = sources.into_iter().map(|source| self.parts_of(source, next));
+        let found = sources.into_iter().map(|source| self.parts_of(source, change));
         let found = found.collect::<Result<Vec<_>>>()?;
-        let parts = self.settle(found, next)?;
+        let parts = self.settle(found, &change.next)?;
         let mut view = View::new(schema, self.found.lsn, parts, None);
         for (entry, bytes) in self.found.logs.iter().zip(logs) {
             let frames = Frames::new(&self.found, entry.number, bytes);
@@ -53,30 +74,30 @@ impl Repair<'_> {
             }
             view = frames.apply(view)?;
         }
-        next.lsn = view.lsn;
+        change.next.lsn = view.lsn;
         self.report.rows = view.live_rows();
-        write_files(self.vfs, &view, next, &[]).map(drop)
+        change.flush(&view, &[]).map(drop)
     }
 
     /// The parts a source becomes: itself, or new segments of what is left.
-    fn parts_of(&mut self, source: Source, next: &mut Manifest) -> Result<Found> {
-        let Source { mut entry, dead, dead_unknown, state } = source;
+    fn parts_of(&mut self, source: Source, change: &mut Change) -> Result<Found> {
+        let Source { mut entry, dead, state } = source;
         let were_dead = entry.tombstones.map_or(0, |t| u64::from(t.dead));
         let number = entry.number;
         let parts = match state {
             State::Intact => {
-                if dead_unknown {
+                if !dead.is_known() {
                     entry.tombstones = None;
                 }
-                let part = self.open(&entry, dead)?;
-                next.segments.push(entry);
+                let part = self.open(&entry, dead.rows())?;
+                change.next.segments.push(entry);
                 vec![part]
             }
             State::Lost => {
                 self.report.lost += u64::from(entry.rows) - were_dead;
                 Vec::new()
             }
-            State::Logs => return self.replay(&entry, next),
+            State::Logs => return self.replay(&entry, change),
             State::Log(log) => {
                 self.report.rebuilt += 1;
                 let changed = || {
@@ -84,32 +105,32 @@ impl Repair<'_> {
                     Error::corrupt(path, 0, "was changed while it was read")
                 };
                 let part = logged::rows(self.vfs, &self.found, log)?.ok_or_else(changed)?;
-                vec![self.write_parts(&[Arc::new(part.with_dead(dead))], next)?]
+                vec![write_part(part.with_dead(dead.rows()), change)?]
             }
             State::Damaged(salvage) => {
                 self.report.rebuilt += 1;
                 let logged = Logged::read(self.vfs, &self.found, &entry.kept)?;
-                self.rebuild(&salvage, &logged, &dead, next)?
+                self.rebuild(&salvage, &logged, &dead.rows(), change)?
             }
         };
-        let dead = dead_unknown.then_some(if self.blind { u64::MAX } else { were_dead });
         Ok(Found { parts: parts.into_iter().map(|part| (number, part)).collect(), dead })
     }
 
     /// A new segment for each log that a lost one kept. How many rows that had lived there tells
     /// how many of these had been dead, unless another log is lost, too.
-    fn replay(&mut self, entry: &SegmentEntry, next: &mut Manifest) -> Result<Found> {
+    fn replay(&mut self, entry: &SegmentEntry, change: &mut Change) -> Result<Found> {
         let mut parts = Vec::new();
         let all = logged::replay(self.vfs, &self.found, &entry.kept, &mut |log, part| {
-            parts.push((log, self.write_parts(&[Arc::new(part)], next)?));
+            parts.push((log, write_part(part, change)?));
             Ok(())
         })?;
         let came: u64 = parts.iter().map(|(_, part)| part.live_rows()).sum();
         let lived = u64::from(entry.rows) - entry.tombstones.map_or(0, |t| u64::from(t.dead));
         self.report.rebuilt += usize::from(came > 0);
         self.report.lost += lived.saturating_sub(came);
-        let dead = if all && !self.blind { came.saturating_sub(lived) } else { came };
-        Ok(Found { parts, dead: Some(dead) })
+        let exact = all && !self.blind;
+        let dead = if exact { Dead::AtMost(came.saturating_sub(lived)) } else { Dead::Unknown };
+        Ok(Found { parts, dead })
     }
 
     fn open(&self, entry: &SegmentEntry, dead: RoaringBitmap) -> Result<Arc<Part>> {
@@ -124,7 +145,7 @@ impl Repair<'_> {
         salvage: &Salvage,
         logged: &Logged,
         dead: &RoaringBitmap,
-        next: &mut Manifest,
+        change: &mut Change,
     ) -> Result<Vec<Arc<Part>>> {
         let schema = Arc::new(self.found.schema.clone());
         let (mut parts, mut bytes) = (Vec::new(), 0);
@@ -136,11 +157,11 @@ impl Repair<'_> {
             if bytes >= RUN_BYTES {
                 bytes = 0;
                 let full = std::mem::replace(&mut run, RunBuilder::new(&schema));
-                parts.push(self.write_run(full, next)?);
+                parts.push(write_run(full, change)?);
             }
         }
         if run.len() > 0 {
-            parts.push(self.write_run(run, next)?);
+            parts.push(write_run(run, change)?);
         }
         Ok(parts)
     }
@@ -176,32 +197,17 @@ impl Repair<'_> {
         }
     }
 
-    fn write_run(&self, run: RunBuilder, next: &mut Manifest) -> Result<Arc<Part>> {
-        let part = Part::new(Arc::new(run.finish()), Arc::default(), None);
-        self.write_parts(&[Arc::new(part)], next)
-    }
-
-    /// Writes the living rows of parts as a new segment.
-    fn write_parts(&self, parts: &[Arc<Part>], next: &mut Manifest) -> Result<Arc<Part>> {
-        let number = next.take_number();
-        next.segments.push(SegmentEntry::planned(number));
-        let (owner, schema) = (next.owner(), &self.found.schema);
-        let entry = write_parts(self.vfs, owner, schema, number, parts, &[], &|_| Ok(()))?;
-        *next.segments.last_mut().expect("pushed") = entry.clone();
-        self.vfs.sync_dir()?;
-        self.open(&entry, RoaringBitmap::new())
-    }
-
     /// Of rows with one id one may live. A row that may have been dead gives way to any that
     /// was not, the older of two such to the newer.
     fn settle(&mut self, found: Vec<Found>, next: &Manifest) -> Result<Vec<Arc<Part>>> {
         let (mut parts, mut unsure, mut counts) = (Vec::new(), Vec::new(), Vec::new());
         for (source, found) in found.into_iter().enumerate() {
-            match found.dead {
-                Some(_) => unsure.extend(found.parts.into_iter().map(|part| (part, source))),
-                None => parts.extend(found.parts.into_iter().map(|(_, part)| part)),
+            counts.push((found.dead.most(), 0));
+            if found.dead.is_known() {
+                parts.extend(found.parts.into_iter().map(|(_, part)| part));
+            } else {
+                unsure.extend(found.parts.into_iter().map(|part| (part, source)));
             }
-            counts.push((found.dead.unwrap_or(0), 0));
         }
         unsure.sort_by_key(|((number, _), _)| Reverse(*number));
         for ((_, part), source) in unsure {
@@ -214,10 +220,20 @@ impl Repair<'_> {
             parts.push(Arc::new(part));
         }
         self.report.undeleted = counts.iter().map(|(most, living)| most.min(living)).sum();
-        // The order of the manifest, which `write_files` goes by.
+        // The order of the manifest, which `Change::flush` goes by.
         let place =
             |part: &Arc<Part>| next.segments.iter().position(|e| Some(e.number) == part.segment);
         parts.sort_by_key(place);
         Ok(parts)
     }
+}
+
+fn write_run(run: RunBuilder, change: &mut Change) -> Result<Arc<Part>> {
+    write_part(Part::new(Arc::new(run.finish()), Arc::default(), None), change)
+}
+
+/// Writes the living rows of a part as a new segment.
+fn write_part(part: Part, change: &mut Change) -> Result<Arc<Part>> {
+    let entry = change.segment(&[Arc::new(part)], &[], &|_| Ok(()))?;
+    change.part(&entry)
 }
