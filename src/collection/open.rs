@@ -405,8 +405,13 @@ pub(super) fn strays(vfs: &dyn Vfs, manifest: &Manifest) -> Result<Vec<String>> 
 /// Whether an unnamed file was made, or commits were written to it, after the
 /// manifest had been replaced by a later one. FORMAT.md, section "Open".
 fn is_newer(vfs: &dyn Vfs, manifest: &Manifest, name: &str, kind: FileKind) -> Result<bool> {
-    // A stray file may be cut short or empty: what tells nothing is no witness.
-    let Ok(Some(file)) = vfs.open(name) else { return Ok(false) };
+    let file = match vfs.open(name) {
+        Ok(Some(file)) => file,
+        // A stray may be cut short, empty or no file at all: what tells nothing is no witness.
+        Ok(None) | Err(Error::Corrupt(_)) => return Ok(false),
+        // One that cannot be read now may tell something, and would be removed.
+        Err(e) => return Err(e),
+    };
     let mut bytes = [0; FileHeader::LEN];
     if file.len() < bytes.len() as u64 {
         return Ok(false);

@@ -14,7 +14,7 @@ use crate::schema::Schema;
 use crate::segment::{reader::Segment, writer as segment_writer};
 use crate::sown::{Bug, sown};
 use crate::types::{FileNumber, Lsn};
-use crate::vfs::{NamesSync, Vfs};
+use crate::vfs::{NamesSync, Vfs, sync_file};
 use crate::view::{Part, View};
 use crate::wal::format::Frame;
 use crate::wal::writer::LogWriter;
@@ -554,7 +554,7 @@ pub(super) fn write_tombstones(
     let mut file = vfs.create(&FileKind::Tombstones.name(entry.number))?;
     file.write(&header.encode())?;
     file.write(body)?;
-    if sown(Bug::TombstonesNotSynced) { Ok(()) } else { file.sync() }
+    if sown(Bug::TombstonesNotSynced) { Ok(()) } else { sync_file(&mut *file) }
 }
 
 /// Makes the names of new files durable, so that a manifest can name them.

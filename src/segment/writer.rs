@@ -16,7 +16,7 @@ use crate::rows::{CodeColumn, ReadAhead};
 use crate::schema::Schema;
 use crate::sown::{Bug, sown};
 use crate::types::FileNumber;
-use crate::vfs::{Vfs, WriteFile};
+use crate::vfs::{Vfs, WriteFile, sync_file};
 
 /// Writes rows to file `number` and makes the bytes durable; the name becomes
 /// durable with the next sync of the folder.
@@ -324,7 +324,7 @@ impl SegmentWriter {
         self.append(&footer.encode())?;
         self.file.write(&self.buffer)?;
         if !sown(Bug::SegmentNotSynced) {
-            self.file.sync()?;
+            sync_file(&mut *self.file)?;
         }
         Ok((file_len, table_crc))
     }
