@@ -112,6 +112,22 @@ pub enum Bug {
     FlushWakesNobody,
     /// A thread panics while it commits a group.
     CommitPanics,
+    /// The log is synced again after a sync that failed, and that is believed.
+    LogSyncedAgain,
+    /// So are segments, tombstones and manifests.
+    FileSyncedAgain,
+    /// A repair that cannot open a damaged file goes on without a copy of it.
+    AsideSkipped,
+    /// Copies of damaged files are not made durable before these go.
+    AsideNotSynced,
+    /// What was written while rows were embedded again is not looked at.
+    ReembedOnePass,
+    /// Rows that are embedded already are not embedded again where their payload changed.
+    ReembedTrustsIds,
+    /// Rows that were deleted meanwhile stay among those that were embedded.
+    ReembedKeepsDeleted,
+    /// Rows that became unfit keep the vector of what they were before.
+    ReembedKeepsUnfit,
 }
 
 /// Whether tests have sown this bug, on this thread.

@@ -9,9 +9,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use matryo::testing::Folder;
 use matryo::testing::encoding::{Bits, StageCode};
 use matryo::{
-    Batch, Collection, Error, Funnel, IdKind, Metric, Options, Precision, Schema, SchemaBuilder,
-    Search, Value, json,
+    Batch, Collection, Error, Funnel, Hit, IdKind, Metric, Options, Precision, Schema,
+    SchemaBuilder, Search, SearchResult, Value, json,
 };
+
+use support::writes::WRITES;
 
 const DIMS: usize = 8;
 const ONE: [f32; DIMS] = [1.0; DIMS];
@@ -235,19 +237,41 @@ fn searches() {
         ("a stage of 0 dimensions", |db| funnel(db, &[(0, 10)]), "refused: invalid funnel"),
         ("a stage of 9 dimensions", |db| funnel(db, &[(9, 10)]), "refused: invalid funnel"),
     ];
-    for flushed in [false, true] {
+    let metrics = [Metric::Cosine, Metric::Dot, Metric::L2];
+    let ways = metrics.into_iter().flat_map(|m| [(m, false, true), (m, true, true)]);
+    // Equal rows, which no order tells apart, and distinct ones.
+    let equal = [(Metric::Cosine, false, false), (Metric::Cosine, true, false)];
+    for (metric, flushed, distinct) in ways.chain(equal) {
         check(table.clone(), |search| {
-            let db = made(Schema::builder(DIMS).granularities([4]));
-            (0..30).for_each(|id| db.upsert(id, &ONE, ()).expect("upsert"));
+            let db = made(Schema::builder(DIMS).granularities([4]).metric(metric));
+            for id in 0..30 {
+                let row = if distinct { support::vector(id, DIMS) } else { ONE.to_vec() };
+                db.upsert(id, &row, ()).expect("upsert");
+            }
             if flushed {
                 db.flush().expect("flush");
             }
             match search(&db).run() {
-                Ok(result) => format!("{} hits", result.hits.len()),
+                Ok(result) => {
+                    agrees_with_exact(&db, &result);
+                    format!("{} hits", result.hits.len())
+                }
                 Err(e) => said::<()>(Err(e)),
             }
         });
     }
+}
+
+/// The hits have the scores that an exact search gives these rows, in its order; and are those it
+/// finds, where the answer is said to be exact.
+fn agrees_with_exact(db: &Collection, result: &SearchResult) {
+    let Some(last) = result.explain.stages.last() else { return assert!(result.hits.is_empty()) };
+    let truth = db.search(&ONE).dims(last.dims).limit(30).exact().run().expect("exact").hits;
+    let place = |hit: &Hit| truth.iter().position(|row| row.id == hit.id).expect("a row");
+    let places: Vec<usize> = result.hits.iter().map(place).collect();
+    assert!(places.is_sorted() && places.windows(2).all(|two| two[0] != two[1]), "{places:?}");
+    assert!(result.hits.iter().zip(&places).all(|(hit, at)| hit.score == truth[*at].score));
+    assert!(!result.explain.exact || places.iter().copied().eq(0..places.len()), "{places:?}");
 }
 
 #[test]
@@ -414,24 +438,49 @@ fn batches() {
     });
 }
 
+/// Some 25 MB in one commit, where the memtable should have one.
+#[test]
+fn a_batch_may_have_a_million_rows() {
+    let folder = Folder::default();
+    let schema = Schema::builder(2).build().expect("valid");
+    let options = || Options::new().memtable_bytes(1 << 20);
+    let db = folder.create(schema, options()).expect("create");
+    let (rows, row) = (1_000_000, |id: u64| [1.0, id as f32]);
+    let mut batch = db.batch();
+    for id in 0..rows {
+        batch.upsert(id, &row(id), ()).expect("upsert");
+    }
+    batch.commit().expect("commit");
+    let check = |db: &Collection| {
+        assert_eq!(db.len(), rows);
+        for id in [0, 1, 4711, rows - 1] {
+            assert_eq!(db.get(id).expect("get").expect("there").vector, row(id));
+        }
+        assert!(!db.contains(rows).expect("readable"));
+    };
+    check(&db);
+    db.upsert(7, &row(7), ()).expect("the memtable is flushed first");
+    check(&db);
+    drop(db);
+    let db = folder.open(options()).expect("open");
+    check(&db);
+    db.verify().expect("whole");
+}
+
 #[test]
 fn a_read_only_handle_refuses_every_write() {
     let folder = Folder::default();
     let options = Options::new().read_only(true);
     let schema = || Schema::builder(DIMS).build().expect("valid");
     assert!(said(folder.create(schema(), options.clone()).map(drop)).contains("read-only"));
-    drop(folder.create(schema(), Options::new()).expect("create"));
+    let db = folder.create(schema(), Options::new()).expect("create");
+    db.upsert(1, &ONE, ()).expect("upsert");
+    drop(db);
     let before = support::files(&folder);
     let db = folder.open(options).expect("open");
-    let refused = [
-        said(db.upsert(1, &ONE, ())),
-        said(db.delete(1)),
-        said(db.flush()),
-        said(db.compact().map(drop)),
-        said(db.bulk().map(drop)),
-    ];
-    for refused in refused {
-        assert!(refused.contains("open for reading only"), "{refused}");
+    for (what, write) in WRITES {
+        let refused = said(write(&db));
+        assert!(refused.contains("open for reading only"), "{what}: {refused}");
     }
     drop(db);
     assert_eq!(support::files(&folder), before);

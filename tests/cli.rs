@@ -345,6 +345,41 @@ fn hits_are_filtered_and_shown_with_their_payloads() -> Done {
     Ok(())
 }
 
+/// Queries are answered, and printed, 256 at a time, and counted through.
+#[test]
+fn queries_beyond_the_first_batch_have_their_own_numbers() -> Done {
+    let (place, mut base, _) = imported()?;
+    base.truncate(300);
+    place.floats("many.npy", &base);
+    let search = "search c --vectors many.npy --limit 1 --exact";
+    let found = place.json(search);
+    assert_eq!(found["results"].as_array().map(Vec::len), Some(300));
+    for at in [0, 255, 256, 270, 299] {
+        assert_eq!(found["results"][at]["hits"][0]["id"], json!(id_of(at)), "query {at}");
+    }
+    let text = place.succeeds(search);
+    let of = text.split("query 270").nth(1).expect("its number");
+    let hit = of.lines().nth(2).expect("behind the names of columns");
+    assert!(hit.contains(&id_of(270).to_string()), "{hit}");
+    base[270][5] = f32::NAN;
+    place.floats("many.npy", &base);
+    let Said { code, out, err } = place.run(search);
+    assert!(code == 1 && out.contains("query 255") && !out.contains("query 256"), "{code}");
+    assert!(err.contains("query 270") && err.contains("component 5 is NaN"), "{err}");
+    Ok(())
+}
+
+#[test]
+fn arrays_without_rows_are_no_error() -> Done {
+    let (place, ..) = imported()?;
+    place.npy("none.npy", "'<f4'", &format!("(0, {DIMS})"), &[]);
+    assert_eq!(place.json("search c --vectors none.npy")["results"], json!([]));
+    assert_eq!(place.json("import empty --npy none.npy")["rows"], json!(0));
+    assert_eq!(place.json("info empty")["rows"], json!(0));
+    assert_eq!(place.json("search empty --vectors q.npy")["results"][19]["hits"], json!([]));
+    Ok(())
+}
+
 #[test]
 fn damage_makes_verify_fail_and_names_the_file() -> Done {
     let (place, ..) = imported()?;

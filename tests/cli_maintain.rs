@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use matryo::{Collection, FieldKind, Options, Precision, Schema, json};
+use matryo::{Collection, FieldKind, IdKind, Options, Precision, Schema, json};
 use serde_json::Value;
 
 type Done = Result<(), Box<dyn std::error::Error>>;
@@ -210,5 +210,131 @@ fn repair_without_a_manifest_takes_declared_fields() -> Done {
     let collection = Collection::open(place.at("b"))?;
     assert_eq!(collection.schema(), &schema);
     assert_eq!(collection.count(&"n >= 5 AND meta.tags = 'x'".parse()?)?, 4);
+    Ok(())
+}
+
+/// The program as people read it: a line for each figure.
+#[test]
+fn reports_are_tables_for_people() -> Done {
+    let place = Place::new()?;
+    for (command, says) in [
+        ("backup a b", &["rows", "500", "files", "disk bytes", "seconds"][..]),
+        ("copy a c --dims 8", &["rows", "500", "skipped", "0"]),
+        ("calibrate a", &["rows", "500", "queries", "250", "plans:", "recall"]),
+        ("compact a", &["segments merged", "2", "dead rows reclaimed", "10"]),
+        ("drop-tier a --dims 8 --yes", &["rows", "500"]),
+        ("repair a", &["damaged", "no", "rows", "500", "rows lost", "0"]),
+    ] {
+        let (code, out, err) = place.run(command);
+        assert_eq!((code, err.as_str()), (0, ""), "{command}");
+        assert!(out.lines().count() >= 4, "{command}: {out}");
+        for word in says {
+            assert!(out.contains(word), "{command}: {word} in {out}");
+        }
+        assert!(!out.contains('{'), "{command}: {out}");
+    }
+    // What is damaged, and where its copy is, in lines of their own.
+    let path = place.segment("a");
+    let mut bytes = std::fs::read(&path)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes)?;
+    let (code, out, _) = place.run("repair a");
+    assert_eq!(code, 0);
+    assert!(out.contains("damage:\n  ") && out.contains("copies of damaged files:\n  "), "{out}");
+    Ok(())
+}
+
+#[test]
+fn rows_whose_payload_is_lost_are_kept_on_request() -> Done {
+    for keep in [false, true] {
+        let place = Place::new()?;
+        // Into segments without logs, which would have the payloads, too.
+        place.json("compact a");
+        let path = place.segment("a");
+        let mut bytes = std::fs::read(&path)?;
+        let payload = bytes.windows(5).position(|w| w == b"{\"n\":").expect("payloads");
+        bytes[payload + 5] ^= 1;
+        std::fs::write(&path, bytes)?;
+        let report = place.json(if keep { "repair a --keep-without-payload" } else { "repair a" });
+        let (lost, without) = (&report["rows_lost"], &report["payloads_lost"]);
+        assert!(
+            (lost.as_u64() == Some(0)) == keep && (without.as_u64() > Some(0)) == keep,
+            "{report}"
+        );
+        assert_eq!(report["rows"].as_u64() == Some(500), keep, "{report}");
+    }
+    Ok(())
+}
+
+#[test]
+fn repair_without_a_manifest_takes_string_ids() -> Done {
+    let place = Place::new()?;
+    let schema = Schema::builder(2).ids(IdKind::Str).build()?;
+    let collection = Collection::create_with(place.at("b"), schema, Options::new())?;
+    (0..9).try_for_each(|n| collection.upsert(format!("row {n}"), &[1.0, n as f32], ()))?;
+    collection.flush()?;
+    drop(collection);
+    std::fs::remove_file(place.at("b").join("MANIFEST"))?;
+    assert_eq!(place.run("repair b --string-ids").0, 2, "only with --dims");
+    let report = place.json("repair b --dims 2 --string-ids");
+    assert_eq!((&report["rows"], &report["rows_lost"]), (&json!(9), &json!(0)));
+    assert!(Collection::open(place.at("b"))?.get("row 7")?.is_some());
+    Ok(())
+}
+
+#[test]
+fn calibrate_takes_queries_and_drop_tier_a_precision_alone() -> Done {
+    let place = Place::new()?;
+    let text = "{'descr': '<f4', 'fortran_order': False, 'shape': (40, 24), }\n";
+    let data: Vec<u8> =
+        (0..40 * DIMS).flat_map(|n| ((n * n % 31) as f32 - 15.0).to_le_bytes()).collect();
+    let length = (text.len() as u16).to_le_bytes();
+    let npy = [b"\x93NUMPY\x01\x00", length.as_slice(), text.as_bytes(), &data].concat();
+    std::fs::write(place.at("q.npy"), npy)?;
+    let report = place.json("calibrate a --vectors q.npy");
+    assert_eq!((&report["rows"], &report["queries"]), (&json!(500), &json!(40)));
+    assert!(place.fails("calibrate a --vectors none.npy").contains("none.npy: cannot open"));
+    let before = place.json("info a");
+    let report = place.json("drop-tier a --stored f16 --yes");
+    assert_eq!(report["rows"], json!(500));
+    let after = place.json("info a");
+    assert_eq!((&after["dims"], &after["stored"]), (&json!(24), &json!("f16")));
+    assert!(after["disk_bytes"].as_u64() < before["disk_bytes"].as_u64(), "{after}");
+    Ok(())
+}
+
+#[test]
+fn a_collection_that_another_process_writes_to_is_left_alone() -> Done {
+    let place = Place::new()?;
+    let writer = Collection::open(place.at("a"))?;
+    for command in ["compact a", "calibrate a", "repair a", "drop-tier a --dims 8 --yes"] {
+        let error = place.fails(command);
+        assert!(error.contains("another handle or process"), "{command}: {error}");
+    }
+    // Reading takes no lock.
+    assert_eq!(place.json("info a")["rows"], json!(500));
+    assert_eq!(place.json("backup a b")["rows"], json!(500));
+    writer.upsert(1000, &[1.0; DIMS], ())?;
+    drop(writer);
+    assert_eq!(place.json("compact a")["rows_copied"], json!(501));
+    Ok(())
+}
+
+#[test]
+fn every_command_has_an_example() -> Done {
+    let place = Place::new()?;
+    let (code, all, _) = place.run("--help");
+    assert_eq!(code, 0);
+    let listed = all.split("Commands:\n").nth(1).expect("a list").split("\n\n").next();
+    let commands = listed.expect("lines").lines().filter_map(|l| l.split_whitespace().next());
+    let commands: Vec<_> = commands.filter(|command| *command != "help").collect();
+    assert!(commands.len() >= 11, "{commands:?}");
+    for command in commands {
+        let (code, help, _) = place.run(&format!("{command} --help"));
+        assert_eq!(code, 0, "{command}");
+        let example = help.split("Example").nth(1).unwrap_or_default();
+        assert!(example.contains(&format!("  matryo {command} ")), "{command}: {help}");
+    }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use matryo::testing::{Failure, Folder, Recorder, merge_all};
-use matryo::{Collection, CopyOptions, Error, Options, Schema, json};
+use matryo::{Collection, CopyOptions, Error, FieldKind, IdKind, Options, Schema, json};
 
 type Done = Result<(), Box<dyn std::error::Error>>;
 
@@ -215,6 +215,45 @@ fn a_merge_leaves_vectors_in_the_logs_of_its_sources() -> Done {
     collection.compact()?;
     assert_eq!((logs(&folder), copies(&folder, 98), copies(&folder, 99)), (0, 0, 1));
     rows(&collection);
+    Ok(())
+}
+
+/// What a deleted row had is nowhere in the folder any more: not its id, not its payload, not what
+/// the index of a declared field had of it.
+#[test]
+fn a_merge_by_hand_leaves_nothing_of_deleted_rows() -> Done {
+    let folder = Folder::default();
+    let schema = Schema::builder(DIMS).ids(IdKind::Str).field("word", FieldKind::Keyword);
+    let collection = folder.create(schema.build()?, Options::new())?;
+    let secret = |of: &str| format!("{of}, 40 bytes of a row that will be gone");
+    let (id, word, text) = (secret("id"), secret("word"), secret("text"));
+    for start in [0, 100] {
+        let mut batch = collection.batch();
+        for n in start..start + 100 {
+            let payload = json!({"word": format!("word {n}"), "text": "a text"});
+            batch.upsert(format!("row {n}"), &vector(n), payload)?;
+        }
+        if start == 0 {
+            batch.upsert(&*id, &vector(7777), json!({"word": word, "text": text}))?;
+        }
+        batch.commit()?;
+        collection.flush()?;
+    }
+    let there = || {
+        let files: Vec<_> = folder.names().iter().filter_map(|name| folder.read(name)).collect();
+        [&id, &word, &text].map(|text| {
+            let bytes = text.as_bytes();
+            files.iter().any(|file| file.windows(bytes.len()).any(|window| window == bytes))
+        })
+    };
+    assert_eq!((there(), copies(&folder, 7777)), ([true; 3], 1));
+    collection.delete(&*id)?;
+    collection.flush()?;
+    assert_eq!(there(), [true; 3], "or this shows nothing");
+    collection.compact()?;
+    assert_eq!((there(), copies(&folder, 7777)), ([false; 3], 0));
+    assert_eq!(collection.len(), 200);
+    collection.verify()?;
     Ok(())
 }
 

@@ -178,3 +178,21 @@ fn the_architecture_document_names_every_layer() {
         assert!(text.contains(&format!("| {n} | {row} |")), "layer {n}: {row}");
     }
 }
+
+/// Versions below these have advisories that reach us (`rkyv`: memory read beyond an archive;
+/// `memmap2`: arithmetic on pointers). There is no `cargo deny`: CI has no network but for crates.
+#[test]
+fn dependencies_are_not_older_than_their_last_advisory() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
+    let lock = fs::read_to_string(path).expect("Cargo.lock is there");
+    for (name, least) in [("rkyv", [0, 8, 18]), ("memmap2", [0, 9, 11])] {
+        let package = format!("name = \"{name}\"\nversion = \"");
+        let versions: Vec<_> = lock.split(&package).skip(1).collect();
+        assert!(!versions.is_empty(), "{name} is not locked");
+        for version in versions {
+            let version = version.split('"').next().expect("a version");
+            let parts: Vec<u32> = version.split('.').map_while(|n| n.parse().ok()).collect();
+            assert!(parts.as_slice() >= least.as_slice(), "{name} {version}, at least {least:?}");
+        }
+    }
+}

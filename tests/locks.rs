@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use matryo::{Collection, Error, Options, RepairOptions, json};
 use support::steps::{DIMS, output, schema, spawn};
+use support::writes::WRITES;
 use support::{read_only, vector};
 
 unsafe extern "C" {
@@ -223,14 +224,9 @@ fn forks(path: &Path) {
     let forked = |result: Result<(), Error>| matches!(result, Err(Error::Forked { .. }));
     assert!(in_a_fork(|| assert!(forked(batch.commit()), "a batch that was begun before")));
     let refuses = || {
-        assert!(forked(db.upsert(4, &vector(4, DIMS), ())), "upsert");
-        assert!(forked(db.delete(1)), "delete");
-        assert!(forked(db.flush()), "flush");
-        assert!(forked(db.compact().map(drop)), "compact");
-        assert!(forked(db.bulk().map(drop)), "bulk");
-        assert!(forked(db.build_graphs().map(drop)), "graphs");
-        assert!(forked(db.drop_graphs().map(drop)), "graphs");
-        assert!(forked(db.calibrate().map(drop)), "calibration");
+        for (what, write) in WRITES {
+            assert!(forked(write(&db)), "{what}");
+        }
         assert_eq!(db.search(&vector(2, DIMS)).run().expect("reads go on").hits.len(), 2);
         is_locked(Collection::open(path), "the parent has it");
     };

@@ -28,7 +28,7 @@ fn child() {
     if std::env::var("MATRYO_TEST_CHILD").is_ok_and(|what| what == "without syncs") {
         sow(Some(Bug::LogNotSynced));
     }
-    commit_for_ever(&path);
+    commit_for_ever(&path, options());
 }
 
 /// Runs a command; what it said if it failed.

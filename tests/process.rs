@@ -12,11 +12,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use matryo::{Collection, Error, Options, Schema, json};
+use matryo::{Collection, Durability, Error, Options, Schema, json};
 use support::full::{Disk, deletes_go_on, fill, nothing_goes_on_without_a_reserve};
+use support::mounts::Tmpfs;
 use support::steps::{
     COUNTER, DIMS, PATIENCE, Rows, after, check, commit_for_ever, done, options, output, schema,
     spawn, step, steps_of,
@@ -28,7 +28,8 @@ use support::{Rng, sized, vector};
 fn child() {
     let Some(path) = std::env::var_os("MATRYO_TEST_PATH").map(PathBuf::from) else { return };
     match std::env::var("MATRYO_TEST_CHILD").expect("set with the path").as_str() {
-        "commit for ever" => commit_for_ever(&path),
+        "commit for ever" => commit_for_ever(&path, options()),
+        "commit for ever, buffered" => commit_for_ever(&path, buffered()),
         "few files" => few_files(&path),
         "small files" => small_files(&path),
         "little memory" => little_memory(&path, false),
@@ -51,15 +52,21 @@ fn child() {
     }
 }
 
+fn buffered() -> Options {
+    options().durability(Durability::Buffered)
+}
+
+/// What a process has handed to the system outlives it, whether it waited for the disk or not.
 #[test]
 fn kill_takes_nothing_that_was_acknowledged() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let path = dir.path().join("a.matryo");
     drop(Collection::create(&path, schema()).expect("create"));
-    let (mut rng, kills) = (Rng(1), sized(30, 2000));
+    let (mut rng, kills) = (Rng(1), sized(100, 2000));
     let mut steps = 0;
-    for _ in 0..kills {
-        let mut child = spawn("commit for ever", &path, "");
+    for kill in 0..kills {
+        let what = ["commit for ever", "commit for ever, buffered"][kill as usize % 2];
+        let mut child = spawn(what, &path, "");
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
         let mut first = String::new();
         // Some are killed while they start.
@@ -328,27 +335,6 @@ fn what_cannot_be_created_leaves_nothing() {
     let refused = Collection::create(&path, schema()).map(drop);
     assert!(matches!(refused, Err(Error::AlreadyExists { .. })), "{refused:?}");
     assert!(!dir.path().join("nowhere").exists());
-}
-
-/// A small file system in RAM, or why there is none.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(path: &Path, size: &str) -> Result<Self, String> {
-        std::fs::create_dir_all(path).expect("create");
-        let options = format!("size={size}");
-        let mount = ["-t", "tmpfs", "-o", &options, "matryo-test"];
-        let done =
-            Command::new("mount").args(mount).arg(path).output().map_err(|e| e.to_string())?;
-        let why = String::from_utf8_lossy(&done.stderr).trim().to_owned();
-        if done.status.success() { Ok(Self(path.to_owned())) } else { Err(why) }
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
 }
 
 #[test]

@@ -11,8 +11,8 @@ use matryo::{
     Result, RowId, SourceRow, field, json,
 };
 use support::reembed::{
-    NEW, Rows, embedded, fill, filled, model, new_model, old_model, options, put, reembed, rows_of,
-    schema, source, whole,
+    NEW, Rows, change, changes_meanwhile, embedded, fill, filled, model, new_model, old_model,
+    options, put, reembed, rows_of, schema, source, whole,
 };
 use support::{DIMS, Rng, read_only};
 
@@ -229,16 +229,6 @@ fn it_can_be_called_off() {
     assert!(whole(&folder, &rows, "resumed"));
 }
 
-/// Changes all three kinds of rows there are while others are embedded.
-fn change(db: &Collection, rows: &mut Rows) {
-    for (id, n) in [(0, 500), (58, 501), (1000, 502)] {
-        put(db, id, n);
-        rows.insert(id, n);
-    }
-    db.delete(1).expect("delete");
-    rows.remove(&1);
-}
-
 #[test]
 fn what_is_written_meanwhile_is_embedded_too() {
     let (folder, mut rows) = filled();
@@ -256,6 +246,11 @@ fn what_is_written_meanwhile_is_embedded_too() {
     let done = folder.reembed(&beside, &options(), &mut writing, &|_| true).expect("reembed");
     assert_eq!((done.rows, done.embedded), (59, 62));
     assert!(whole(&folder, &rows, "with a writer beside it"));
+}
+
+#[test]
+fn what_is_deleted_or_becomes_unfit_meanwhile_is_left_out() {
+    changes_meanwhile();
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::schema::Schema;
 use crate::segment::{reader::Segment, writer as segment_writer};
 use crate::sown::{Bug, sown};
 use crate::types::FileNumber;
-use crate::vfs::{Vfs, WriteFile};
+use crate::vfs::{Vfs, WriteFile, sync_file};
 use crate::view::{Part, View};
 use crate::wal::writer::LogWriter;
 
@@ -96,7 +96,7 @@ impl<'v> NewFiles<'v> {
         let mut file = self.create(FileKind::Tombstones.name(number))?;
         file.write(&header.encode())?;
         file.write(&body)?;
-        file.sync()?;
+        sync_file(&mut *file)?;
         Ok(TombstonesEntry { number, dead: dead.len() as u32, crc: crc32(&body) })
     }
 

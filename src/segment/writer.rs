@@ -15,7 +15,7 @@ use crate::payload::block::{BlockEntry, BlockWriter};
 use crate::rows::{CodeColumn, ReadAhead};
 use crate::schema::Schema;
 use crate::types::FileNumber;
-use crate::vfs::{PIECE, Vfs, WriteFile};
+use crate::vfs::{PIECE, Vfs, WriteFile, sync_file};
 
 /// Writes rows to file `number` and makes the bytes durable; the name becomes
 /// durable with the next sync of the folder.
@@ -322,7 +322,7 @@ impl SegmentWriter {
         self.append(&table)?;
         self.append(&footer.encode())?;
         self.file.write(&self.buffer)?;
-        self.file.sync()?;
+        sync_file(&mut *self.file)?;
         Ok((file_len, table_crc))
     }
 }

@@ -482,6 +482,17 @@ mod tests {
         assert_eq!(fs::read_dir(&path).expect("list").count(), 0);
     }
 
+    /// A pipe cannot be synced: who says that it was has not asked the system.
+    #[test]
+    fn a_sync_of_the_folder_is_asked_of_the_system() {
+        let (pipe, _writer) = io::pipe().expect("pipe");
+        let disk = Disk::of(OwnedFd::from(pipe), Path::new("pipe"), PRIVATE, false);
+        let refused = disk.sync_dir().expect_err("a pipe");
+        assert!(matches!(refused, Error::Io { action: "sync", .. }), "{refused}");
+        let dir = tempfile::tempdir().expect("temporary folder");
+        Disk::open(dir.path()).expect("open").sync_dir().expect("a folder");
+    }
+
     #[test]
     fn a_file_that_was_replaced_is_not_the_one_that_was_locked() {
         let dir = tempfile::tempdir().expect("temporary folder");

@@ -58,6 +58,17 @@ impl WriteFile for Growing {
 mod tests {
     use super::*;
 
+    /// A pipe cannot be synced: who says that it was has not asked the system.
+    #[test]
+    fn a_sync_is_asked_of_the_system() {
+        let (_reader, writer) = std::io::pipe().expect("pipe");
+        let file = File::from(std::os::fd::OwnedFd::from(writer));
+        let mut growing = Growing::new(file, "pipe".into());
+        growing.write(b"x").expect("there is room");
+        let refused = growing.sync().expect_err("a pipe");
+        assert!(matches!(refused, Error::Io { action: "sync", .. }), "{refused}");
+    }
+
     /// Pieces of all sizes, some of them longer than what is begun at once, and cuts
     /// before and behind what was begun.
     #[test]

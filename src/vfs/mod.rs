@@ -211,6 +211,13 @@ pub(crate) fn reserve(bytes: &mut Vec<u8>, file: &Path, more: usize) -> Result<(
     bytes.try_reserve_exact(more).map_err(|e| Error::io("allocate for", file, e.into()))
 }
 
+/// Makes what was written to a file durable. After a sync that failed there is no other: the
+/// system may report its success although bytes are lost (Rebello et al., USENIX ATC 2020).
+pub(crate) fn sync_file(file: &mut (impl WriteFile + ?Sized)) -> Result<()> {
+    let synced = file.sync();
+    if sown(Bug::FileSyncedAgain) { synced.or_else(|_| file.sync()) } else { synced }
+}
+
 /// A durable file that has no lasting name yet. Dropping it changes nothing.
 pub(crate) struct Staged(Box<dyn TempFile>);
 
@@ -219,7 +226,7 @@ pub(crate) struct Staged(Box<dyn TempFile>);
 pub(crate) fn stage(vfs: &dyn Vfs, bytes: &[u8]) -> Result<Staged> {
     let mut temp = vfs.create_temp()?;
     temp.write(bytes)?;
-    temp.sync()?;
+    sync_file(&mut *temp)?;
     Ok(Staged(temp))
 }
 

@@ -9,10 +9,11 @@
 //! for, the folder can have a [`Flaw`].
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::map::Bytes;
 use super::mem::Mem;
 use super::{NamesSync, ReadFile, TempFile, Vfs, WriteFile};
 use crate::error::{Error, Result};
@@ -63,13 +64,17 @@ enum Op {
     Write(Inode, u64, Vec<u8>),
     Truncate(Inode, u64),
     Sync(Inode),
+    /// A sync of a file failed: what was written to it before may never reach the medium,
+    /// whatever later syncs say (Rebello et al., USENIX ATC 2020).
+    SyncFailed(Inode),
     Rename(String, String, Inode),
     Remove(String),
     SyncDir,
     /// A sync of the folder failed: the names before it may never reach the medium, whatever
     /// later syncs say.
     SyncDirFailed,
-    /// An operation on names that was lost so; the medium may have done it all the same.
+    /// An operation that was lost so; the medium may have done it all the same. No file is
+    /// written to where it was written before, so nothing has to stand above it.
     Doomed(Box<Op>),
 }
 
@@ -192,12 +197,12 @@ pub(crate) struct Replay {
 impl Replay {
     /// Runs one more operation; false at the end.
     pub(crate) fn step(&mut self) -> bool {
-        let Some(op) = self.ops.get(self.at) else { return false };
+        let Some(op) = self.ops.get(self.at).cloned() else { return false };
         self.at += 1;
         match op {
             Op::Sync(inode) => {
-                for op in self.pending.extract_if(.., |op| op.changes(*inode)) {
-                    op.write(self.files.entry(*inode).or_default(), None);
+                for op in self.pending.extract_if(.., |op| op.changes(inode)) {
+                    op.write(self.files.entry(inode).or_default(), None);
                 }
             }
             Op::SyncDir => {
@@ -207,13 +212,17 @@ impl Replay {
                     self.pending.retain(|doomed| doomed.target() != op.target());
                 }
             }
-            Op::SyncDirFailed => {
-                let doomed = |op: &mut Op| *op = Op::Doomed(Box::new(op.clone()));
-                self.pending.iter_mut().filter(|op| op.names()).for_each(doomed);
-            }
-            other => self.pending.push(other.clone()),
+            Op::SyncFailed(inode) => self.doom(|op| op.changes(inode)),
+            Op::SyncDirFailed => self.doom(Op::names),
+            other => self.pending.push(other),
         }
         true
+    }
+
+    /// What is pending and so is lost to later syncs.
+    fn doom(&mut self, lost: impl Fn(&Op) -> bool) {
+        let doomed = |op: &mut Op| *op = Op::Doomed(Box::new(op.clone()));
+        self.pending.iter_mut().filter(|op| lost(op)).for_each(doomed);
     }
 
     /// The operation that comes next, for messages.
@@ -248,10 +257,10 @@ impl Replay {
         let last = self.pending.iter().rposition(|op| matches!(op, Op::Write(..)));
         for (n, op) in self.pending.iter().enumerate().filter(|(n, _)| keep(*n)) {
             op.rename(&mut names);
-            if let Op::Write(inode, ..) | Op::Truncate(inode, _) = op {
-                let before = || self.files.get(inode).cloned().unwrap_or_default();
+            if let Some(inode) = op.file() {
+                let before = || self.files.get(&inode).cloned().unwrap_or_default();
                 let torn = torn.filter(|_| last == Some(n));
-                op.write(files.entry(*inode).or_insert_with(before), torn);
+                op.write(files.entry(inode).or_insert_with(before), torn);
             }
         }
         let left = Mem::default();
@@ -281,6 +290,15 @@ impl Op {
         }
     }
 
+    /// The file whose bytes it changes, if it does.
+    fn file(&self) -> Option<Inode> {
+        match self {
+            Op::Write(inode, ..) | Op::Truncate(inode, _) => Some(*inode),
+            Op::Doomed(op) => op.file(),
+            _ => None,
+        }
+    }
+
     /// Does to the bytes of a file what the operation did; where earlier bytes
     /// are missing there are zeros.
     fn write(&self, file: &mut Vec<u8>, torn: Option<Torn>) {
@@ -297,6 +315,7 @@ impl Op {
                 file.resize(file.len().max(at + bytes.len()), 0);
                 file[at..at + bytes.len()].copy_from_slice(&bytes);
             }
+            Op::Doomed(op) => op.write(file, torn),
             _ => {}
         }
     }
@@ -331,7 +350,11 @@ impl Vfs for Record {
 
     fn open(&self, name: &str) -> Result<Option<Arc<dyn ReadFile>>> {
         self.may("open", name)?;
-        self.mem.open(name)
+        let file = self.mem.open(name)?;
+        Ok(file.map(|file| {
+            let (folder, name) = (self.clone(), name.to_owned());
+            Arc::new(Reading { folder, name, file }) as Arc<dyn ReadFile>
+        }))
     }
 
     fn create(&self, name: &str) -> Result<Box<dyn WriteFile>> {
@@ -395,6 +418,7 @@ impl Vfs for Record {
     }
 
     fn lock(&self, patience: Duration) -> Result<Box<dyn Send + Sync>> {
+        self.may("lock", super::disk::LOCK_NAME)?;
         let lock = self.mem.lock(patience)?;
         self.log.lock().names = Arc::default();
         Ok(lock)
@@ -405,7 +429,36 @@ impl Vfs for Record {
     }
 
     fn entropy(&self) -> Result<[u8; 16]> {
+        self.may("read", "urandom")?;
         self.mem.entropy()
+    }
+}
+
+/// A file that is read, as long as reading does not fail. Nothing of it is recorded. What
+/// [`ReadFile::map`] gave cannot fail any more: on a disk that would be a signal.
+struct Reading {
+    folder: Record,
+    name: String,
+    file: Arc<dyn ReadFile>,
+}
+
+impl ReadFile for Reading {
+    fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    fn len(&self) -> u64 {
+        self.file.len()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.folder.may("read", &self.name)?;
+        self.file.read_at(buf, offset)
+    }
+
+    fn map(&self) -> Result<Bytes> {
+        self.folder.may("map", &self.name)?;
+        self.file.map()
     }
 }
 
@@ -453,7 +506,13 @@ impl<F: WriteFile + ?Sized> WriteFile for Recorded<F> {
     }
 
     fn sync(&mut self) -> Result<()> {
-        self.folder.may("sync", &self.name)?;
+        if let Err(e) = self.folder.may("sync", &self.name) {
+            // For want of room nothing is given up: the next sync does it.
+            if !e.is_exhaustion() {
+                self.folder.push(Op::SyncFailed(self.inode));
+            }
+            return Err(e);
+        }
         self.file.sync()?;
         self.folder.log.lock().syncs += 1;
         let forgotten = matches!(

@@ -2,22 +2,25 @@
 //! and everything a collection answers, small enough to compare often.
 #![allow(dead_code, reason = "every test uses a part of it")]
 
+pub(crate) mod counting;
 pub(crate) mod cuts;
 pub(crate) mod damage;
 pub(crate) mod fails;
 pub(crate) mod forge;
 pub(crate) mod full;
+pub(crate) mod mounts;
 pub(crate) mod reembed;
 pub(crate) mod steps;
 pub(crate) mod work;
+pub(crate) mod writes;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use matryo::testing::Folder;
 use matryo::testing::encoding::{Bits, StageCode};
 use matryo::{
-    Collection, Error, FieldKind, Filter, Funnel, Options, RowId, Schema, SchemaBuilder,
-    SearchResult,
+    Collection, Error, FieldKind, Filter, Funnel, IdKind, Metric, Options, Precision, RowId,
+    Schema, SchemaBuilder, SearchResult,
 };
 
 /// Whether the long variants of the tests were asked for: `MATRYO_LONG=1`, or a share of them.
@@ -73,6 +76,20 @@ pub(crate) fn schema() -> Schema {
 pub(crate) fn schema_with_fields() -> Schema {
     let schema = builder().field("n", FieldKind::Integer);
     schema.list_field("tags", FieldKind::Keyword).build().expect("valid")
+}
+
+/// One of four, so that workloads differ: numbers or strings as ids, each metric and precision,
+/// with declared fields and without.
+pub(crate) fn schema_of(seed: u64) -> Schema {
+    match seed % 4 {
+        0 => schema(),
+        1 => builder().ids(IdKind::Str).build().expect("valid"),
+        2 => builder().metric(Metric::Dot).stored(Precision::F16).build().expect("valid"),
+        _ => {
+            let schema = builder().metric(Metric::L2).stored(Precision::BF16);
+            schema.field("n", FieldKind::Integer).build().expect("valid")
+        }
+    }
 }
 
 fn builder() -> SchemaBuilder {

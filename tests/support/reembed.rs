@@ -101,3 +101,41 @@ pub(crate) fn whole(folder: &Folder, rows: &Rows, what: &str) -> bool {
 pub(crate) fn reembed(folder: &Folder, beside: &Folder) -> Result<Reembedded> {
     folder.reembed(beside, &options(), &mut model, &|_| true)
 }
+
+/// Changes all three kinds of rows there are while others are embedded.
+pub(crate) fn change(db: &Collection, rows: &mut Rows) {
+    for (id, n) in [(0, 500), (58, 501), (1000, 502)] {
+        put(db, id, n);
+        rows.insert(id, n);
+    }
+    db.delete(1).expect("delete");
+    rows.remove(&1);
+}
+
+/// Rows change, go and become unfit while others are embedded: what is embedded in the end is what
+/// is there then.
+pub(crate) fn changes_meanwhile() {
+    let (folder, mut rows) = filled();
+    let mut db = Some(folder.open(Options::new()).expect("open"));
+    let mut calls = 0;
+    let mut writing = |batch: &[SourceRow]| {
+        calls += 1;
+        if let Some(db) = db.take_if(|_| calls == 4) {
+            change(&db, &mut rows);
+            put(&db, 2, UNFIT);
+            rows.remove(&2);
+        }
+        let one = |row: &SourceRow| {
+            let n = source(row)?;
+            Ok((n != UNFIT).then(|| embedded(n, NEW)))
+        };
+        batch.iter().map(one).collect::<Result<Vec<_>>>()
+    };
+    let (beside, options) = (Folder::default(), options().skip_unfit(true));
+    let done = folder.reembed(&beside, &options, &mut writing, &|_| true).expect("reembed");
+    assert_eq!((done.rows, done.skipped), (rows.len() as u64, 1));
+    assert!(whole(&folder, &rows, "with changes meanwhile"));
+}
+
+/// What the model makes no vector of.
+const UNFIT: u64 = 503;

@@ -108,8 +108,8 @@ pub(crate) fn output(child: Child) -> String {
 }
 
 /// Steps until the process is ended; says which are done.
-pub(crate) fn commit_for_ever(path: &Path) {
-    let db = Collection::open_with(path, options()).expect("open");
+pub(crate) fn commit_for_ever(path: &Path, options: Options) {
+    let db = Collection::open_with(path, options).expect("open");
     for n in steps_of(&db) + 1.. {
         step(&db, n).expect("step");
         println!("done {n} {}", now());

@@ -98,7 +98,7 @@ fn sort_logs(
     logs: &[Log],
     unknown: &[FileNumber],
 ) -> Result<()> {
-    let claimed = claim_logs(vfs, made);
+    let claimed = claim_logs(vfs, made)?;
     let is_kept = |log: &&Log| claimed.contains(&(log.header.number, log.len));
     let last = logs.iter().filter(is_kept).map(|log| log.header.number).max();
     let newest = made.segments.iter().map(|entry| entry.number).max();
@@ -116,21 +116,26 @@ fn sort_logs(
 
 /// Gives each log to one segment, and drops those that keep a log of another: of what was merged
 /// and its sources one is left over.
-fn claim_logs(vfs: &dyn Vfs, made: &mut Manifest) -> Vec<(FileNumber, u64)> {
-    let mut segments = std::mem::take(&mut made.segments);
+///
+/// # Errors
+/// Those of reading: what cannot be read now may be sound, and must not give way.
+fn claim_logs(vfs: &dyn Vfs, made: &mut Manifest) -> Result<Vec<(FileNumber, u64)>> {
+    let segments = std::mem::take(&mut made.segments);
     let logs = |entry: &SegmentEntry| -> Vec<_> {
         entry.kept.iter().map(|log| (log.number, log.len)).collect()
     };
     let all: Vec<_> = segments.iter().flat_map(logs).collect();
     let is_contested = |log| all.iter().filter(|other| **other == log).count() > 1;
-    let damaged = |entry: &SegmentEntry| {
-        let file = [Sealed::Segment(entry.clone())];
-        logs(entry).into_iter().any(is_contested)
-            && check_files(vfs, made, &file, 1).iter().any(Result::is_err)
-    };
+    let mut ordered = Vec::new();
+    for entry in segments {
+        let contested = logs(&entry).into_iter().any(is_contested);
+        let damaged = contested && is_damaged(vfs, made, &entry)?;
+        ordered.push((damaged, entry));
+    }
     // What was merged has the rows of all its logs, its sources of some; unless the merge was not
     // finished.
-    segments.sort_by_cached_key(|entry| (damaged(entry), Reverse(entry.number)));
+    ordered.sort_by_key(|(damaged, entry)| (*damaged, Reverse(entry.number)));
+    let mut segments: Vec<_> = ordered.into_iter().map(|(_, entry)| entry).collect();
     let mut claimed = Vec::new();
     segments.retain(|entry| {
         let logs = logs(entry);
@@ -139,7 +144,17 @@ fn claim_logs(vfs: &dyn Vfs, made: &mut Manifest) -> Vec<(FileNumber, u64)> {
         first
     });
     made.segments = segments;
-    claimed
+    Ok(claimed)
+}
+
+fn is_damaged(vfs: &dyn Vfs, made: &Manifest, entry: &SegmentEntry) -> Result<bool> {
+    let file = [Sealed::Segment(entry.clone())];
+    let checked: Result<Vec<()>> = check_files(vfs, made, &file, 1).into_iter().collect();
+    match checked {
+        Ok(_) => Ok(false),
+        Err(Error::Corrupt(_)) => Ok(true),
+        Err(e) => Err(e),
+    }
 }
 
 /// An entry of the segment that kept a log and is lost: it has the log's number, for nobody
