@@ -87,7 +87,7 @@ fn backup_copies_a_collection_once() -> Done {
         Collection::open(place.at("a"))?.get(295)?
     );
     assert!(place.fails("backup a b").contains("already exists"));
-    assert!(place.fails("backup nothing c").contains("not a matryo collection"));
+    assert!(place.fails("backup nothing c").contains("nothing does not exist"));
     assert!(!place.at("c").exists());
     Ok(())
 }

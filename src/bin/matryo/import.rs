@@ -23,9 +23,11 @@ const HELP: &str = "\
 Without --ids or --id-field the ids are the numbers of the rows, from 0. --payloads is a
 file of JSON lines: an object (or null) for each vector, in their order. Fields that are
 declared with --field can be asked for by filters, then or later; `matryo copy` declares
-more. The collection grows in DIR.partial and is renamed when it is whole: an import that fails leaves nothing, one
-that is killed leaves DIR.partial. With --append, all rows are added at once when the
-last is read, or none. What is there when the import ends survives a power loss.
+more.
+
+The collection grows in DIR.partial and is renamed when it is whole: an import that fails
+leaves nothing, one that is killed leaves DIR.partial. With --append, all rows are added at
+once when the last is read, or none. What is there when the import ends survives a power loss.
 
 Example:
   matryo import books.matryo --npy base.npy --granularities 64,256,1024 \\

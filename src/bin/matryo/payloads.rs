@@ -72,10 +72,12 @@ impl Payloads {
         if self.bytes.len() as u64 == MAX_LINE {
             return Err(self.wrong(&format!("is longer than {MAX_LINE} bytes")));
         }
-        if self.bytes.trim_ascii().is_empty() {
+        // Without its end, which would be another line to the parser.
+        let text = self.bytes.trim_ascii_end();
+        if text.is_empty() {
             return Err(self.wrong("expected a JSON object, got nothing"));
         }
-        match serde_json::from_slice(&self.bytes) {
+        match serde_json::from_slice(text) {
             Ok(Value::Object(payload)) => Ok(payload),
             Ok(Value::Null) => Ok(Payload::new()),
             Ok(other) => {
