@@ -15,10 +15,14 @@ const MOST: usize = 1024;
 /// Runtime allocate besides.
 const TRIAL_STACK: usize = 16 << 20;
 
-/// How many threads, this one among them, the system lets this process have now; `wanted` at
-/// most. A thread pool of ONNX Runtime that cannot start one of its threads waits for the others
-/// for ever, so it must not be asked for more than there are.
+/// How many threads, this one among them, the system surely lets this process have now; `wanted`
+/// at most. A thread pool of ONNX Runtime that cannot start one of its threads waits for the
+/// others for ever, so it must not be asked for more than there are.
+///
+/// Half of those that started are counted: a thread that was joined is still one of the user's
+/// for a moment, and others take threads too.
 pub(super) fn affordable(wanted: NonZeroUsize) -> NonZeroUsize {
+    let helpers = wanted.get().min(MOST) - 1;
     let gate = RwLock::new(());
     let closed = gate.write();
     let started = thread::scope(|scope| {
@@ -27,11 +31,12 @@ pub(super) fn affordable(wanted: NonZeroUsize) -> NonZeroUsize {
             builder.spawn_scoped(scope, || drop(gate.read())).ok()
         };
         // All at once, held until they are counted.
-        let started = (1..wanted.get().min(MOST)).map_while(park).count();
+        let parked: Vec<_> = (0..2 * helpers).map_while(park).collect();
         drop(closed);
-        started
+        // The end of the scope does not wait for a thread to be gone, but for its work.
+        parked.into_iter().flat_map(thread::ScopedJoinHandle::join).count()
     });
-    NonZeroUsize::MIN.saturating_add(started)
+    NonZeroUsize::MIN.saturating_add(helpers.min(started / 2))
 }
 
 /// Does `work` for each item, on as many threads as there are items, this one among them, or on
