@@ -27,11 +27,10 @@ use super::run::{Answer, Few, QueryRun, Scratch};
 use super::scan::{scan_above, scan_near};
 use super::score::Scorer;
 use super::shortlist;
-use crate::calibration::{Check, Noise, sine};
+use crate::calibration::{Check, Noise};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::kernel::topk::Scored;
-use crate::schema::Metric;
 
 /// Where a shortlist was too short, another scan keeps at most this many times the rows.
 const RESCAN_TIMES: usize = 8;
@@ -121,23 +120,6 @@ impl QueryRun<'_> {
         compare_all(&mut one, scratch)?;
         let [one] = one;
         one.finish(scratch)
-    }
-
-    /// What the error of an estimated score is counted in.
-    pub(super) fn unit(&self, position: u32, score: f32) -> f32 {
-        let metric = self.view.schema.metric();
-        if metric == Metric::Cosine {
-            return sine(score);
-        }
-        let (part, row) = self.view.locate(position);
-        let (norm, query) = (part.rows.norms()[row.index()], self.reference);
-        let product = (norm * query).max(f32::MIN_POSITIVE);
-        match metric {
-            Metric::L2 => {
-                2.0 * product * sine((norm * norm + query * query + score) / (2.0 * product))
-            }
-            _ => product * sine(score / product),
-        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::explain::{Explain, StageReport};
 use super::group::{Groups, Labels};
 use super::score::{Found, Scorer};
 use super::select::Selection;
+use crate::calibration::sine;
 use crate::encoding::{BoundQuery, ScanScratch, Scoring, StageQuery};
 use crate::error::Result;
 use crate::graph::{RowQuery, Walk};
@@ -203,6 +204,23 @@ impl<'a> QueryRun<'a> {
             Metric::Cosine => Scoring::Cosine,
             Metric::Dot => Scoring::Dot { norms: norms(), query_norm },
             Metric::L2 => Scoring::L2 { norms: norms(), query_norm },
+        }
+    }
+
+    /// What the error of an estimated score is counted in.
+    pub(super) fn unit(&self, position: u32, score: f32) -> f32 {
+        let metric = self.view.schema.metric();
+        if metric == Metric::Cosine {
+            return sine(score);
+        }
+        let (part, row) = self.view.locate(position);
+        let (norm, query) = (part.rows.norms()[row.index()], self.reference);
+        let product = (norm * query).max(f32::MIN_POSITIVE);
+        match metric {
+            Metric::L2 => {
+                2.0 * product * sine((norm * norm + query * query + score) / (2.0 * product))
+            }
+            _ => product * sine(score / product),
         }
     }
 }
