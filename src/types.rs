@@ -22,7 +22,6 @@ pub const MAX_ID_BYTES: usize = 512;
 /// assert_eq!(Value::from([number, string].to_vec()), json!([7, "pear"]));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
 pub enum RowId {
     /// A number; all of `u64` is allowed.
     U64(u64),
@@ -32,7 +31,6 @@ pub enum RowId {
 
 /// Which kind of [`RowId`] a collection uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum IdKind {
     /// [`RowId::U64`], 8 bytes a row.
     U64,

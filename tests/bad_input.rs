@@ -270,7 +270,8 @@ fn agrees_with_exact(db: &Collection, result: &SearchResult) {
     let place = |hit: &Hit| truth.iter().position(|row| row.id == hit.id).expect("a row");
     let places: Vec<usize> = result.hits.iter().map(place).collect();
     assert!(places.is_sorted() && places.windows(2).all(|two| two[0] != two[1]), "{places:?}");
-    assert!(result.hits.iter().zip(&places).all(|(hit, at)| hit.score == truth[*at].score));
+    let bits = |hit: &Hit| hit.score.to_bits();
+    assert!(result.hits.iter().zip(&places).all(|(hit, at)| bits(hit) == bits(&truth[*at])));
     assert!(!result.explain.exact || places.iter().copied().eq(0..places.len()), "{places:?}");
 }
 

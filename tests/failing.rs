@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use matryo::testing::{Failure, Folder, Recorder};
 use matryo::{Collection, Durability, Error, Options, Result, json};
 use support::fails::{
-    FAILURES, first_writes, reopened, survives, sweep, with_a_log, with_a_name_in_doubt,
-    without_reserve,
+    FAILURES, first_writes, lost_at_once, reopened, survives, sweep, with_a_log,
+    with_a_name_in_doubt, without_reserve,
 };
 use support::full::{
     deletes_go_on, loaded_rows_can_go, nothing_goes_on_without_a_reserve, reserve_comes_and_goes,
@@ -43,6 +43,12 @@ fn what_is_reopened_after_a_failed_sync_trusts_no_name() {
     assert!(cases > 100, "{cases}");
 }
 
+#[test]
+fn what_is_acknowledged_is_there_if_the_power_fails_at_once() {
+    let cases = lost_at_once(None).unwrap_or_else(|e| panic!("{e}"));
+    assert!(cases > 10, "{cases}");
+}
+
 /// What is written first stands on a manifest whose name the medium may not have.
 #[test]
 fn whatever_is_written_first_trusts_no_name() {
@@ -65,6 +71,37 @@ fn strays_on_a_full_disk_do_not_keep_a_collection_from_opening() {
     assert_eq!(found.len(), 120);
     assert!(!crashed.names().contains(&"seg-0000000077".to_owned()));
     found.verify().expect("intact");
+}
+
+/// An earlier copy of the manifest, and one file that is newer: whatever cannot be read, that is
+/// refused, and the file stays.
+#[test]
+fn an_older_manifest_is_refused_whatever_fails() {
+    let folder = Folder::default();
+    let db = folder.create(schema(), without_reserve()).expect("create");
+    put(&db, 1).expect("commit");
+    db.flush().expect("flush");
+    let old = folder.read("MANIFEST").expect("there");
+    put(&db, 2).expect("commit");
+    let folder = folder.fork();
+    folder.write("MANIFEST", old);
+    let before = folder.names();
+    for at in 0.. {
+        for code in [5, 24] {
+            let recorder = Recorder::over(&folder);
+            recorder.fail(at..at + 1, Failure { code, percent_written: 0 });
+            let opened = recorder.open(without_reserve());
+            let failed = recorder.tried() > at;
+            assert!(opened.is_err(), "operation {at} fails with {code}");
+            let mut replay = recorder.replay();
+            while replay.step() {}
+            assert_eq!(replay.folder(|_| true, None).names(), before, "operation {at}");
+            if !failed {
+                assert!(at > 4, "{at}");
+                return;
+            }
+        }
+    }
 }
 
 /// After a crash each operation of the open fails once for want of room.

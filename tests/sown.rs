@@ -9,7 +9,9 @@ use std::sync::Mutex;
 use matryo::testing::{Bug, Flaw, Folder, sow};
 use matryo::{Collection, Durability, Options, json};
 use support::cuts::{Wrong, sweep};
+use support::damage::{make, power_loss, repair_fails};
 use support::full::{deletes_go_on, reserve_comes_and_goes, with_disk};
+use support::reembed::changes_meanwhile;
 use support::{
     Answers, DIMS, crc32, fails, files, folder_of, questions, schema, sure_answers, vector,
 };
@@ -20,6 +22,8 @@ enum By {
     PowerLoss(Durability),
     FailingOperations,
     Reopening,
+    /// The power fails behind each commit.
+    LosingAtOnce,
     /// The first file that a handle writes.
     FirstWrites,
     Damage,
@@ -29,11 +33,15 @@ enum By {
     CountingFiles,
     /// A disk is full, and later it is not.
     FullDisk,
+    /// Operations of a repair fail, and its power.
+    Repair,
+    /// Rows change while they are embedded again.
+    Reembedding,
 }
 
 const POWER: By = By::PowerLoss(Durability::Full);
 
-const BUGS: [(Wrong, By); 45] = [
+const BUGS: [(Wrong, By); 53] = [
     (Wrong::Folder(Flaw::NoDirSync), POWER),
     (Wrong::Folder(Flaw::NoDirSyncAfterRename), POWER),
     (Wrong::Folder(Flaw::NoDirSyncAfterCreate), POWER),
@@ -79,6 +87,14 @@ const BUGS: [(Wrong, By); 45] = [
     (Wrong::Engine(Bug::BlockNotChecked), By::Damage),
     (Wrong::Engine(Bug::BodyNotChecked), By::Damage),
     (Wrong::Engine(Bug::HeaderNotChecked), By::Damage),
+    (Wrong::Engine(Bug::LogSyncedAgain), By::LosingAtOnce),
+    (Wrong::Engine(Bug::FileSyncedAgain), By::FailingOperations),
+    (Wrong::Engine(Bug::AsideSkipped), By::Repair),
+    (Wrong::Engine(Bug::AsideNotSynced), By::Repair),
+    (Wrong::Engine(Bug::ReembedOnePass), By::Reembedding),
+    (Wrong::Engine(Bug::ReembedTrustsIds), By::Reembedding),
+    (Wrong::Engine(Bug::ReembedKeepsDeleted), By::Reembedding),
+    (Wrong::Engine(Bug::ReembedKeepsUnfit), By::Reembedding),
 ];
 
 /// What the test says against it, if anything.
@@ -93,6 +109,7 @@ fn noticed(wrong: Wrong, by: By) -> Option<String> {
                 println!("{} cases passed", cases.sum::<usize>());
                 None
             }
+            By::LosingAtOnce => fails::lost_at_once(bug).err(),
             By::Reopening => fails::reopened(bug).err(),
             By::FirstWrites => {
                 fails::first_writes();
@@ -104,6 +121,15 @@ fn noticed(wrong: Wrong, by: By) -> Option<String> {
             By::FullDisk => {
                 with_disk(|_, disk| deletes_go_on(disk));
                 with_disk(reserve_comes_and_goes);
+                None
+            }
+            By::Repair => {
+                power_loss(&make(), 6, 4096 * 2, 32);
+                repair_fails();
+                None
+            }
+            By::Reembedding => {
+                changes_meanwhile();
                 None
             }
         }

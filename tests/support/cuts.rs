@@ -24,7 +24,12 @@ struct Run {
     work: Work,
     rng: Rng,
     seen: HashSet<u64>,
+    /// States that were left in recoveries.
+    recoveries: usize,
 }
+
+/// Of one in so many states all of the recovery is looked at.
+const WHOLE: usize = 2048;
 
 /// Unique states of so many workloads, and the first that is wrong.
 pub(crate) fn sweep(
@@ -54,9 +59,9 @@ fn one(wrong: Wrong, durability: Durability, seed: u64, states: &mut usize) -> R
         work.step().map_err(|e| e.to_string())?;
     }
     work.close();
-    let mut run = Run { work, rng: Rng(seed), seen: HashSet::new() };
+    let mut run = Run { work, rng: Rng(seed), seen: HashSet::new(), recoveries: 0 };
     let checked = run.check();
-    *states += run.seen.len();
+    *states += run.seen.len() + run.recoveries;
     checked
 }
 
@@ -90,8 +95,35 @@ impl Run {
         if allowed.is_empty() {
             return create_again(left);
         }
+        if self.seen.len() % WHOLE == WHOLE / 2 {
+            self.check_all_of_recovery(left, &allowed)?;
+        }
         let deep = self.rng.below(4) == 0;
         if deep { self.check_recovery(left, &allowed) } else { check_rows(left, &allowed) }
+    }
+
+    /// The power of the recovery, and of the close behind it, is cut before every operation, with
+    /// every loss.
+    fn check_all_of_recovery(&mut self, left: &Folder, allowed: &[Rows]) -> Result<(), String> {
+        let recovery = Recorder::over(left);
+        drop(recovery.open(Options::new()).map_err(|e| e.to_string())?);
+        let (mut replay, mut seen) = (recovery.replay(), HashSet::new());
+        loop {
+            for (keep, torn) in losses(&replay, &mut self.rng) {
+                let again = replay.folder(|n| keep[n], torn);
+                let mut hasher = DefaultHasher::new();
+                files(&again).hash(&mut hasher);
+                if seen.insert(hasher.finish()) {
+                    let at = replay.describe();
+                    check_rows(&again, allowed)
+                        .map_err(|why| format!("and before {at} of recovery: {why}"))?;
+                }
+            }
+            if !replay.step() {
+                self.recoveries += seen.len();
+                return Ok(());
+            }
+        }
     }
 
     /// The states that power loss before operation `cut` may leave, as marks.

@@ -3,7 +3,7 @@
 use matryo::testing::{Bug, Failure, Folder, Recorder, sow};
 use matryo::{Collection, CopyOptions, Durability, Error, Options, json};
 
-use super::work::{Rows, Work, rows_in};
+use super::work::{Rows, Work, put, rows_in};
 use super::{DIMS, Rng, reembed, schema, vector};
 
 /// Codes of Linux, and whether they mean that there was no room.
@@ -61,7 +61,7 @@ fn finish(mut work: Work, room: bool, forever: bool, what: &str) {
     let mut healthy = false;
     if !work.closed() {
         let db = work.db();
-        healthy = match db.upsert(11, &vector(1, DIMS), json!({"seed": 1})) {
+        healthy = match put(&db, 11, 1) {
             Ok(()) => true,
             Err(Error::Poisoned { cause }) => {
                 // Syncs and renames that fail leave in doubt what is on disk.
@@ -102,7 +102,7 @@ fn check(left: &Folder, states: &[&Rows], exactly: Option<&Rows>, what: &str) {
     let rows = allowed(&db, states, &format!("{what}, reopened"));
     assert!(exactly.is_none_or(|expected| rows == *expected), "{what}: {rows:?}");
     db.verify().unwrap_or_else(|e| panic!("{what}: {e}"));
-    db.upsert(3, &vector(9, DIMS), json!({"seed": 9})).expect("writes again");
+    put(&db, 3, 9).expect("writes again");
 }
 
 /// Every operation of a workload, once, four times and for good. `skip` thins
@@ -167,6 +167,37 @@ pub(crate) fn reopened(bug: Option<Bug>) -> Result<usize, String> {
         }
         if let Some(failed) = failed {
             loses_no_row(&recorder, failed, &marks).map_err(|e| format!("operation {at}: {e}"))?;
+        }
+    }
+    unreachable!("a workload ends")
+}
+
+/// Every operation fails once with EIO. Behind each commit the power fails and takes all that it
+/// can: what was acknowledged is there.
+pub(crate) fn lost_at_once(bug: Option<Bug>) -> Result<usize, String> {
+    for at in 0.. {
+        sow(bug);
+        let recorder = Recorder::new(None);
+        let db = recorder.create(schema(), without_reserve()).expect("create");
+        let begin = recorder.tried();
+        recorder.fail(begin + at..begin + at + 1, EIO);
+        let mut acknowledged = Vec::new();
+        for id in 0..4 {
+            if db.upsert(id, &vector(id, DIMS), ()).is_ok() {
+                acknowledged.push(id);
+            }
+            let mut replay = recorder.replay();
+            while replay.step() {}
+            let left = replay.folder(|_| false, None).open(Options::new());
+            let left = left.map_err(|e| format!("operation {at}: {e}"))?;
+            for id in &acknowledged {
+                let row = left.get(*id).map_err(|e| format!("operation {at}: {e}"))?;
+                row.ok_or_else(|| format!("operation {at}: row {id} is lost"))?;
+            }
+        }
+        sow(None);
+        if recorder.tried() <= begin + at {
+            return Ok(at);
         }
     }
     unreachable!("a workload ends")

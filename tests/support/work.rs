@@ -1,19 +1,52 @@
 //! Random work on a small recorded collection, and what should come of it:
-//! batches, flushes, bulk loads finished or not, compactions with commits in
-//! between, clean closes.
+//! batches, new payloads, flushes, bulk loads finished or not, compactions with commits in
+//! between, graphs, clean closes. The schema follows from the seed. (No calibration: that asks for
+//! 256 rows.)
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use matryo::testing::{Recorder, begin_flush, finish_flush, merge_all};
-use matryo::{Collection, Durability, Error, Options, RowId, json};
+use matryo::{Bulk, Collection, Durability, Error, IdKind, Options, Precision, RowId, Value, json};
 
-use super::{DIMS, Rng, schema, vector};
+use super::{DIMS, Rng, schema_of, vector};
 
-/// The seed of each row's vector by its id.
+/// What each row is made of, by its number: the seed of its vector in the low bits, and how its
+/// payload was changed since.
 pub(crate) type Rows = BTreeMap<u64, u64>;
 
 const IDS: usize = 12;
+const SEED: u64 = (1 << 20) - 1;
+
+fn made_of(what: u64) -> (Vec<f32>, Value) {
+    (vector(what & SEED, DIMS), json!({"seed": what, "n": what % 1000}))
+}
+
+/// The id of row `n`.
+pub(crate) fn id_in(db: &Collection, n: u64) -> RowId {
+    match db.schema().ids() {
+        IdKind::U64 => RowId::U64(n),
+        IdKind::Str => RowId::from(format!("row {n}")),
+    }
+}
+
+fn number(id: &RowId) -> Option<u64> {
+    match id {
+        RowId::U64(n) => Some(*n),
+        RowId::Str(text) => text.strip_prefix("row ")?.parse().ok(),
+    }
+}
+
+/// One row, in a commit of its own.
+pub(crate) fn put(db: &Collection, n: u64, what: u64) -> Result<(), Error> {
+    let (vector, payload) = made_of(what);
+    db.upsert(id_in(db, n), &vector, payload)
+}
+
+fn load(bulk: &mut Bulk, id: RowId, what: u64) -> Result<(), Error> {
+    let (vector, payload) = made_of(what);
+    bulk.upsert(id, &vector, payload)
+}
 
 pub(crate) struct Work {
     pub(crate) rng: Rng,
@@ -36,7 +69,7 @@ impl Work {
         let mut rng = Rng(seed);
         let memtable = [700, 2500, 1 << 20][rng.below(3)];
         let options = Options::new().durability(durability).memtable_bytes(memtable);
-        let db = Some(recorder.create(schema(), options.clone()).expect("create"));
+        let db = Some(recorder.create(schema_of(seed), options.clone()).expect("create"));
         let full = durability == Durability::Full;
         let (rows, marks) = (Rows::new(), Vec::new());
         let (failing, doubtful) = (false, None);
@@ -60,7 +93,7 @@ impl Work {
     /// One random step; no error is expected of some, any of others.
     pub(crate) fn step(&mut self) -> Result<(), Error> {
         let db = self.db();
-        match self.rng.below(18) {
+        match self.rng.below(20) {
             0 | 1 => self.lasting(db.flush()),
             2 => {
                 drop(db);
@@ -82,6 +115,9 @@ impl Work {
             7 => self.merge(&db),
             16 => self.begin_flush(&db),
             17 => self.finish_flush(&db),
+            18 => self.change_payload(&db),
+            // It makes nothing durable but the graphs.
+            19 => db.build_graphs().map(drop),
             _ => self.batch(&db),
         }
     }
@@ -98,14 +134,15 @@ impl Work {
         let mut next = self.rows.clone();
         let mut batch = db.batch();
         for _ in 0..=self.rng.below(3) {
-            let id = self.rng.below(IDS) as u64;
+            let n = self.rng.below(IDS) as u64;
             if self.rng.below(3) == 0 {
-                batch.delete(id)?;
-                next.remove(&id);
+                batch.delete(id_in(db, n))?;
+                next.remove(&n);
             } else {
                 let seed = self.seed();
-                batch.upsert(id, &vector(seed, DIMS), json!({"seed": seed}))?;
-                next.insert(id, seed);
+                let (vector, payload) = made_of(seed);
+                batch.upsert(id_in(db, n), &vector, payload)?;
+                next.insert(n, seed);
             }
         }
         let committed = batch.commit();
@@ -116,9 +153,9 @@ impl Work {
         let mut loaded = Rows::new();
         let mut bulk = db.bulk()?;
         for n in 0..=self.rng.below(8) {
-            let (id, seed) = (self.rng.below(IDS) as u64, self.seed());
-            bulk.upsert(id, &vector(seed, DIMS), json!({"seed": seed}))?;
-            loaded.insert(id, seed);
+            let (row, seed) = (self.rng.below(IDS) as u64, self.seed());
+            load(&mut bulk, id_in(db, row), seed)?;
+            loaded.insert(row, seed);
             // Commits go on beside it; what is loaded counts as later.
             if n == 3 {
                 self.batch(db)?;
@@ -171,6 +208,15 @@ impl Work {
         if once.get() { flushed } else { self.lasting(flushed) }
     }
 
+    fn change_payload(&mut self, db: &Collection) -> Result<(), Error> {
+        let (n, change) = (self.rng.below(IDS) as u64, 1 + self.rng.below(99) as u64);
+        let mut next = self.rows.clone();
+        let Some(what) = next.get_mut(&n) else { return Ok(()) };
+        *what = (*what & SEED) | change << 20;
+        let changed = db.set_payload(id_in(db, n), made_of(*what).1);
+        self.settle(next, changed.map(|found| assert!(found, "row {n}")), self.full)
+    }
+
     fn seed(&mut self) -> u64 {
         self.rng.below(1 << 20) as u64
     }
@@ -202,15 +248,36 @@ pub(crate) fn rows_in(db: &Collection) -> Result<Rows, String> {
     let mut rows = Rows::new();
     let search = db.search(&vector(3, DIMS)).limit(1000).payloads(true).exact();
     for hit in search.run().map_err(|e| e.to_string())?.hits {
-        let (RowId::U64(id), Some(payload)) = (&hit.id, &hit.payload) else { panic!("asked for") };
-        let seed = payload["seed"].as_u64().ok_or("a row without its seed")?;
-        let row = db.get(*id).map_err(|e| e.to_string())?.ok_or("found, but not by its id")?;
-        if row.vector != vector(seed, DIMS) || rows.insert(*id, seed).is_some() {
-            return Err(format!("row {id} is not what was written, or there twice"));
+        let payload = hit.payload.as_ref().expect("asked for");
+        let what = payload["seed"].as_u64().ok_or("a row without its seed")?;
+        let n = number(&hit.id).ok_or_else(|| format!("{} is no id of ours", hit.id))?;
+        let row = db.get(hit.id).map_err(|e| e.to_string())?.ok_or("found, but not by its id")?;
+        let (vector, whole) = made_of(what);
+        let same = row.payload == *whole.as_object().expect("an object");
+        if !same || !is_stored_as(&vector, &row.vector, db) || rows.insert(n, what).is_some() {
+            return Err(format!("row {n} is not what was written, or there twice"));
         }
     }
     if db.len() != rows.len() as u64 {
         return Err(format!("{} rows, {} of them found", db.len(), rows.len()));
     }
+    if !db.schema().fields().is_empty() {
+        let (expected, filter) = (rows.values().filter(|what| *what % 1000 < 500), "n < 500");
+        let counted = db.count(&filter.parse().expect("a filter")).map_err(|e| e.to_string())?;
+        if counted != expected.count() as u64 {
+            return Err(format!("{counted} rows with {filter} of {rows:?}"));
+        }
+    }
     Ok(rows)
+}
+
+/// Whether `stored` is `vector`, whose components are below 1, as the collection rounds it.
+fn is_stored_as(vector: &[f32], stored: &[f32], db: &Collection) -> bool {
+    let error = match db.schema().stored() {
+        Precision::F16 => 2f32.powi(-12),
+        Precision::BF16 => 2f32.powi(-9),
+        _ => 0.0,
+    };
+    let near = |(a, b): (&f32, &f32)| (a - b).abs() <= error;
+    vector.len() == stored.len() && vector.iter().zip(stored).all(near)
 }
