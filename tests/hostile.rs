@@ -29,7 +29,7 @@ fn sample(metric: Metric, stored: Precision, ids: IdKind) -> Folder {
     let collection = folder.create(schema.build().expect("valid"), Options::new()).expect("create");
     let id = |n: u64| match ids {
         IdKind::U64 => RowId::U64(n),
-        _ => RowId::from(format!("row {n}")),
+        IdKind::Str => RowId::from(format!("row {n}")),
     };
     // Rows whose vectors stay in the log, where they are long enough.
     let mut batch = collection.batch();

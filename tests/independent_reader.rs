@@ -98,7 +98,7 @@ fn fresh_folders_read_alike_and_damaged_ones_are_refused() -> Done {
         let collection = Collection::create_with(dir.path(), schema, options)?;
         let id = |n: u64| match ids {
             IdKind::U64 => RowId::U64(n),
-            _ => RowId::from(format!("id \u{e9} {n}")),
+            IdKind::Str => RowId::from(format!("id \u{e9} {n}")),
         };
         for ids in [0..700, 600..900, 880..950] {
             let mut batch = collection.batch();

@@ -77,7 +77,7 @@ impl Case {
             IdKind::U64 if n == 0 => RowId::U64(u64::MAX),
             IdKind::U64 => RowId::U64(n * 0x0101_0101),
             IdKind::Str if n == 0 => RowId::from("x".repeat(512)),
-            _ => RowId::from(format!("{}\u{1f980}{n}", "ab".repeat(n as usize % 5))),
+            IdKind::Str => RowId::from(format!("{}\u{1f980}{n}", "ab".repeat(n as usize % 5))),
         }
     }
 

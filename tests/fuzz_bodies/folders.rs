@@ -38,7 +38,7 @@ fn sample(flavour: usize) -> Files {
     let collection = folder.create(schema.build().expect("valid"), Options::new()).expect("create");
     let id = |n: u64| match ids {
         IdKind::U64 => RowId::U64(n),
-        _ => RowId::from(format!("row {n}")),
+        IdKind::Str => RowId::from(format!("row {n}")),
     };
     for first in [0, 6, 12] {
         let mut batch = collection.batch();
@@ -106,7 +106,7 @@ fn exercise(mut files: Files) {
     let dims = collection.schema().dims();
     let id = match collection.schema().ids() {
         IdKind::U64 => RowId::U64(3),
-        _ => RowId::from("row 3"),
+        IdKind::Str => RowId::from("row 3"),
     };
     let mut expected = None;
     let commit = collection.upsert(id, &vec![1.0; dims], ());
