@@ -38,7 +38,8 @@ impl Funnel {
     /// Aims at this share of the true nearest rows, 0 to 1; 1 is
     /// [`Funnel::exact`]. Once the collection has been calibrated
     /// ([`Collection::calibrate`](crate::Collection::calibrate)) each query compares as many
-    /// vectors as it needs for that, or all where that finds too little; before, fewer than
+    /// vectors as it needs for that, or all where that finds too little or, under dot and l2, the
+    /// dimensions searched are no granularity; before, fewer than
     /// 20 000 rows are searched exactly where their codes are of 1 bit, and of more the share
     /// chooses a fixed shortlist
     /// (docs/SEARCH.md, "Shortlists"). [`Explain::recall`](crate::Explain::recall) says which.

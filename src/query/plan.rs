@@ -225,7 +225,9 @@ impl<'a> Planner<'a> {
             && rows <= GATHER_AT_MOST_TIMES.saturating_mul(keep as u64);
         let unknown = noise.is_none() && all < EXACT_BELOW_ROWS && entry.code.bits == Bits::One;
         let in_vain = noise.is_some_and(|noise| !noise.finds(recall));
-        if most || few || in_vain || unknown && !always {
+        // What calibration shows of other dimensions says nothing for the table.
+        let unmeasured = noise.is_none() && self.calibration.is_some();
+        if most || few || in_vain || unmeasured || unknown && !always {
             exact
         } else if let Some(noise) = noise {
             let table = self.shortlist(recall, &entry);
