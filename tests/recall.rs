@@ -121,6 +121,24 @@ fn queries_that_were_not_used_find_what_is_asked() {
     }
 }
 
+/// Codes of 8 bits say the score to within a percent; these rows are closer.
+#[test]
+fn places_of_a_city_are_found_though_nobody_has_calibrated() {
+    let mut random = Random(43);
+    let mut place = || vec![48.85 + 0.1 * random.component(), 2.35 + 0.1 * random.component()];
+    let base: Vec<_> = (0..2000).map(|_| place()).collect();
+    let dir = tempfile::tempdir().expect("dir");
+    let schema = Schema::builder(2).metric(Metric::L2).build().expect("valid");
+    let options = Options::new().background(false);
+    let collection = Collection::create_with(dir.path().join("c"), schema, options).expect("new");
+    put(&collection, 0, &base);
+    for _ in 0..20 {
+        let query = place();
+        let (truth, _) = ids(&collection, &query, 2, 1.0);
+        assert_eq!(ids(&collection, &query, 2, 0.95).0, truth);
+    }
+}
+
 /// Rows whose first dimensions have a long mean, and say more than the others.
 fn leaning(random: &mut Random, count: usize, dims: usize) -> Vec<Vec<f32>> {
     let scale = |d| if d < dims / 4 { 1.0 } else { 0.25 };

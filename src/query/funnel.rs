@@ -40,8 +40,7 @@ impl Funnel {
     /// ([`Collection::calibrate`](crate::Collection::calibrate)) each query compares as many
     /// vectors as it needs for that, or all where that finds too little or, under dot and l2, the
     /// dimensions searched are no granularity; before, fewer than
-    /// 20 000 rows are searched exactly where their codes are of 1 bit, and of more the share
-    /// chooses a fixed shortlist
+    /// 20 000 rows are searched exactly, and of more the recall chooses a fixed shortlist
     /// (docs/SEARCH.md, "Shortlists"). [`Explain::recall`](crate::Explain::recall) says which.
     pub fn recall(recall: f64) -> Self {
         Self(Kind::Recall(recall))

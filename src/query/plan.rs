@@ -21,7 +21,8 @@ const PROVE_ABOVE_ONE_IN: u64 = 8;
 /// Where one row in this many would be compared, or more, comparing all of them costs less.
 const COMPARE_ABOVE_ONE_IN: u64 = 2;
 /// Smaller collections are searched exactly until they are calibrated: that takes half a
-/// millisecond at most where codes bound scores, and the table was measured on text.
+/// millisecond at most where codes bound scores, one or two over a prefix, and the table was
+/// measured on text.
 pub(crate) const EXACT_BELOW_ROWS: u64 = 20_000;
 /// Of fewer rows a proof saves nothing worth its beginning.
 const PROVE_FROM_ROWS: u64 = 256;
@@ -223,7 +224,7 @@ impl<'a> Planner<'a> {
         };
         let few = rows <= all / GATHER_BELOW_ONE_IN
             && rows <= GATHER_AT_MOST_TIMES.saturating_mul(keep as u64);
-        let unknown = noise.is_none() && all < EXACT_BELOW_ROWS && entry.code.bits == Bits::One;
+        let unknown = noise.is_none() && all < EXACT_BELOW_ROWS;
         let in_vain = noise.is_some_and(|noise| !noise.finds(recall));
         // What calibration shows of other dimensions says nothing for the table.
         let unmeasured = noise.is_none() && self.calibration.is_some();
@@ -252,8 +253,8 @@ impl<'a> Planner<'a> {
     fn shortlist(&self, recall: f64, entry: &Entry) -> usize {
         let sharp = matches!(entry.code.bits, Bits::Four | Bits::Eight);
         let base = if sharp && entry.dims == self.dims {
-            // The code says the score to within a percent: only near ties can move.
-            30.0
+            // The code says the score to within a percent. Where rows lie close, many are as near.
+            interpolate(recall).max(30.0)
         } else {
             // Half the dimensions need four times the rows, and 8 bits of a prefix
             // are worth 1 bit of twice its dimensions: both measured likewise.
@@ -405,8 +406,10 @@ mod tests {
         let plan = |rows, dims| by_default(rows, rows, dims);
         assert!(matches!(plan(EXACT_BELOW_ROWS - 1, 1024), Plan::Proven { .. }));
         assert!(matches!(plan(EXACT_BELOW_ROWS, 1024), Plan::Funnel { .. }));
-        // A byte for each dimension searched says the score to within a percent.
-        assert!(matches!(plan(EXACT_BELOW_ROWS - 1, 64), Plan::Funnel { .. }));
+        // So a byte for each dimension says the score to within a percent: rows may lie closer.
+        assert_eq!(plan(EXACT_BELOW_ROWS - 1, 64), Plan::Exact);
+        let kept = |recall| kept(recall, 10, EXACT_BELOW_ROWS, 64);
+        assert!(kept(0.999) > 10 * kept(0.95));
     }
 
     #[test]
