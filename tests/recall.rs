@@ -276,6 +276,37 @@ fn filtered_queries_find_what_is_asked() {
     }
 }
 
+/// Beside a walk the rows that are scanned are looked through as far down as the cut asks, whatever
+/// the walk has found far below it.
+#[test]
+fn scans_beside_walks_are_made_again_where_they_were_too_short() {
+    let mut random = Random(41);
+    let centres: Vec<_> = (0..40).map(|_| random.vector()).collect();
+    let base = rows(&mut random, &centres, 6000, 1.0, 0.03);
+    let queries = rows(&mut random, &centres, 250, 1.5, 0.03);
+    let dir = tempfile::tempdir().expect("dir");
+    let options = Options::new().background(false);
+    let collection = Collection::create_with(dir.path().join("c"), schema(Metric::Cosine), options)
+        .expect("new");
+    put(&collection, 0, &base[..1000]);
+    collection.flush().expect("flush");
+    collection.build_graphs().expect("graph");
+    put(&collection, 1000, &base[1000..]);
+    collection.calibrate().expect("calibrate");
+    let noise: Vec<_> = (0..250).map(|_| random.vector()).collect();
+    for queries in [&queries, &noise] {
+        let mut again = 0;
+        for query in queries {
+            let search = collection.search(query).limit(1).funnel(Funnel::graph_recall(0.5));
+            let stages = search.run().expect("search").explain.stages;
+            assert!(stages[1].name.starts_with("graph"), "{}", stages[1].name);
+            again += usize::from(stages[0].rows_in > 5000);
+        }
+        // The best of so many estimates is too high.
+        assert!(again > 20, "{again} of 250");
+    }
+}
+
 /// A collection of 3000 rows about 30 centres.
 fn small(path: &Path, options: Options) -> (Collection, Vec<Vec<f32>>) {
     let mut random = Random(5);

@@ -206,7 +206,8 @@ impl<'r, 'a> Adapting<'r, 'a> {
         })?;
         *done = *next;
         self.raise_cut();
-        if self.reached() == self.list.len() && self.cut < self.floor {
+        // Whatever else is in the list: what walks found is estimated as low as it is.
+        if self.cut < self.floor {
             self.scan_again(scratch);
         }
         let more = self.reached() - self.done;
