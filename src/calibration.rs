@@ -119,6 +119,13 @@ impl Check {
         }
     }
 
+    /// Of what was found and what may have been, that which was less; of what was compared, more.
+    fn worse(self, other: Self) -> Self {
+        let most = |check: &Self| check.recall + check.within;
+        let worst = if most(&other) < most(&self) { other } else { self };
+        Self { compared: self.compared.max(other.compared), ..worst }
+    }
+
     /// Whether each of [`CHECKED_RECALLS`] was found by searches for `hits` hits in all. Of so few that
     /// not one may be missing, one may.
     pub(crate) fn all_found(checks: &[Self; CHECKED_RECALLS.len()], hits: usize) -> bool {
@@ -289,19 +296,27 @@ impl Calibration {
     /// The noise of a stage over `dims` dimensions, of which its code has `coded`. Between
     /// the numbers of dimensions that were measured, that of a neighbour which is no
     /// smaller: the error of a code falls with the root of its dimensions; dimensions that
-    /// it does not have add to it.
+    /// it does not have add to it. Such searches are taken to find no more than those of the worse
+    /// neighbour, and to compare no fewer rows.
     pub(crate) fn noise(&self, stage: usize, coded: usize, dims: usize) -> Option<Noise> {
         let of_stage = || self.noises.iter().filter(|n| n.stage == stage);
         let above = of_stage().filter(|n| n.dims >= dims).min_by_key(|n| n.dims)?;
         if above.dims == dims {
             return Some(*above);
         }
-        if above.dims <= coded {
-            return Some(above.wider((above.dims as f64 / dims as f64).sqrt()));
-        }
-        let below = of_stage().filter(|n| n.dims < dims).max_by_key(|n| n.dims)?;
+        let below = of_stage().filter(|n| n.dims < dims).max_by_key(|n| n.dims);
         let low = |n: &&Noise| n.quantiles.first().map_or(0.0, |q| q * n.scale);
-        [above, below].into_iter().min_by(|a, b| low(a).total_cmp(&low(b))).copied()
+        let mut noise = if above.dims <= coded {
+            above.wider((above.dims as f64 / dims as f64).sqrt())
+        } else {
+            *[above, below?].into_iter().min_by(|a, b| low(a).total_cmp(&low(b)))?
+        };
+        // Errors that are smaller may be found worse: they rank so.
+        for other in [above].into_iter().chain(below) {
+            let both = noise.checks.iter_mut().zip(other.checks);
+            both.for_each(|(check, other)| *check = check.worse(other));
+        }
+        Some(noise)
     }
 
     /// Takes over what an earlier one knows of more than `most_dims` dimensions, which a handle
@@ -521,6 +536,27 @@ mod tests {
         assert!(is(600, -0.45) && is(1024, -0.45));
         assert_eq!(sample.noise(0, 64, 65), None, "longer than anything measured");
         assert!(sample.noise(0, 64, 16).is_some());
+    }
+
+    #[test]
+    fn between_what_was_measured_both_neighbours_must_find() {
+        let bad = Check { recall: 0.3, within: 0.02, compared: 20_000.0 };
+        // Of little found, but measured with few.
+        let vague = Check { recall: 0.2, within: 0.5, compared: 70.0 };
+        for (worse, better) in [(0, 1), (1, 0)] {
+            let mut sample = sample(&schema());
+            sample.noises = vec![noise(1, 96, 0.02), noise(1, 256, 0.02), noise(1, 1024, 0.03)];
+            for (coded, first, dims) in [(512, 0, 200), (512, 1, 600), (64, 1, 257)] {
+                let mut sample = sample.clone();
+                sample.noises[first + worse].checks = [bad; CHECKED_RECALLS.len()];
+                sample.noises[first + better].checks[0] = vague;
+                let between = sample.noise(1, coded, dims).expect("between two");
+                assert!(!between.finds(0.8) && !between.finds(0.9), "{dims}");
+                assert_eq!(between.check(0.8), bad, "{dims}");
+            }
+        }
+        let known = sample(&schema()).noise(1, 512, 600).expect("between two");
+        assert!(known.finds(0.9));
     }
 
     #[test]
