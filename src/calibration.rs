@@ -286,11 +286,12 @@ impl Calibration {
     }
 
     /// Whether the rows have changed so much since that it should be measured again,
-    /// `rows` being their number now: twice as many or half, or a quarter replaced.
+    /// `rows` being their number now: half as many again (which may be of any kind) or half as
+    /// many, or a quarter replaced.
     pub(crate) fn has_drifted(&self, rows: u64) -> bool {
         let grown = rows.saturating_sub(self.rows);
         let replaced = self.written.saturating_sub(grown);
-        rows >= self.rows.saturating_mul(2) || rows <= self.rows / 2 || replaced >= self.rows / 4
+        grown >= self.rows / 2 || rows <= self.rows / 2 || replaced >= self.rows / 4
     }
 
     /// The noise of a stage over `dims` dimensions, of which its code has `coded`. Between
@@ -562,10 +563,10 @@ mod tests {
     #[test]
     fn drift_is_growth_shrinking_or_replacement() {
         let mut sample = sample(&schema());
-        assert!(!sample.has_drifted(1000) && !sample.has_drifted(1999));
-        assert!(sample.has_drifted(2000) && sample.has_drifted(500));
-        sample.written = 1200;
-        assert!(!sample.has_drifted(1999), "999 of them are new");
-        assert!(sample.has_drifted(1100), "1100 of them were replaced");
+        assert!(!sample.has_drifted(1000) && !sample.has_drifted(1499));
+        assert!(sample.has_drifted(1500) && sample.has_drifted(500));
+        sample.written = 700;
+        assert!(!sample.has_drifted(1499), "499 of them are new");
+        assert!(sample.has_drifted(1100), "600 of them were replaced");
     }
 }

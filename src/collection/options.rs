@@ -105,7 +105,7 @@ impl Options {
 
     /// Whether the background thread [calibrates](crate::Collection::calibrate) when
     /// somebody searches: first a collection of 20 000 rows, then one whose rows have
-    /// changed much since (there are twice as many or half, or a quarter was replaced) or
+    /// changed much since (there are half as many again or half, or a quarter was replaced) or
     /// that has got its first graph. A calibration by the caller's queries stays. Default:
     /// yes, where [`Self::background`] is.
     #[must_use]
