@@ -16,9 +16,11 @@
 //!
 //! Bounds are of cosines (`encoding/bound.rs`); [`ScoreBound`] makes scores of them. Parts without such
 //! a code at hand (rows in RAM), and those of which a filter leaves few rows, are compared
-//! row by row.
+//! row by row; so is the rest once bounds have left most of some thousand rows in reach. Of fewer,
+//! but many still, sums in `f32` say more before they are scored (`query/sieve.rs`).
 
 use std::ops::Range;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use super::best::{Best, Rank};
@@ -38,6 +40,13 @@ use crate::sown::{Bug, sown};
 
 /// Rows kept before they are scored.
 const SETTLE_AT_ROWS: usize = 1024;
+
+/// Rows bounded before one looks whether that pays: not where it leaves more than half in reach.
+const TRY_BOUNDS_ON_ROWS: u64 = 4096;
+
+/// Where one row in this many is left in reach, or more, they are quicker in the order they lie in
+/// than by their bounds.
+const SIFT_ABOVE_ONE_IN: u64 = 8;
 
 /// Where a filter leaves one row of a part in this many, or fewer, their vectors are read at
 /// once: a row out of its order costs some four times what it costs in a scan.
@@ -85,16 +94,15 @@ pub(super) fn prove(
     let mut ranks: Few<Rank> =
         runs.iter().map(|run| run.rank(run.wanted.dims, scratch.found())).collect();
     for at in 0..first.view.parts.len() {
-        if first.is_bounded(at) {
-            first.bound_part(at, &mut proofs, &mut ranks, &mut scratch.scan)?;
+        if first.is_bounded(at) && !in_vain(&proofs) {
+            first.bound_part(at, &mut proofs, &mut ranks, scratch)?;
         } else {
-            let rows = first.compare(at, &mut ranks, scratch)?;
-            proofs.iter_mut().for_each(|proof| proof.tally.compared += rows);
+            first.compare_rest(at, 0, &mut proofs, &mut ranks, scratch)?;
         }
     }
     let mut scoring = Duration::ZERO;
     for (proof, rank) in proofs.iter_mut().zip(&mut ranks) {
-        first.settle(proof, rank)?;
+        first.settle(proof, rank, scratch)?;
         scoring += proof.tally.scoring;
     }
     let time = start.elapsed().saturating_sub(scoring) / runs.len() as u32;
@@ -201,7 +209,7 @@ impl QueryRun<'_> {
         at: usize,
         proofs: &mut [Proof],
         ranks: &mut [Rank],
-        scratch: &mut ScanScratch,
+        scratch: &mut Scratch,
     ) -> Result<()> {
         let (part, base) = (&self.view.parts[at], self.view.base(at));
         let (stage, step) = (proofs[0].stage, proofs[0].bound.blocks(proofs.len()));
@@ -213,6 +221,9 @@ impl QueryRun<'_> {
         let view = part.rows.code(stage);
         let count = view.rows().div_ceil(BLOCK);
         for start in (0..count).step_by(step) {
+            if in_vain(proofs) {
+                return self.compare_rest(at, (start * BLOCK) as u32, proofs, ranks, scratch);
+            }
             let blocks = start..(start + step).min(count);
             if alive.is_some_and(|words| words[blocks.clone()].iter().all(|word| *word == 0)) {
                 continue;
@@ -222,11 +233,12 @@ impl QueryRun<'_> {
                 proofs.chunks_mut(QUERIES_PER_PASS).zip(ranks.chunks_mut(QUERIES_PER_PASS))
             {
                 let queries = proofs.iter().map(|proof| &proof.bound);
-                BoundQuery::dots(queries, Isa::detect(), &view, piece.blocks.clone(), scratch);
+                let (isa, blocks) = (Isa::detect(), piece.blocks.clone());
+                BoundQuery::dots(queries, isa, &view, blocks, &mut scratch.scan);
                 for (n, (proof, rank)) in proofs.iter_mut().zip(ranks).enumerate() {
-                    proof.bound(n, &piece, &rank.best, scratch);
+                    proof.bound(n, &piece, &rank.best, &mut scratch.scan);
                     if proof.kept.len() >= SETTLE_AT_ROWS {
-                        self.settle(proof, rank)?;
+                        self.settle(proof, rank, scratch)?;
                     }
                 }
             }
@@ -234,13 +246,41 @@ impl QueryRun<'_> {
         Ok(())
     }
 
-    /// Scores the rows kept, highest bound first, until the next cannot be among the best.
-    fn settle(&self, proof: &mut Proof, rank: &mut Rank) -> Result<()> {
+    /// Compares the rows of a part from `first` on, without bounds.
+    fn compare_rest(
+        &self,
+        at: usize,
+        first: u32,
+        proofs: &mut [Proof],
+        ranks: &mut [Rank],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let rows = self.compare_from(at, first, ranks, scratch)?;
+        proofs.iter_mut().for_each(|proof| proof.tally.compared += rows);
+        Ok(())
+    }
+
+    /// Scores the rows kept, highest bound first, until the next cannot be among the best; or,
+    /// where they are many, as if these were all rows.
+    fn settle(&self, proof: &mut Proof, rank: &mut Rank, scratch: &mut Scratch) -> Result<()> {
         let start = Instant::now();
         let Proof { kept, tally, .. } = proof;
         tally.kept += kept.len() as u64;
         let floor = rank.best.floor().max(proof.floor);
         kept.retain(|row| row.score >= floor);
+        if self.is_whole() && kept.len() as u64 >= tally.bounded / SIFT_ABOVE_ONE_IN {
+            tally.scored += kept.len() as u64;
+            let part_of = |row: &Scored| self.view.part_at(row.ordinal);
+            for rows in kept.chunk_by(|a, b| part_of(a) == part_of(b)) {
+                let at = part_of(&rows[0]);
+                let all = self.view.parts[at].live_rows();
+                let each = rows.iter().map(|row| row.ordinal - self.view.base(at));
+                self.sift(at, each, all, slice::from_mut(rank), scratch)?;
+            }
+            kept.clear();
+            tally.scoring += start.elapsed();
+            return Ok(());
+        }
         self.request(kept);
         kept.sort_unstable_by(Scored::best_first);
         let Rank { scorer, best } = rank;
@@ -279,6 +319,13 @@ impl QueryRun<'_> {
             time: tally.scoring,
         });
     }
+}
+
+/// Whether bounds leave so much in reach that comparing every row costs less.
+fn in_vain(proofs: &[Proof]) -> bool {
+    let bounded = proofs.iter().map(|proof| proof.tally.bounded).sum::<u64>();
+    let kept = proofs.iter().map(|proof| proof.tally.kept + proof.kept.len() as u64).sum::<u64>();
+    bounded >= TRY_BOUNDS_ON_ROWS * proofs.len() as u64 && kept > bounded / 2
 }
 
 /// How many of the first `rows` bits are set.

@@ -150,18 +150,31 @@ impl QueryRun<'_> {
         ranks: &mut [Rank],
         scratch: &mut Scratch,
     ) -> Result<u64> {
+        self.compare_from(at, 0, ranks, scratch)
+    }
+
+    /// As [`Self::compare`], the rows from one on.
+    pub(super) fn compare_from(
+        &self,
+        at: usize,
+        first: u32,
+        ranks: &mut [Rank],
+        scratch: &mut Scratch,
+    ) -> Result<u64> {
         let part = &self.view.parts[at];
         let Some(selection) = self.selection else {
-            let rows = 0..part.rows.len();
+            let rows = first..part.rows.len();
+            let count = rows.len() as u64 - part.dead.range_cardinality(rows.clone());
             let lives =
                 |words: &[u64], row: u32| words[row as usize / BLOCK] >> (row % 64) & 1 == 1;
             let rows = rows.filter(|row| part.alive().is_none_or(|words| lives(words, *row)));
-            self.sift(at, rows, part.live_rows(), ranks, scratch)?;
-            return Ok(part.live_rows());
+            self.sift(at, rows, count, ranks, scratch)?;
+            return Ok(count);
         };
         let rows = selection.of_part(at);
-        self.sift(at, rows.iter(), rows.len(), ranks, scratch)?;
-        Ok(rows.len())
+        let count = rows.range_cardinality(first..);
+        self.sift(at, rows.range(first..), count, ranks, scratch)?;
+        Ok(count)
     }
 
     /// Offers `count` rows of a part to all queries.
@@ -205,7 +218,7 @@ impl QueryRun<'_> {
     }
 
     /// Whether whole vectors are compared, whose norms are known.
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         self.wanted.dims == self.view.schema.dims()
     }
 
