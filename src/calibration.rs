@@ -63,7 +63,7 @@ pub(crate) const CHECKED_RECALLS: [f64; 5] = [0.8, 0.9, 0.95, 0.99, 0.999];
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
     pub(crate) rows: u64,
-    /// Rows written to segments since.
+    /// Rows written to segments since, and rows that merges have coded about another centre.
     pub(crate) written: u64,
     pub(crate) queries: u32,
     /// Whether the queries were the caller's.

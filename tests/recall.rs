@@ -487,6 +487,31 @@ fn rows_that_have_changed_much_are_calibrated_again() {
     assert!(wait_for(&opened, 4000), "a third was replaced");
 }
 
+/// Codes about the centre of their own rows, and of all together without one, err in other ways.
+#[test]
+fn rows_that_a_merge_codes_in_another_way_are_calibrated_again() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut random = Random(47);
+    let mut positive = || -> Vec<f32> { random.vector().into_iter().map(f32::abs).collect() };
+    let there: Vec<_> = (0..1000).map(|_| positive()).collect();
+    let opposite: Vec<Vec<f32>> =
+        (0..1000).map(|_| positive().into_iter().map(|x| -x).collect()).collect();
+    let collection = Collection::create(dir.path().join("c"), schema(Metric::Cosine));
+    let collection = collection.expect("new");
+    for (first, rows) in [(0, &there[..500]), (500, &there[500..]), (1000, &opposite)] {
+        put(&collection, first, rows);
+        collection.flush().expect("flush");
+    }
+    let measured = collection.calibrate().expect("calibrate");
+    search(&collection);
+    collection.compact().expect("compact");
+    let start = Instant::now();
+    while collection.calibration().is_none_or(|now| now.to_string() == measured.to_string()) {
+        assert!(start.elapsed() < Duration::from_mins(1), "it was not calibrated again");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn walks_are_calibrated_by_queries_whose_neighbours_have_a_graph() {
     let dir = tempfile::tempdir().expect("dir");

@@ -10,8 +10,11 @@ use roaring::RoaringBitmap;
 
 use super::files::NewSegment;
 use super::reserve::retry;
-use super::{Collection, Engine, Progress, graph};
+use super::{Collection, Engine, Progress, calibrate, graph};
+use crate::encoding::are_near;
 use crate::error::{Error, Result};
+use crate::rows::{Column, Rows};
+use crate::segment::reader::Segment;
 use crate::sown::{Bug, sown};
 use crate::sync::atomic::Ordering;
 use crate::view::{Part, View};
@@ -67,6 +70,9 @@ impl Collection {
             merge(engine, group, Vectors::Written, &progress)?
         };
         graph::build_wanted(engine, engine.options.graph_min_rows, &progress)?;
+        if calibrate::has_work(engine) {
+            self.handle.engine.wake();
+        }
         Ok(compacted)
     }
 }
@@ -194,7 +200,10 @@ fn merge_once(
     };
     // Now, while nobody waits for us.
     merged.iter().for_each(|new| engine.residency.welcome(&[&new.segment]));
-    if !install(engine, group, merged)? {
+    // Damage is told by whoever searches.
+    let recoded = |new: &NewSegment| recoded(engine, group, &new.segment).unwrap_or(0);
+    let recoded = merged.as_ref().map_or(0, recoded);
+    if !install(engine, group, merged, recoded)? {
         return Ok(Merged::LogsGone);
     }
     Ok(Merged::Done(Compacted {
@@ -204,8 +213,32 @@ fn merge_once(
     }))
 }
 
-/// Installs what `group` was merged into; whether the logs that it keeps were all there still.
-fn install(engine: &Engine, group: &[Arc<Part>], merged: Option<NewSegment>) -> Result<bool> {
+/// Rows that the merged segment codes about centres other than theirs were: of their codes no
+/// calibration knows.
+fn recoded(engine: &Engine, group: &[Arc<Part>], merged: &Segment) -> Result<u64> {
+    let mut rows = 0;
+    for part in group {
+        let mut same = true;
+        for (stage, code) in engine.schema.stages().iter().enumerate() {
+            if code.centre_len() > 0 {
+                part.rows.ready(Column::Stage(stage))?;
+                merged.ready(Column::Stage(stage))?;
+                same &= are_near(part.rows.code(stage).centre(), merged.code(stage).centre());
+            }
+        }
+        rows += if same { 0 } else { part.live_rows() };
+    }
+    Ok(rows)
+}
+
+/// Installs what `group` was merged into, `recoded` rows of it about other centres; whether the
+/// logs that it keeps were all there still.
+fn install(
+    engine: &Engine,
+    group: &[Arc<Part>],
+    merged: Option<NewSegment>,
+    recoded: u64,
+) -> Result<bool> {
     let old = sown(Bug::MergeOnOldView).then(|| engine.view());
     let mut writer = engine.lock_writer()?;
     let view = old.unwrap_or_else(|| engine.view());
@@ -217,8 +250,10 @@ fn install(engine: &Engine, group: &[Arc<Part>], merged: Option<NewSegment>) -> 
     if merged.as_ref().is_some_and(|new| !writer.keeps(group, &new.entry.kept)) {
         return Ok(false);
     }
-    let merged = writer.install_merged(&*engine.vfs, group, merged, died)?;
-    engine.publish(&mut writer, replaced(&view, group, merged));
+    let merged = writer.install_merged(&*engine.vfs, group, merged, died, recoded)?;
+    let mut view = replaced(&view, group, merged);
+    view.calibration = writer.manifest.calibration.clone().map(Arc::new);
+    engine.publish(&mut writer, view);
     Ok(true)
 }
 

@@ -270,13 +270,15 @@ impl Writer {
     }
 
     /// Installs a manifest with the segment that `group` was merged into in the place of theirs,
-    /// and those of its rows that `died` meanwhile. No segment where all have died.
+    /// and those of its rows that `died` meanwhile. No segment where all have died. `recoded` rows
+    /// are coded about another centre than before.
     pub(super) fn install_merged(
         &mut self,
         vfs: &dyn Vfs,
         group: &[Arc<Part>],
         merged: Option<NewSegment>,
         died: RoaringBitmap,
+        recoded: u64,
     ) -> Result<Option<Arc<Part>>> {
         // The merged segment leaves out rows that commits in the log replaced
         // or deleted. Those commits must not be lost after their effect is durable.
@@ -285,6 +287,9 @@ impl Writer {
         }
         self.change(vfs, |change| {
             change.next.segments.retain(|entry| !is_of(entry, group));
+            if let Some(calibration) = &mut change.next.calibration {
+                calibration.written = calibration.written.saturating_add(recoded);
+            }
             merged.map(|segment| change.enter_new(segment, died)).transpose()
         })
     }
