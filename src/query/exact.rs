@@ -213,8 +213,7 @@ impl QueryRun<'_> {
     ) -> Result<()> {
         let (part, base) = (&self.view.parts[at], self.view.base(at));
         let (stage, step) = (proofs[0].stage, proofs[0].bound.blocks(proofs.len()));
-        let mask = self.selection.map(|some| some.mask(at, part.rows.len()));
-        let alive = mask.or_else(|| part.alive());
+        let alive = self.selection.map_or_else(|| part.alive(), |some| some.mask(at, part));
         part.rows.ready(Column::Stage(stage))?;
         let norms =
             if needs_norms(&self.view.schema, self.wanted.dims) { part.rows.norms() } else { &[] };

@@ -169,8 +169,7 @@ impl QueryRun<'_> {
         let part = &self.view.parts[at];
         let Walker { walk, row_query } = walker;
         row_query.set(graph.code(), self.query, self.wanted.dims);
-        let mask = self.selection.as_ref().map(|some| some.mask(at, part.rows.len()));
-        let mask = mask.or_else(|| part.alive());
+        let mask = self.selection.map_or_else(|| part.alive(), |some| some.mask(at, part));
         let base = self.view.base(at);
         let without = without.and_then(|position| position.checked_sub(base));
         let walked = graph.search(walk, row_query, beam, mask, without);

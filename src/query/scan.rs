@@ -159,8 +159,7 @@ impl QueryRun<'_> {
         if self.beam(plan, at).is_some() {
             return 0;
         }
-        let mask = self.selection.map(|some| some.mask(at, part.rows.len()));
-        let alive = mask.or_else(|| part.alive());
+        let alive = self.selection.map_or_else(|| part.alive(), |some| some.mask(at, part));
         let scans = queries.iter().map(|&(query, query_norm)| {
             let (view, scoring) = (part.rows.code(plan.stage), self.scoring(at, query_norm));
             Scan { view, query, scoring, alive, base: self.view.base(at) }

@@ -89,10 +89,14 @@ impl Selection {
         &self.parts[at]
     }
 
-    /// The rows of a part that pass as a scan wants them: one bit per row, 64 rows a word. The part
-    /// has `rows` rows.
-    pub(super) fn mask(&self, at: usize, rows: u32) -> &[u64] {
-        self.masks[at].get_or_init(|| mask::words(self.parts[at].clone(), rows))
+    /// The rows of a part that pass as a scan wants them: one bit per row, 64 rows a word; `None`
+    /// for all rows of the part. If all that live are selected, that is known already.
+    pub(super) fn mask<'s>(&'s self, at: usize, part: &'s Part) -> Option<&'s [u64]> {
+        let rows = &self.parts[at];
+        if rows.len() == part.live_rows() {
+            return part.alive();
+        }
+        Some(self.masks[at].get_or_init(|| mask::words(rows.clone(), part.rows.len())))
     }
 }
 
