@@ -176,11 +176,10 @@ impl Measure<'_> {
         let mut noise = Noise { stage: entry.stage, dims, scale: ERROR_SAFETY, quantiles, checks };
         let held_out: Vec<_> = known.iter().skip(1).step_by(2).collect();
         loop {
-            for (at, asked) in CHECKED_RECALLS.into_iter().enumerate() {
-                let keep = FIRST_SCAN_KEEPS;
-                let plan = Calibrated { entry, recall: asked, noise, keep, table: 0 };
-                noise.checks[at] = self.check(&plan, &held_out, dims, &mut scratch)?;
-            }
+            let keep = FIRST_SCAN_KEEPS;
+            let plan = |recall| Calibrated { entry, recall, noise, keep, table: 0 };
+            let plans = CHECKED_RECALLS.map(plan);
+            noise.checks = self.check(&plans, &held_out, dims, &mut scratch)?;
             if Check::all_found(&noise.checks, held_out.len() * HITS_CHECKED)
                 || noise.scale >= WIDEST_SCALE
             {
@@ -231,29 +230,32 @@ impl Measure<'_> {
         }
     }
 
-    /// What the plan finds of the truth, and how many rows it compares.
+    /// What each plan finds of the truth, and how many rows it compares.
     fn check(
         &self,
-        plan: &Calibrated,
+        plans: &[Calibrated; CHECKED_RECALLS.len()],
         held_out: &[&(&Probe, Truth)],
         dims: usize,
         scratch: &mut Scratch,
-    ) -> Result<Check> {
-        let (mut recalls, mut compared) = (Vec::new(), 0);
+    ) -> Result<[Check; CHECKED_RECALLS.len()]> {
+        let mut done = CHECKED_RECALLS.map(|_| (Vec::new(), 0));
         for (probe, truth) in held_out {
-            (self.watch)()?;
+            // Made once for all plans.
             let selection = probe.own.map(|own| self.all_but(own));
             let queries = [probe.vector.as_slice()];
             let wanted = Wanted::nearest(&queries, dims, HITS_CHECKED);
             let run = QueryRun::new(self.view, queries[0], &wanted, selection.as_ref());
-            let answer = adapt(std::slice::from_ref(&run), plan, scratch)?.remove(0);
-            let (found, explain) = (answer.found, answer.explain);
             let truth = &truth[..truth.len().min(HITS_CHECKED)];
-            let hits = truth.iter().filter(|t| found.iter().any(|f| f.position == t.0)).count();
-            recalls.push(hits as f64 / truth.len().max(1) as f64);
-            compared += explain.stages.last().map_or(0, |stage| stage.rows_in);
+            for (plan, (recalls, compared)) in plans.iter().zip(&mut done) {
+                (self.watch)()?;
+                let answer = adapt(std::slice::from_ref(&run), plan, scratch)?.remove(0);
+                let (found, explain) = (answer.found, answer.explain);
+                let hits = truth.iter().filter(|t| found.iter().any(|f| f.position == t.0)).count();
+                recalls.push(hits as f64 / truth.len().max(1) as f64);
+                *compared += explain.stages.last().map_or(0, |stage| stage.rows_in);
+            }
         }
-        Ok(summary(&recalls, compared))
+        Ok(done.map(|(recalls, compared)| summary(&recalls, compared)))
     }
 
     /// All living rows but one.
