@@ -147,7 +147,7 @@ fn leaning(random: &mut Random, count: usize, dims: usize) -> Vec<Vec<f32>> {
 }
 
 /// Under dot and l2 nothing is known of a prefix that is no granularity, whatever is known of the
-/// next one.
+/// next one, and nothing of one by a query that has no more.
 #[test]
 fn prefixes_that_were_not_measured_find_what_is_asked() {
     for metric in [Metric::Dot, Metric::L2] {
@@ -163,14 +163,24 @@ fn prefixes_that_were_not_measured_find_what_is_asked() {
         collection.flush().expect("flush");
         collection.calibrate().expect("calibrate");
         for dims in [2, 5, 15, 16, 17, 31, 32] {
-            let (mut found, mut wanted) = (0, 0);
-            for query in &queries {
-                let (truth, _) = ids(&collection, query, dims, 1.0);
-                found += ids(&collection, query, dims, 0.95).0.intersection(&truth).count();
-                wanted += truth.len();
+            for given in [dims, 32] {
+                let (mut found, mut wanted) = (0, 0);
+                for query in &queries {
+                    let (truth, _) = ids(&collection, query, dims, 1.0);
+                    let (some, _) = ids(&collection, &query[..given], dims, 0.95);
+                    found += some.intersection(&truth).count();
+                    wanted += truth.len();
+                }
+                let found = found as f64 / wanted as f64;
+                assert!(found >= 0.94, "{metric}, {dims} dims, {given} of the query: {found}");
             }
-            let found = found as f64 / wanted as f64;
-            assert!(found >= 0.94, "{metric}, {dims} dims: {found}");
+            let mixed: Vec<_> =
+                [dims, 32, dims].iter().map(|n| queries[0][..*n].to_vec()).collect();
+            let batch = collection.search_batch(&mixed).dims(dims).run().expect("batch");
+            for (query, found) in mixed.iter().zip(batch) {
+                let alone = collection.search(query).dims(dims).run().expect("search");
+                assert_eq!(found.hits, alone.hits, "{metric}, {dims} dims");
+            }
         }
     }
 }

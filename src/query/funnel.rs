@@ -39,7 +39,7 @@ impl Funnel {
     /// [`Funnel::exact`]. Once the collection has been calibrated
     /// ([`Collection::calibrate`](crate::Collection::calibrate)) each query compares as many
     /// vectors as it needs for that, or all where that finds too little or, under dot and l2, the
-    /// dimensions searched are no granularity; before, fewer than
+    /// dimensions searched are no granularity or all that the query has of more; before, fewer than
     /// 20 000 rows are searched exactly, and of more the recall chooses a fixed shortlist
     /// (docs/SEARCH.md, "Shortlists"). [`Explain::recall`](crate::Explain::recall) says which.
     pub fn recall(recall: f64) -> Self {

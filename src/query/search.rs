@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::payload::Payload;
 use crate::rows::Column;
+use crate::schema::Metric;
 use crate::types::RowId;
 use crate::view::View;
 
@@ -131,7 +132,8 @@ impl Search {
     }
 
     /// Searches as if the collection had only its first `dims` dimensions: any
-    /// number from 1 to all of them. The query may have `dims` dimensions or all.
+    /// number from 1 to all of them. The query may have `dims` dimensions or all; under dot and l2
+    /// a calibrated collection compares every row where it has not all ([`Funnel::recall`]).
     /// Default: all, or [`Options::max_dims`](crate::Options::max_dims).
     pub fn dims(mut self, dims: usize) -> Self {
         self.dims = Some(dims);
@@ -293,7 +295,13 @@ impl Search {
         queries: &[&[f32]],
         scratch: &mut Scratch,
     ) -> Result<Few<Answer>> {
+        let cut = queries.iter().filter(|query| self.is_cut(query)).count();
+        if (1..queries.len()).contains(&cut) {
+            let alone = |query| self.answers(prepared, std::slice::from_ref(query), scratch);
+            return queries.iter().map(alone).map(|few| Ok(few?.remove(0))).collect();
+        }
         let Prepared { dims, candidates, plan, .. } = prepared;
+        let plan = if cut > 0 { &Plan::Exact } else { plan };
         let (selection, labels) = (prepared.selection.as_ref(), prepared.labels.as_ref());
         let (limit, least) = (self.limit, self.within.unwrap_or(f32::NEG_INFINITY));
         let wanted = Wanted { queries, dims: *dims, limit, shortlist_for: limit, least, labels };
@@ -307,6 +315,15 @@ impl Search {
             widen::run(&self.view, &wanted, selection, plan, &plan_for, scratch)
         };
         queries.iter().map(one).collect()
+    }
+
+    /// Whether a query has fewer dimensions than the collection, and calibration, which measures
+    /// with whole ones, says nothing of it: how rows shrink to a prefix is told by how the query does.
+    fn is_cut(&self, query: &[f32]) -> bool {
+        let View { schema, calibration, .. } = &*self.view;
+        let by_recall = self.funnel.uncalibrated(false).is_some();
+        let cut = query.len() < schema.dims() && schema.metric() != Metric::Cosine;
+        cut && by_recall && calibration.is_some()
     }
 
     /// Writes what was found over another result, in its buffers.
