@@ -55,7 +55,7 @@ impl<'a> QueryRun<'a> {
                 gather::prefetch(vector);
             }
         }
-        if start.elapsed() > DISK_TIME_PER_ROW * list.len() as u32 {
+        if !list.is_empty() && start.elapsed() > DISK_TIME_PER_ROW * list.len() as u32 {
             self.view.parts.iter().for_each(|part| part.rows.ask_again());
         }
         Ok(())
