@@ -192,6 +192,53 @@ fn bounds_find_what_comparing_all_rows_finds() {
     assert!(by_bounds * 3 > searches, "{by_bounds} of {searches} searches went by bounds");
 }
 
+/// Of rows so close together that bounds leave them all in reach, those behind the first thousands
+/// are compared without, from the middle of a segment on.
+#[test]
+fn rows_that_bounds_leave_in_reach_are_compared() {
+    const DIMS: usize = 130;
+    for metric in Metric::ALL {
+        let mut rng = Rng(7);
+        let mut near = || rng.vector(DIMS).iter().map(|x| 1.0 + x / 1000.0).collect::<Vec<f32>>();
+        let schema = Schema::builder(DIMS).metric(metric).build().expect("valid");
+        let collection = Folder::default().create(schema.clone(), Options::new()).expect("create");
+        let mut model = Model::new();
+        for first in [0, 5000] {
+            let mut batch = collection.batch();
+            for id in first..first + 5000 {
+                let (vector, mut bytes) = (near(), Vec::new());
+                encode(schema.stored(), &vector, &mut bytes).expect("fits");
+                batch.upsert(id, &vector, ()).expect("fits");
+                model.insert(id, bytes);
+            }
+            batch.commit().expect("commit");
+            collection.flush().expect("flush");
+        }
+        for id in (0..10_000).step_by(7) {
+            collection.delete(id).expect("delete");
+            model.remove(&id);
+        }
+        let case = Case { schema, collection, model, seen: Vec::new() };
+        for (limit, one_in) in [(1, 1), (10, 1), (100, 2), (10, 3)] {
+            let passes = move |id: u64| id % one_in == 0;
+            let queries = [near(), near(), near()];
+            let batch = case.collection.search_batch(&queries).exact().limit(limit).threads(1);
+            let batch = batch.filter_fn(move |id, _| matches!(id, RowId::U64(n) if passes(*n)));
+            for (query, result) in queries.iter().zip(batch.run().expect("batch")) {
+                let mut expected = brute(&case, query, DIMS, &passes);
+                let all = expected.len() as u64;
+                expected.truncate(limit);
+                assert_eq!(pairs(&result), expected, "{metric}, top {limit}, one in {one_in}");
+                let stage = |name| result.explain.stages.iter().find(|s| s.name.starts_with(name));
+                let (bounds, reach) = (stage("bounds").expect("tried"), stage("vectors"));
+                let gave_up = one_in > 1 || bounds.rows_in < all;
+                assert!(bounds.rows_in >= 2800 && gave_up, "{}", result.explain);
+                assert_eq!(reach.expect("compared").rows_in, all, "{}", result.explain);
+            }
+        }
+    }
+}
+
 /// Bounds that are a little too tight lose rows, and the comparison above sees it.
 #[test]
 fn bounds_that_are_too_tight_are_noticed() {
