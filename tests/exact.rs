@@ -220,7 +220,7 @@ fn rows_that_bounds_leave_in_reach_are_compared() {
         }
         let case = Case { schema, collection, model, seen: Vec::new() };
         for (limit, one_in) in [(1, 1), (10, 1), (100, 2), (10, 3)] {
-            let passes = move |id: u64| id % one_in == 0;
+            let passes = move |id: u64| id.is_multiple_of(one_in);
             let queries = [near(), near(), near()];
             let batch = case.collection.search_batch(&queries).exact().limit(limit).threads(1);
             let batch = batch.filter_fn(move |id, _| matches!(id, RowId::U64(n) if passes(*n)));
