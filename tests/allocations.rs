@@ -5,7 +5,9 @@
 mod support;
 
 use matryo::testing::Folder;
-use matryo::{Collection, FieldKind, Funnel, Options, Precision, Schema, Search, field, json};
+use matryo::{
+    Collection, FieldKind, Funnel, Options, Precision, RowId, Schema, Search, field, json,
+};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use support::Rng;
@@ -140,6 +142,27 @@ fn a_walk_over_a_graph_allocates_nothing_either() {
                 }
             }
         }
+    }
+}
+
+/// Of few rows that pass a filter the frontier of a narrow walk has not enough: all are scanned.
+#[test]
+fn a_walk_that_overflows_allocates_nothing_either() {
+    let collection = filled(5000, 100, Precision::F16);
+    assert_eq!(collection.build_graphs().expect("build").rows, 5000);
+    let mut rng = Rng(9);
+    let queries: Vec<_> = (0..4).map(|_| rng.vector(100)).collect();
+    let few = |id: &RowId| matches!(id, RowId::U64(id) if id.is_multiple_of(40));
+    let search = collection.search(&[]).funnel(Funnel::graph(20, []));
+    let mut prepared = search.filter_fn(move |id, _| few(id)).prepare().expect("prepare");
+    for query in &queries {
+        prepared.run(query).expect("search");
+    }
+    for query in &queries {
+        let found = counted(|| prepared.run(query).map(|found| found.hits.len()));
+        assert_eq!(found, (0, 0));
+        let stages = &prepared.run(query).expect("search").explain.stages;
+        assert!(stages[1].name.starts_with("scan"), "not walked to its end: {stages:?}");
     }
 }
 

@@ -79,6 +79,7 @@ impl QueryRun<'_> {
         let Scratch { lists, floors, walked, walker, .. } = &mut *scratch;
         let scanned = lists[0].len();
         let Walked::Found(stage) = self.walk(&plan.entry, &mut lists[0], walker)? else {
+            scratch.recycle(Vec::new(), explain.stages);
             let scanned = Calibrated { entry: plan.entry.scanned(), ..*plan };
             return Ok(adapt(slice::from_ref(self), &scanned, scratch)?.remove(0));
         };

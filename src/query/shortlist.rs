@@ -30,6 +30,7 @@ pub(super) fn run(
     for (n, (run, explain)) in runs.iter().zip(&mut explains).enumerate() {
         let walked = run.walk(entry, &mut scratch.lists[n], &mut scratch.walker)?;
         let Walked::Found(walked) = walked else {
+            explains.into_iter().for_each(|e| scratch.recycle(Vec::new(), e.stages));
             return self::run(runs, &entry.scanned(), keep, reranks, scratch);
         };
         if walked.is_some() && explain.stages[0].rows_in == 0 {
