@@ -252,8 +252,7 @@ impl<'r, 'a> Adapting<'r, 'a> {
         for (place, row) in best.iter_mut().zip(rows) {
             *place = (row.score, self.run.unit(row.ordinal, row.score));
         }
-        let lost = 1.0 - self.plan.recall;
-        self.cut = cut(&best[..count], &self.plan.noise, lost, self.cut);
+        self.cut = cut(&best[..count], &self.plan.noise, self.plan.lost, self.cut);
     }
 
     /// The answer, and the list to be used again.

@@ -177,7 +177,8 @@ impl Measure<'_> {
         let held_out: Vec<_> = known.iter().skip(1).step_by(2).collect();
         loop {
             let keep = FIRST_SCAN_KEEPS;
-            let plan = |recall| Calibrated { entry, recall, noise, keep, table: 0 };
+            let plan =
+                |recall| Calibrated { entry, recall, lost: 1.0 - recall, noise, keep, table: 0 };
             let plans = CHECKED_RECALLS.map(plan);
             noise.checks = self.check(&plans, &held_out, dims, &mut scratch)?;
             if Check::all_found(&noise.checks, held_out.len() * HITS_CHECKED)

@@ -62,7 +62,8 @@ impl Measure<'_> {
         loop {
             for (at, recall) in CHECKED_RECALLS.into_iter().enumerate() {
                 let entry = Entry::choose(&self.view.schema, self.most_dims);
-                let plan = Calibrated { entry, recall, noise, keep: usize::MAX, table: 0 };
+                let (lost, keep) = (1.0 - recall, usize::MAX);
+                let plan = Calibrated { entry, recall, lost, noise, keep, table: 0 };
                 let (check, scored) = self.check_walks(&plan, &walks, &held_out, &mut scratch)?;
                 (walks.checks[at], walks.scored[at]) = (check, scored);
             }

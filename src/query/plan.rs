@@ -82,6 +82,8 @@ pub(super) struct Calibrated {
     pub(super) entry: Entry,
     /// The share of the true nearest rows that is to be found.
     pub(super) recall: f64,
+    /// The share of the true nearest rows that may be lost: what is not asked for, or less.
+    pub(super) lost: f64,
     pub(super) noise: Noise,
     /// Most rows that the first scan keeps.
     pub(super) keep: usize,
@@ -102,8 +104,7 @@ impl Calibrated {
     /// estimated too high. On text vectors one query in a hundred wants more and is scanned again;
     /// with a deviation less it is one in fourteen, with one more lists are three times as long.
     pub(super) fn margin(&self) -> f32 {
-        let lost = 1.0 - self.recall;
-        let margin = MARGIN_DEVIATIONS * self.noise.deviation() - self.noise.error_at(lost);
+        let margin = MARGIN_DEVIATIONS * self.noise.deviation() - self.noise.error_at(self.lost);
         // Where estimates are too high on the whole, the k best are kept all the same.
         margin.max(0.0)
     }
@@ -117,7 +118,7 @@ impl Calibrated {
         let longer = used.filter(|used| *used > self.entry.dims);
         let narrower = longer.map_or(1.0, |used| (self.entry.dims as f64 / used as f64).sqrt());
         let recall = 1.0 - (1.0 - self.recall) / 2.0;
-        Self { recall, noise: self.noise.wider(narrower), ..*self }
+        Self { recall, lost: self.lost / 2.0, noise: self.noise.wider(narrower), ..*self }
     }
 }
 
@@ -233,7 +234,10 @@ impl<'a> Planner<'a> {
         } else if let Some(noise) = noise {
             let table = self.shortlist(recall, &entry);
             let keep = keep.saturating_mul(FIRST_SCAN_TIMES_COMPARED).max(FIRST_SCAN_KEEPS);
-            Plan::Calibrated(Calibrated { entry, recall, noise, keep, table })
+            // More than the row that a search by row leaves out is a filter. The nearest rows that
+            // pass may lie far, and alike, so that a query that errs in one errs in many.
+            let lost = (1.0 - recall) / if rows + 1 < all { 2.0 } else { 1.0 };
+            Plan::Calibrated(Calibrated { entry, recall, lost, noise, keep, table })
         } else {
             Plan::Funnel { entry, keep, reranks: Vec::new() }
         }
