@@ -63,7 +63,11 @@ impl RowPlanes {
     pub(crate) fn row_bytes(&self) -> usize {
         self.planes.len() / self.weights.len() * CHUNK_BYTES
     }
+}
 
+/// What the kernels for x86 read; the others ask for dimensions one by one.
+#[cfg(target_arch = "x86_64")]
+impl RowPlanes {
     /// All planes, chunk by chunk.
     pub(super) fn planes(&self) -> &[[u8; CHUNK_BYTES]] {
         &self.planes

@@ -48,6 +48,7 @@ impl BitPlanes {
     /// For each four dimensions the sum of the components of every subset of them, plus
     /// [`Self::TABLE_OFFSET`]; 16 to a word: first those of the lower halves of its bytes, then
     /// those of the upper. Empty above [`Self::TABLE_BITS`].
+    #[cfg(any(target_arch = "x86_64", test, feature = "testing"))]
     pub fn tables(&self) -> &[[u8; 16]] {
         &self.tables
     }

@@ -33,7 +33,7 @@ use crate::sown::{Bug, sown};
 
 /// Files are written in pieces of this many bytes, each from a multiple of it on. Linux may then
 /// keep a piece in one page of memory, and map it as one: vectors that are read here and there
-/// cost fewer misses of the TLB (ARCHITECTURE, "What a search by recall costs").
+/// cost fewer misses of the TLB (docs/EXPERIMENTS.md, "What a search by recall costs").
 pub(crate) const PIECE: usize = 2 << 20;
 
 /// A folder of files. See the module documentation for what is durable when.
