@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::encode::RowEncoder;
 use super::files::{Change, NewFiles, NewSegment};
 use super::newest::{self, superseded};
+use super::options::spill_at;
 use super::writer::{Writer, check_room};
 use super::{Collection, Engine};
 use crate::codec::header::FileKind;
@@ -42,6 +43,8 @@ pub struct Bulk<'c> {
     encoder: RowEncoder,
     run: RunBuilder,
     run_bytes: usize,
+    /// Those of the runs before.
+    spilled: usize,
     written: Vec<(SegmentEntry, Arc<Segment>)>,
     /// All that was written for the load.
     files: NewFiles<'c>,
@@ -81,6 +84,7 @@ impl Collection {
             encoder,
             run,
             run_bytes: 0,
+            spilled: 0,
             written: Vec::new(),
             files: NewFiles::new(&*self.handle.vfs),
             tombstones: Vec::new(),
@@ -113,7 +117,8 @@ impl Bulk<'_> {
         let codes: usize = schema.stages().iter().map(|code| code.bytes_per_row()).sum();
         self.run_bytes += schema.vector_bytes() + payload.len() + codes + 64;
         self.rows += 1;
-        if self.run_bytes >= self.collection.handle.options.memtable_bytes {
+        let memory = self.collection.handle.options.memtable_bytes;
+        if self.run_bytes >= spill_at(memory, self.spilled) {
             self.spill()?;
         }
         Ok(())
@@ -253,7 +258,7 @@ impl Bulk<'_> {
             writer.reserve_number(&*engine.vfs)?
         };
         let run = std::mem::replace(&mut self.run, RunBuilder::new(&engine.schema)).finish();
-        self.run_bytes = 0;
+        self.spilled += std::mem::take(&mut self.run_bytes);
         let part = Arc::new(Part::new(Arc::new(run), Arc::default(), None));
         let again = superseded(std::slice::from_ref(&part))?.into_iter().next();
         let part = Arc::new(part.with_dead(again.unwrap_or_default()));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::backup::{Copied, claim};
 use super::files::Change;
 use super::open;
+use super::options::spill_at;
 use super::{Collection, Options, Progress};
 use crate::encoding::{Precision, StageCode};
 use crate::error::{Error, Result, VectorError};
@@ -103,7 +104,8 @@ impl CopyOptions {
     }
 
     /// RAM for rows before they are written; about twice as much is used at the
-    /// peak. Default: [`Options::MEMTABLE_BYTES`].
+    /// peak. Default: [`Options::MEMTABLE_BYTES`]. Of less than 1 MiB small segments are made at
+    /// first only, as [`Options::memtable_bytes`] says of bulk loads.
     #[must_use]
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = bytes;
@@ -187,8 +189,9 @@ impl Collection {
         self.copy_with(path, options, |_| true)
     }
 
-    /// As [`Self::copy_to`], telling how far it is, in rows. When `progress`
-    /// returns false the copy ends early, with an error, and leaves what an error leaves.
+    /// As [`Self::copy_to`], telling how far it is, in rows: before the first, every 1024, and once
+    /// more when all are written. When `progress` returns false, the last time too, the copy ends
+    /// with an error, and leaves what an error leaves.
     ///
     /// # Errors
     /// As [`Self::copy_to`]; [`Error::Cancelled`] if `progress` ended it.
@@ -238,7 +241,8 @@ impl Collection {
     }
 
     /// As [`Self::drop_tier`], with options (another precision, more declared fields, rows
-    /// that do not fit) and progress. When `progress` returns false nothing is changed.
+    /// that do not fit) and progress, which is told as by [`Self::copy_with`]. When it returns
+    /// false, the last time too, nothing is changed.
     ///
     /// # Errors
     /// As [`Self::drop_tier`]; [`Error::Cancelled`] if `progress` ended it.
@@ -285,12 +289,17 @@ fn rewrite(
     let schema = Arc::new(change.next.schema.clone());
     let mut shortener = Shortener::new(&view.schema, schema.clone());
     let mut run = RunBuilder::new(&schema);
-    let (mut bytes, mut done, total) = (0, 0, view.live_rows());
+    let (mut bytes, mut written) = (0, 0);
+    let (mut done, total) = (0, view.live_rows());
+    let tell = |done| Error::unless(progress(Progress { done, total }), "copy");
     let mut copied = Copied::default();
     for part in &view.parts {
         part.rows.distrust()?;
         let mut ahead = ReadAhead::default();
         for row in part.living() {
+            if done % 1024 == 0 {
+                tell(done)?;
+            }
             ahead.before(&*part.rows, row);
             let (id, payload) = (part.rows.id(row)?, part.rows.payload(row)?);
             match shortener.shorten(part, row, &payload)? {
@@ -303,17 +312,18 @@ fn rewrite(
                 Err(why) => return Err(unfit(&id, &why)),
             }
             done += 1;
-            Error::unless(done % 1024 != 0 || progress(Progress { done, total }), "copy")?;
-            if bytes >= options.memory {
+            if bytes >= spill_at(options.memory, written) {
                 let full = std::mem::replace(&mut run, RunBuilder::new(&schema));
                 write_run(change, full)?;
-                bytes = 0;
+                written += std::mem::take(&mut bytes);
             }
         }
     }
     if run.len() > 0 {
         write_run(change, run)?;
     }
+    // While nothing is installed yet.
+    tell(total)?;
     Ok(copied)
 }
 
