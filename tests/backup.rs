@@ -17,7 +17,7 @@ fn put(collection: &Collection, ids: std::ops::Range<u64>) -> matryo::Result<()>
     for id in ids {
         batch.upsert(id, &vector(id, DIMS), json!({"n": id, "text": "x".repeat(200)}))?;
     }
-    batch.commit()
+    batch.commit().map(drop)
 }
 
 /// Two segments, one with tombstones, and rows in the log that replace some.
@@ -28,7 +28,7 @@ fn fill(collection: &Collection) -> matryo::Result<()> {
     collection.delete(3)?;
     collection.flush()?;
     put(collection, 55..70)?;
-    collection.delete(7)
+    collection.delete(7).map(drop)
 }
 
 fn background(yes: bool) -> Options {

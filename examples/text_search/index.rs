@@ -168,7 +168,7 @@ fn delete(collection: &Collection, gone: &BTreeMap<String, Stored>) -> matryo::R
             batch.delete(format!("{file}#{number}"))?;
         }
     }
-    batch.commit()
+    batch.commit().map(drop)
 }
 
 /// Embeds and stores the passages of some files, all of them or none.

@@ -17,7 +17,9 @@
 //!   open.rs     create, open, recovery
 //!   load.rs     what a manifest names, read and checked
 //!   follow.rs   handles that only read, beside a writer
+//!   delete.rs   rows that pass a filter are deleted
 //!   snapshot.rs the rows at one moment
+//!   listing.rs  some of them, one after another
 //!   residency.rs what is kept in RAM
 //!   graph.rs    graphs of segments: build, drop, open
 //!   calibrate.rs what the stage codes' estimates are worth; again when rows have changed
@@ -37,12 +39,14 @@ mod calibrate;
 mod commit;
 mod compact;
 mod copy;
+mod delete;
 mod encode;
 mod files;
 mod flush;
 mod follow;
 mod graph;
 mod info;
+mod listing;
 mod load;
 mod newest;
 pub(crate) mod open;
@@ -62,12 +66,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use backup::Copied;
-pub use batch::Batch;
+pub use batch::{Batch, Committed};
 pub use bulk::Bulk;
 pub use compact::Compacted;
 pub use copy::CopyOptions;
 pub use graph::Graphs;
 pub use info::Info;
+pub use listing::{Ids, Rows};
 pub use options::{Durability, Options};
 pub use progress::Progress;
 pub use reembed::{ReembedOptions, Reembedded, SourceRow};

@@ -67,7 +67,7 @@ pub(crate) fn step(db: &Collection, n: u64) -> Result<(), Error> {
     for (id, seed) in rows {
         batch.upsert(id, &vector(seed, DIMS), json!({"seed": seed}))?;
     }
-    batch.commit()
+    batch.commit().map(drop)
 }
 
 pub(crate) fn steps_of(db: &Collection) -> u64 {

@@ -108,7 +108,7 @@ impl Work {
                 next.insert(id, seed);
             }
         }
-        let committed = batch.commit();
+        let committed = batch.commit().map(drop);
         self.settle(next, committed, self.full)
     }
 
