@@ -93,7 +93,7 @@ fn a_prepared_search_allocates_nothing_once_it_has_answered() {
                 collection.calibrate().expect("calibrate");
             }
             for (name, way) in WAYS {
-                let mut prepared = way(collection.search(&[])).prepare().expect("prepare");
+                let mut prepared = collection.prepare(way).expect("prepare");
                 // What grows with the rows that a query has in reach is in place after the worst.
                 for query in &queries {
                     prepared.run(query).expect("search");
@@ -127,8 +127,8 @@ fn a_walk_over_a_graph_allocates_nothing_either() {
                 ("a walk by recall", Funnel::graph_recall(0.9)),
                 ("a walk by hand", Funnel::graph(200, [(dims / 2, 50)])),
             ] {
-                let search = collection.search(&[]).funnel(funnel);
-                let mut prepared = search.prepare().expect("prepare");
+                let prepared = collection.prepare(|search| search.funnel(funnel));
+                let mut prepared = prepared.expect("prepare");
                 for query in &queries {
                     prepared.run(query).expect("search");
                 }

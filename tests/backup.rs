@@ -295,12 +295,12 @@ fn fields_are_declared_later_by_copying() -> Done {
 
     // In place, whole or not at all.
     collection.close()?;
-    Collection::drop_tier_with(at("a"), &declared(), |_| true).expect_err("row 51");
+    Collection::rewrite_with(at("a"), &declared(), |_| true).expect_err("row 51");
     let collection = Collection::open(at("a"))?;
     assert_eq!((collection.len(), collection.schema().fields().len()), (52, 1));
     collection.delete(51)?;
     collection.close()?;
-    Collection::drop_tier_with(at("a"), &declared(), |_| true)?;
+    Collection::rewrite(at("a"), &declared())?;
     let collection = Collection::open(at("a"))?;
     collection.upsert(52, &[1.0; 4], json!({"name": 3})).expect_err("checked from now on");
     check(&collection)

@@ -346,9 +346,7 @@ fn a_source_may_go_while_it_is_merged() -> Done {
         let once = Cell::new(true);
         merge_all(&collection, &|| {
             if once.replace(false) {
-                (0..100).for_each(|id| {
-                    collection.delete(id).expect("commit");
-                });
+                (0..100).for_each(|id| collection.delete(id).map(drop).expect("commit"));
                 if living {
                     collection.upsert(3, &vector(3), ()).expect("commit");
                 }
@@ -376,9 +374,7 @@ fn a_merge_that_fails_is_not_tried_again() -> Done {
     let failed = merge_all(&collection, &|| {
         tries.set(tries.get() + 1);
         if tries.get() == 1 {
-            (0..100).for_each(|id| {
-                collection.delete(id).expect("commit");
-            });
+            (0..100).for_each(|id| collection.delete(id).map(drop).expect("commit"));
             collection.flush().expect("flush");
             let next = recorder.tried();
             recorder.fail(next..next + 1, Failure { code: 5, percent_written: 0 });

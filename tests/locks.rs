@@ -283,9 +283,7 @@ fn forks_within_a_load(path: &Path) {
     drop(db);
     let db = open(path);
     db.verify().expect("intact");
-    (100..400).for_each(|id| {
-        db.delete(id).expect("delete");
-    });
+    (100..400).for_each(|id| db.delete(id).map(drop).expect("delete"));
 }
 
 /// A child that is being started has copies of all descriptors until it runs its program.

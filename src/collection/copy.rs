@@ -24,7 +24,8 @@ use crate::vfs::Vfs;
 use crate::vfs::disk::Disk;
 use crate::view::{Part, View};
 
-/// What a copy keeps; see [`Collection::copy_to`].
+/// What a copy keeps, or a collection that is rewritten; see [`Collection::copy_to`] and
+/// [`Collection::rewrite`].
 #[derive(Debug, Clone)]
 pub struct CopyOptions {
     dims: Option<usize>,
@@ -59,7 +60,7 @@ impl CopyOptions {
     }
 
     /// Declares a field, after those that the collection has, so that filters can ask about it: in
-    /// the copy, or by [`Collection::drop_tier_with`] in place. A row whose payload has a value of
+    /// the copy, or by [`Collection::rewrite`] in place. A row whose payload has a value of
     /// another kind there does not fit, as [`SchemaBuilder::field`](crate::SchemaBuilder::field)
     /// says.
     ///
@@ -77,7 +78,7 @@ impl CopyOptions {
     ///
     /// // In place: the collection must not be open.
     /// books.close()?;
-    /// Collection::drop_tier_with(path("books"), &options, |_| true)?;
+    /// Collection::rewrite(path("books"), &options)?;
     /// assert_eq!(Collection::open(path("books"))?.count(&field("year").lt(2000))?, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -112,7 +113,7 @@ impl CopyOptions {
         self
     }
 
-    /// How [`Collection::drop_tier_with`] opens the collection: how long to wait for the lock,
+    /// How [`Collection::rewrite`] opens the collection: how long to wait for the lock,
     /// permission bits, unsafe file systems. [`Collection::copy_to`] opens none and makes no use of
     /// it: a copy has the permission bits of the handle that is copied, and may be on an unsafe
     /// file system if that may.
@@ -225,28 +226,51 @@ impl Collection {
     }
 
     /// Shortens every vector of a collection that nobody has open to its first
-    /// `dims` dimensions, in place.
+    /// `dims` dimensions, in place: [`Self::rewrite`] with nothing else changed.
     ///
     /// **The dimensions beyond are gone for good** when this returns: keep a
-    /// [backup](Self::backup_to) if they may be wanted again. Until then the
-    /// folder needs room for both forms. A crash leaves the one or the other,
-    /// whole. Queries and new rows want `dims` dimensions from then on (of an
-    /// embedder that was opened with `.dims(dims)`); rows are cut, not scaled, which
-    /// matters under dot and l2.
+    /// [backup](Self::backup_to) if they may be wanted again. Queries and new rows want `dims`
+    /// dimensions from then on (of an embedder that was opened with `.dims(dims)`); rows are cut,
+    /// not scaled, which matters under dot and l2.
+    ///
+    /// # Errors
+    /// As [`Self::rewrite`].
+    pub fn drop_tier(path: impl AsRef<Path>, dims: usize) -> Result<Copied> {
+        Self::rewrite(path, &CopyOptions::new().dims(dims))
+    }
+
+    /// Gives a collection that nobody has open another form, in place: more declared fields
+    /// ([`CopyOptions::field`]), another precision, fewer dimensions. What [`Self::copy_to`] makes
+    /// beside a collection this puts into its place.
+    ///
+    /// What the new form leaves out **is gone for good** when this returns: keep a
+    /// [backup](Self::backup_to) if it may be wanted again. Until then the folder needs room
+    /// for both forms. A crash leaves the one or the other, whole.
+    ///
+    /// ```
+    /// use matryo::{Collection, CopyOptions, FieldKind, Schema, field, json};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("books");
+    /// let books = Collection::create(&path, Schema::builder(2).build()?)?;
+    /// books.upsert(1, &[0.1, 0.9], json!({"year": 1999}))?;
+    /// books.close()?;
+    /// Collection::rewrite(&path, &CopyOptions::new().field("year", FieldKind::Integer))?;
+    /// assert_eq!(Collection::open(&path)?.count(&field("year").lt(2000))?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Self::open`] and [`Self::copy_to`]; nothing was changed then.
-    pub fn drop_tier(path: impl AsRef<Path>, dims: usize) -> Result<Copied> {
-        Self::drop_tier_with(path, &CopyOptions::new().dims(dims), |_| true)
+    pub fn rewrite(path: impl AsRef<Path>, options: &CopyOptions) -> Result<Copied> {
+        Self::rewrite_with(path, options, |_| true)
     }
 
-    /// As [`Self::drop_tier`], with options (another precision, more declared fields, rows
-    /// that do not fit) and progress, which is told as by [`Self::copy_with`]. When it returns
-    /// false, the last time too, nothing is changed.
+    /// As [`Self::rewrite`], telling how far it is, as [`Self::copy_with`] does. When `progress`
+    /// returns false, the last time too, nothing is changed.
     ///
     /// # Errors
-    /// As [`Self::drop_tier`]; [`Error::Cancelled`] if `progress` ended it.
-    pub fn drop_tier_with(
+    /// As [`Self::rewrite`]; [`Error::Cancelled`] if `progress` ended it.
+    pub fn rewrite_with(
         path: impl AsRef<Path>,
         options: &CopyOptions,
         progress: impl Fn(Progress) -> bool,

@@ -83,7 +83,7 @@ pub use verify::Verified;
 
 use crate::error::{Error, Result};
 use crate::filter::Filter;
-use crate::query::{self, Search, SearchBatch};
+use crate::query::{self, PreparedSearch, Search, SearchBatch};
 use crate::schema::{EmbedderId, Schema};
 use crate::sown::{Bug, sown};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -313,6 +313,30 @@ impl Collection {
     /// has; [`Error::Corrupt`] if the row is damaged.
     pub fn search_like(&self, id: impl Into<RowId>) -> Result<Search> {
         Search::like(self.searched(), id.into(), self.handle.residency.dims)
+    }
+
+    /// Settles everything of a search but its query, over the rows as they are now, to ask it with
+    /// one query after another ([`PreparedSearch`]). `ask` is given a search without a query
+    /// and sets what is to be other than usual; a filter is evaluated here, once.
+    ///
+    /// ```
+    /// use matryo::{Collection, Schema};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("passages.matryo");
+    /// let passages = Collection::create(&path, Schema::builder(2).build()?)?;
+    /// passages.upsert(1, &[1.0, 0.1], ())?;
+    /// passages.upsert(2, &[0.1, 1.0], ())?;
+    /// let mut nearest = passages.prepare(|search| search.limit(1))?;
+    /// assert_eq!(nearest.run(&[0.9, 0.0])?.hits[0].id, 1);
+    /// assert_eq!(nearest.run(&[0.0, 0.9])?.hits[0].id, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Search::run`], but for the query; [`Error::Invalid`] if `ask` returns a search that has
+    /// a query of its own, as [`Self::search_like`] makes them.
+    pub fn prepare(&self, ask: impl FnOnce(Search) -> Search) -> Result<PreparedSearch> {
+        PreparedSearch::new(ask(self.search(&[])))
     }
 
     /// Begins a search for many queries at once, over the rows as they are now: faster than one

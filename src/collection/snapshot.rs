@@ -7,7 +7,7 @@ use super::listing::{Ids, Places, Rows};
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::payload::Payload;
-use crate::query::{self, Search, SearchBatch};
+use crate::query::{self, PreparedSearch, Search, SearchBatch};
 use crate::schema::Schema;
 use crate::types::{Ordinal, RowId};
 use crate::view::{Part, View};
@@ -145,6 +145,16 @@ impl Snapshot {
         Search::like(self.view.clone(), id.into(), self.most_dims)
     }
 
+    /// Settles everything of a search but its query, as [`Collection::prepare`] does.
+    ///
+    /// # Errors
+    /// As [`Collection::prepare`].
+    ///
+    /// [`Collection::prepare`]: super::Collection::prepare
+    pub fn prepare(&self, ask: impl FnOnce(Search) -> Search) -> Result<PreparedSearch> {
+        PreparedSearch::new(ask(self.search(&[])))
+    }
+
     /// Begins a search for many queries at once.
     pub fn search_batch<Q: AsRef<[f32]>>(
         &self,
@@ -167,8 +177,7 @@ impl Snapshot {
     }
 
     pub(super) fn row(&self, part: &Part, row: Ordinal) -> Result<Row> {
-        let mut vector = vec![0.0; self.schema().dims()];
-        self.schema().stored().decode(part.rows.vector(row)?, &mut vector);
+        let vector = self.view.vector(part, row)?;
         Ok(Row { id: part.rows.id(row)?, vector, payload: part.payload(row)? })
     }
 }

@@ -86,7 +86,13 @@ impl Chain {
         Ok(chain)
     }
 
-    fn add(&mut self, dir: &ModelDir, step: &Step, came: Came, hasher: &mut Hasher) -> Result<()> {
+    fn add(
+        &mut self,
+        dir: &ModelDir,
+        step: &Step,
+        came: Came,
+        hasher: &mut Hasher,
+    ) -> Result<()> {
         match step {
             Step::Normalize => self.modules.push(Module::Normalize),
             _ if came == Came::Done => {}

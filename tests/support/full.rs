@@ -67,7 +67,7 @@ fn is_full(done: Result<(), Error>) -> bool {
 /// The ids of all rows, each as it was written.
 fn ids(db: &Collection) -> Vec<u64> {
     let mut ids = Vec::new();
-    for row in db.snapshot().iter() {
+    for row in db.snapshot() {
         let row = row.expect("readable");
         let RowId::U64(id) = row.id else { panic!("ids are numbers") };
         assert_eq!((row.vector, row.payload["n"].as_u64()), (vector(id, DIMS), Some(id)));

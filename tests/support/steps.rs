@@ -77,7 +77,7 @@ pub(crate) fn steps_of(db: &Collection) -> u64 {
 
 pub(crate) fn check(db: &Collection, expected: &Rows) {
     let mut rows = Rows::new();
-    for row in db.snapshot().iter() {
+    for row in db.snapshot() {
         let row = row.expect("readable");
         let (RowId::U64(id), seed) = (row.id, row.payload["seed"].as_u64().expect("seed")) else {
             panic!("ids are numbers")

@@ -9,7 +9,7 @@ fn row(db: &Collection) -> Vec<f32> {
 }
 
 /// The collection has number ids, and a row 1.
-pub(crate) const WRITES: [(&str, Write); 20] = [
+pub(crate) const WRITES: [(&str, Write); 21] = [
     ("upsert", |db| db.upsert(4, &row(db), ())),
     ("delete", |db| db.delete(1).map(drop)),
     ("delete of a row that is not there", |db| db.delete(77).map(drop)),
@@ -39,4 +39,5 @@ pub(crate) const WRITES: [(&str, Write); 20] = [
     ("drop_graphs", |db| db.drop_graphs().map(drop)),
     ("calibrate", |db| db.calibrate().map(drop)),
     ("calibrate_with", |db| db.calibrate_with(&[row(db), row(db)]).map(drop)),
+    ("calibrate_with_progress", |db| db.calibrate_with_progress(None, |_| true).map(drop)),
 ];
