@@ -36,14 +36,29 @@ impl Places {
     fn next(&mut self, mut skipped: u64) -> Option<(Arc<Part>, Ordinal)> {
         loop {
             let part = self.view.parts.get(self.part)?;
-            let left = self.left(part, part.rows.len());
-            if skipped < left {
-                let row = self.behind(part, skipped)?;
+            let row = if skipped == 0 {
+                self.first(part)
+            } else {
+                // Rows are counted only here: else there would be a count for each.
+                let left = self.left(part, part.rows.len());
+                let here = skipped < left;
+                let row = here.then(|| self.behind(part, skipped)).flatten();
+                skipped -= if here { 0 } else { left };
+                row
+            };
+            if let Some(row) = row {
                 self.row = row + 1;
                 return Some((part.clone(), Ordinal(row)));
             }
-            skipped -= left;
             (self.part, self.row, self.asked) = (self.part + 1, 0, 0);
+        }
+    }
+
+    /// The next row of the part at hand.
+    fn first(&self, part: &Part) -> Option<u32> {
+        match &self.chosen {
+            Some(chosen) => chosen[self.part].range(self.row..).next(),
+            None => (self.row..part.rows.len()).find(|row| !part.dead.contains(*row)),
         }
     }
 

@@ -404,9 +404,9 @@ impl Collection {
 
     /// Closes the handle, and says what dropping it would keep to itself. The last clone waits for
     /// the threads in the background, makes all commits durable, records how long the log is, and
-    /// gives the folder back to other writers, whatever it returns. Where other clones are alive
-    /// it does what [`Self::sync`] does, and the last of them closes. A handle that only reads, or
-    /// that a fork inherited, has nothing to do.
+    /// gives the folder back to other writers, whatever it returns. Where other clones are alive (a
+    /// batch or a bulk load holds one) it does what [`Self::sync`] does, and the last of them
+    /// closes. A handle that only reads, or that a fork inherited, has nothing to do.
     ///
     /// # Errors
     /// [`Error::Io`]: commits under [`Durability::Buffered`] may be lost; others are not, the next
