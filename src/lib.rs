@@ -101,9 +101,9 @@ pub mod testing;
 
 pub use calibration::{CalibratedPlan, Calibration};
 pub use collection::{
-    Batch, Bulk, Collection, ColumnInfo, Compacted, Copied, CopyOptions, Durability, Graphs, Info,
-    Options, Placement, Progress, ReembedOptions, Reembedded, RepairOptions, Repaired, Row,
-    Snapshot, SourceRow, Verified,
+    Batch, Bulk, Collection, ColumnInfo, Committed, Compacted, Copied, CopyOptions, Durability,
+    Graphs, Ids, Info, Options, Placement, Progress, ReembedOptions, Reembedded, RepairOptions,
+    Repaired, Row, Rows, Snapshot, SourceRow, Verified,
 };
 pub use encoding::{Bits, Precision, StageCode};
 pub use error::{Corruption, Error, Result, VectorError};

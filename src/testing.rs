@@ -66,7 +66,7 @@ impl Folder {
     /// Shortens the collection in it.
     ///
     /// # Errors
-    /// As [`Collection::drop_tier_with`].
+    /// As [`Collection::rewrite_with`].
     pub fn drop_tier(
         &self,
         options: &CopyOptions,
@@ -218,7 +218,7 @@ impl Recorder {
     /// Shortens the collection in it.
     ///
     /// # Errors
-    /// As [`Collection::drop_tier_with`].
+    /// As [`Collection::rewrite_with`].
     pub fn drop_tier(&self, options: &CopyOptions) -> Result<Copied> {
         self.open(Options::new())?.shorten(options, &|_| true)
     }

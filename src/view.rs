@@ -175,6 +175,13 @@ impl View {
         self.parts.iter().map(|p| p.live_rows()).sum()
     }
 
+    /// The vector of a row of one of the parts, as it is stored.
+    pub(crate) fn vector(&self, part: &Part, row: Ordinal) -> Result<Vec<f32>> {
+        let mut vector = vec![0.0; self.schema.dims()];
+        self.schema.stored().decode(part.rows.vector(row)?, &mut vector);
+        Ok(vector)
+    }
+
     /// How many parts have a graph that can be walked.
     pub(crate) fn walkable(&self) -> usize {
         self.parts.iter().filter(|part| part.walkable().is_some()).count()

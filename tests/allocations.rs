@@ -95,7 +95,7 @@ fn a_prepared_search_allocates_nothing_once_it_has_answered() {
                 collection.calibrate().expect("calibrate");
             }
             for (name, way) in WAYS {
-                let mut prepared = way(collection.search(&[])).prepare().expect("prepare");
+                let mut prepared = collection.prepare(way).expect("prepare");
                 // What grows with the rows that a query has in reach is in place after the worst.
                 for query in &queries {
                     prepared.run(query).expect("search");
@@ -129,8 +129,8 @@ fn a_walk_over_a_graph_allocates_nothing_either() {
                 ("a walk by recall", Funnel::graph_recall(0.9)),
                 ("a walk by hand", Funnel::graph(200, [(dims / 2, 50)])),
             ] {
-                let search = collection.search(&[]).funnel(funnel);
-                let mut prepared = search.prepare().expect("prepare");
+                let prepared = collection.prepare(|search| search.funnel(funnel));
+                let mut prepared = prepared.expect("prepare");
                 for query in &queries {
                     prepared.run(query).expect("search");
                 }
@@ -153,8 +153,8 @@ fn a_walk_that_overflows_allocates_nothing_either() {
     let mut rng = Rng(9);
     let queries: Vec<_> = (0..4).map(|_| rng.vector(100)).collect();
     let few = |id: &RowId| matches!(id, RowId::U64(id) if id.is_multiple_of(40));
-    let search = collection.search(&[]).funnel(Funnel::graph(20, []));
-    let mut prepared = search.filter_fn(move |id, _| few(id)).prepare().expect("prepare");
+    let way = |search: Search| search.funnel(Funnel::graph(20, [])).filter_fn(move |id, _| few(id));
+    let mut prepared = collection.prepare(way).expect("prepare");
     for query in &queries {
         prepared.run(query).expect("search");
     }

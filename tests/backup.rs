@@ -17,7 +17,7 @@ fn put(collection: &Collection, ids: std::ops::Range<u64>) -> matryo::Result<()>
     for id in ids {
         batch.upsert(id, &vector(id, DIMS), json!({"n": id, "text": "x".repeat(200)}))?;
     }
-    batch.commit()
+    batch.commit().map(drop)
 }
 
 /// Two segments, one with tombstones, and rows in the log that replace some.
@@ -28,7 +28,7 @@ fn fill(collection: &Collection) -> matryo::Result<()> {
     collection.delete(3)?;
     collection.flush()?;
     put(collection, 55..70)?;
-    collection.delete(7)
+    collection.delete(7).map(drop)
 }
 
 fn background(yes: bool) -> Options {
@@ -295,12 +295,12 @@ fn fields_are_declared_later_by_copying() -> Done {
 
     // In place, whole or not at all.
     collection.close()?;
-    Collection::drop_tier_with(at("a"), &declared(), |_| true).expect_err("row 51");
+    Collection::rewrite_with(at("a"), &declared(), |_| true).expect_err("row 51");
     let collection = Collection::open(at("a"))?;
     assert_eq!((collection.len(), collection.schema().fields().len()), (52, 1));
     collection.delete(51)?;
     collection.close()?;
-    Collection::drop_tier_with(at("a"), &declared(), |_| true)?;
+    Collection::rewrite(at("a"), &declared())?;
     let collection = Collection::open(at("a"))?;
     collection.upsert(52, &[1.0; 4], json!({"name": 3})).expect_err("checked from now on");
     check(&collection)

@@ -266,7 +266,7 @@ fn a_merge_drops_logs_that_hold_little() -> Done {
         let mut batch = collection.batch();
         (0..100).try_for_each(|id| batch.upsert(id, &vector(id), ()).map(drop))?;
         batch.commit()?;
-        (0..60).try_for_each(|id| collection.delete(id))?;
+        (0..60).try_for_each(|id| collection.delete(id).map(drop))?;
         (60..70).try_for_each(|id| collection.upsert(id, &vector(id), ()))?;
         collection.flush()?;
     }
@@ -346,7 +346,7 @@ fn a_source_may_go_while_it_is_merged() -> Done {
         let once = Cell::new(true);
         merge_all(&collection, &|| {
             if once.replace(false) {
-                (0..100).for_each(|id| collection.delete(id).expect("commit"));
+                (0..100).for_each(|id| collection.delete(id).map(drop).expect("commit"));
                 if living {
                     collection.upsert(3, &vector(3), ()).expect("commit");
                 }
@@ -374,7 +374,7 @@ fn a_merge_that_fails_is_not_tried_again() -> Done {
     let failed = merge_all(&collection, &|| {
         tries.set(tries.get() + 1);
         if tries.get() == 1 {
-            (0..100).for_each(|id| collection.delete(id).expect("commit"));
+            (0..100).for_each(|id| collection.delete(id).map(drop).expect("commit"));
             collection.flush().expect("flush");
             let next = recorder.tried();
             recorder.fail(next..next + 1, Failure { code: 5, percent_written: 0 });

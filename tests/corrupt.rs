@@ -61,13 +61,13 @@ fn build(folder: &Folder, salt: u64) -> Sample {
     for first in [0, 20, 40] {
         step(&|c| put(c, first..first + 20, salt));
         step(&|c| put(c, first + 1..first + 3, salt + 1));
-        step(&|c| c.delete(first + 4).expect("delete"));
+        step(&|c| c.delete(first + 4).map(drop).expect("delete"));
         step(&|c| c.flush().expect("flush"));
     }
     step(&|c| put_bare(c, 100..110));
     step(&|c| c.flush().expect("flush"));
     step(&|c| put(c, 10..12, salt + 2));
-    step(&|c| c.delete(25).expect("delete"));
+    step(&|c| c.delete(25).map(drop).expect("delete"));
     step(&|c| c.flush().expect("flush"));
     let mut states = vec![sure_answers(&collection)];
     for n in 0..5 {

@@ -285,7 +285,7 @@ fn what_keeps_a_sync_or_a_close_from_its_work_is_told() {
 const SYNCING: [fn(&Collection) -> Result<()>; 6] = [
     |db| put(db, 1),
     Collection::flush,
-    |db| db.delete(1),
+    |db| db.delete(1).map(drop),
     |db| put(db, 2),
     Collection::flush,
     |db| db.build_graphs().map(drop),
@@ -296,7 +296,7 @@ fn put(db: &Collection, id: u64) -> Result<()> {
     for id in [id, id + 100, id + 200] {
         batch.upsert(id, &vector(id, DIMS), json!({"n": id}))?;
     }
-    batch.commit()
+    batch.commit().map(drop)
 }
 
 fn ids(db: &Collection) -> BTreeSet<String> {

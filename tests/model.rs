@@ -118,14 +118,20 @@ impl Case {
         let mut changes = Vec::new();
         for _ in 0..=self.rng.below(8) {
             let id = self.id();
-            let row =
-                if self.rng.below(3) == 0 { None } else { Some((self.vector(), self.payload())) };
+            let row = match self.rng.below(4) {
+                0 => None,
+                1 => Some((None, self.payload())),
+                _ => Some((Some(self.vector()), self.payload())),
+            };
             changes.push((id, row));
         }
         let mut batch = self.collection.as_ref().expect("open").batch();
         for (id, row) in &changes {
             match row {
-                Some((vector, payload)) => batch.upsert(id, vector, payload.clone()).expect("fits"),
+                Some((Some(vector), payload)) => {
+                    batch.upsert(id, vector, payload.clone()).expect("fits")
+                }
+                Some((None, payload)) => batch.set_payload(id, payload.clone()).expect("fits"),
                 None => batch.delete(id).expect("fits"),
             };
         }
@@ -133,13 +139,26 @@ impl Case {
             drop(batch);
             return;
         }
-        batch.commit().expect("commit");
+        let (done, mut deleted, mut missing) = (batch.commit().expect("commit"), 0, 0);
         for (id, row) in changes {
             match row {
-                None => drop(self.rows.remove(&id)),
-                Some((vector, payload)) => self.keep(id, &vector, payload),
+                None => deleted += u64::from(self.rows.remove(&id).is_some()),
+                Some((Some(vector), payload)) => self.keep(id, &vector, payload),
+                Some((None, payload)) => match self.rows.get_mut(&id) {
+                    Some(row) if payload.is_null() => row.payload = json!({}),
+                    Some(row) => row.payload = payload,
+                    None => missing += 1,
+                },
             }
         }
+        assert_eq!((done.deleted, done.missing), (deleted, missing));
+    }
+
+    /// Deletes by a set of ids, some of which are not there.
+    fn delete_where(&mut self) {
+        let ids: Vec<RowId> = (0..self.rng.below(4)).map(|_| self.id()).collect();
+        let there = ids.iter().filter_map(|id| self.rows.remove(id)).count();
+        assert_eq!(self.db().delete_where(&Filter::ids(ids)).expect("delete"), there as u64);
     }
 
     fn keep(&mut self, id: RowId, vector: &[f32], payload: Value) {
@@ -277,7 +296,8 @@ impl Case {
         for _ in 0..operations {
             match self.rng.below(20) {
                 0..7 => self.write(),
-                7 | 8 => self.db().flush().expect("flush"),
+                7 => self.db().flush().expect("flush"),
+                8 => self.delete_where(),
                 9 => self.reopen(false),
                 10 => self.reopen(true),
                 11 => drop(self.db().verify().expect("verify")),

@@ -47,7 +47,7 @@ fn a_reader_sees_each_change_after_a_refresh_and_not_before() {
     let steps: [Step; 9] = [
         ("the first commit", &|db| put(db, 0..20, 0)),
         ("another", &|db| put(db, [3, 30], 100)),
-        ("a delete", &|db| db.delete(4).expect("delete")),
+        ("a delete", &|db| db.delete(4).map(drop).expect("delete")),
         ("a flush", &|db| db.flush().expect("flush")),
         ("a commit over a segment", &|db| put(db, [5, 31], 200)),
         ("a second segment", &|db| db.flush().expect("flush")),

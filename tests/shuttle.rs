@@ -52,7 +52,7 @@ impl Ledger {
 /// Which commit of each writer the rows hold.
 fn commits(snapshot: &Snapshot) -> [u64; WRITERS] {
     let mut seen: [Vec<(u64, u64)>; WRITERS] = Default::default();
-    for row in snapshot.iter() {
+    for row in snapshot {
         let row = row.expect("readable");
         let RowId::U64(id) = row.id else { panic!("ids are numbers") };
         let n = row.payload["n"].as_u64().expect("a number");

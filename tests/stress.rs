@@ -30,7 +30,7 @@ fn check(snapshot: &Snapshot, last: &mut u64) {
     assert!(snapshot.lsn() >= *last, "time went backwards");
     *last = snapshot.lsn();
     let mut seen = [const { Vec::new() }; GROUPS as usize];
-    for row in snapshot.iter() {
+    for row in snapshot {
         let row = row.expect("readable");
         let n = row.payload["n"].as_u64().expect("a number");
         assert_eq!(row.vector, vector(n), "vector and payload are of one commit");

@@ -4,7 +4,7 @@
 mod support;
 
 use matryo::testing::Recorder;
-use matryo::{Collection, Durability, Options, json};
+use matryo::{Collection, Durability, Filter, Options, json};
 use support::{DIMS, schema, vector};
 
 /// Syncs (of files, of the folder) that something takes.
@@ -38,7 +38,16 @@ fn a_durable_commit_is_one_sync_and_nothing_is_acknowledged_without() {
     for id in 0..50 {
         batch.upsert(id, &vector(id, DIMS), ()).expect("upsert");
     }
-    assert_eq!(syncs(&recorder, || batch.commit().expect("commit")), (1, 0));
+    assert_eq!(syncs(&recorder, || batch.commit().map(drop).expect("commit")), (1, 0));
+    let mut batch = db.batch();
+    for id in 0..50 {
+        batch.set_payload(id, json!({"n": id})).expect("set");
+    }
+    let set = syncs(&recorder, || assert_eq!(batch.commit().expect("commit").missing, 0));
+    assert_eq!(set, (1, 0), "50 payloads");
+    let some = Filter::ids(0..20u64);
+    let deleted = syncs(&recorder, || assert_eq!(db.delete_where(&some).expect("delete"), 20));
+    assert_eq!(deleted, (1, 0), "20 rows that pass a filter");
 }
 
 #[test]

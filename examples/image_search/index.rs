@@ -62,7 +62,7 @@ pub(crate) fn open_or_create(
 /// The content of each picture in the collection, by its name.
 fn contents(collection: &Collection, set: &str) -> Result<HashMap<String, String>, Box<dyn Error>> {
     let mut all = HashMap::new();
-    for row in collection.snapshot().iter() {
+    for row in collection.snapshot() {
         let row = row?;
         let field = |name: &str| row.payload.get(name).and_then(Value::as_str);
         match (&row.id, field("content"), field("set")) {

@@ -125,7 +125,7 @@ fn stored(
     corpus: &Corpus,
 ) -> Result<BTreeMap<String, Stored>, Box<dyn Error>> {
     let mut files: BTreeMap<String, Stored> = BTreeMap::new();
-    for row in collection.snapshot().iter() {
+    for row in collection.snapshot() {
         let row = row?;
         let RowId::Str(id) = &row.id else { return Err(foreign("it has numbers for ids")) };
         let place = id.rsplit_once('#').and_then(|(file, n)| Some((file, n.parse().ok()?)));
@@ -168,7 +168,7 @@ fn delete(collection: &Collection, gone: &BTreeMap<String, Stored>) -> matryo::R
             batch.delete(format!("{file}#{number}"))?;
         }
     }
-    batch.commit()
+    batch.commit().map(drop)
 }
 
 /// Embeds and stores the passages of some files, all of them or none.

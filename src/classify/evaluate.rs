@@ -138,7 +138,7 @@ pub fn mean_average_precision(
 /// How many rows have the label of each class, one row in RAM at a time.
 fn count_relevant(rows: &Snapshot, field: &str, queries: &Labelled) -> Result<Vec<usize>> {
     let mut relevant = vec![0; queries.classes().len()];
-    for row in rows.iter() {
+    for row in rows {
         let row = row?;
         let class = label(&row.payload, field).and_then(|label| queries.class_number(label));
         if let Some(class) = class {

@@ -34,7 +34,7 @@ impl Labelled {
     /// [`Error::Corrupt`] where a row is damaged.
     pub fn of(rows: &Snapshot, field: &str) -> Result<Self> {
         let mut labelled = Self::new(rows.schema().dims());
-        for row in rows.iter() {
+        for row in rows {
             let row = row?;
             match label(&row.payload, field) {
                 Some(label) => labelled.push(&row.vector, label)?,

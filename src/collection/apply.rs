@@ -22,6 +22,8 @@ pub(super) struct Changes {
     dead: Dead,
     /// Of each row that is added: which commit brings it, and where in its frame.
     rows: Vec<(RowId, usize, Place)>,
+    /// Of each commit, how many of its deletes find a row.
+    deleted: Vec<u64>,
 }
 
 /// The dead rows of parts, by their numbers in a view.
@@ -39,22 +41,30 @@ impl Changes {
     ) -> Result<Self, (usize, Error)> {
         let schema = &view.schema;
         let (mut operations, mut owners) = (Vec::new(), Vec::new());
+        let mut deleted = Vec::new();
         for (commit, frame) in commits.enumerate() {
+            deleted.push(0);
             let (ids, width) = (schema.ids(), schema.vector_bytes());
             let parsed = ops::parse(frame.body(), frame.operations(), ids, width);
             let wrong = |e: FormatError| (commit, Error::invalid("batch", e));
             operations.extend(parsed.map_err(wrong)?);
             owners.resize(operations.len(), commit);
         }
-        let (dead, counts) = look_up(view, &operations).map_err(|(at, e)| (owners[at], e))?;
-        let owned = operations.into_iter().zip(owners).zip(counts);
+        let found = look_up(view, &operations).map_err(|(at, e)| (owners[at], e))?;
+        found.deletes.iter().for_each(|at| deleted[owners[*at]] += 1);
+        let owned = operations.into_iter().zip(owners).zip(found.counts);
         let row = |((operation, owner), counts): ((Operation, usize), bool)| match operation
             .behind(Frame::BODY)
         {
             Operation::Upsert { id, place, .. } if counts => Some((id, owner, place)),
             _ => None,
         };
-        Ok(Self { dead, rows: owned.filter_map(row).collect() })
+        Ok(Self { dead: found.dead, rows: owned.filter_map(row).collect(), deleted })
+    }
+
+    /// Of each commit, how many of its deletes find a row.
+    pub(super) fn deleted(&self) -> &[u64] {
+        &self.deleted
     }
 
     /// The view after the commits, which end at `lsn` and whose rows stay in their frames.
@@ -76,7 +86,7 @@ pub(super) fn apply(
     operations: &[Operation],
     held: Option<&Arc<Held>>,
 ) -> Result<View> {
-    let (dead, counts) = look_up(view, operations).map_err(|(_, e)| e)?;
+    let Found { dead, counts, .. } = look_up(view, operations).map_err(|(_, e)| e)?;
     let mut new = RunBuilder::new(&view.schema);
     for (operation, counts) in operations.iter().zip(counts) {
         if let Operation::Upsert { id, vector, payload, place } = operation
@@ -91,26 +101,51 @@ pub(super) fn apply(
     next(view, lsn, dead, new)
 }
 
-/// The rows that die by operations, and which operations count: the last on each id.
-///
+/// What operations meet in a view.
+struct Found {
+    /// The rows that die.
+    dead: Dead,
+    /// Which operations count: the last on each id.
+    counts: Vec<bool>,
+    /// The deletes that find a row, of the view or of an operation before them.
+    deletes: Vec<usize>,
+}
+
+/// What is known of an id: its last operation, and whether it has a row once those so far are
+/// carried out.
+struct Known {
+    last: usize,
+    there: Option<bool>,
+}
+
 /// # Errors
 /// The number of the operation whose row could not be looked up, and why.
-fn look_up(view: &View, operations: &[Operation]) -> Result<(Dead, Vec<bool>), (usize, Error)> {
-    let mut last: HashMap<&RowId, usize> = HashMap::with_capacity(operations.len());
-    for (at, operation) in operations.iter().enumerate() {
-        last.insert(operation.id(), at);
+fn look_up(view: &View, operations: &[Operation]) -> Result<Found, (usize, Error)> {
+    let mut known: HashMap<&RowId, Known> = HashMap::with_capacity(operations.len());
+    for (last, operation) in operations.iter().enumerate() {
+        known.insert(operation.id(), Known { last, there: None });
     }
-    let (mut dead, mut counts) = (Dead::new(), vec![false; operations.len()]);
+    let (mut dead, mut counts, mut deletes) = (Dead::new(), Vec::new(), Vec::new());
     for (at, operation) in operations.iter().enumerate() {
         let id = operation.id();
-        counts[at] = last.get(id) == Some(&at);
-        let found = if counts[at] { view.find(id).map_err(|e| (at, e))? } else { None };
-        if let Some((part, Ordinal(row))) = found {
+        let known = known.get_mut(id).expect("entered above");
+        counts.push(known.last == at);
+        let there = if let Some(there) = known.there {
+            there
+        } else if let Some((part, Ordinal(row))) = view.find(id).map_err(|e| (at, e))? {
             let before = &view.parts[part].dead;
             dead.entry(part).or_insert_with(|| (**before).clone()).insert(row);
+            true
+        } else {
+            false
+        };
+        let deletes_it = matches!(operation, Operation::Delete { .. });
+        if there && deletes_it {
+            deletes.push(at);
         }
+        known.there = Some(!deletes_it);
     }
-    Ok((dead, counts))
+    Ok(Found { dead, counts, deletes })
 }
 
 /// The view with these rows dead, and new ones as its last run.

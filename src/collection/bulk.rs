@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::encode::RowEncoder;
 use super::files::{Change, NewFiles, NewSegment};
 use super::newest::{self, superseded};
+use super::options::spill_at;
 use super::writer::{Writer, check_room};
 use super::{Collection, Engine};
 use crate::codec::header::FileKind;
@@ -37,14 +38,16 @@ const LOOKS: usize = 4;
 /// Of several rows with one id the last one counts, and it replaces the row that
 /// the collection may hold already.
 #[must_use = "rows loaded in bulk are forgotten unless `finish` is called"]
-pub struct Bulk<'c> {
-    collection: &'c Collection,
+pub struct Bulk {
+    collection: Collection,
     encoder: RowEncoder,
     run: RunBuilder,
     run_bytes: usize,
+    /// Those of the runs before.
+    spilled: usize,
     written: Vec<(SegmentEntry, Arc<Segment>)>,
-    /// All that was written for the load.
-    files: NewFiles<'c>,
+    /// Names of all files that were written for the load.
+    files: Vec<String>,
     /// Dead rows of parts, and the files that have them already.
     tombstones: Vec<(Arc<Part>, TombstonesEntry)>,
     /// The thread that writes the rows gathered before those at hand.
@@ -54,7 +57,7 @@ pub struct Bulk<'c> {
     rows: u64,
 }
 
-impl fmt::Debug for Bulk<'_> {
+impl fmt::Debug for Bulk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bulk").field("rows", &self.rows).finish_non_exhaustive()
     }
@@ -66,23 +69,24 @@ impl Collection {
     /// Begins loading rows in bulk: the fast way to fill a collection, all or
     /// nothing, durable when [`Bulk::finish`] returns. RAM in use is about twice
     /// [`Options::memtable_bytes`](crate::Options::memtable_bytes), whatever the
-    /// number of rows.
+    /// number of rows. The load holds a clone of the handle.
     ///
     /// # Errors
     /// [`Error::ReadOnly`](crate::Error::ReadOnly) for a handle that only reads,
     /// [`Error::Poisoned`](crate::Error::Poisoned) after a write that failed,
     /// [`Error::Forked`](crate::Error::Forked).
-    pub fn bulk(&self) -> Result<Bulk<'_>> {
+    pub fn bulk(&self) -> Result<Bulk> {
         drop(self.handle.lock_writer()?);
         let run = RunBuilder::new(&self.handle.schema);
         let encoder = RowEncoder::default();
         Ok(Bulk {
-            collection: self,
+            collection: self.clone(),
             encoder,
             run,
             run_bytes: 0,
+            spilled: 0,
             written: Vec::new(),
-            files: NewFiles::new(&*self.handle.vfs),
+            files: Vec::new(),
             tombstones: Vec::new(),
             writing: None,
             failed: None,
@@ -91,7 +95,7 @@ impl Collection {
     }
 }
 
-impl Bulk<'_> {
+impl Bulk {
     /// Adds a row; see [`Batch::upsert`](crate::Batch::upsert).
     ///
     /// # Errors
@@ -113,7 +117,8 @@ impl Bulk<'_> {
         let codes: usize = schema.stages().iter().map(|code| code.bytes_per_row()).sum();
         self.run_bytes += schema.vector_bytes() + payload.len() + codes + 64;
         self.rows += 1;
-        if self.run_bytes >= self.collection.handle.options.memtable_bytes {
+        let memory = self.collection.handle.options.memtable_bytes;
+        if self.run_bytes >= spill_at(memory, self.spilled) {
             self.spill()?;
         }
         Ok(())
@@ -150,7 +155,8 @@ impl Bulk<'_> {
         if self.written.is_empty() {
             return Ok(());
         }
-        let engine = &self.collection.handle.engine;
+        let handle = self.collection.handle.clone();
+        let engine = &handle.engine;
         let mut replaced = Replaced::by(self.loaded()?);
         // Now, while nobody waits for us.
         let segments: Vec<_> = replaced.new.iter().map(|part| &*part.rows).collect();
@@ -197,16 +203,18 @@ impl Bulk<'_> {
         let mut parts = replaced.parts(&view);
         parts.retain(|part| part.segment.is_some() && part.live_rows() > 0 && is_new(part));
         let reserve = |part: Arc<Part>| Ok((part, engine.lock_writer()?.reserve_number(vfs)?));
+        let mut files = NewFiles::new(vfs);
         for (part, number) in parts.into_iter().map(reserve).collect::<Result<Vec<_>>>()? {
-            let written = self.files.tombstones(number, &part.dead)?;
+            let written = files.tombstones(number, &part.dead)?;
             self.tombstones.push((part, written));
         }
+        self.files.extend(files.release());
         Ok(())
     }
 
     /// Installs the manifest that names what was loaded, and shows it.
     fn install(&mut self, writer: &mut Writer, mut replaced: Replaced) -> Result<()> {
-        let engine: &Engine = &self.collection.handle;
+        let engine = Arc::clone(&self.collection.handle.engine);
         let (vfs, view) = (&*engine.vfs, engine.view());
         check_room(&view, u32::try_from(self.rows).unwrap_or(u32::MAX))?;
         replaced.look_up(&view)?;
@@ -217,8 +225,7 @@ impl Bulk<'_> {
             }
             // Not all may be needed: all rows of a segment may have come again later, and dead
             // rows have become more.
-            let files = std::mem::replace(&mut self.files, NewFiles::new(vfs));
-            change.adopt(files);
+            change.adopt(NewFiles::written(vfs, std::mem::take(&mut self.files)));
             self.enter(change, &parts)
         })?;
         let living = parts.into_iter().filter(|part| part.live_rows() > 0).collect();
@@ -253,7 +260,7 @@ impl Bulk<'_> {
             writer.reserve_number(&*engine.vfs)?
         };
         let run = std::mem::replace(&mut self.run, RunBuilder::new(&engine.schema)).finish();
-        self.run_bytes = 0;
+        self.spilled += std::mem::take(&mut self.run_bytes);
         let part = Arc::new(Part::new(Arc::new(run), Arc::default(), None));
         let again = superseded(std::slice::from_ref(&part))?.into_iter().next();
         let part = Arc::new(part.with_dead(again.unwrap_or_default()));
@@ -280,7 +287,7 @@ impl Bulk<'_> {
 
     fn keep(&mut self, written: Written) -> Result<()> {
         let (entry, segment) = self.note(written)?;
-        self.files.add(FileKind::Segment.name(entry.number));
+        self.files.push(FileKind::Segment.name(entry.number));
         self.written.push((entry, Arc::new(segment)));
         Ok(())
     }
@@ -306,7 +313,7 @@ impl Bulk<'_> {
     }
 }
 
-impl Drop for Bulk<'_> {
+impl Drop for Bulk {
     fn drop(&mut self) {
         // The files are the parent's, and so is the thread.
         if self.collection.handle.is_forked() {
@@ -317,8 +324,9 @@ impl Drop for Bulk<'_> {
             let _ = self.keep(written);
         }
         if sown(Bug::BulkLeavesFiles) {
-            self.files.release();
+            return;
         }
+        drop(NewFiles::written(&*self.collection.handle.vfs, std::mem::take(&mut self.files)));
     }
 }
 

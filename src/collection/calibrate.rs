@@ -3,13 +3,14 @@
 //!
 //! Measuring reads a view and takes no lock that a commit waits for; only installing does.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
-use super::{Collection, Engine};
+use super::{Collection, Engine, Progress};
 use crate::calibration::Calibration;
 use crate::error::{Error, Result};
 use crate::query::EXACT_BELOW_ROWS;
-use crate::query::calibrate::{CALIBRATE_FROM_ROWS, Measure};
+use crate::query::calibrate::{CALIBRATE_FROM_ROWS, Measure, foreseen};
 use crate::sync::atomic::Ordering;
 use crate::view::View;
 
@@ -60,6 +61,32 @@ impl Collection {
     pub fn calibrate_with<Q: AsRef<[f32]>>(&self, queries: &[Q]) -> Result<Calibration> {
         let queries: Vec<&[f32]> = queries.iter().map(AsRef::as_ref).collect();
         measure_and_install(&self.handle, Some(&queries), &|_| true, &|| Ok(()))
+    }
+
+    /// As [`Self::calibrate_with`] where there are `queries`, else as [`Self::calibrate`], telling how
+    /// far it is, in queries that were asked. How often plans must be widened until they find what
+    /// they should is not known before, so the number of all of them is a guess that may
+    /// grow, until at the end both are the same. When `progress` returns false, then too, it ends
+    /// and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::calibrate_with`]; [`Error::Cancelled`] if `progress` ended it.
+    pub fn calibrate_with_progress(
+        &self,
+        queries: Option<&[&[f32]]>,
+        progress: impl Fn(Progress) -> bool,
+    ) -> Result<Calibration> {
+        let asked = Cell::new(0);
+        let guess = foreseen(&self.view(), self.handle.residency.dims, queries.map(<[_]>::len));
+        let tell = |done, total| Error::unless(progress(Progress { done, total }), "calibration");
+        let watch = || {
+            let done = asked.get();
+            asked.set(done + 1);
+            tell(done, guess.max(done + 1))
+        };
+        let found = measure(&self.handle, queries, &watch)?;
+        tell(asked.get(), asked.get())?;
+        install(&self.handle, found, &|_| true)
     }
 
     /// What [`Self::calibrate`] found last, if it ever ran.
@@ -118,10 +145,27 @@ fn measure_and_install(
     wanted: &dyn Fn(Option<&Calibration>) -> bool,
     watch: &dyn Fn() -> Result<()>,
 ) -> Result<Calibration> {
+    install(engine, measure(engine, given, watch)?, wanted)
+}
+
+fn measure(
+    engine: &Engine,
+    given: Option<&[&[f32]]>,
+    watch: &dyn Fn() -> Result<()>,
+) -> Result<Calibration> {
     drop(engine.lock_writer()?);
     let view = engine.view();
     let most_dims = engine.residency.dims;
-    let mut found = Measure { view: &view, most_dims, seed: SAMPLE_SEED, watch }.run(given)?;
+    Measure { view: &view, most_dims, seed: SAMPLE_SEED, watch }.run(given)
+}
+
+/// Keeps what was found, unless what is known by then is wanted more.
+fn install(
+    engine: &Engine,
+    mut found: Calibration,
+    wanted: &dyn Fn(Option<&Calibration>) -> bool,
+) -> Result<Calibration> {
+    let most_dims = engine.residency.dims;
     let mut writer = engine.lock_writer()?;
     if let Some(known) = &writer.manifest.calibration {
         found.keep_longer(known, most_dims);

@@ -39,15 +39,15 @@ struct Waiting {
 }
 
 /// Where the thread that commits a batch leaves the result for the one that
-/// brought it.
-type Outcome = Arc<Mutex<Option<Result<()>>>>;
+/// brought it: how many rows were deleted.
+type Outcome = Arc<Mutex<Option<Result<u64>>>>;
 
 /// That there will be a result: where the thread panics that was to leave it, that is the
 /// result, so nobody waits for ever.
 struct Promise(Outcome);
 
 impl Promise {
-    fn keep(&self, result: Result<()>) {
+    fn keep(&self, result: Result<u64>) {
         *self.0.lock() = Some(result);
     }
 }
@@ -90,8 +90,8 @@ impl Queue {
     }
 }
 
-/// Commits a batch, alone or with those that wait beside it.
-pub(super) fn commit(handle: &Handle, frame: Frame) -> Result<()> {
+/// Commits a batch, alone or with those that wait beside it; how many rows were deleted.
+pub(super) fn commit(handle: &Handle, frame: Frame) -> Result<u64> {
     let writer = handle.writer()?;
     let outcome = handle.queue.push(frame);
     let mut early = sown(Bug::GroupTakenBeforeLock).then(|| handle.queue.take());
@@ -107,25 +107,25 @@ pub(super) fn commit(handle: &Handle, frame: Frame) -> Result<()> {
     result(&outcome)
 }
 
-/// Commits what `make` makes of the rows as they are, an upsert, with nothing in between; whether
-/// it made anything.
+/// Commits what `make` makes of the rows as they are, with nothing in between; how many rows were
+/// deleted. Nothing is committed where it makes nothing.
 pub(super) fn replace(
     handle: &Handle,
     make: impl FnOnce(&View) -> Result<Option<Frame>>,
-) -> Result<bool> {
+) -> Result<u64> {
     let mut writer = handle.lock_writer()?;
     while must_wait(handle, &writer) {
         handle.flushed.wait(&mut writer);
     }
-    let Some(frame) = make(&handle.view())? else { return Ok(false) };
+    let Some(frame) = make(&handle.view())? else { return Ok(0) };
     let outcome = Outcome::default();
     let promise = Promise(outcome.clone());
     commit_or_poison(handle, &mut writer, vec![Waiting { frame, promise }]);
-    result(&outcome).map(|()| true)
+    result(&outcome)
 }
 
 /// What became of a batch that was committed.
-fn result(outcome: &Outcome) -> Result<()> {
+fn result(outcome: &Outcome) -> Result<u64> {
     outcome.lock().take().expect("a batch waits until somebody has committed it")
 }
 
@@ -158,14 +158,15 @@ fn commit_group(handle: &Handle, writer: &mut Writer, mut group: Vec<Waiting>) {
             refuse_adds(&mut group, &e);
             handle.view()
         }
-        Err(e) => return tell(group.iter().map(|batch| &batch.promise), &Err(e)),
+        Err(e) => return tell(group.iter().map(|batch| (&batch.promise, 0)), &Err(e)),
     };
     let group = admit(&view, group);
     let (accepted, changes, logged) = look_up_and_log(handle, writer, &view, group);
     let owned = accepted.into_iter().map(|batch| (batch.frame, batch.promise));
     let (frames, promises): (Vec<_>, Vec<_>) = owned.unzip();
+    let deleted = changes.deleted().to_vec();
     let done = logged.and_then(|()| publish(handle, writer, &view, changes, frames));
-    tell(&promises, &done);
+    tell(promises.iter().zip(deleted), &done);
 }
 
 /// The batches that can be carried out, what they change, and whether they are in the log.
@@ -199,11 +200,11 @@ fn refuse_adds(group: &mut Vec<Waiting>, full: &Error) {
     group.extract_if(.., adds).for_each(|batch| batch.promise.keep(Err(full.again())));
 }
 
-/// Tells those who wait what became of their batches.
-fn tell<'p>(promises: impl IntoIterator<Item = &'p Promise>, done: &Result<()>) {
-    for promise in promises {
+/// Tells those who wait what became of their batches: how many rows each has deleted.
+fn tell<'p>(promises: impl IntoIterator<Item = (&'p Promise, u64)>, done: &Result<()>) {
+    for (promise, deleted) in promises {
         promise.keep(match done {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(deleted),
             Err(e) => Err(e.again()),
         });
     }

@@ -46,8 +46,10 @@ impl Collection {
         self.compact_with(|_| true)
     }
 
-    /// As [`Self::compact`], telling how far it is: first the merge, in rows, then each graph that
-    /// [`Options::graph_min_rows`](crate::Options::graph_min_rows) asks for. When `progress`
+    /// As [`Self::compact`], telling how far it is: first the merge, in rows (at the first, every
+    /// 1024, and once more when all are written, before they are installed), then each graph that
+    /// [`Options::graph_min_rows`](crate::Options::graph_min_rows) asks for. Where there is
+    /// nothing to merge it is told of none. When `progress`
     /// returns false it ends early: a merge changes nothing then, and where graphs are built what
     /// was merged stays so, as do the graphs built before. It may read and write the collection,
     /// but not merge it or build or drop graphs: those would wait for each other.
@@ -100,7 +102,10 @@ pub(super) fn run_policy(engine: &Engine) -> Result<()> {
         let Some(group) = choose(&segments(&engine.view())) else { return Ok(()) };
         // One alone is rewritten for the room that its dead rows take.
         let vectors = if group.len() > 1 { Vectors::Kept } else { Vectors::Written };
-        merge(engine, group, vectors, &|_| !engine.closing.load(Ordering::Relaxed))?;
+        // What is written need not be thrown away.
+        let goes_on =
+            |now: Progress| now.done == now.total || !engine.closing.load(Ordering::Relaxed);
+        merge(engine, group, vectors, &goes_on)?;
     }
     Ok(())
 }
@@ -198,6 +203,7 @@ fn merge_once(
         }
         written => written?,
     };
+    watch(total)?;
     // Now, while nobody waits for us.
     merged.iter().for_each(|new| engine.residency.welcome(&[&new.segment]));
     // Damage is told by whoever searches.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::backup::{Copied, claim};
 use super::files::Change;
 use super::open;
+use super::options::spill_at;
 use super::{Collection, Options, Progress};
 use crate::encoding::{Precision, StageCode};
 use crate::error::{Error, Result, VectorError};
@@ -23,7 +24,8 @@ use crate::vfs::Vfs;
 use crate::vfs::disk::Disk;
 use crate::view::{Part, View};
 
-/// What a copy keeps; see [`Collection::copy_to`].
+/// What a copy keeps, or a collection that is rewritten; see [`Collection::copy_to`] and
+/// [`Collection::rewrite`].
 #[derive(Debug, Clone)]
 pub struct CopyOptions {
     dims: Option<usize>,
@@ -58,7 +60,7 @@ impl CopyOptions {
     }
 
     /// Declares a field, after those that the collection has, so that filters can ask about it: in
-    /// the copy, or by [`Collection::drop_tier_with`] in place. A row whose payload has a value of
+    /// the copy, or by [`Collection::rewrite`] in place. A row whose payload has a value of
     /// another kind there does not fit, as [`SchemaBuilder::field`](crate::SchemaBuilder::field)
     /// says.
     ///
@@ -76,7 +78,7 @@ impl CopyOptions {
     ///
     /// // In place: the collection must not be open.
     /// books.close()?;
-    /// Collection::drop_tier_with(path("books"), &options, |_| true)?;
+    /// Collection::rewrite(path("books"), &options)?;
     /// assert_eq!(Collection::open(path("books"))?.count(&field("year").lt(2000))?, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -103,14 +105,15 @@ impl CopyOptions {
     }
 
     /// RAM for rows before they are written; about twice as much is used at the
-    /// peak. Default: [`Options::MEMTABLE_BYTES`].
+    /// peak. Default: [`Options::MEMTABLE_BYTES`]. Of less than 1 MiB small segments are made at
+    /// first only, as [`Options::memtable_bytes`] says of bulk loads.
     #[must_use]
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = bytes;
         self
     }
 
-    /// How [`Collection::drop_tier_with`] opens the collection: how long to wait for the lock,
+    /// How [`Collection::rewrite`] opens the collection: how long to wait for the lock,
     /// permission bits, unsafe file systems. [`Collection::copy_to`] opens none and makes no use of
     /// it: a copy has the permission bits of the handle that is copied, and may be on an unsafe
     /// file system if that may.
@@ -187,8 +190,9 @@ impl Collection {
         self.copy_with(path, options, |_| true)
     }
 
-    /// As [`Self::copy_to`], telling how far it is, in rows. When `progress`
-    /// returns false the copy ends early, with an error, and leaves what an error leaves.
+    /// As [`Self::copy_to`], telling how far it is, in rows: before the first, every 1024, and once
+    /// more when all are written. When `progress` returns false, the last time too, the copy ends
+    /// with an error, and leaves what an error leaves.
     ///
     /// # Errors
     /// As [`Self::copy_to`]; [`Error::Cancelled`] if `progress` ended it.
@@ -222,27 +226,51 @@ impl Collection {
     }
 
     /// Shortens every vector of a collection that nobody has open to its first
-    /// `dims` dimensions, in place.
+    /// `dims` dimensions, in place: [`Self::rewrite`] with nothing else changed.
     ///
     /// **The dimensions beyond are gone for good** when this returns: keep a
-    /// [backup](Self::backup_to) if they may be wanted again. Until then the
-    /// folder needs room for both forms. A crash leaves the one or the other,
-    /// whole. Queries and new rows want `dims` dimensions from then on (of an
-    /// embedder that was opened with `.dims(dims)`); rows are cut, not scaled, which
-    /// matters under dot and l2.
+    /// [backup](Self::backup_to) if they may be wanted again. Queries and new rows want `dims`
+    /// dimensions from then on (of an embedder that was opened with `.dims(dims)`); rows are cut,
+    /// not scaled, which matters under dot and l2.
+    ///
+    /// # Errors
+    /// As [`Self::rewrite`].
+    pub fn drop_tier(path: impl AsRef<Path>, dims: usize) -> Result<Copied> {
+        Self::rewrite(path, &CopyOptions::new().dims(dims))
+    }
+
+    /// Gives a collection that nobody has open another form, in place: more declared fields
+    /// ([`CopyOptions::field`]), another precision, fewer dimensions. What [`Self::copy_to`] makes
+    /// beside a collection this puts into its place.
+    ///
+    /// What the new form leaves out **is gone for good** when this returns: keep a
+    /// [backup](Self::backup_to) if it may be wanted again. Until then the folder needs room
+    /// for both forms. A crash leaves the one or the other, whole.
+    ///
+    /// ```
+    /// use matryo::{Collection, CopyOptions, FieldKind, Schema, field, json};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("books");
+    /// let books = Collection::create(&path, Schema::builder(2).build()?)?;
+    /// books.upsert(1, &[0.1, 0.9], json!({"year": 1999}))?;
+    /// books.close()?;
+    /// Collection::rewrite(&path, &CopyOptions::new().field("year", FieldKind::Integer))?;
+    /// assert_eq!(Collection::open(&path)?.count(&field("year").lt(2000))?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Self::open`] and [`Self::copy_to`]; nothing was changed then.
-    pub fn drop_tier(path: impl AsRef<Path>, dims: usize) -> Result<Copied> {
-        Self::drop_tier_with(path, &CopyOptions::new().dims(dims), |_| true)
+    pub fn rewrite(path: impl AsRef<Path>, options: &CopyOptions) -> Result<Copied> {
+        Self::rewrite_with(path, options, |_| true)
     }
 
-    /// As [`Self::drop_tier`], with options (another precision, more declared fields, rows
-    /// that do not fit) and progress. When `progress` returns false nothing is changed.
+    /// As [`Self::rewrite`], telling how far it is, as [`Self::copy_with`] does. When `progress`
+    /// returns false, the last time too, nothing is changed.
     ///
     /// # Errors
-    /// As [`Self::drop_tier`]; [`Error::Cancelled`] if `progress` ended it.
-    pub fn drop_tier_with(
+    /// As [`Self::rewrite`]; [`Error::Cancelled`] if `progress` ended it.
+    pub fn rewrite_with(
         path: impl AsRef<Path>,
         options: &CopyOptions,
         progress: impl Fn(Progress) -> bool,
@@ -285,12 +313,17 @@ fn rewrite(
     let schema = Arc::new(change.next.schema.clone());
     let mut shortener = Shortener::new(&view.schema, schema.clone());
     let mut run = RunBuilder::new(&schema);
-    let (mut bytes, mut done, total) = (0, 0, view.live_rows());
+    let (mut bytes, mut written) = (0, 0);
+    let (mut done, total) = (0, view.live_rows());
+    let tell = |done| Error::unless(progress(Progress { done, total }), "copy");
     let mut copied = Copied::default();
     for part in &view.parts {
         part.rows.distrust()?;
         let mut ahead = ReadAhead::default();
         for row in part.living() {
+            if done % 1024 == 0 {
+                tell(done)?;
+            }
             ahead.before(&*part.rows, row);
             let (id, payload) = (part.rows.id(row)?, part.rows.payload(row)?);
             match shortener.shorten(part, row, &payload)? {
@@ -303,17 +336,18 @@ fn rewrite(
                 Err(why) => return Err(unfit(&id, &why)),
             }
             done += 1;
-            Error::unless(done % 1024 != 0 || progress(Progress { done, total }), "copy")?;
-            if bytes >= options.memory {
+            if bytes >= spill_at(options.memory, written) {
                 let full = std::mem::replace(&mut run, RunBuilder::new(&schema));
                 write_run(change, full)?;
-                bytes = 0;
+                written += std::mem::take(&mut bytes);
             }
         }
     }
     if run.len() > 0 {
         write_run(change, run)?;
     }
+    // While nothing is installed yet.
+    tell(total)?;
     Ok(copied)
 }
 

@@ -46,6 +46,13 @@ impl<'v> NewFiles<'v> {
         Self { vfs, process: vfs.process(), names: Vec::new(), synced: true }
     }
 
+    /// Those with these names, which were written before; whether their names are durable is not
+    /// known.
+    pub(super) fn written(vfs: &'v dyn Vfs, names: Vec<String>) -> Self {
+        let synced = names.is_empty();
+        Self { vfs, process: vfs.process(), names, synced }
+    }
+
     /// Adds a file before it is created, so that one that could not be written is known.
     pub(super) fn add(&mut self, name: String) {
         self.names.push(name);

@@ -1,6 +1,7 @@
 //! Sizes of a collection.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::{Collection, ColumnInfo};
 use crate::error::Result;
@@ -50,6 +51,16 @@ pub struct Info {
 }
 
 impl Collection {
+    /// The folder, as it was named when it was opened.
+    pub fn path(&self) -> PathBuf {
+        self.handle.vfs.path("")
+    }
+
+    /// Whether the handle was opened for reading only ([`Options::read_only`](super::Options::read_only)).
+    pub fn is_read_only(&self) -> bool {
+        self.handle.writer.is_none()
+    }
+
     /// What the collection holds and what it takes.
     ///
     /// # Errors

@@ -17,7 +17,9 @@
 //!   open.rs     create, open, recovery
 //!   load.rs     what a manifest names, read and checked
 //!   follow.rs   handles that only read, beside a writer
+//!   delete.rs   rows that pass a filter are deleted
 //!   snapshot.rs the rows at one moment
+//!   listing.rs  some of them, one after another
 //!   residency.rs what is kept in RAM
 //!   graph.rs    graphs of segments: build, drop, open
 //!   calibrate.rs what the stage codes' estimates are worth; again when rows have changed
@@ -37,12 +39,14 @@ mod calibrate;
 mod commit;
 mod compact;
 mod copy;
+mod delete;
 mod encode;
 mod files;
 mod flush;
 mod follow;
 mod graph;
 mod info;
+mod listing;
 mod load;
 mod newest;
 pub(crate) mod open;
@@ -62,12 +66,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use backup::Copied;
-pub use batch::Batch;
+pub use batch::{Batch, Committed};
 pub use bulk::Bulk;
 pub use compact::Compacted;
 pub use copy::CopyOptions;
 pub use graph::Graphs;
 pub use info::Info;
+pub use listing::{Ids, Rows};
 pub use options::{Durability, Options};
 pub use progress::Progress;
 pub use reembed::{ReembedOptions, Reembedded, SourceRow};
@@ -78,7 +83,7 @@ pub use verify::Verified;
 
 use crate::error::{Error, Result};
 use crate::filter::Filter;
-use crate::query::{self, Search, SearchBatch};
+use crate::query::{self, PreparedSearch, Search, SearchBatch};
 use crate::schema::{EmbedderId, Schema};
 use crate::sown::{Bug, sown};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -310,6 +315,30 @@ impl Collection {
         Search::like(self.searched(), id.into(), self.handle.residency.dims)
     }
 
+    /// Settles everything of a search but its query, over the rows as they are now, to ask it with
+    /// one query after another ([`PreparedSearch`]). `ask` is given a search without a query
+    /// and sets what is to be other than usual; a filter is evaluated here, once.
+    ///
+    /// ```
+    /// use matryo::{Collection, Schema};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("passages.matryo");
+    /// let passages = Collection::create(&path, Schema::builder(2).build()?)?;
+    /// passages.upsert(1, &[1.0, 0.1], ())?;
+    /// passages.upsert(2, &[0.1, 1.0], ())?;
+    /// let mut nearest = passages.prepare(|search| search.limit(1))?;
+    /// assert_eq!(nearest.run(&[0.9, 0.0])?.hits[0].id, 1);
+    /// assert_eq!(nearest.run(&[0.0, 0.9])?.hits[0].id, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Search::run`], but for the query; [`Error::Invalid`] if `ask` returns a search that has
+    /// a query of its own, as [`Self::search_like`] makes them.
+    pub fn prepare(&self, ask: impl FnOnce(Search) -> Search) -> Result<PreparedSearch> {
+        PreparedSearch::new(ask(self.search(&[])))
+    }
+
     /// Begins a search for many queries at once, over the rows as they are now: faster than one
     /// after the other, with the same hits.
     ///
@@ -375,9 +404,9 @@ impl Collection {
 
     /// Closes the handle, and says what dropping it would keep to itself. The last clone waits for
     /// the threads in the background, makes all commits durable, records how long the log is, and
-    /// gives the folder back to other writers, whatever it returns. Where other clones are alive
-    /// it does what [`Self::sync`] does, and the last of them closes. A handle that only reads, or
-    /// that a fork inherited, has nothing to do.
+    /// gives the folder back to other writers, whatever it returns. Where other clones are alive (a
+    /// batch or a bulk load holds one) it does what [`Self::sync`] does, and the last of them
+    /// closes. A handle that only reads, or that a fork inherited, has nothing to do.
     ///
     /// # Errors
     /// [`Error::Io`]: commits under [`Durability::Buffered`] may be lost; others are not, the next

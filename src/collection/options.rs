@@ -15,6 +15,16 @@ pub enum Durability {
     Buffered,
 }
 
+/// RAM from which on rows that are loaded or copied need not wait for more of them.
+const ENOUGH: usize = 1 << 20;
+
+/// How many bytes of rows are gathered for a segment where a load or a copy may gather `memory`
+/// and has `written` so many: an eighth of these at least, so that segments are few whatever
+/// is asked for, and [`ENOUGH`] always will do.
+pub(super) fn spill_at(memory: usize, written: usize) -> usize {
+    memory.max((written / 8).min(ENOUGH))
+}
+
 /// Options of [`Collection::open_with`](super::Collection::open_with).
 #[derive(Debug, Clone)]
 #[expect(
@@ -79,6 +89,12 @@ impl Options {
     /// (some 650 bytes for 1024 dimensions). A merge takes codes from its sources as it writes:
     /// it lists its rows, some 36 bytes each and what longer ids take, and the values of declared
     /// fields.
+    ///
+    /// A bulk load that is given less than 1 MiB writes segments of that size at first only: each
+    /// is an eighth at least of what was loaded before it, until 1 MiB is reached. Else a load of
+    /// many rows would be as many files. A commit that finds the memtable full always writes
+    /// a segment, however small; without [`Self::background`] nobody merges these but
+    /// [`compact`](super::Collection::compact).
     #[must_use]
     pub fn memtable_bytes(mut self, bytes: usize) -> Self {
         self.memtable_bytes = bytes;

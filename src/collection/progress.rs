@@ -1,11 +1,12 @@
 //! What long work tells its caller.
 
-/// How far a compaction or a copy is, in rows; a backup, in bytes.
+/// How far a compaction or a copy is, in rows; a backup or a verification, in bytes; a calibration,
+/// in queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Copied so far.
+    /// Copied, read or answered so far.
     pub done: u64,
-    /// To copy.
+    /// To be copied, read or answered.
     pub total: u64,
 }

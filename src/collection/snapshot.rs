@@ -3,13 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use roaring::RoaringBitmap;
-
+use super::listing::{Ids, Places, Rows};
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::payload::Payload;
-use crate::query::{self, Search, SearchBatch};
-use crate::rows::ReadAhead;
+use crate::query::{self, PreparedSearch, Search, SearchBatch};
 use crate::schema::Schema;
 use crate::types::{Ordinal, RowId};
 use crate::view::{Part, View};
@@ -87,16 +85,10 @@ impl Snapshot {
     }
 
     /// All rows, in the order they are stored: older ones mostly come first. `for row in &snapshot`
-    /// is the same.
-    pub fn iter(&self) -> impl Iterator<Item = Result<Row>> {
-        let parts = self.view.parts.iter();
-        parts.flat_map(move |part| {
-            let mut ahead = ReadAhead::default();
-            part.living().map(move |row| {
-                ahead.before(&*part.rows, row);
-                self.row(part, row)
-            })
-        })
+    /// is the same. The iterator keeps the snapshot alive by itself. To go on somewhere in the
+    /// middle, [`Iterator::nth`] and [`Iterator::skip`] pass over rows without reading them.
+    pub fn iter(&self) -> Rows {
+        Rows { snapshot: self.clone(), places: Places::new(self.view.clone(), None) }
     }
 
     /// The rows that pass a filter, and no others, in the order of [`Self::iter`]. Which rows pass
@@ -114,26 +106,30 @@ impl Snapshot {
     /// let old: Vec<_> = books.snapshot().select(&field("year").lt(2000))?.collect::<Result<_, _>>()?;
     /// assert!(old.len() == 1 && old[0].id == 1);
     ///
-    /// // Deletes what passes: the snapshot does not change meanwhile.
-    /// let mut batch = books.batch();
-    /// for row in books.snapshot().select(&"year < 2000".parse()?)? {
-    ///     batch.delete(row?.id)?;
+    /// // The snapshot does not change meanwhile. To delete what passes: `Collection::delete_where`.
+    /// let snapshot = books.snapshot();
+    /// for row in snapshot.select(&"year < 2000".parse()?)? {
+    ///     books.set_payload(row?.id, json!({"year": 2000}))?;
     /// }
-    /// batch.commit()?;
-    /// assert_eq!(books.len(), 1);
+    /// assert_eq!(books.count(&field("year").eq(2000))?, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
     /// As [`Self::count`]; of a row, [`Error::Corrupt`](crate::Error::Corrupt) if it is damaged.
     /// The iterator then continues with the next row.
-    pub fn select<'s>(
-        &'s self,
-        filter: &Filter,
-    ) -> Result<impl Iterator<Item = Result<Row>> + use<'s>> {
-        let rows = query::passing(&self.view, filter)?;
-        let parts = self.view.parts.iter().zip(rows);
-        Ok(parts.flat_map(|(part, rows)| asked_for(part, rows).map(|row| self.row(part, row))))
+    pub fn select(&self, filter: &Filter) -> Result<Rows> {
+        let places = Places::new(self.view.clone(), Some(query::passing(&self.view, filter)?));
+        Ok(Rows { snapshot: self.clone(), places })
+    }
+
+    /// The ids of the rows that pass a filter, in the order of [`Self::iter`]: no vector and no
+    /// payload is read.
+    ///
+    /// # Errors
+    /// As [`Self::select`].
+    pub fn ids(&self, filter: &Filter) -> Result<Ids> {
+        Ok(Ids(Places::new(self.view.clone(), Some(query::passing(&self.view, filter)?))))
     }
 
     /// Begins a search.
@@ -147,6 +143,16 @@ impl Snapshot {
     /// As [`Collection::search_like`](super::Collection::search_like).
     pub fn search_like(&self, id: impl Into<RowId>) -> Result<Search> {
         Search::like(self.view.clone(), id.into(), self.most_dims)
+    }
+
+    /// Settles everything of a search but its query, as [`Collection::prepare`] does.
+    ///
+    /// # Errors
+    /// As [`Collection::prepare`].
+    ///
+    /// [`Collection::prepare`]: super::Collection::prepare
+    pub fn prepare(&self, ask: impl FnOnce(Search) -> Search) -> Result<PreparedSearch> {
+        PreparedSearch::new(ask(self.search(&[])))
     }
 
     /// Begins a search for many queries at once.
@@ -170,34 +176,28 @@ impl Snapshot {
         self.view.find(id)
     }
 
-    fn row(&self, part: &Part, row: Ordinal) -> Result<Row> {
-        let mut vector = vec![0.0; self.schema().dims()];
-        self.schema().stored().decode(part.rows.vector(row)?, &mut vector);
+    pub(super) fn row(&self, part: &Part, row: Ordinal) -> Result<Row> {
+        let vector = self.view.vector(part, row)?;
         Ok(Row { id: part.rows.id(row)?, vector, payload: part.payload(row)? })
     }
 }
 
 /// As [`Snapshot::iter`].
-impl<'s> IntoIterator for &'s Snapshot {
+impl IntoIterator for &Snapshot {
     type Item = Result<Row>;
-    type IntoIter = Box<dyn Iterator<Item = Result<Row>> + Send + 's>;
+    type IntoIter = Rows;
 
-    fn into_iter(self) -> Self::IntoIter {
-        Box::new(self.iter())
+    fn into_iter(self) -> Rows {
+        self.iter()
     }
 }
 
-/// Some rows of a part, ascending. They may be few of many, so those of a group are asked for
-/// before the first of them is read, and none between them.
-fn asked_for(part: &Part, rows: RoaringBitmap) -> impl Iterator<Item = Ordinal> {
-    const GROUP: usize = 128;
-    let mut rows = rows.into_iter();
-    let groups = std::iter::from_fn(move || {
-        let group: Vec<u32> = rows.by_ref().take(GROUP).collect();
-        for run in group.chunk_by(|row, next| row + 1 == *next) {
-            part.rows.will_need(run[0]..run[0] + run.len() as u32);
-        }
-        (!group.is_empty()).then_some(group)
-    });
-    groups.flatten().map(Ordinal)
+/// As [`Snapshot::iter`].
+impl IntoIterator for Snapshot {
+    type Item = Result<Row>;
+    type IntoIter = Rows;
+
+    fn into_iter(self) -> Rows {
+        self.iter()
+    }
 }

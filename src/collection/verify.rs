@@ -1,16 +1,17 @@
 //! Reading every byte of a collection and comparing it with what vouches for it.
 
+use std::cell::Cell;
 use std::num::NonZero;
 use std::sync::Arc;
 
-use super::Collection;
 use super::load::{check_logs, read_tombstones};
+use super::{Collection, Progress};
 use crate::codec::header::{CollectionId, FileKind};
 use crate::error::{Error, Result};
 use crate::manifest::{self, GraphEntry, LogEntry, Manifest, SegmentEntry};
 use crate::schema::Schema;
 use crate::segment::check::{Check, LogCheck, RegionsCheck, SPAN, Span};
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, helper, thread};
 use crate::vfs::{ReadFile, Vfs, open_named};
 
@@ -37,11 +38,31 @@ impl Collection {
     /// # Errors
     /// [`Error::Corrupt`] for the first damage found; [`Error::Io`] where a file cannot be read.
     pub fn verify(&self) -> Result<Verified> {
+        self.verify_with(|_| true)
+    }
+
+    /// As [`Self::verify`], telling how far it is, in bytes of logs, segments and graphs: once manifest
+    /// and logs were read, again every few MiB, and when all was. When `progress` returns
+    /// false it ends with an error, whatever it has found so far.
+    ///
+    /// # Errors
+    /// As [`Self::verify`]; [`Error::Cancelled`] if `progress` ended it.
+    pub fn verify_with(&self, progress: impl Fn(Progress) -> bool) -> Result<Verified> {
         let vfs = &*self.handle.vfs;
         let mut verified = Verified { files: 1, bytes: 0 };
         let manifest = self.verify_logs(&mut verified)?;
         let files = sealed_files(&manifest);
-        for (file, checked) in files.iter().zip(check_files(vfs, &manifest, &files, THREADS)) {
+        let before = verified.bytes;
+        let total = before + files.iter().map(Sealed::len).sum::<u64>();
+        let goes_on = Cell::new(true);
+        let tell = |done: u64| {
+            let done = (before + done).min(total);
+            goes_on.set(goes_on.get() && progress(Progress { done, total }));
+            goes_on.get()
+        };
+        let checked = check_files(vfs, &manifest, &files, THREADS, &tell);
+        Error::unless(goes_on.get(), "verification")?;
+        for (file, checked) in files.iter().zip(checked) {
             let read = checked.and_then(|()| file.read_tombstones(vfs, &manifest));
             match read {
                 Ok(tombstones) => {
@@ -53,6 +74,7 @@ impl Collection {
                 Err(e) => return Err(e),
             }
         }
+        Error::unless(progress(Progress { done: total, total }), "verification")?;
         Ok(verified)
     }
 
@@ -164,17 +186,22 @@ fn len(vfs: &dyn Vfs, name: &str) -> Result<u64> {
 /// All threads work on one file after another: who finds no more to do in one
 /// opens the next and does not wait for the others, so at most one file more is open than there
 /// are threads.
+///
+/// `watch` is told, by this thread, how many bytes were compared before each stretch that it takes;
+/// where it says no, the rest is not.
 pub(super) fn check_files(
     vfs: &dyn Vfs,
     manifest: &Manifest,
     files: &[Sealed],
     threads: usize,
+    watch: &dyn Fn(u64) -> bool,
 ) -> Vec<Result<()>> {
     let open = |file: &Sealed| file.open(vfs, manifest);
     let feed = Feed {
         open: &open,
         files,
         at: Mutex::new((0, None)),
+        done: AtomicU64::new(0),
         found: files.iter().map(|_| Mutex::new(None)).collect(),
     };
     let stretch = (TAKE * SPAN) as u64;
@@ -183,9 +210,9 @@ pub(super) fn check_files(
     let threads = threads.min(cores).min(usize::try_from(stretches).unwrap_or(usize::MAX));
     thread::scope(|scope| {
         for _ in 1..threads {
-            helper(scope, || feed.work());
+            helper(scope, || feed.work(&|_| true));
         }
-        feed.work();
+        feed.work(watch);
     });
     let found = feed.found.into_iter().map(Mutex::into_inner);
     found.map(|found| found.map_or(Ok(()), |(_, error)| Err(error))).collect()
@@ -197,6 +224,8 @@ struct Feed<'a> {
     files: &'a [Sealed],
     /// How many files were opened, and the last of them.
     at: Mutex<(usize, Option<Arc<Opened>>)>,
+    /// Bytes that were compared.
+    done: AtomicU64,
     /// The first damage in each file, with the span it is in.
     found: Vec<Mutex<Option<(usize, Error)>>>,
 }
@@ -210,9 +239,12 @@ struct Opened {
 }
 
 impl Feed<'_> {
-    fn work(&self) {
+    fn work(&self, watch: &dyn Fn(u64) -> bool) {
         let mut buffer = Vec::new();
         while let Some((opened, start)) = self.take() {
+            if !watch(self.done.load(Ordering::Relaxed)) {
+                return self.stop();
+            }
             let end = opened.spans.len().min(start + TAKE);
             for (at, span) in (start..end).zip(&opened.spans[start..end]) {
                 if let Err(error) = opened.check.read(*span, &mut buffer) {
@@ -221,7 +253,17 @@ impl Feed<'_> {
                     self.note(opened.file, at, error);
                     break;
                 }
+                self.done.fetch_add(span.bytes(), Ordering::Relaxed);
             }
+        }
+    }
+
+    /// Leaves nothing more to take.
+    fn stop(&self) {
+        let mut at = self.at.lock();
+        at.0 = self.files.len();
+        if let Some(opened) = at.1.take() {
+            opened.next.store(opened.spans.len(), Ordering::Relaxed);
         }
     }
 

@@ -62,6 +62,11 @@ impl SearchBatch {
         self.with(|search| search.limit(k))
     }
 
+    /// As [`Search::offset`], for each query.
+    pub fn offset(self, n: usize) -> Self {
+        self.with(|search| search.offset(n))
+    }
+
     /// As [`Search::dims`].
     pub fn dims(self, dims: usize) -> Self {
         self.with(|search| search.dims(dims))
@@ -85,6 +90,11 @@ impl SearchBatch {
     /// As [`Search::payloads`].
     pub fn payloads(self, wanted: bool) -> Self {
         self.with(|search| search.payloads(wanted))
+    }
+
+    /// As [`Search::vectors`].
+    pub fn vectors(self, wanted: bool) -> Self {
+        self.with(|search| search.vectors(wanted))
     }
 
     /// As [`Search::filter`]; evaluated once for all queries.

@@ -56,6 +56,17 @@ pub(crate) struct Measure<'a> {
     pub(crate) watch: &'a dyn Fn() -> Result<()>,
 }
 
+/// About how many queries are asked, with so many given or with rows, where no plan must be widened.
+pub(crate) fn foreseen(view: &View, most_dims: usize, given: Option<usize>) -> u64 {
+    let probes =
+        given.map_or((view.live_rows() / 2).min(ROWS_AS_QUERIES as u64), |given| given as u64);
+    let prefixes = view.schema.granularities().iter().filter(|dims| **dims < most_dims).count();
+    // Each for its truth; half of them for errors, half for each plan.
+    let of = |probes: u64| probes + probes.div_ceil(2) + probes / 2 * CHECKED_RECALLS.len() as u64;
+    let walks = if view.walkable() > 0 { of(probes) } else { 0 };
+    of(probes.min(QUERIES_OVER_PREFIX as u64)) * prefixes as u64 + of(probes) + walks
+}
+
 /// A query, and the position of the row that it is.
 pub(super) struct Probe {
     pub(super) vector: Vec<f32>,

@@ -3,29 +3,18 @@
 use super::result::SearchResult;
 use super::run::Scratch;
 use super::search::{Prepared, Search};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::fmt;
 
-/// A search with everything settled but the query: [`Search::prepare`] makes it.
+/// A search with everything settled but the query: [`Collection::prepare`] makes it.
 ///
 /// It sees the rows as they were then, as a snapshot does; its filter was evaluated once and its
 /// plan made once. The hits are those of [`Search::run`]. Once it has answered a query, another
 /// like it **allocates nothing**: the answer is written over the one before, in buffers that go
-/// when this does. (Hits of longer string ids, payloads and groups are the exceptions, and walks over
-/// more than 65 536 rows.)
+/// when this does. (Hits of longer string ids, payloads, vectors and groups are the exceptions, and
+/// walks over more than 65 536 rows.)
 ///
-/// ```
-/// use matryo::{Collection, Schema};
-/// # let dir = tempfile::tempdir()?;
-/// # let path = dir.path().join("passages.matryo");
-/// let passages = Collection::create(&path, Schema::builder(2).build()?)?;
-/// passages.upsert(1, &[1.0, 0.1], ())?;
-/// passages.upsert(2, &[0.1, 1.0], ())?;
-/// let mut nearest = passages.search(&[]).limit(1).prepare()?;
-/// assert_eq!(nearest.run(&[0.9, 0.0])?.hits[0].id, 1);
-/// assert_eq!(nearest.run(&[0.0, 0.9])?.hits[0].id, 2);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
+/// [`Collection::prepare`]: crate::Collection::prepare
 #[must_use = "a search does nothing until it is run"]
 pub struct PreparedSearch {
     search: Search,
@@ -41,8 +30,13 @@ impl fmt::Debug for PreparedSearch {
 }
 
 impl PreparedSearch {
-    pub(super) fn new(mut search: Search) -> Result<Self> {
-        search.query = Vec::new();
+    /// The search that is to be prepared, which has no query yet.
+    pub(crate) fn new(search: Search) -> Result<Self> {
+        if !search.query.is_empty() || search.without.is_some() {
+            let why = "expected the search that was given, without a query; got one with a query \
+                       of its own";
+            return Err(Error::invalid("prepare", why));
+        }
         let dims = search.checked_dims()?;
         let prepared = search.plan_all(dims)?;
         let result = SearchResult::none(search.view.schema.metric());
@@ -61,16 +55,5 @@ impl PreparedSearch {
         let answer = answers.pop().expect("one answer for one query");
         search.fill(prepared, answer, result, scratch)?;
         Ok(result)
-    }
-}
-
-impl Search {
-    /// Prepares this search to be asked with one query after another; the one it began with is left
-    /// out. See [`PreparedSearch`].
-    ///
-    /// # Errors
-    /// As [`Self::run`], but for the query.
-    pub fn prepare(self) -> Result<PreparedSearch> {
-        PreparedSearch::new(self)
     }
 }

@@ -16,6 +16,9 @@ pub struct Hit {
     pub score: f32,
     /// Its payload, if [`Search::payloads`](crate::Search::payloads) asked for it.
     pub payload: Option<Payload>,
+    /// Its vector as it is stored, of all dimensions, if
+    /// [`Search::vectors`](crate::Search::vectors) asked for it.
+    pub vector: Option<Vec<f32>>,
 }
 
 /// The answer to a search.

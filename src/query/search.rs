@@ -31,23 +31,27 @@ pub struct Search {
     /// Most dimensions a search can have.
     most_dims: usize,
     limit: usize,
+    /// Hits that are left out before the first.
+    offset: usize,
     dims: Option<usize>,
     funnel: Funnel,
     payloads: bool,
+    vectors: bool,
     filter: Option<Filter>,
     predicates: Vec<select::Predicate>,
     within: Option<f32>,
     /// A field, and most hits for each of its values.
     group: Option<(String, usize)>,
     /// A row that is not to be found.
-    without: Option<RowId>,
+    pub(super) without: Option<RowId>,
 }
 
 impl fmt::Debug for Search {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { limit, dims, funnel, filter, .. } = self;
+        let Self { limit, offset, dims, funnel, filter, .. } = self;
         let mut shown = f.debug_struct("Search");
-        shown.field("limit", limit).field("dims", dims).field("funnel", funnel);
+        shown.field("limit", limit).field("offset", offset);
+        shown.field("dims", dims).field("funnel", funnel);
         shown.field("filter", filter).finish_non_exhaustive()
     }
 }
@@ -59,9 +63,11 @@ impl Search {
             most_dims,
             query: query.to_vec(),
             limit: DEFAULT_LIMIT,
+            offset: 0,
             dims: None,
             funnel: Funnel::default(),
             payloads: false,
+            vectors: false,
             filter: None,
             predicates: Vec::new(),
             within: None,
@@ -76,8 +82,7 @@ impl Search {
         let Some((part, row)) = view.find(&id)? else {
             return Err(Error::NoSuchRow { id: id.to_string() });
         };
-        let mut query = vec![0.0; view.schema.dims()];
-        view.schema.stored().decode(view.parts[part].rows.vector(row)?, &mut query);
+        let query = view.vector(&view.parts[part], row)?;
         Ok(Self { without: Some(id), ..Self::new(view, &query, most_dims) })
     }
 
@@ -131,6 +136,38 @@ impl Search {
         self
     }
 
+    /// Leaves out the first `n` hits: as if `n` more were asked for, and those dropped that come
+    /// first. With [`Self::group_by`] hits are counted, not groups, as the limit counts them.
+    ///
+    /// Pages of one answer fit together if all come of one [snapshot](crate::Snapshot) and by
+    /// [`Self::exact`]. By [`Self::recall`] deeper pages are searched for with longer shortlists, so
+    /// a hit may turn up that belongs to a page before, which then shifts the others: some are
+    /// shown twice, some never. For such searches ask once for the deepest page, and cut
+    /// it. Each page costs as much as all hits up to its end.
+    ///
+    /// ```
+    /// use matryo::{Collection, Schema};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("numbers.matryo");
+    /// let numbers = Collection::create(&path, Schema::builder(2).build()?)?;
+    /// (1..=9u64).try_for_each(|n| numbers.upsert(n, &[9.0, n as f32], ()))?;
+    /// let snapshot = numbers.snapshot();
+    /// let page = |n: usize| snapshot.search(&[1.0, 0.0]).exact().limit(4).offset(4 * n).run();
+    /// let ids = |n: usize| page(n).map(|page| page.into_iter().map(|hit| hit.id).collect::<Vec<_>>());
+    /// assert_eq!(ids(1)?, [5, 6, 7, 8]);
+    /// assert_eq!(ids(2)?, [9]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn offset(mut self, n: usize) -> Self {
+        self.offset = n;
+        self
+    }
+
+    /// Hits that are looked for.
+    fn depth(&self) -> usize {
+        if self.limit == 0 { 0 } else { self.limit.saturating_add(self.offset) }
+    }
+
     /// Searches as if the collection had only its first `dims` dimensions: any
     /// number from 1 to all of them. The query may have `dims` dimensions or all; under dot and l2
     /// a calibrated collection compares every row where it has not all ([`Funnel::recall`]).
@@ -159,6 +196,13 @@ impl Search {
     /// Whether hits carry their payloads. Default: no.
     pub fn payloads(mut self, wanted: bool) -> Self {
         self.payloads = wanted;
+        self
+    }
+
+    /// Whether hits carry their vectors, as they are stored and of all dimensions; of the rows as
+    /// they were when the search began. Default: no.
+    pub fn vectors(mut self, wanted: bool) -> Self {
+        self.vectors = wanted;
         self
     }
 
@@ -248,7 +292,7 @@ impl Search {
         let all = self.view.live_rows();
         let rows = selection.as_ref().map_or(all, Selection::rows);
         let candidates = Candidates { rows, all };
-        let plan = self.plan(dims, self.limit, candidates)?;
+        let plan = self.plan(dims, self.depth(), candidates)?;
         let stage = plan.entry().map(|entry| Column::Stage(entry.stage));
         for column in stage.into_iter().chain(needs_norms(schema, dims).then_some(Column::Norms)) {
             self.view.parts.iter().try_for_each(|part| part.rows.ready(column))?;
@@ -303,7 +347,7 @@ impl Search {
         let Prepared { dims, candidates, plan, .. } = prepared;
         let plan = if cut > 0 { &Plan::Exact } else { plan };
         let (selection, labels) = (prepared.selection.as_ref(), prepared.labels.as_ref());
-        let (limit, least) = (self.limit, self.within.unwrap_or(f32::NEG_INFINITY));
+        let (limit, least) = (self.depth(), self.within.unwrap_or(f32::NEG_INFINITY));
         let wanted = Wanted { queries, dims: *dims, limit, shortlist_for: limit, least, labels };
         if labels.is_none() || !matches!(plan, Plan::Funnel { .. }) {
             return exec::run(&self.view, &wanted, selection, plan, scratch);
@@ -336,9 +380,9 @@ impl Search {
     ) -> Result<()> {
         let Answer { mut found, explain, .. } = answer;
         result.hits.clear();
-        result.hits.reserve_exact(found.len());
-        for found in found.drain(..) {
-            result.hits.push(hit(&self.view, found, self.payloads)?);
+        result.hits.reserve_exact(found.len().saturating_sub(self.offset));
+        for found in found.drain(..).skip(self.offset) {
+            result.hits.push(self.hit(found)?);
         }
         let before = std::mem::replace(&mut result.explain, explain);
         if let Some(selection) = &prepared.selection {
@@ -348,6 +392,14 @@ impl Search {
         result.explain.recall = result.explain.recall.or_else(uncalibrated);
         scratch.recycle(found, before.stages);
         Ok(())
+    }
+
+    /// Looks up what a hit shows of a row.
+    fn hit(&self, found: Found) -> Result<Hit> {
+        let (part, row) = self.view.locate(found.position);
+        let payload = self.payloads.then(|| part.payload(row)).transpose()?;
+        let vector = self.vectors.then(|| self.view.vector(part, row)).transpose()?;
+        Ok(Hit { id: found.id, score: found.score, payload, vector })
     }
 
     fn select(&self) -> Result<Option<Selection>> {
@@ -366,11 +418,4 @@ pub(super) struct Prepared {
     pub(super) selection: Option<Selection>,
     candidates: Candidates,
     plan: Plan,
-}
-
-/// Looks up what a hit shows of a row.
-fn hit(view: &View, found: Found, payloads: bool) -> Result<Hit> {
-    let (part, row) = view.locate(found.position);
-    let payload = if payloads { Some(part.payload(row)?) } else { None };
-    Ok(Hit { id: found.id, score: found.score, payload })
 }

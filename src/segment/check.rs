@@ -59,6 +59,13 @@ pub(crate) struct Span {
     first: usize,
 }
 
+impl Span {
+    /// Bytes that are read.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.len as u64
+    }
+}
+
 impl RegionsCheck {
     /// # Errors
     /// [`Error::Corrupt`] where that is not so.

@@ -63,6 +63,14 @@ pub(crate) fn put_delete(out: &mut Vec<u8>, id: &RowId) {
     put_id(out, id);
 }
 
+/// Bytes that an id takes.
+pub(crate) fn id_bytes(id: &RowId) -> usize {
+    match id {
+        RowId::U64(_) => size_of::<u64>(),
+        RowId::Str(s) => size_of::<u16>() + s.len(),
+    }
+}
+
 fn put_id(out: &mut Vec<u8>, id: &RowId) {
     match id {
         RowId::U64(n) => out.extend(n.to_le_bytes()),

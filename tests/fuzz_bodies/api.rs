@@ -77,7 +77,7 @@ fn same(row: &matryo::Row, rows: &Rows) -> bool {
 fn agrees(snapshot: &Snapshot, rows: &Rows) {
     assert_eq!(snapshot.len(), rows.len() as u64);
     let mut seen = 0;
-    for row in snapshot.iter() {
+    for row in snapshot {
         assert!(same(&row.expect("undamaged"), rows));
         seen += 1;
     }

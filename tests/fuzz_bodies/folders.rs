@@ -69,7 +69,7 @@ fn find<'a>(files: &'a mut Files, start: &str) -> Option<&'a mut Vec<u8>> {
 /// All rows, in no order.
 fn rows(collection: &Collection) -> Result<BTreeMap<String, usize>, Error> {
     let mut rows = BTreeMap::new();
-    for row in collection.snapshot().iter() {
+    for row in collection.snapshot() {
         let row = row?;
         let bits: Vec<u32> = row.vector.iter().map(|v| v.to_bits()).collect();
         *rows.entry(format!("{:?} {bits:?} {:?}", row.id, row.payload)).or_default() += 1;

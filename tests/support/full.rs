@@ -67,7 +67,7 @@ fn is_full(done: Result<(), Error>) -> bool {
 /// The ids of all rows, each as it was written.
 fn ids(db: &Collection) -> Vec<u64> {
     let mut ids = Vec::new();
-    for row in db.snapshot().iter() {
+    for row in db.snapshot() {
         let row = row.expect("readable");
         let RowId::U64(id) = row.id else { panic!("ids are numbers") };
         assert_eq!((row.vector, row.payload["n"].as_u64()), (vector(id, DIMS), Some(id)));
@@ -112,7 +112,7 @@ pub(crate) fn deletes_go_on(disk: &Disk) {
         let mut mixed = db.batch();
         mixed.delete(100).expect("fits");
         mixed.upsert(100, &vector(100, DIMS), json!({"n": 100})).expect("fits");
-        assert!(is_full(mixed.commit()));
+        assert!(is_full(mixed.commit().map(drop)));
     }
     db.flush().expect("a flush on a full disk");
     delete(&db, 31);
@@ -145,7 +145,7 @@ pub(crate) fn nothing_goes_on_without_a_reserve(disk: &Disk) {
     (disk.fill)();
     while !is_full(put(&db, 1000)) {}
     // What is left behind the last frame takes some deletes.
-    assert!((0..160).any(|id| is_full(db.delete(id))), "deletes need room");
+    assert!((0..160).any(|id| is_full(db.delete(id).map(drop))), "deletes need room");
     (disk.free)();
     put(&db, 1001).expect("there is room");
 }

@@ -76,7 +76,7 @@ pub(crate) fn filled() -> (Folder, Rows) {
 pub(crate) fn rows_of(db: &Collection, dims: usize) -> Rows {
     assert_eq!(db.schema().dims(), dims);
     let mut rows = Rows::new();
-    for row in db.snapshot().iter() {
+    for row in db.snapshot() {
         let row = row.expect("readable");
         let n = row.payload["n"].as_u64().expect("a number");
         assert_eq!(row.vector, embedded(n, dims), "row {}", row.id);

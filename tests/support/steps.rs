@@ -67,7 +67,7 @@ pub(crate) fn step(db: &Collection, n: u64) -> Result<(), Error> {
     for (id, seed) in rows {
         batch.upsert(id, &vector(seed, DIMS), json!({"seed": seed}))?;
     }
-    batch.commit()
+    batch.commit().map(drop)
 }
 
 pub(crate) fn steps_of(db: &Collection) -> u64 {
@@ -77,7 +77,7 @@ pub(crate) fn steps_of(db: &Collection) -> u64 {
 
 pub(crate) fn check(db: &Collection, expected: &Rows) {
     let mut rows = Rows::new();
-    for row in db.snapshot().iter() {
+    for row in db.snapshot() {
         let row = row.expect("readable");
         let (RowId::U64(id), seed) = (row.id, row.payload["seed"].as_u64().expect("seed")) else {
             panic!("ids are numbers")

@@ -145,7 +145,7 @@ impl Work {
                 next.insert(n, seed);
             }
         }
-        let committed = batch.commit();
+        let committed = batch.commit().map(drop);
         self.settle(next, committed, self.full)
     }
 

@@ -118,7 +118,7 @@ impl DropTierArgs {
     pub(crate) fn run(&self, output: Output) -> Outcome {
         let (start, bar) = (Instant::now(), output.progress(0, "rows"));
         let options = self.keep.options();
-        let copied = Collection::drop_tier_with(&self.dir, &options, advance(&bar))?;
+        let copied = Collection::rewrite_with(&self.dir, &options, advance(&bar))?;
         bar.finish_and_clear();
         print_copied(output, copied, start)
     }

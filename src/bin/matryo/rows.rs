@@ -106,13 +106,10 @@ impl DeleteArgs {
         let options = Options::new().background(false).ram_budget(0);
         let collection = Collection::open_with(&self.dir, options)?;
         let (mut deleted, mut missing) = (0, 0);
-        let mut batch = collection.batch();
         if let Some(filter) = &self.filter {
-            for row in collection.snapshot().select(filter)? {
-                delete(&collection, &mut batch, row?.id)?;
-                deleted += 1;
-            }
+            deleted += collection.delete_where(filter)?;
         }
+        let mut batch = collection.batch();
         // An id that is named twice is one row.
         for id in parse_ids(&self.ids, &collection)?.into_iter().collect::<BTreeSet<_>>() {
             if collection.contains(&id)? {
@@ -133,7 +130,7 @@ impl DeleteArgs {
 }
 
 /// Puts a deletion into the batch, after a commit of what is in it where it is full.
-fn delete<'c>(collection: &'c Collection, batch: &mut Batch<'c>, id: RowId) -> Outcome {
+fn delete(collection: &Collection, batch: &mut Batch, id: RowId) -> Outcome {
     match batch.delete(&id) {
         Err(matryo::Error::BatchFull { .. }) => {
             std::mem::replace(batch, collection.batch()).commit()?;

@@ -39,7 +39,7 @@ fn together(
             sow(bug);
             let mut batch = committing.batch();
             fill(&mut batch).expect("can be stored");
-            let done = batch.commit();
+            let done = batch.commit().map(drop);
             // Before anybody opens the folder again.
             drop(committing);
             let _ = tell.send(done);

@@ -223,5 +223,5 @@ fn forget_deleted(source: &View, known: &View, shadow: &Collection) -> Result<()
             }
         }
     }
-    gone.commit()
+    gone.commit().map(drop)
 }

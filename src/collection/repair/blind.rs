@@ -149,7 +149,8 @@ fn claim_logs(vfs: &dyn Vfs, made: &mut Manifest) -> Result<Vec<(FileNumber, u64
 
 fn is_damaged(vfs: &dyn Vfs, made: &Manifest, entry: &SegmentEntry) -> Result<bool> {
     let file = [Sealed::Segment(entry.clone())];
-    let checked: Result<Vec<()>> = check_files(vfs, made, &file, 1).into_iter().collect();
+    let checked: Result<Vec<()>> =
+        check_files(vfs, made, &file, 1, &|_| true).into_iter().collect();
     match checked {
         Ok(_) => Ok(false),
         Err(Error::Corrupt(_)) => Ok(true),

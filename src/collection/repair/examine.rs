@@ -77,7 +77,7 @@ impl Repair<'_> {
     /// cases, for it will not be named any more.
     fn damage_of(&mut self, entry: &SegmentEntry) -> Result<bool> {
         let files = Sealed::of_segment(entry);
-        let checked = check_files(self.vfs, &self.found, &files, THREADS);
+        let checked = check_files(self.vfs, &self.found, &files, THREADS, &|_| true);
         let name = FileKind::Segment.name(entry.number);
         let mut damaged = false;
         for (file, checked) in files.iter().zip(checked) {
@@ -96,7 +96,7 @@ impl Repair<'_> {
     fn examine_graph(&mut self, entry: &SegmentEntry) -> Result<()> {
         let Some(graph) = self.found.graph_of(entry.number) else { return Ok(()) };
         let file = Sealed::Graph(graph, entry.rows);
-        for checked in check_files(self.vfs, &self.found, &[file], THREADS) {
+        for checked in check_files(self.vfs, &self.found, &[file], THREADS, &|_| true) {
             match checked {
                 // Of a version that can read it.
                 Ok(()) | Err(Error::UnsupportedFormat { .. }) => {}
