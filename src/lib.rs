@@ -37,7 +37,7 @@
 //!   [`Collection::sync`]; dropping the last handle closes, and
 //!   [`Collection::close`] says whether that worked.
 //! * A **granularity** is a prefix length that the model was trained at. Its
-//!   embedding is the first so many dimensions of the vector; [`Search::dims`]
+//!   embedding is that many first dimensions of the vector; [`Search::dims`]
 //!   searches by it, or by any other number of dimensions.
 //! * A **stage code** ([`StageCode`]) is a small copy of the first dimensions of
 //!   all rows, 1, 4 or 8 bits each, in the order a scan reads it. Those of 1 and 8

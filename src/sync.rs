@@ -22,7 +22,7 @@ pub(crate) fn helper<'scope, T: Send + 'scope>(
     Some(scope.spawn(work))
 }
 
-/// Does `work` on so many threads, or as many as the system has to give, this one among them;
+/// Does `work` on this many threads, or as many as the system has to give, this one among them;
 /// what they found, in any order, or an error of one of them.
 pub(crate) fn on_threads<T: Send, E: Send>(
     threads: usize,

@@ -109,7 +109,7 @@ impl Folder {
         self.0.remove(name).expect("a file in RAM can be removed");
     }
 
-    /// From here on its files have at most so many bytes together.
+    /// From here on its files have at most this many bytes together.
     pub fn limit(&self, capacity: Option<u64>) {
         self.0.limit(capacity);
     }

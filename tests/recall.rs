@@ -153,7 +153,7 @@ fn prefixes_that_were_not_measured_find_what_is_asked() {
     for metric in [Metric::Dot, Metric::L2] {
         let mut random = Random(37);
         let base = leaning(&mut random, 20_000, 32);
-        let queries = leaning(&mut random, 20, 32);
+        let queries = leaning(&mut random, 8, 32);
         let dir = tempfile::tempdir().expect("dir");
         let schema = Schema::builder(32).granularities([16]).metric(metric).build().expect("valid");
         let options = Options::new().background(false);
@@ -174,8 +174,7 @@ fn prefixes_that_were_not_measured_find_what_is_asked() {
                 let found = found as f64 / wanted as f64;
                 assert!(found >= 0.94, "{metric}, {dims} dims, {given} of the query: {found}");
             }
-            let mixed: Vec<_> =
-                [dims, 32, dims].iter().map(|n| queries[0][..*n].to_vec()).collect();
+            let mixed = [dims, 32, dims].map(|n| queries[0][..n].to_vec());
             let batch = collection.search_batch(&mixed).dims(dims).run().expect("batch");
             for (query, found) in mixed.iter().zip(batch) {
                 let alone = collection.search(query).dims(dims).run().expect("search");

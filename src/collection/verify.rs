@@ -109,7 +109,7 @@ pub(super) enum Sealed {
     Segment(SegmentEntry),
     /// One that a segment keeps.
     Log(LogEntry),
-    /// That of a segment with so many rows.
+    /// The graph of a segment with this many rows.
     Graph(GraphEntry, u32),
 }
 

@@ -37,7 +37,7 @@ pub(super) enum Came {
 enum Module {
     Dense(Dense),
     LayerNorm(LayerNorm),
-    /// Keep so many components.
+    /// Keep the first components, this many.
     Keep(usize),
     Normalize,
 }

@@ -58,7 +58,7 @@ pub struct Filter {
 enum Step {
     Field(Box<str>, Condition),
     Ids(Arc<[RowId]>),
-    /// All of the last so many operands, at least two.
+    /// All of this many last operands, at least two.
     And(usize),
     /// Any of them.
     Or(usize),

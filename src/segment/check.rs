@@ -82,7 +82,7 @@ impl RegionsCheck {
         Ok(Self { parts, collection: *collection, described })
     }
 
-    /// The same of a graph file, for so many rows of `dims` dimensions.
+    /// The same of a graph file, for `rows` rows of `dims` dimensions.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where that is not so.

@@ -32,7 +32,7 @@ impl Described {
         Self { kind: FileKind::Segment, number, len, rows, table_crc, kept: entry.kept.len() }
     }
 
-    /// The graph of a segment of so many rows.
+    /// The graph of a segment of this many rows.
     pub(super) fn graph(entry: &GraphEntry, rows: u32) -> Self {
         let GraphEntry { number, len, table_crc, .. } = *entry;
         Self { kind: FileKind::Graph, number, len, rows, table_crc, kept: 0 }

@@ -121,7 +121,7 @@ fn codes(parts: &Parts, schema: &Schema) -> Result<Vec<Codes>> {
 }
 
 impl PayloadRegion {
-    /// The payloads of so many rows, if there are any.
+    /// The payloads of `rows` rows, if there are any.
     pub(super) fn open(parts: &Parts, rows: u32) -> Result<Option<Self>> {
         if parts.entry(RegionKind::Payload, 0).is_none() {
             return Ok(None);

@@ -42,7 +42,7 @@ impl Mem {
         self.state.lock().files.insert(name.into(), bytes);
     }
 
-    /// From here on all files together have at most so many bytes.
+    /// From here on all files together have at most this many bytes.
     pub(crate) fn limit(&self, capacity: Option<u64>) {
         self.state.lock().capacity = capacity;
     }

@@ -43,7 +43,7 @@ pub enum Flaw {
 pub struct Failure {
     /// The code of the operating system.
     pub code: i32,
-    /// Of a write that fails, so many hundredths are written.
+    /// Of a write that fails, this many hundredths are written.
     pub percent_written: usize,
 }
 

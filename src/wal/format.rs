@@ -78,7 +78,7 @@ impl Frame {
         Self { bytes, body_len: 0, body_crc, operations: 0, adds: false, logged: None }
     }
 
-    /// A frame with the body of a commit that was logged before, of so many operations.
+    /// A frame with the body of a commit that was logged before, with its number of operations.
     pub(crate) fn again(body: &[u8], operations: u32) -> Self {
         let mut frame = Self::for_body(body.len());
         let Ok(()) = frame.grow(|out| {

@@ -139,7 +139,7 @@ pub(crate) struct Opening {
     /// disk.
     #[arg(long, value_name = "D")]
     max_dims: Option<usize>,
-    /// Keep at most so many bytes of stage codes and norms in RAM, as in 500M (K, M, G
+    /// Keep at most this many bytes of stage codes and norms in RAM, as in 500M (K, M, G
     /// are powers of 1024); the rest is mapped. Answers are the same.
     #[arg(long, value_name = "BYTES", value_parser = report::bytes)]
     ram_budget: Option<u64>,

@@ -126,7 +126,7 @@ impl Method {
         }
     }
 
-    /// A search for all of `queries` in this way, on so many threads.
+    /// A search for all of `queries` in this way, on `threads` threads.
     pub(crate) fn batch(
         &self,
         collection: &Collection,
@@ -137,7 +137,7 @@ impl Method {
         self.ask_all(collection.search_batch(queries).limit(limit), threads)
     }
 
-    /// A batch of searches in this way, on so many threads.
+    /// A batch of searches in this way, on `threads` threads.
     fn ask_all(
         &self,
         search: SearchBatch,

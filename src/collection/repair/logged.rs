@@ -20,7 +20,7 @@ use crate::wal::ops::Operation;
 
 /// The bytes of a log that may be damaged, and longer than logs are.
 pub(super) fn read_log(file: &dyn ReadFile) -> Result<Vec<u8>> {
-    // No frame is as long as that, so none comes behind so many zeros.
+    // No frame is as long as that, so none comes behind this many zeros.
     read_damaged(file, MAX_LOG, 2 * MAX_BODY)
 }
 

@@ -48,7 +48,7 @@ impl Ground {
         Some(Self { left: number(1), top: number(3), width: number(5), height: number(7), rgba })
     }
 
-    /// Colours what is around the picture, of rows of so many pixels.
+    /// Colours what is around the picture, of rows of this many pixels.
     pub(super) fn fill(&self, rgba: &mut [u8], width: usize) {
         let across = self.left..self.left + self.width;
         let down = self.top..self.top + self.height;
