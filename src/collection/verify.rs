@@ -187,8 +187,8 @@ fn len(vfs: &dyn Vfs, name: &str) -> Result<u64> {
 /// opens the next and does not wait for the others, so at most one file more is open than there
 /// are threads.
 ///
-/// `watch` is told, by this thread, how many bytes were compared before each stretch that it takes;
-/// where it says no, the rest is not.
+/// `watch` is told, by this thread, how many bytes were compared before each stretch that it takes,
+/// the first of all among them, and when it finds no more; where it says no, the rest is not.
 pub(super) fn check_files(
     vfs: &dyn Vfs,
     manifest: &Manifest,
@@ -209,10 +209,12 @@ pub(super) fn check_files(
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let threads = threads.min(cores).min(usize::try_from(stretches).unwrap_or(usize::MAX));
     thread::scope(|scope| {
+        // Before others could have taken all.
+        let first = feed.take();
         for _ in 1..threads {
-            helper(scope, || feed.work(&|_| true));
+            helper(scope, || feed.work(feed.take(), &|_| true));
         }
-        feed.work(watch);
+        feed.work(first, watch);
     });
     let found = feed.found.into_iter().map(Mutex::into_inner);
     found.map(|found| found.map_or(Ok(()), |(_, error)| Err(error))).collect()
@@ -239,9 +241,10 @@ struct Opened {
 }
 
 impl Feed<'_> {
-    fn work(&self, watch: &dyn Fn(u64) -> bool) {
+    /// Compares a stretch, and others until there are no more.
+    fn work(&self, mut taken: Option<(Arc<Opened>, usize)>, watch: &dyn Fn(u64) -> bool) {
         let mut buffer = Vec::new();
-        while let Some((opened, start)) = self.take() {
+        while let Some((opened, start)) = taken {
             if !watch(self.done.load(Ordering::Relaxed)) {
                 return self.stop();
             }
@@ -255,7 +258,9 @@ impl Feed<'_> {
                 }
                 self.done.fetch_add(span.bytes(), Ordering::Relaxed);
             }
+            taken = self.take();
         }
+        watch(self.done.load(Ordering::Relaxed));
     }
 
     /// Leaves nothing more to take.
