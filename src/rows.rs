@@ -131,23 +131,33 @@ pub(crate) struct Place {
 #[derive(Default)]
 pub(crate) struct ReadAhead<'a> {
     rows: Option<&'a dyn Rows>,
-    /// Rows before this one were asked for.
-    asked: u32,
+    asked: Asked,
 }
 
 impl<'a> ReadAhead<'a> {
-    /// Rows that are asked for at once.
-    const AHEAD: u32 = 512;
-
     /// Before the vector of a row is read.
     pub(crate) fn before(&mut self, rows: &'a dyn Rows, row: Ordinal) {
         if !self.rows.is_some_and(|before| std::ptr::addr_eq(before, rows)) {
-            (self.rows, self.asked) = (Some(rows), 0);
+            (self.rows, self.asked) = (Some(rows), Asked::default());
         }
-        if row.0.saturating_add(Self::AHEAD) > self.asked {
+        self.asked.before(rows, row);
+    }
+}
+
+/// How far the vectors of some rows were asked for: those before this one.
+#[derive(Default)]
+pub(crate) struct Asked(pub(crate) u32);
+
+impl Asked {
+    /// Rows that are asked for at once.
+    const AHEAD: u32 = 512;
+
+    /// Before the vector of a row is read, by somebody who reads all from there on.
+    pub(crate) fn before(&mut self, rows: &dyn Rows, row: Ordinal) {
+        if row.0.saturating_add(Self::AHEAD) > self.0 {
             let end = row.0.saturating_add(2 * Self::AHEAD).min(rows.len());
-            rows.will_need(self.asked.max(row.0)..end);
-            self.asked = end.max(self.asked).max(row.0 + 1);
+            rows.will_need(self.0.max(row.0)..end);
+            self.0 = end.max(self.0).max(row.0 + 1);
         }
     }
 }
@@ -174,11 +184,15 @@ pub(crate) trait Rows: Send + Sync {
 
     /// Compares what is read from now on with its checksum once more, as rows must be that are about
     /// to be written anew: what was compared long ago may have left memory and be damaged since,
-    /// and new checksums would vouch for it.
+    /// and new checksums would vouch for it. Of columns see [`Self::compare_columns`].
+    fn distrust(&self) {}
+
+    /// Compares the columns that are not in RAM with their checksums once more, for whoever is about
+    /// to copy them.
     ///
     /// # Errors
-    /// [`Error::Corrupt`](crate::Error::Corrupt) where a column that is not in RAM is damaged.
-    fn distrust(&self) -> Result<()> {
+    /// [`Error::Corrupt`](crate::Error::Corrupt) where one is damaged.
+    fn compare_columns(&self) -> Result<()> {
         Ok(())
     }
 

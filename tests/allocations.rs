@@ -1,6 +1,5 @@
 //! What a query allocates after others: nothing where the search was prepared, else its copy of
 //! the query and its result, whatever the rows, the shortlist or the dimensions.
-#![expect(unsafe_code, reason = "counting allocations means being the allocator")]
 
 mod support;
 
@@ -8,41 +7,8 @@ use matryo::testing::Folder;
 use matryo::{
     Collection, FieldKind, Funnel, Options, Precision, RowId, Schema, Search, field, json,
 };
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use support::Rng;
-
-thread_local! {
-    /// Allocations of this thread, and their bytes.
-    static COUNT: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
-}
-
-struct Counting;
-
-fn note(bytes: usize) {
-    // Threads that are ending have no counter any more.
-    let _ = COUNT.try_with(|c| c.set((c.get().0 + 1, c.get().1 + bytes as u64)));
-}
-
-// SAFETY: everything is handed on to the system's allocator, which keeps the contract.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note(layout.size());
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        note(size);
-        // SAFETY: the caller keeps the contract of `realloc`.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
+use support::counting::{Counting, allocations};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -59,15 +25,6 @@ fn filled(rows: u64, dims: usize, stored: Precision) -> Collection {
     batch.commit().expect("commit");
     collection.flush().expect("flush");
     collection
-}
-
-/// Allocations and their bytes while `work` runs.
-fn counted<T>(work: impl FnOnce() -> T) -> (u64, u64) {
-    let before = COUNT.get();
-    let done = work();
-    let after = COUNT.get();
-    drop(done);
-    (after.0 - before.0, after.1 - before.1)
 }
 
 /// What a search allocates beside its result, by the way it is asked.
@@ -101,7 +58,7 @@ fn a_prepared_search_allocates_nothing_once_it_has_answered() {
                     prepared.run(query).expect("search");
                 }
                 for query in &queries {
-                    let found = counted(|| prepared.run(query).map(|found| found.hits.len()));
+                    let found = allocations(|| prepared.run(query).map(|found| found.hits.len()));
                     assert_eq!(found, (0, 0), "{stored} {name}, calibrated: {calibrated}");
                     let same = way(collection.search(query)).run().expect("search");
                     let answer = prepared.run(query).expect("search");
@@ -135,7 +92,7 @@ fn a_walk_over_a_graph_allocates_nothing_either() {
                     prepared.run(query).expect("search");
                 }
                 for query in &queries {
-                    let found = counted(|| prepared.run(query).map(|found| found.hits.len()));
+                    let found = allocations(|| prepared.run(query).map(|found| found.hits.len()));
                     assert_eq!(found, (0, 0), "{name}, {dims}, calibrated: {calibrated}");
                     let stages = &prepared.run(query).expect("search").explain.stages;
                     assert!(stages.iter().any(|stage| stage.name.starts_with("graph")), "walked");
@@ -159,7 +116,7 @@ fn a_walk_that_overflows_allocates_nothing_either() {
         prepared.run(query).expect("search");
     }
     for query in &queries {
-        let found = counted(|| prepared.run(query).map(|found| found.hits.len()));
+        let found = allocations(|| prepared.run(query).map(|found| found.hits.len()));
         assert_eq!(found, (0, 0));
         let stages = &prepared.run(query).expect("search").explain.stages;
         assert!(stages[1].name.starts_with("scan"), "not walked to its end: {stages:?}");
@@ -174,7 +131,7 @@ fn a_search_allocates_its_query_its_parts_and_its_result() {
         let search = || way(collection.search(&query)).run().expect("search");
         search();
         search();
-        let (number, bytes) = counted(search);
+        let (number, bytes) = allocations(search);
         println!("{name}: {number} allocations, {bytes} bytes");
         assert!(number <= MOST && bytes < 16 * 1024, "{name}: {number} allocations, {bytes} bytes");
     }

@@ -318,7 +318,7 @@ fn rewrite(
     let tell = |done| Error::unless(progress(Progress { done, total }), "copy");
     let mut copied = Copied::default();
     for part in &view.parts {
-        part.rows.distrust()?;
+        part.rows.distrust();
         let mut ahead = ReadAhead::default();
         for row in part.living() {
             if done % 1024 == 0 {

@@ -85,7 +85,8 @@ impl<'v> NewFiles<'v> {
         self.add(FileKind::Segment.name(number));
         let mut rows = Vec::with_capacity(parts.iter().map(|part| part.live_rows() as usize).sum());
         for part in parts {
-            part.rows.distrust()?;
+            part.rows.distrust();
+            part.rows.compare_columns()?;
             rows.extend(part.living().map(|row| (&*part.rows, row)));
         }
         segment_writer::write(self.vfs, owner, schema, number, &rows, logs, watch)

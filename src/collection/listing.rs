@@ -7,12 +7,11 @@ use roaring::RoaringBitmap;
 
 use super::snapshot::{Row, Snapshot};
 use crate::error::Result;
+use crate::rows::Asked;
 use crate::types::{Ordinal, RowId};
 use crate::view::{Part, View};
 
-/// Rows whose vectors are asked for at once where all are read.
-const AHEAD: u32 = 512;
-/// And where some are: they may be few of many.
+/// Rows whose vectors are asked for at once where some are read: they may be few of many.
 const GROUP: usize = 128;
 
 /// Where rows are, in the order they are stored.
@@ -23,13 +22,13 @@ pub(super) struct Places {
     part: usize,
     /// The first row of that part that was not passed yet.
     row: u32,
-    /// Vectors of rows of that part before this one were asked for.
-    asked: u32,
+    /// Of that part.
+    asked: Asked,
 }
 
 impl Places {
     pub(super) fn new(view: Arc<View>, chosen: Option<Vec<RoaringBitmap>>) -> Self {
-        Self { view, chosen, part: 0, row: 0, asked: 0 }
+        Self { view, chosen, part: 0, row: 0, asked: Asked::default() }
     }
 
     /// The place behind `skipped` others.
@@ -50,7 +49,7 @@ impl Places {
                 self.row = row + 1;
                 return Some((part.clone(), Ordinal(row)));
             }
-            (self.part, self.row, self.asked) = (self.part + 1, 0, 0);
+            (self.part, self.row, self.asked) = (self.part + 1, 0, Asked::default());
         }
     }
 
@@ -78,7 +77,7 @@ impl Places {
             let before = self.row.checked_sub(1).map_or(0, |row| rows.rank(row));
             return rows.select((before + skipped) as u32);
         }
-        // The first row with so many up to it.
+        // The first row with more than that up to it.
         let (mut low, mut high) = (self.row, part.rows.len());
         while low < high {
             let middle = low + (high - low) / 2;
@@ -94,21 +93,16 @@ impl Places {
     /// Before the vector of a row is read, asks for it and for those behind it.
     fn ask(&mut self, part: &Part, row: Ordinal) {
         let Some(chosen) = &self.chosen else {
-            if row.0.saturating_add(AHEAD) > self.asked {
-                let end = row.0.saturating_add(2 * AHEAD).min(part.rows.len());
-                part.rows.will_need(self.asked.max(row.0)..end);
-                self.asked = end.max(row.0 + 1);
-            }
-            return;
+            return self.asked.before(&*part.rows, row);
         };
-        if row.0 < self.asked {
+        if row.0 < self.asked.0 {
             return;
         }
         let group: Vec<u32> = chosen[self.part].range(row.0..).take(GROUP).collect();
         for run in group.chunk_by(|row, next| row + 1 == *next) {
             part.rows.will_need(run[0]..run[0] + run.len() as u32);
         }
-        self.asked = group.last().map_or(0, |last| last + 1);
+        self.asked.0 = group.last().map_or(0, |last| last + 1);
     }
 }
 

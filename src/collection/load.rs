@@ -16,7 +16,7 @@ use crate::schema::Schema;
 use crate::segment::reader::Segment;
 use crate::types::{FileNumber, Lsn};
 use crate::vfs::disk::TEMP_PREFIX;
-use crate::vfs::{Vfs, open_named, read_all};
+use crate::vfs::{Vfs, open_damaged, open_named, read_all};
 use crate::view::{Part, View};
 use crate::wal::ops::{self, Operation};
 use crate::wal::reader::{Commit, commits};
@@ -262,11 +262,7 @@ pub(super) fn strays(vfs: &dyn Vfs, manifest: &Manifest) -> Result<Vec<String>> 
 fn is_newer(vfs: &dyn Vfs, manifest: &Manifest, name: &str, kind: FileKind) -> Result<bool> {
     // A stray file may be cut short or empty: what tells nothing is no witness. One that cannot be
     // opened, for want of descriptors or for a bad medium, might be.
-    let file = match vfs.open(name) {
-        Ok(Some(file)) => file,
-        Ok(None) | Err(Error::Corrupt(_)) => return Ok(false),
-        Err(e) => return Err(e),
-    };
+    let Some(file) = open_damaged(vfs, name)? else { return Ok(false) };
     let mut bytes = [0; FileHeader::LEN];
     if file.len() < bytes.len() as u64 {
         return Ok(false);

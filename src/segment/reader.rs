@@ -182,11 +182,14 @@ impl Rows for Segment {
         self.vectors.ask_again();
     }
 
-    fn distrust(&self) -> Result<()> {
+    fn distrust(&self) {
         let payload = self.payload.iter().map(|payload| &payload.blocks);
         let regions = [&self.ids, &self.id_order].into_iter().chain(&self.indexes).chain(payload);
         regions.for_each(Region::distrust);
         self.vectors.distrust();
+    }
+
+    fn compare_columns(&self) -> Result<()> {
         self.columns().try_for_each(ResidentColumn::compare_again)
     }
 

@@ -160,7 +160,7 @@ pub(crate) fn open_named(vfs: &dyn Vfs, name: &str) -> Result<Arc<dyn ReadFile>>
     vfs.open(name)?.ok_or_else(|| Error::corrupt(vfs.path(name), 0, "is missing"))
 }
 
-/// Opens a file of a damaged folder; `None` also where something that is no file has its name.
+/// Opens a file that may be missing; `None` also where something that is no file has its name.
 pub(crate) fn open_damaged(vfs: &dyn Vfs, name: &str) -> Result<Option<Arc<dyn ReadFile>>> {
     match vfs.open(name) {
         Err(Error::Corrupt(_)) => Ok(None),

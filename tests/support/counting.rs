@@ -13,6 +13,8 @@ static MOST: AtomicUsize = AtomicUsize::new(0);
 thread_local! {
     /// The same of what this thread allocates, less what it frees.
     static HERE: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
+    /// Allocations of this thread, and their bytes.
+    static MADE: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
 }
 
 pub(crate) struct Counting;
@@ -23,6 +25,9 @@ fn count(bytes: isize) {
         let (live, most) = here.get();
         here.set((live + bytes, most.max(live + bytes)));
     });
+    if let Ok(bytes) = u64::try_from(bytes) {
+        let _ = MADE.try_with(|made| made.set((made.get().0 + 1, made.get().1 + bytes)));
+    }
 }
 
 // SAFETY: everything is handed on to the system's allocator, which keeps the contract.
@@ -51,6 +56,15 @@ pub(crate) fn of_all_threads<T>(work: impl FnOnce() -> T) -> (T, usize, usize) {
     let done = work();
     let (after, most) = (LIVE.load(Ordering::Relaxed), MOST.load(Ordering::Relaxed));
     (done, after.saturating_sub(before), most - before)
+}
+
+/// Allocations of this thread, and their bytes, while `work` runs. What it returns is dropped.
+pub(crate) fn allocations<T>(work: impl FnOnce() -> T) -> (u64, u64) {
+    let before = MADE.get();
+    let done = work();
+    let after = MADE.get();
+    drop(done);
+    (after.0 - before.0, after.1 - before.1)
 }
 
 /// What `work` returns, and the most that this thread had allocated for it.

@@ -145,7 +145,12 @@ pub(crate) fn print(text: &str) -> Outcome {
 /// Writes to stdout, if anybody reads on: else there is no use in more.
 pub(crate) fn print_some(text: &str) -> Outcome<bool> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    is_read(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+}
+
+/// Whether somebody reads on, by what became of a write to stdout.
+pub(crate) fn is_read(written: io::Result<()>) -> Outcome<bool> {
+    match written {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(e) => Err(context("cannot write to stdout".into(), e)),
         Ok(()) => Ok(true),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use matryo::{Batch, Collection, Filter, Options, Row, RowId, Value};
 
 use crate::open_to_read;
-use crate::report::{Outcome, Output, Report, context};
+use crate::report::{Outcome, Output, Report, is_read};
 use crate::search::{filter, parse_id};
 
 #[derive(clap::Args)]
@@ -105,21 +105,13 @@ impl DeleteArgs {
         // Nothing is searched, so nothing is taken into RAM for searches.
         let options = Options::new().background(false).ram_budget(0);
         let collection = Collection::open_with(&self.dir, options)?;
-        let (mut deleted, mut missing) = (0, 0);
-        if let Some(filter) = &self.filter {
-            deleted += collection.delete_where(filter)?;
-        }
-        let mut batch = collection.batch();
         // An id that is named twice is one row.
-        for id in parse_ids(&self.ids, &collection)?.into_iter().collect::<BTreeSet<_>>() {
-            if collection.contains(&id)? {
-                delete(&collection, &mut batch, id)?;
-                deleted += 1;
-            } else {
-                missing += 1;
-            }
-        }
-        batch.commit()?;
+        let ids: BTreeSet<_> = parse_ids(&self.ids, &collection)?.into_iter().collect();
+        let named = ids.len() as u64;
+        let (deleted, missing) = match &self.filter {
+            Some(filter) => (collection.delete_where(filter)?, 0),
+            None => delete(&collection, ids).map(|deleted| (deleted, named - deleted))?,
+        };
         let mut report = Report::default();
         report.count("rows_deleted", deleted);
         report.count("ids_not_found", missing);
@@ -129,18 +121,16 @@ impl DeleteArgs {
     }
 }
 
-/// Puts a deletion into the batch, after a commit of what is in it where it is full.
-fn delete(collection: &Collection, batch: &mut Batch, id: RowId) -> Outcome {
-    match batch.delete(&id) {
-        Err(matryo::Error::BatchFull { .. }) => {
-            std::mem::replace(batch, collection.batch()).commit()?;
-            batch.delete(id)?;
-        }
-        done => {
-            done?;
+/// Deletes rows, in as many batches as it takes; how many there were.
+fn delete(collection: &Collection, ids: BTreeSet<RowId>) -> matryo::Result<u64> {
+    let (mut batch, mut deleted) = (collection.batch(), 0);
+    for id in ids {
+        batch.delete(id)?;
+        if batch.bytes() >= Batch::MAX_BYTES / 2 {
+            deleted += std::mem::replace(&mut batch, collection.batch()).commit()?.deleted;
         }
     }
-    Ok(())
+    Ok(deleted + batch.commit()?.deleted)
 }
 
 fn parse_ids(ids: &[String], collection: &Collection) -> Outcome<Vec<RowId>> {
@@ -175,12 +165,7 @@ impl Lines {
                 break;
             }
         }
-        match written.and_then(|()| self.output.flush()) {
-            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-                Err(context("cannot write to stdout".into(), e))
-            }
-            _ => Ok(()),
-        }
+        is_read(written.and_then(|()| self.output.flush())).map(drop)
     }
 
     fn write(&mut self, row: Row) -> io::Result<()> {

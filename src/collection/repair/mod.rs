@@ -35,7 +35,7 @@ use crate::schema::Schema;
 use crate::sown::{Bug, sown};
 use crate::types::{FileNumber, RowId};
 use crate::vfs::disk::{Disk, RESERVE_NAME};
-use crate::vfs::{ReadFile, Vfs, WriteFile};
+use crate::vfs::{ReadFile, Vfs, WriteFile, open_damaged};
 use blind::{manifest_lost, without_manifest};
 use examine::Source;
 
@@ -241,10 +241,10 @@ impl<'a> Repair<'a> {
         let mut prefixes = (1u64..).map(|n| format!("{ASIDE}{n}-"));
         let prefix = prefixes.find(is_free).expect("there are more numbers than names");
         for name in &self.damaged {
-            let file = match self.vfs.open(name) {
+            let file = match open_damaged(self.vfs, name) {
                 Ok(Some(file)) => file,
                 // It is not there, or is a folder or a pipe: there are no bytes to keep.
-                Ok(None) | Err(Error::Corrupt(_)) => continue,
+                Ok(None) => continue,
                 Err(_) if sown(Bug::AsideSkipped) => continue,
                 // It goes when the manifest is replaced, so there must be a copy before.
                 Err(e) => return Err(e),
